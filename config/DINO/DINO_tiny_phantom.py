@@ -1,0 +1,43 @@
+"""A small DINO that learns the phantom on a CPU in minutes: the quick start and the end-to-end tests.
+
+    python main.py --config_file config/DINO/DINO_tiny_phantom.py --data_path DIR --output_dir logs/phantom
+
+Every mechanism of the full recipe is on; only the sizes are small, and the backbone trains from scratch.
+"""
+
+_base_ = "DINO_4scale_tbx11k_1gpu.py"
+
+backbone = "resnet10"
+backbone_norm = "group_norm"
+backbone_freeze_at = 0
+backbone_weights = "none"
+return_interm_indices = [2, 3]
+num_feature_levels = 3
+hidden_dim = 64
+nheads = 4
+enc_layers = 1
+dec_layers = 2
+dim_feedforward = 128
+num_queries = 50
+dn_number = 20
+
+epochs = 12
+lr = 1e-3
+lr_backbone = 1e-3
+lr_drop = 10
+warmup_steps = 50
+batch_size = 4
+gradient_accumulation_steps = 2
+ema_decay = 0.995
+ema_warmup_steps = 50
+
+data_aug_crop = 0.0
+data_aug_scales = [160, 192, 224]
+data_aug_max_size = 256
+data_aug_scales2_resize = [192]
+data_aug_scales2_crop = [128, 192]
+data_eval_scale = 192
+
+num_select = 50
+eval_batch_size = 8
+num_workers = 2

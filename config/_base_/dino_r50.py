@@ -1,0 +1,36 @@
+"""DINO on a ResNet-50: the network and the loss of the paper."""
+
+backbone = "resnet50"
+backbone_norm = "frozen_bn"
+backbone_freeze_at = 2
+backbone_weights = "imagenet"
+return_interm_indices = [1, 2, 3]
+num_feature_levels = 4
+pe_temperatureH = 20
+pe_temperatureW = 20
+hidden_dim = 256
+nheads = 8
+enc_layers = 6
+dec_layers = 6
+dim_feedforward = 2048
+dropout = 0.0
+enc_n_points = 4
+dec_n_points = 4
+num_queries = 900
+dn_number = 100
+dn_label_noise_ratio = 0.5
+dn_box_noise_scale = 1.0
+
+focal_alpha = 0.25
+focal_gamma = 2.0
+matcher_focal_alpha = None
+matcher_focal_gamma = None
+set_cost_class = 2.0
+set_cost_bbox = 5.0
+set_cost_giou = 2.0
+cls_loss_coef = 1.0
+bbox_loss_coef = 5.0
+giou_loss_coef = 2.0
+interm_loss_coef = 1.0
+no_interm_box_loss = False
+aux_loss = True

@@ -1,0 +1,10 @@
+"""Evaluation and housekeeping."""
+
+num_select = 300
+nms_iou_threshold = 0.0
+eval_batch_size = 1
+eval_every = 1
+num_workers = 4
+seed = 42
+log_every = 10
+save_checkpoint_interval = 0

@@ -1,0 +1,113 @@
+"""The parcels that travel through training: a Sample's key, a Batch and a Window of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] category ids - image_id []
+# orig_size [2] (h, w) pixels of the file - size [2] (h, w) pixels of the network input - noise_seed [] (training only)
+Target = dict[str, Tensor]
+
+
+class SampleKey(NamedTuple):
+    """Which image, in which epoch: all that its augmentation may depend on, besides the seed."""
+
+    epoch: int
+    index: int
+    is_ghost: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready for the network."""
+
+    image: Tensor  # [3, h, w], normalised
+    target: Target
+    is_ghost: bool = False  # takes part in the forward pass, not in the loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: images padded to a common size, and what is on them."""
+
+    images: Tensor  # [B, 3, H, W], zero on padding
+    mask: Tensor  # [B, H, W], True on padding
+    targets: list[Target]
+    is_ghost: bool = False  # a rank that ran out of images keeps step with the others; its loss counts nothing
+
+    @property
+    def num_boxes(self) -> int:
+        """True boxes on all images."""
+        return 0 if self.is_ghost else sum(len(t["labels"]) for t in self.targets)
+
+    @property
+    def num_images(self) -> int:
+        """Images that count."""
+        return 0 if self.is_ghost else len(self.targets)
+
+    @property
+    def most_boxes(self) -> int:
+        """True boxes on the fullest image."""
+        return 0 if self.is_ghost else max((len(t["labels"]) for t in self.targets), default=0)
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on `device`."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        targets = [{k: move(v) for k, v in t.items()} for t in self.targets]
+        return replace(self, images=move(self.images), mask=move(self.mask), targets=targets)
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; the DataLoader calls this by name."""
+        targets = [{k: v.pin_memory() for k, v in t.items()} for t in self.targets]
+        return replace(self, images=self.images.pin_memory(), mask=self.mask.pin_memory(), targets=targets)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The batches of one optimizer step on this rank. Their losses share one denominator."""
+
+    batches: list[Batch]
+
+    @property
+    def num_boxes(self) -> int:
+        """True boxes in all batches."""
+        return sum(b.num_boxes for b in self.batches)
+
+    @property
+    def num_images(self) -> int:
+        """Images in all batches."""
+        return sum(b.num_images for b in self.batches)
+
+    @property
+    def most_boxes(self) -> int:
+        """True boxes on the fullest image."""
+        return max(b.most_boxes for b in self.batches)
+
+
+def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:
+    """Group batches by `size`. The last window of an epoch may be shorter, and is still right."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield Window(group)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad images right and bottom with zeros to the largest height and width; the mask is True on padding."""
+    height = max(s.image.shape[1] for s in samples)
+    width = max(s.image.shape[2] for s in samples)
+    images = torch.zeros(len(samples), 3, height, width)
+    mask = torch.ones(len(samples), height, width, dtype=torch.bool)
+    for i, sample in enumerate(samples):
+        _, h, w = sample.image.shape
+        images[i, :, :h, :w] = sample.image
+        mask[i, :h, :w] = False
+    return Batch(images, mask, [s.target for s in samples], is_ghost=all(s.is_ghost for s in samples))

@@ -1,0 +1,171 @@
+"""Turn Python config files into one typed, frozen Config."""
+
+import ast
+import difflib
+import inspect
+import runpy
+from collections.abc import Iterable
+from dataclasses import Field, asdict
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from addict import Dict
+from yapf.yapflib.yapf_api import FormatCode
+
+from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, RULES, SECTIONS, Config
+
+BASE_KEY = "_base_"
+
+
+class ConfigError(ValueError):
+    """A config file or an override that the schema refuses."""
+
+
+def load_config(path: str | Path, options: Iterable[str] | None = None) -> Config:
+    """Read `path` with its `_base_` files, apply KEY=VALUE options, validate.
+
+    Raises:
+        ConfigError: naming the file and every problem in it, each with a mend.
+    """
+    values = read_values(Path(path))
+    for key, value in map(parse_option, options or []):
+        values[key] = value
+    return resolve(values, source=str(path))
+
+
+def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
+    """Merge a file over its bases. Two bases may not set the same key."""
+    if path.resolve() in below:
+        raise ConfigError(f"{path}: is its own {BASE_KEY}")
+    own = _run(path)
+    bases = own.pop(BASE_KEY, [])
+    merged = Dict()
+    for base in [bases] if isinstance(bases, str) else bases:
+        inherited = read_values(path.parent / base, (*below, path.resolve()))
+        clash = sorted((merged.keys() & inherited.keys()) - own.keys())
+        if clash:
+            raise ConfigError(f"{path}: two bases set {', '.join(clash)}; say in this file which one is meant")
+        merged.update(inherited)
+    merged.update(own)
+    return merged
+
+
+def resolve(values: dict[str, Any], source: str) -> Config:
+    """Sort flat values into typed sections; refuse unknown, missing, ill-typed and contradicting keys, all at once."""
+    problems = [_unknown(key) for key in values if key not in KNOBS]
+    problems += [f"missing key {k!r} ({f.metadata['doc']})" for k, (_, f) in KNOBS.items() if k not in values]
+    valid: dict[str, Any] = {}
+    for key in KNOBS.keys() & values.keys():
+        try:
+            valid[key] = _checked(KNOBS[key][1], values[key])
+        except ConfigError as error:
+            problems.append(str(error))
+    problems += _contradictions(valid)
+    if problems:
+        raise ConfigError(f"{source}:\n  " + "\n  ".join(sorted(problems)))
+    sections = {s: cls(**{k: v for k, v in valid.items() if KNOBS[k][0] == s}) for s, cls in SECTIONS.items()}
+    return Config(**sections)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The config as one flat dict of plain values, in the order of the schema."""
+    return {key: value for section in asdict(config).values() for key, value in section.items()}
+
+
+def dump(config: Config, docstring: str = "") -> str:
+    """Write a config back as a flat Python file that load_config reads to the same Config."""
+    lines = [f'"""{docstring}"""', ""] if docstring else []
+    for section, values in asdict(config).items():
+        lines += [f"# {section}", *(f"{key} = {value!r}" for key, value in values.items()), ""]
+    return FormatCode("\n".join(lines))[0]
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` with VALUE a Python literal, or else a plain string."""
+    key, sep, raw = text.partition("=")
+    if not sep or not key.strip():
+        raise ConfigError(f"option {text!r} is not KEY=VALUE")
+    try:
+        return key.strip(), ast.literal_eval(raw.strip())
+    except (ValueError, SyntaxError):
+        return key.strip(), raw.strip()
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """The plain values a config file assigns. It is Python, so it may compute them."""
+    if not path.is_file():
+        raise ConfigError(f"config file not found: {path}")
+    try:
+        found = runpy.run_path(str(path))
+    except Exception as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise ConfigError(f"{path}{where}: cannot be run as Python: {type(error).__name__}: {error}") from error
+    return {k: v for k, v in found.items() if not (k.startswith("__") or isinstance(v, ModuleType) or callable(v))}
+
+
+def _unknown(key: str) -> str:
+    if key in OFFICIAL_KEYS_WITHOUT_MEANING:
+        return f"unknown key {key!r}: it {OFFICIAL_KEYS_WITHOUT_MEANING[key]}"
+    close = difflib.get_close_matches(key, KNOBS, n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see util/schema.py for all knobs")
+
+
+def _contradictions(valid: dict[str, Any]) -> list[str]:
+    found = []
+    for rule in RULES:
+        names = inspect.signature(rule).parameters
+        if names.keys() <= valid.keys():
+            found.append(rule(**{name: valid[name] for name in names}))
+    return [problem for problem in found if problem]
+
+
+def _checked(spec: Field, value: Any) -> Any:
+    wanted: Any = spec.type
+    value = _coerced(value, wanted)
+    if not _fits(value, wanted):
+        raise ConfigError(f"{spec.name} must be {_say(wanted)}, got {value!r}")
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    for part in value if isinstance(value, tuple) else (value,):
+        # `not (low <= part)` instead of `part < low`: a NaN is out of every range
+        if part is not None and ((low is not None and not part >= low) or (high is not None and not part <= high)):
+            raise ConfigError(f"{spec.name} must {_say_range(low, high)}, got {value!r}")
+    return value
+
+
+def _coerced(value: Any, wanted: Any) -> Any:
+    """What a person writes for a type: 1 for 1.0, a list for a tuple, 11 for (11,)."""
+    options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    if float in options and type(value) is int:
+        return float(value)
+    if get_origin(wanted) is tuple:
+        value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return value
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return isinstance(value, str) and value in args
+    if origin in (Union, UnionType):
+        return any(_fits(value, a) for a in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
+    return type(value) is wanted
+
+
+def _say(wanted: Any) -> str:
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, args))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_say, args))
+    if origin is tuple:
+        return f"a tuple of {args[0].__name__}"
+    return "None" if wanted is type(None) else wanted.__name__
+
+
+def _say_range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"lie in [{low:g}, {high:g}]"
+    return f"be at least {low:g}" if low is not None else f"be at most {high:g}"

@@ -1,0 +1,74 @@
+"""Detections and ground truth as two plain tables. Every metric is a function of the pair.
+
+A protocol is a view of both tables: some images, some labels. No metric has a mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoxesT = TypeVar("BoxesT", bound="Boxes")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """One row per box. `images` also names the images that have no row."""
+
+    images: tuple[int, ...]
+    image_id: NDArray[np.int64]  # [N]
+    label: NDArray[np.int64]  # [N], category ids
+    xyxy: NDArray[np.float64]  # [N, 4], pixels of the original image
+
+    def __post_init__(self) -> None:
+        """Refuse rows that belong to no image, and columns of unequal length."""
+        strangers = set(self.image_id.tolist()) - set(self.images)
+        if strangers:
+            raise ValueError(f"boxes on images that are not listed: {sorted(strangers)[:5]}")
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self) if f.name not in NOT_COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of unequal length: {lengths}")
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.label)
+
+    def on(self: BoxesT, images: Collection[int]) -> BoxesT:
+        """The same table, cut down to some images."""
+        wanted = set(images)
+        kept = tuple(i for i in self.images if i in wanted)
+        return self._rows(np.isin(self.image_id, kept), images=kept)
+
+    def relabelled(self: BoxesT, names: Mapping[int, int]) -> BoxesT:
+        """The same boxes under other labels; boxes whose label is not named are dropped."""
+        rows = self._rows(np.isin(self.label, list(names)))
+        return replace(rows, label=np.array([names[k] for k in rows.label.tolist()], dtype=np.int64))
+
+    def _rows(self: BoxesT, keep: NDArray[np.bool_], **changes: object) -> BoxesT:
+        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in NOT_COLUMNS}
+        return replace(self, **columns, **changes)
+
+
+@dataclass(frozen=True)
+class GroundTruth(Boxes):
+    """What is there."""
+
+    area: NDArray[np.float64]  # [N], square pixels as the file states them: COCO's size classes go by it
+    is_crowd: NDArray[np.bool_]  # [N], COCO: a region where detections count neither way
+    names: Mapping[int, str]  # category id -> name
+    sizes: Mapping[int, tuple[int, int]]  # image id -> (h, w) pixels
+    files: Mapping[int, str]  # image id -> file name, relative to the image folder
+
+
+@dataclass(frozen=True)
+class Detections(Boxes):
+    """What the model says is there, with a score per box."""
+
+    score: NDArray[np.float64]  # [N]
+
+
+NOT_COLUMNS = {"images", "names", "sizes", "files"}

@@ -1,0 +1,310 @@
+"""Every knob of the repository: its name, type, meaning and legal values.
+
+Values live in config/*.py; meanings live here. A field has no default: a recipe
+that forgets a knob is refused, so a config file never hides a number.
+Field names are unique across sections, so config files and --options stay flat.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal
+
+BACKBONES = Literal[
+    "resnet10",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "swin_T_224_1k",
+    "swin_S_224_1k",
+    "swin_B_224_22k",
+    "swin_B_384_22k",
+    "swin_L_224_22k",
+    "swin_L_384_22k",
+    "convnext_tiny_22k",
+    "convnext_base_22k",
+    "convnext_large_22k",
+    "convnext_xlarge_22k",
+]
+
+
+def knob(doc: str, *, low: float | None = None, high: float | None = None) -> Any:
+    """A documented field, optionally bounded (inclusive). Bounds of a tuple hold for its elements."""
+    return field(metadata={"doc": doc, "low": low, "high": high})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What the network is."""
+
+    backbone: BACKBONES = knob("feature extractor")
+    backbone_norm: Literal["frozen_bn", "group_norm"] = knob(
+        "normalisation inside a ResNet: frozen_bn for pretrained weights, group_norm for training from scratch"
+    )
+    backbone_freeze_at: int = knob(
+        "ResNet parts that never train: 0 none, 1 the stem, 2 stem and layer1", low=0, high=5
+    )
+    backbone_weights: str = knob("'none', 'imagenet', or the path of a checkpoint of the backbone alone")
+    return_interm_indices: tuple[int, ...] = knob(
+        "backbone stages handed on: 0 is stride 4, 3 is stride 32", low=0, high=3
+    )
+    num_feature_levels: int = knob(
+        "levels of the deformable transformer, strided convolutions make the extra ones", low=1, high=8
+    )
+    pe_temperatureH: float = knob("temperature of the sine position embedding, rows", low=1)  # noqa: N815 official name
+    pe_temperatureW: float = knob("temperature of the sine position embedding, columns", low=1)  # noqa: N815 official name
+    hidden_dim: int = knob("width of the transformer, a multiple of 32", low=32)
+    nheads: int = knob("attention heads", low=1)
+    enc_layers: int = knob("encoder layers", low=1)
+    dec_layers: int = knob("decoder layers", low=1)
+    dim_feedforward: int = knob("width of the feed-forward networks", low=1)
+    dropout: float = knob("dropout inside the transformer", low=0.0, high=0.9)
+    enc_n_points: int = knob("sampling points per head and level in the encoder", low=1)
+    dec_n_points: int = knob("sampling points per head and level in the decoder", low=1)
+    num_classes: int = knob("largest category id + 1", low=2)
+    num_queries: int = knob("object slots per image", low=1)
+    dn_number: int = knob(
+        "denoising queries: 2 * dn_number are shared out over the groups; 0 switches denoising off", low=0
+    )
+    dn_label_noise_ratio: float = knob(
+        "twice the share of denoising labels replaced by a random category", low=0.0, high=2.0
+    )
+    dn_box_noise_scale: float = knob("jitter of denoising boxes, as a share of the box's half side", low=0.0)
+    dn_labelbook_size: int = knob("rows of the denoising label table, less one; at least num_classes - 1", low=1)
+    restrict_to_categories: bool = knob(
+        "ids below num_classes that no category of the data has are never selected, predicted or drawn as noise"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What it is trained to do."""
+
+    focal_alpha: float = knob("weight of positives in the focal loss; negatives get 1 - focal_alpha", low=0.0, high=1.0)
+    focal_gamma: float = knob("focusing exponent of the focal loss", low=0.0)
+    matcher_focal_alpha: float | None = knob(
+        "focal alpha of the matching cost; None: that of the loss", low=0.0, high=1.0
+    )
+    matcher_focal_gamma: float | None = knob("focal gamma of the matching cost; None: that of the loss", low=0.0)
+    set_cost_class: float = knob("weight of the class term in the matching cost", low=0.0)
+    set_cost_bbox: float = knob("weight of the L1 term in the matching cost", low=0.0)
+    set_cost_giou: float = knob("weight of the GIoU term in the matching cost", low=0.0)
+    cls_loss_coef: float = knob("weight of loss_ce", low=0.0)
+    bbox_loss_coef: float = knob("weight of loss_bbox", low=0.0)
+    giou_loss_coef: float = knob("weight of loss_giou", low=0.0)
+    interm_loss_coef: float = knob("factor on the three weights for the encoder's proposals", low=0.0)
+    no_interm_box_loss: bool = knob("leave the box terms of the encoder's proposals out of the total")
+    aux_loss: bool = knob("supervise every decoder layer, not only the last")
+    dn_padding_loss: bool = knob(
+        "count the padding slots of denoising queries as background, as the official code does"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How it is trained."""
+
+    lr: float = knob("learning rate of the transformer", low=0.0)
+    lr_backbone: float = knob("learning rate of the backbone", low=0.0)
+    lr_linear_proj_mult: float = knob("factor for reference points and sampling offsets (ddetr_in_mmdet only)", low=0.0)
+    param_dict_type: Literal["default", "ddetr_in_mmdet", "large_wd"] = knob("how parameters form optimizer groups")
+    weight_decay: float = knob("AdamW weight decay", low=0.0)
+    clip_max_norm: float = knob("largest gradient norm of a step; 0 does not clip", low=0.0)
+    epochs: int = knob("passes over the training set", low=1)
+    lr_drop: tuple[int, ...] = knob("epochs at which every learning rate is multiplied by lr_drop_factor", low=1)
+    lr_drop_factor: float = knob("factor of a learning rate drop", low=0.0, high=1.0)
+    warmup_steps: int = knob("optimizer steps over which the learning rate rises linearly from near 0", low=0)
+    batch_size: int = knob("images per rank and forward pass", low=1)
+    gradient_accumulation_steps: int = knob("forward passes per optimizer step", low=1)
+    use_ema: bool = knob("keep and evaluate an exponential moving average of the weights")
+    ema_decay: float = knob("decay of the average per optimizer step", low=0.0, high=1.0)
+    ema_warmup_steps: int = knob(
+        "the decay rises as ema_decay * (1 - exp(-step / ema_warmup_steps)); 0: constant", low=0
+    )
+    amp: Literal["off", "bf16", "fp16"] = knob("precision of the forward pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What it is trained on."""
+
+    dataset_file: Literal["coco", "tbx11k"] = knob("layout of the data folder")
+    train_list: str = knob("training split: a name the layout knows, such as 'TBX11K_train' or 'train2017'")
+    val_list: str = knob("validation split")
+    data_aug_flip: float = knob("probability of a horizontal flip", low=0.0, high=1.0)
+    data_aug_crop: float = knob("probability of resize, random crop, resize instead of one resize", low=0.0, high=1.0)
+    data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32)
+    data_aug_max_size: int = knob("longest side allowed, pixels", low=32)
+    data_aug_scales2_resize: tuple[int, ...] = knob("shorter sides to choose from before a crop, pixels", low=32)
+    data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16)
+    data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32)
+    num_workers: int = knob("loader processes per rank", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How it is judged."""
+
+    num_select: int = knob("detections kept per image", low=1)
+    nms_iou_threshold: float = knob(
+        "IoU above which the weaker of two boxes is dropped; 0 switches it off", low=0.0, high=1.0
+    )
+    eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1)
+    eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """How the run behaves."""
+
+    seed: int = knob("the root of all randomness", low=0, high=2**31 - 1)
+    log_every: int = knob("optimizer steps between log lines", low=1)
+    save_checkpoint_interval: int = knob("epochs between numbered checkpoints kept for good; 0: none", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of it."""
+
+    model: ModelConfig
+    loss: LossConfig
+    optim: OptimConfig
+    data: DataConfig
+    eval: EvalConfig
+    runtime: RuntimeConfig
+
+
+SECTIONS: dict[str, type] = {f.name: f.type for f in fields(Config)}  # type: ignore[misc]
+KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.items() for f in fields(cls)}
+
+# Keys of the official config files that mean nothing here, and what to do instead.
+OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
+    "dn_scalar": "is read by nothing, in the official code too; use dn_number",
+    "dn_label_coef": "is read by nothing, in the official code too; denoising terms share cls_loss_coef",
+    "dn_bbox_coef": "is read by nothing, in the official code too; denoising terms share bbox_loss_coef and giou_loss_coef",
+    "enc_loss_coef": "is read by nothing, in the official code too; use interm_loss_coef",
+    "use_dn": "is not a switch of its own; dn_number = 0 switches denoising off",
+    "ema_epoch": "does not exist; ema_warmup_steps lets the average follow quickly at the start",
+    "lr_drop_list": "is merged into lr_drop, which takes one or more epochs",
+    "multi_step_lr": "is not needed; lr_drop takes one or more epochs",
+    "onecyclelr": "is not offered: it would give the backbone the learning rate of the transformer",
+    "lr_drop_epochs": "does not exist; use lr_drop",
+    "warmup_epochs": "does not exist; use warmup_steps",
+    "backbone_dir": "does not exist; give the file in backbone_weights",
+    "two_stage_type": "is always 'standard' here",
+    "masks": "is not offered: boxes only",
+    "hidden_size": "does not exist; use hidden_dim",
+    "accum_steps": "does not exist; use gradient_accumulation_steps",
+    "coco_path": "is said on the command line: --data_path DIR",
+    "data_path": "is said on the command line: --data_path DIR",
+    "output_dir": "is said on the command line: --output_dir DIR",
+    "resume": "is said on the command line: --resume FILE",
+}
+
+
+# ---------------------------------------------------------------------------------------------
+# Rules between knobs. A rule is a function of the knobs its parameters name; it returns what is
+# wrong, or None. It runs once all of its knobs are valid, so one bad key does not hide others.
+
+
+def drops_happen(lr_drop: tuple[int, ...], epochs: int) -> str | None:
+    """A drop after the last epoch is a mistake in the recipe."""
+    if any(e >= epochs for e in lr_drop):
+        return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}"
+    if list(lr_drop) != sorted(set(lr_drop)):
+        return f"lr_drop {list(lr_drop)} must rise"
+    return None
+
+
+def heads_divide_width(hidden_dim: int, nheads: int) -> str | None:
+    """Group norm wants 32 groups, attention wants whole heads."""
+    if hidden_dim % 32 or hidden_dim % nheads:
+        return f"hidden_dim {hidden_dim} must be a multiple of 32 and of nheads = {nheads}"
+    return None
+
+
+def labels_fit_label_table(num_classes: int, dn_labelbook_size: int) -> str | None:
+    """Every class needs a row in the denoising label table of dn_labelbook_size + 1 rows."""
+    if dn_labelbook_size < num_classes - 1:
+        return f"dn_labelbook_size {dn_labelbook_size} is too small for num_classes {num_classes}; set it to {num_classes}"
+    return None
+
+
+def selection_fits(num_select: int, num_queries: int, num_classes: int) -> str | None:
+    """The top-k runs over query x class."""
+    if num_select > num_queries * num_classes:
+        return f"num_select {num_select} exceeds num_queries * num_classes = {num_queries * num_classes}"
+    return None
+
+
+def levels_fit(return_interm_indices: tuple[int, ...], num_feature_levels: int) -> str | None:
+    """Every backbone stage handed on is a level."""
+    stages = list(return_interm_indices)
+    if not stages or stages != list(range(stages[0], 4)):
+        return f"return_interm_indices {stages} must be consecutive and end with 3, such as [1, 2, 3]"
+    if num_feature_levels < len(stages):
+        return (
+            f"num_feature_levels {num_feature_levels} is smaller than the {len(stages)} stages of return_interm_indices"
+        )
+    return None
+
+
+def crop_range_is_a_range(
+    data_aug_scales2_crop: tuple[int, ...], data_aug_scales2_resize: tuple[int, ...]
+) -> str | None:
+    """A crop must fit into the image it is cut from."""
+    if len(data_aug_scales2_crop) != 2 or data_aug_scales2_crop[0] > data_aug_scales2_crop[1]:
+        return f"data_aug_scales2_crop {list(data_aug_scales2_crop)} must be (smallest, largest)"
+    if not data_aug_scales2_resize:
+        return "data_aug_scales2_resize must name at least one size"
+    if data_aug_scales2_crop[0] > min(data_aug_scales2_resize):
+        return (
+            f"data_aug_scales2_crop asks for sides of at least {data_aug_scales2_crop[0]} px, "
+            f"but data_aug_scales2_resize makes images of {min(data_aug_scales2_resize)} px"
+        )
+    return None
+
+
+def scales_stay_below_max(data_aug_scales: tuple[int, ...], data_aug_max_size: int) -> str | None:
+    """A scale above the longest side could never be reached."""
+    if not data_aug_scales:
+        return "data_aug_scales must name at least one size"
+    if max(data_aug_scales) > data_aug_max_size:
+        return (
+            f"data_aug_scales up to {max(data_aug_scales)} would never happen: data_aug_max_size is {data_aug_max_size}"
+        )
+    return None
+
+
+def evaluation_happens(eval_every: int, epochs: int) -> str | None:
+    """An interval beyond the last epoch is a typo."""
+    return f"eval_every {eval_every} would never happen in {epochs} epochs" if eval_every > epochs else None
+
+
+def kept_checkpoints_happen(save_checkpoint_interval: int, epochs: int) -> str | None:
+    """An interval beyond the last epoch is a typo."""
+    if save_checkpoint_interval > epochs:
+        return (
+            f"save_checkpoint_interval {save_checkpoint_interval} would never happen in {epochs} epochs; 0 keeps none"
+        )
+    return None
+
+
+def frozen_norm_fits_backbone(backbone: str, backbone_norm: str, backbone_freeze_at: int) -> str | None:
+    """Swin and ConvNeXt bring their own normalisation and train throughout."""
+    if not backbone.startswith("resnet") and (backbone_norm != "frozen_bn" or backbone_freeze_at):
+        return f"backbone_norm 'group_norm' and backbone_freeze_at are for ResNets; {backbone} wants 'frozen_bn' and 0"
+    return None
+
+
+RULES = (
+    drops_happen,
+    heads_divide_width,
+    labels_fit_label_table,
+    selection_fits,
+    levels_fit,
+    crop_range_is_a_range,
+    scales_stay_below_max,
+    evaluation_happens,
+    kept_checkpoints_happen,
+    frozen_norm_fits_backbone,
+)
