@@ -1,0 +1,1 @@
+"""What would serve any detector: configuration, batches, distribution, metrics."""

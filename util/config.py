@@ -13,12 +13,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from addict import Dict
 from yapf.yapflib.yapf_api import FormatCode
 
+from util.errors import UserError
 from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, RULES, SECTIONS, Config
 
 BASE_KEY = "_base_"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config file or an override that the schema refuses."""
 
 

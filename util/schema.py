@@ -180,7 +180,7 @@ KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.ite
 OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
     "dn_scalar": "is read by nothing, in the official code too; use dn_number",
     "dn_label_coef": "is read by nothing, in the official code too; denoising terms share cls_loss_coef",
-    "dn_bbox_coef": "is read by nothing, in the official code too; denoising terms share bbox_loss_coef and giou_loss_coef",
+    "dn_bbox_coef": "is read by nothing, in the official code too; see bbox_loss_coef, giou_loss_coef",
     "enc_loss_coef": "is read by nothing, in the official code too; use interm_loss_coef",
     "use_dn": "is not a switch of its own; dn_number = 0 switches denoising off",
     "ema_epoch": "does not exist; ema_warmup_steps lets the average follow quickly at the start",
@@ -225,7 +225,7 @@ def heads_divide_width(hidden_dim: int, nheads: int) -> str | None:
 def labels_fit_label_table(num_classes: int, dn_labelbook_size: int) -> str | None:
     """Every class needs a row in the denoising label table of dn_labelbook_size + 1 rows."""
     if dn_labelbook_size < num_classes - 1:
-        return f"dn_labelbook_size {dn_labelbook_size} is too small for num_classes {num_classes}; set it to {num_classes}"
+        return f"dn_labelbook_size {dn_labelbook_size} must be at least num_classes - 1 = {num_classes - 1}"
     return None
 
 

@@ -1,0 +1,1 @@
+"""What a detector is worth: pure functions of truth and detections."""

@@ -5,6 +5,7 @@ A protocol is a view of both tables: some images, some labels. No metric has a m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
@@ -25,13 +26,18 @@ class Boxes:
     xyxy: NDArray[np.float64]  # [N, 4], pixels of the original image
 
     def __post_init__(self) -> None:
-        """Refuse rows that belong to no image, and columns of unequal length."""
+        """Refuse an image named twice, rows that belong to no image, and columns that do not fit together."""
+        if len(set(self.images)) < len(self.images):
+            twice = sorted(i for i, n in Counter(self.images).items() if n > 1)
+            raise ValueError(f"images named more than once: {twice[:5]}")
         strangers = set(self.image_id.tolist()) - set(self.images)
         if strangers:
             raise ValueError(f"boxes on images that are not listed: {sorted(strangers)[:5]}")
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self) if f.name not in NOT_COLUMNS}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of unequal length: {lengths}")
+        if self.xyxy.shape != (len(self), 4):
+            raise ValueError(f"xyxy must be [N, 4] with N = {len(self)}, got {list(self.xyxy.shape)}")
 
     def __len__(self) -> int:
         """Rows."""
@@ -44,7 +50,10 @@ class Boxes:
         return self._rows(np.isin(self.image_id, kept), images=kept)
 
     def relabelled(self: BoxesT, names: Mapping[int, int]) -> BoxesT:
-        """The same boxes under other labels; boxes whose label is not named are dropped."""
+        """The same boxes under other labels; boxes whose label is not named are dropped.
+
+        `names` maps label -> new label, so {1: 1, 2: 1, 3: 1} makes three classes one.
+        """
         rows = self._rows(np.isin(self.label, list(names)))
         return replace(rows, label=np.array([names[k] for k in rows.label.tolist()], dtype=np.int64))
 

@@ -1,0 +1,105 @@
+"""Config section -> split, dataset, sampler, loader. The only file of this room that reads the config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import layout, tbx11k
+from datasets.checks import check_split
+from datasets.coco import CocoDataset, Split, load_split
+from datasets.samplers import WindowBatchSampler, eval_indices
+from datasets.transforms import eval_transform, train_transform
+from util.batch import Batch, collate
+from util.schema import DataConfig
+from util.seed import derive_generator
+
+FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
+MOST_CATEGORIES_NAMED = 8
+
+
+def build_split(data: DataConfig, data_path: Path | str, which: Literal["train", "val"], *, num_classes: int) -> Split:
+    """Find, read and check the training or the validation split.
+
+    Raises:
+        DataError: the folder is not laid out as `dataset_file` says, or its annotation file or images cannot be used.
+    """
+    list_name = data.train_list if which == "train" else data.val_list
+    split = load_split(*FINDERS[data.dataset_file](data_path, list_name))
+    check_split(split, num_classes)
+    return split
+
+
+def build_train_loader(
+    split: Split,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> tuple[DataLoader[Batch], WindowBatchSampler]:
+    """Augmented batches of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
+    transform = train_transform(
+        flip=data.data_aug_flip,
+        crop=data.data_aug_crop,
+        scales=data.data_aug_scales,
+        max_size=data.data_aug_max_size,
+        resize_before_crop=data.data_aug_scales2_resize,
+        crop_range=(data.data_aug_scales2_crop[0], data.data_aug_scales2_crop[1]),
+    )
+    sampler = WindowBatchSampler(
+        split.num_images,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        rank=rank,
+        world_size=world_size,
+        seed=seed,
+    )
+    dataset = CocoDataset(split, transform, seed=seed, is_train=True)
+    return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
+
+
+def build_eval_loader(
+    split: Split, data: DataConfig, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[Batch]:
+    """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
+    transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
+    dataset = CocoDataset(split, transform, seed=0, is_train=False)
+    indices = eval_indices(split.num_images, rank, world_size)
+    return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
+
+
+def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:
+    """Worker processes run on one torch thread each, which is PyTorch's own rule."""
+    return DataLoader(
+        dataset,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        # A loader seeds its workers, who draw nothing from that. With a generator of its own it leaves the global
+        # one alone, on which dropout depends.
+        generator=derive_generator("loader"),
+        **batches,
+    )
+
+
+def describe(split: Split) -> str:
+    """The split in one log line: images, boxes, categories."""
+    labels = split.labels[~split.is_crowd]
+    num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
+    if len(split.names) <= MOST_CATEGORIES_NAMED:
+        counts = ", ".join(f"{(labels == c).sum()} {split.names[c]}" for c in split.category_ids)
+    else:
+        counts = f"{len(np.unique(labels))} of {len(split.names)} categories"
+    share = 100 * num_with / split.num_images
+    return (
+        f"{split.name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), "
+        f"{split.num_boxes} boxes: {counts}"
+    )

@@ -1,0 +1,225 @@
+"""A COCO-format file: what it says (`Split`), and its images and boxes one by one (`CocoDataset`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.errors import DataError
+from datasets.images import UNREADABLE, read_rgb
+from datasets.records import Records, read_records
+from util.batch import Sample, SampleKey, Target
+from util.metrics.tables import GroundTruth
+from util.seed import derive_rng, derive_seed
+
+# (RGB image, target with boxes [n, 4] xyxy in its pixels, generator) -> what the network gets; see datasets.transforms
+Transform = Callable[[Image.Image, Target, np.random.Generator], tuple[Tensor, Target]]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What a COCO-format file says about I images with N boxes.
+
+    Columns of numbers rather than an object per box: loader processes share them with their parent instead of
+    copying them page by page. Boxes are sorted by image, in the order of the file within an image.
+    """
+
+    image_dir: Path
+    annotation_file: Path
+    image_ids: NDArray[np.int64]  # [I]
+    file_names: NDArray[np.str_]  # [I], relative to image_dir
+    sizes: NDArray[np.int64]  # [I, 2] (h, w) pixels
+    first_box: NDArray[np.int64]  # [I + 1]; the boxes of image i are the rows first_box[i] to first_box[i + 1]
+    xywh: NDArray[np.float64]  # [N, 4] left, top, width, height in pixels
+    labels: NDArray[np.int64]  # [N] category ids
+    area: NDArray[np.float64]  # [N] square pixels, as the file states them
+    is_crowd: NDArray[np.bool_]  # [N]
+    names: dict[int, str]  # category id -> name
+
+    @property
+    def name(self) -> str:
+        """The annotation file's name without its ending."""
+        return self.annotation_file.stem
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that the file lists as categories, rising."""
+        return tuple(sorted(self.names))
+
+    @property
+    def num_images(self) -> int:
+        """Images, with and without boxes."""
+        return len(self.image_ids)
+
+    @property
+    def num_boxes(self) -> int:
+        """Boxes to find; crowd regions do not count."""
+        return int((~self.is_crowd).sum())
+
+    @cached_property
+    def image_of_box(self) -> NDArray[np.int64]:
+        """[N]: the position in `image_ids` of each box's image."""
+        return np.repeat(np.arange(self.num_images), np.diff(self.first_box))
+
+    def boxes_of(self, index: int) -> slice:
+        """The rows of the boxes of the image at position `index`."""
+        return slice(int(self.first_box[index]), int(self.first_box[index + 1]))
+
+    def ground_truth(self) -> GroundTruth:
+        """The split as the metrics see it: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""
+        ids = self.image_ids.tolist()
+        return GroundTruth(
+            images=tuple(ids),
+            image_id=self.image_ids[self.image_of_box],
+            label=self.labels,
+            xyxy=np.concatenate([self.xywh[:, :2], self.xywh[:, :2] + self.xywh[:, 2:]], axis=1),
+            area=self.area,
+            is_crowd=self.is_crowd,
+            names=self.names,
+            sizes={i: (h, w) for i, (h, w) in zip(ids, self.sizes.tolist(), strict=True)},
+            files=dict(zip(ids, self.file_names.tolist(), strict=True)),
+        )
+
+
+def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
+    """Read a COCO-format file. The images are not looked at; `datasets.checks.check_split` does that.
+
+    A box without "area" gets width x height, one without "iscrowd" is no crowd.
+
+    Raises:
+        DataError: the file is missing, is not JSON, is not COCO, repeats an image, or has a box on an image or of a
+            category that it does not list.
+    """
+    file = Path(annotation_file)
+    lists = read_records(file, ("images", "annotations", "categories"))
+    images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
+    image_ids, category_ids = _unique_ids(images), _unique_ids(categories)
+    of_image = _positions(boxes, "image_id", image_ids, listed_in="images")
+    of_category = _positions(boxes, "category_id", category_ids, listed_in="categories")
+    xywh = boxes.boxes("bbox")
+    by_image = np.argsort(of_image, kind="stable")
+    return Split(
+        image_dir=Path(image_dir),
+        annotation_file=file,
+        image_ids=image_ids,
+        file_names=np.array(images.texts("file_name")),
+        sizes=np.stack([images.integers("height", low=1), images.integers("width", low=1)], axis=1),
+        first_box=np.searchsorted(of_image[by_image], np.arange(len(image_ids) + 1)),
+        xywh=xywh[by_image],
+        labels=category_ids[of_category[by_image]],
+        area=boxes.numbers("area", default=xywh[:, 2] * xywh[:, 3])[by_image],
+        is_crowd=boxes.flags("iscrowd")[by_image],
+        names=dict(zip(category_ids.tolist(), categories.texts("name"), strict=True)),
+    )
+
+
+def _unique_ids(records: Records) -> NDArray[np.int64]:
+    ids = records.integers("id")
+    if not len(ids):
+        raise DataError(f"{records.file}: '{records.name}' is empty; a split needs at least one entry there")
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        repeated = values[counts > 1]
+        raise DataError(
+            f"{records.file}: {len(repeated)} ids occur more than once in '{records.name}', first {_first(repeated)}; "
+            "give every entry an id of its own"
+        )
+    return ids
+
+
+def _positions(boxes: Records, key: str, known: NDArray[np.int64], listed_in: str) -> NDArray[np.int64]:
+    """Where in `known` the `key` of each box stands. An id that is not there is an error."""
+    wanted = boxes.integers(key)
+    order = np.argsort(known)
+    found = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+    is_strange = known[found] != wanted
+    if is_strange.any():
+        raise DataError(
+            f"{boxes.file}: {is_strange.sum()} of {len(wanted)} annotations have a {key} that '{listed_in}' does not "
+            f"list, first {_first(np.unique(wanted[is_strange]))}; list it there, or remove these annotations"
+        )
+    return found
+
+
+def _first(values: NDArray[np.int64]) -> str:
+    return ", ".join(map(str, values[:3].tolist())) + (", ..." if len(values) > 3 else "")
+
+
+class CocoDataset(Dataset[Sample]):
+    """The images of a split with their boxes, transformed.
+
+    What an image becomes depends on (seed, epoch, image id) alone: not on workers, ranks, or the order of calls.
+    """
+
+    def __init__(self, split: Split, transform: Transform, *, seed: int, is_train: bool) -> None:
+        self.split = split
+        self.transform = transform
+        self.seed = seed
+        self.is_train = is_train
+
+    def __len__(self) -> int:
+        return self.split.num_images
+
+    def __getitem__(self, key: SampleKey | int) -> Sample:
+        """The image at a position; a bare position means epoch 0.
+
+        Raises:
+            DataError: the image file is missing, damaged, or not of the size that the annotation file states.
+        """
+        epoch, index, is_ghost = key if isinstance(key, SampleKey) else SampleKey(epoch=0, index=int(key))
+        if not 0 <= index < len(self):
+            raise IndexError(f"position {index} in a split of {len(self)} images")
+        image_id = int(self.split.image_ids[index])
+        rng = derive_rng(self.seed, "augment", epoch, image_id)
+        image, target = self.transform(load_image(self.split, index), load_target(self.split, index), rng)
+        if self.is_train:
+            target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", epoch, image_id))
+        return Sample(image, target, is_ghost)
+
+
+def load_image(split: Split, index: int) -> Image.Image:
+    """The RGB image at position `index` of the split."""
+    path = split.image_dir / str(split.file_names[index])
+    record = f"image id {split.image_ids[index]} of {split.annotation_file}"
+    try:
+        image = read_rgb(path)
+    except UNREADABLE as error:
+        mend = f"fetch the file anew, or remove {record}"
+        raise DataError(f"{path}: cannot be read as an image ({error}); {mend}") from error
+    height, width = split.sizes[index].tolist()
+    if image.size != (width, height):
+        raise DataError(
+            f"{path}: has {image.width} x {image.height} pixels (width x height), but {record} states "
+            f"{width} x {height}; the boxes would not fit: put the original image back, or correct the record"
+        )
+    return image
+
+
+def load_target(split: Split, index: int) -> Target:
+    """The boxes of the image at position `index`, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
+
+    As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those of which
+    nothing is left are dropped.
+    """
+    rows = split.boxes_of(index)
+    height, width = split.sizes[index].tolist()
+    boxes = torch.from_numpy(split.xywh[rows]).float()
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[:, 0::2].clamp_(min=0, max=width)
+    boxes[:, 1::2].clamp_(min=0, max=height)
+    is_left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & ~torch.from_numpy(split.is_crowd[rows])
+    return {
+        "boxes": boxes[is_left],
+        "labels": torch.from_numpy(split.labels[rows])[is_left],
+        "image_id": torch.tensor(int(split.image_ids[index])),
+        "orig_size": torch.tensor([height, width]),
+    }

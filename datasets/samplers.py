@@ -1,0 +1,78 @@
+"""Which image when: pure functions of (seed, epoch).
+
+A window is the images of one optimizer step. It depends on (seed, epoch) and on the total batch only, never on how
+the total is cut into ranks and micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+from util.batch import SampleKey
+from util.seed import derive_rng
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation [num_images] of the positions: the order of an epoch."""
+    return derive_rng(seed, "order", epoch).permutation(num_images)
+
+
+def eval_indices(num_images: int, rank: int, world_size: int) -> list[int]:
+    """The positions that `rank` evaluates. Every image is on exactly one rank; none is repeated for padding."""
+    return list(range(rank, num_images, world_size))
+
+
+class WindowBatchSampler(Sampler[list[SampleKey]]):
+    """The micro-batches of one rank, window after window.
+
+    A window of batch_size x accumulation x world_size images is cut into chunks of `batch_size`; chunk c is
+    micro-batch c // world_size of rank c % world_size. The last window of an epoch may be short. All ranks still
+    take equally many steps: one that has no images for a micro-batch gets a ghost, whose loss counts nothing.
+    """
+
+    def __init__(
+        self, num_images: int, *, batch_size: int, accumulation: int, rank: int, world_size: int, seed: int
+    ) -> None:
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.window_size = batch_size * accumulation * world_size
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.epoch = 0
+        self.start_window = 0
+
+    def set_epoch(self, epoch: int, start_window: int = 0) -> None:
+        """Choose the epoch to iterate over, and the window to begin with: a resumed run skips those it has done."""
+        self.epoch = epoch
+        self.start_window = start_window
+
+    @property
+    def num_windows(self) -> int:
+        """Optimizer steps of a whole epoch."""
+        return ceil(self.num_images / self.window_size)
+
+    def __len__(self) -> int:
+        """Micro-batches of this rank, from `start_window` to the end of the epoch."""
+        return sum(self._num_steps(self._images_in(w)) for w in range(self.start_window, self.num_windows))
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, order = self.epoch, epoch_order(self.num_images, self.seed, self.epoch).tolist()
+        for w in range(self.start_window, self.num_windows):
+            window = order[w * self.window_size : (w + 1) * self.window_size]
+            for step in range(self._num_steps(len(window))):
+                start = (step * self.world_size + self.rank) * self.batch_size
+                chunk = window[start : start + self.batch_size]
+                yield [SampleKey(epoch, i) for i in chunk] or [SampleKey(epoch, window[0], is_ghost=True)]
+
+    def _images_in(self, window: int) -> int:
+        return min(self.window_size, self.num_images - window * self.window_size)
+
+    def _num_steps(self, num_images: int) -> int:
+        """Micro-batches that every rank needs for a window of so many images."""
+        return ceil(num_images / (self.batch_size * self.world_size))

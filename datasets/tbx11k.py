@@ -1,0 +1,48 @@
+"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): its folders, its categories, and what is missing in its annotations.
+
+TBX11K/imgs/{tb,health,sick,test}/*.png, imgs/extra/{da+db,mc+shenzhen}/{train,val}/*
+TBX11K/annotations/json/{TBX11K,all}_{train,val,trainval}.json and others
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from datasets import layout
+from datasets.coco import Split
+
+# As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
+CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
+
+# The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
+# begin with p.
+POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
+
+
+def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:
+    """(image folder, annotation file) of a split such as 'TBX11K_train'.
+
+    Raises:
+        DataError: saying what was looked for, what is there, and the mend.
+    """
+    return layout.TBX11K.find_split(data_path, list_name)
+
+
+def unlabelled_images(split: Split) -> list[str]:
+    """One line per kind of image that shows tuberculosis but has no box: training takes it for background."""
+    has_no_box = np.diff(split.first_box) == 0
+    names = split.file_names[has_no_box].tolist()
+    own = [name for name in names if name.startswith("tb/")]
+    extra = [name for name in names if POSITIVE_EXTRA.match(name)]
+    lines = []
+    if own:
+        lines.append(f"{split.name}: {len(own)} images in tb/ have no box, first {own[0]}")
+    if extra:
+        lines.append(
+            f"{split.name}: {len(extra)} extra images show tuberculosis by their names but have no box, "
+            f"first {extra[0]}; the lists TBX11K_* leave the extra images out"
+        )
+    return lines

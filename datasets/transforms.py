@@ -1,0 +1,153 @@
+"""Geometry on (image, target): flip, resize, crop; and the two pipelines made of it.
+
+Until the last step an image is a PIL RGB image and the boxes of its target are [n, 4] xyxy in its pixels.
+The rules are those of DETR and DINO, to the pixel. COCO's "area" is not carried along: no loss reads it, and the
+metrics take it from the annotation file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from datasets.coco import Transform
+from util.batch import Target
+from util.box_ops import xyxy_to_cxcywh
+
+# Red, green, blue on [0, 1]: what the public ImageNet backbones were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def train_transform(
+    *,
+    flip: float,
+    crop: float,
+    scales: Sequence[int],
+    max_size: int,
+    resize_before_crop: Sequence[int],
+    crop_range: tuple[int, int],
+) -> Transform:
+    """Augmentation: a flip at times; then one resize or, at times, a resize, a crop and another resize.
+
+    Args:
+        flip: probability of a horizontal flip.
+        crop: probability of resize, crop, resize.
+        scales: shorter sides to choose from, pixels.
+        max_size: longest side allowed, pixels.
+        resize_before_crop: shorter sides to choose from before a crop, pixels; no longest side there.
+        crop_range: smallest and largest side of a crop, pixels.
+    """
+    return partial(
+        _augment,
+        flip=flip,
+        crop=crop,
+        scales=tuple(scales),
+        max_size=max_size,
+        resize_before_crop=tuple(resize_before_crop),
+        crop_range=crop_range,
+    )
+
+
+def eval_transform(scale: int, max_size: int) -> Transform:
+    """One resize to the shorter side `scale`, the longer one at most `max_size`. Nothing is drawn."""
+    return partial(_only_resize, scale=scale, max_size=max_size)
+
+
+def _augment(
+    image: Image.Image,
+    target: Target,
+    rng: np.random.Generator,
+    *,
+    flip: float,
+    crop: float,
+    scales: tuple[int, ...],
+    max_size: int,
+    resize_before_crop: tuple[int, ...],
+    crop_range: tuple[int, int],
+) -> tuple[Tensor, Target]:
+    if rng.random() < flip:
+        image, target = flip_horizontally(image, target)
+    if rng.random() < crop:
+        image, target = resize(image, target, _choose(resize_before_crop, rng))
+        image, target = crop_to(image, target, *draw_crop(image.width, image.height, crop_range, rng))
+    image, target = resize(image, target, _choose(scales, rng), max_size)
+    return to_network_input(image, target)
+
+
+def _only_resize(
+    image: Image.Image, target: Target, _rng: np.random.Generator, *, scale: int, max_size: int
+) -> tuple[Tensor, Target]:
+    return to_network_input(*resize(image, target, scale, max_size))
+
+
+def flip_horizontally(image: Image.Image, target: Target) -> tuple[Image.Image, Target]:
+    """Left and right exchanged."""
+    left, top, right, bottom = target["boxes"].unbind(dim=1)
+    boxes = torch.stack([image.width - right, top, image.width - left, bottom], dim=1)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), {**target, "boxes": boxes}
+
+
+def resize(image: Image.Image, target: Target, size: int, max_size: int | None = None) -> tuple[Image.Image, Target]:
+    """Bilinear resize to `resized_size`; boxes follow the ratios that were achieved."""
+    width, height = resized_size(image.width, image.height, size, max_size)
+    ratios = torch.tensor([width / image.width, height / image.height] * 2)
+    return image.resize((width, height), Image.Resampling.BILINEAR), {**target, "boxes": target["boxes"] * ratios}
+
+
+def resized_size(width: int, height: int, size: int, max_size: int | None = None) -> tuple[int, int]:
+    """(width, height) such that the shorter side is `size`, less where the longer one would exceed `max_size`.
+
+    The longer side is truncated, not rounded; an image whose shorter side is right already keeps its size.
+    """
+    short, long = min(width, height), max(width, height)
+    if max_size is not None and long / short * size > max_size:
+        # A strip so narrow that it would round to nothing keeps one pixel.
+        size = max(1, round(max_size * short / long))
+    if short == size:
+        return width, height
+    return (size, int(size * height / width)) if width < height else (int(size * width / height), size)
+
+
+def draw_crop(
+    width: int, height: int, crop_range: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a crop, its sides uniform in `crop_range` and its place uniform in the image."""
+
+    def draw_side(side: int) -> int:
+        # A side below the range is kept whole: there is nothing larger to cut from it.
+        low, high = min(crop_range[0], side), min(crop_range[1], side)
+        return int(rng.integers(low, high, endpoint=True))
+
+    crop_width, crop_height = draw_side(width), draw_side(height)
+    top = int(rng.integers(0, height - crop_height, endpoint=True))
+    left = int(rng.integers(0, width - crop_width, endpoint=True))
+    return top, left, crop_height, crop_width
+
+
+def crop_to(
+    image: Image.Image, target: Target, top: int, left: int, height: int, width: int
+) -> tuple[Image.Image, Target]:
+    """A part of the image. Boxes are shifted and clipped; those outside the part are dropped, even if none is left."""
+    boxes = target["boxes"] - torch.tensor([left, top, left, top])
+    boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height]))
+    is_left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    cropped = image.crop((left, top, left + width, top + height))
+    return cropped, {**target, "boxes": boxes[is_left], "labels": target["labels"][is_left]}
+
+
+def to_network_input(image: Image.Image, target: Target) -> tuple[Tensor, Target]:
+    """[3, h, w] with ImageNet's mean and deviation; boxes [n, 4] cxcywh in [0, 1]; `size` (h, w) is added."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+    pixels = pixels.sub_(torch.tensor(IMAGENET_MEAN)[:, None, None]).div_(torch.tensor(IMAGENET_STD)[:, None, None])
+    boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([image.width, image.height] * 2)
+    return pixels, {**target, "boxes": boxes, "size": torch.tensor([image.height, image.width])}
+
+
+def _choose(sizes: tuple[int, ...], rng: np.random.Generator) -> int:
+    return sizes[int(rng.integers(len(sizes)))]

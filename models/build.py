@@ -1,0 +1,97 @@
+"""From a config to the network, its loss and its post-processing. The only reader of config in this room."""
+
+from collections.abc import Collection
+
+from models.backbone import build_backbone
+from models.criterion import SetCriterion, loss_weights
+from models.decoder import DecoderLayer
+from models.denoising import Denoiser
+from models.dino import DINO
+from models.encoder import EncoderLayer
+from models.matcher import HungarianMatcher
+from models.postprocess import PostProcess
+from util.schema import Config, EvalConfig, LossConfig, ModelConfig
+
+
+def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
+    """The network, its loss and its post-processing. Nothing is downloaded.
+
+    Args:
+        config: as from util.config.load_config.
+        category_ids: the ids that the data's categories have. Given, and with `restrict_to_categories`, no other id
+            is selected, predicted or drawn as denoising noise.
+    """
+    ids = None
+    if config.model.restrict_to_categories and category_ids is not None:
+        ids = tuple(sorted(category_ids))
+    model = build_dino(config.model, ids, use_padding=config.loss.dn_padding_loss)
+    return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
+
+
+def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, *, use_padding: bool) -> DINO:
+    """The network, freshly initialised."""
+    backbone = build_backbone(
+        cfg.backbone,
+        norm=cfg.backbone_norm,
+        freeze_at=cfg.backbone_freeze_at,
+        return_interm_indices=cfg.return_interm_indices,
+    )
+    sizes = (cfg.hidden_dim, cfg.dim_feedforward, cfg.num_feature_levels, cfg.nheads)
+    denoiser = Denoiser(
+        dn_number=cfg.dn_number,
+        label_noise_ratio=cfg.dn_label_noise_ratio,
+        box_noise_scale=cfg.dn_box_noise_scale,
+        num_queries=cfg.num_queries,
+        category_ids=ids or tuple(range(cfg.num_classes)),
+        use_padding=use_padding,
+    )
+    return DINO(
+        backbone,
+        EncoderLayer(*sizes, cfg.enc_n_points, cfg.dropout),
+        DecoderLayer(*sizes, cfg.dec_n_points, cfg.dropout),
+        denoiser,
+        hidden_dim=cfg.hidden_dim,
+        enc_layers=cfg.enc_layers,
+        dec_layers=cfg.dec_layers,
+        num_classes=cfg.num_classes,
+        num_queries=cfg.num_queries,
+        num_feature_levels=cfg.num_feature_levels,
+        dn_labelbook_size=cfg.dn_labelbook_size,
+        category_ids=ids,
+        temperature_h=cfg.pe_temperatureH,
+        temperature_w=cfg.pe_temperatureW,
+    )
+
+
+def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
+    """The loss."""
+    alpha, gamma = cfg.matcher_focal_alpha, cfg.matcher_focal_gamma
+    matcher = HungarianMatcher(
+        cost_class=cfg.set_cost_class,
+        cost_bbox=cfg.set_cost_bbox,
+        cost_giou=cfg.set_cost_giou,
+        focal_alpha=cfg.focal_alpha if alpha is None else alpha,
+        focal_gamma=cfg.focal_gamma if gamma is None else gamma,
+    )
+    weights = loss_weights(
+        num_layers=model.dec_layers,
+        cls=cfg.cls_loss_coef,
+        bbox=cfg.bbox_loss_coef,
+        giou=cfg.giou_loss_coef,
+        interm=cfg.interm_loss_coef,
+        interm_boxes=not cfg.no_interm_box_loss,
+        aux=cfg.aux_loss,
+        denoising=model.dn_number > 0,
+    )
+    return SetCriterion(
+        matcher,
+        weights,
+        focal_alpha=cfg.focal_alpha,
+        focal_gamma=cfg.focal_gamma,
+        dn_padding_loss=cfg.dn_padding_loss,
+    )
+
+
+def build_postprocess(cfg: EvalConfig, ids: tuple[int, ...] | None) -> PostProcess:
+    """The step from the network's answer to detections."""
+    return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids)

@@ -1,0 +1,39 @@
+"""The three loss terms: pure functions of tensors, each a sum over boxes or queries divided by one number."""
+
+import torch
+from torch.nn import functional
+from torch import Tensor
+
+from util.box_ops import cxcywh_to_xyxy, generalized_iou
+
+
+def sigmoid_focal_loss(
+    logits: Tensor, targets: Tensor, num_boxes: float, alpha: float, gamma: float, counts: Tensor | None = None
+) -> Tensor:
+    """Focal loss (arXiv 1708.02002, equation 5), summed over everything and divided by `num_boxes`.
+
+    Args:
+        logits: [B, Q, C].
+        targets: [B, Q, C], 0 or 1.
+        num_boxes: the denominator.
+        alpha: weight of the positives; the negatives get 1 - alpha.
+        gamma: (1 - p)^gamma damps what is right already.
+        counts: [B, Q], False for queries that carry no loss; None: all do.
+    """
+    # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
+    z = torch.where(targets > 0, logits, -logits)
+    loss = -functional.logsigmoid(z) * torch.exp(gamma * functional.logsigmoid(-z))
+    loss = loss * torch.where(targets > 0, alpha, 1 - alpha)
+    if counts is not None:
+        loss = loss * counts[..., None]
+    return loss.sum() / num_boxes
+
+
+def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float) -> Tensor:
+    """Sum of |difference| of matched cxcywh boxes [N, 4], divided by `num_boxes`."""
+    return (boxes - targets).abs().sum() / num_boxes
+
+
+def giou_loss(boxes: Tensor, targets: Tensor, num_boxes: float) -> Tensor:
+    """Sum of 1 - GIoU of matched cxcywh boxes [N, 4], divided by `num_boxes`."""
+    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum() / num_boxes

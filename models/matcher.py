@@ -1,0 +1,104 @@
+"""Hungarian matching: the one-to-one assignment of queries to boxes with the least cost (DETR, equation 1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from models.outputs import Prediction
+from util.box_ops import cxcywh_to_xyxy, generalized_iou
+
+Target = dict[str, Tensor]
+PROBABILITY_EPS = 1e-8
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which query answers for which box, over a batch: three columns, a row per pair."""
+
+    image: Tensor  # [N] index into the batch
+    query: Tensor  # [N]
+    box: Tensor  # [N] index into the image's boxes
+
+
+@dataclass(frozen=True)
+class HungarianMatcher:
+    """Weights of the matching cost, and the matching."""
+
+    cost_class: float
+    cost_bbox: float
+    cost_giou: float
+    focal_alpha: float
+    focal_gamma: float
+
+    @torch.no_grad()
+    def __call__(self, predictions: Sequence[Prediction], targets: Sequence[Target]) -> list[Assignment]:
+        """Match each prediction of a batch on its own, with one copy from the device for all of them.
+
+        Args:
+            predictions: P of them, logits [B, Q, C] and boxes [B, Q, 4].
+            targets: per image `labels` [n] and `boxes` [n, 4] cxcywh in [0, 1].
+
+        Returns:
+            P assignments.
+
+        Raises:
+            FloatingPointError: a prediction is NaN or infinite.
+        """
+        logits = torch.stack([p.logits for p in predictions])
+        boxes = torch.stack([p.boxes for p in predictions])
+        costs = [
+            self.cost_matrix(logits[:, i], boxes[:, i], t["labels"], t["boxes"]).flatten()
+            for i, t in enumerate(targets)
+        ]
+        flat = torch.cat(costs).cpu().numpy()
+        if not np.isfinite(flat).all():
+            raise FloatingPointError("the network's predictions are not finite; no query can be matched")
+        shape = (len(predictions), logits.shape[2], -1)
+        counts = [len(t["labels"]) for t in targets]
+        blocks = np.split(flat, np.cumsum([c.numel() for c in costs])[:-1])
+        per_image = [b.reshape(*shape[:2], n) for b, n in zip(blocks, counts, strict=True)]
+        device = logits.device
+        return [assign([image[p] for image in per_image], device) for p in range(len(predictions))]
+
+    def cost_matrix(self, logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
+        """What it costs to let a query answer for a box.
+
+        Args:
+            logits: [..., Q, C].
+            boxes: [..., Q, 4] cxcywh in [0, 1].
+            labels: [N].
+            true_boxes: [N, 4] cxcywh in [0, 1].
+
+        Returns:
+            [..., Q, N]
+        """
+        alpha, gamma = self.focal_alpha, self.focal_gamma
+        p = logits.sigmoid()[..., labels]
+        reward = alpha * (1 - p) ** gamma * -torch.log(p + PROBABILITY_EPS)
+        penalty = (1 - alpha) * p**gamma * -torch.log(1 - p + PROBABILITY_EPS)
+        true_boxes = true_boxes.to(boxes.dtype)
+        distance = (boxes[..., :, None, :] - true_boxes).abs().sum(-1)
+        overlap = generalized_iou(cxcywh_to_xyxy(boxes)[..., :, None, :], cxcywh_to_xyxy(true_boxes))
+        return self.cost_bbox * distance + self.cost_class * (reward - penalty) - self.cost_giou * overlap
+
+
+def assign(costs: Sequence[np.ndarray], device: torch.device) -> Assignment:
+    """Solve each image's cost matrix [Q, n]; pairs come in the order of the queries."""
+    pairs = [linear_sum_assignment(cost) for cost in costs]
+    image = np.repeat(np.arange(len(pairs)), [len(query) for query, _ in pairs])
+    query = np.concatenate([query for query, _ in pairs])
+    box = np.concatenate([box for _, box in pairs])
+    columns = torch.from_numpy(np.stack((image, query, box)).astype(np.int64)).to(device)
+    return Assignment(*columns)
+
+
+def one_hot_targets(prediction: Prediction, image: Tensor, query: Tensor, labels: Tensor) -> Tensor:
+    """[B, Q, C] with a one for the class of each assigned query."""
+    target = torch.zeros_like(prediction.logits)
+    target[image, query] = functional.one_hot(labels, prediction.logits.shape[-1]).to(target.dtype)
+    return target

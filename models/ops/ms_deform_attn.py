@@ -1,0 +1,115 @@
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, equation 3) in plain PyTorch.
+
+Shape letters: B images, S positions over all levels, M heads, D channels of a head,
+Q queries, L levels, P points.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+from torch import Tensor, nn
+
+Shapes = list[tuple[int, int]]  # (h, w) of each level
+
+
+def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Sample each query's points from every level and blend them.
+
+    Args:
+        value: [B, S, M, D] with S = sum of h * w over `shapes`.
+        shapes: (h, w) of each of the L levels.
+        locations: [B, Q, M, L, P, 2], x and y in [0, 1] edge to edge of the level; outside samples are zero.
+        weights: [B, Q, M, L, P], summing to one over L and P.
+
+    Returns:
+        [B, Q, M * D]
+    """
+    b, _, m, d = value.shape
+    q = locations.shape[1]
+    grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # [B*M, Q, L, P, 2]
+    levels = value.split([h * w for h, w in shapes], dim=1)
+    sampled = []
+    for level, (h, w) in enumerate(shapes):
+        maps = levels[level].permute(0, 2, 3, 1).reshape(b * m, d, h, w)
+        sampled.append(functional.grid_sample(maps, grids[:, :, level], padding_mode="zeros", align_corners=False))
+    blend = weights.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(2)  # [B*M, Q, L*P]
+    out = (torch.cat(sampled, dim=-1) * blend[:, None]).sum(-1)  # [B*M, D, Q]
+    return out.view(b, m * d, q).transpose(1, 2)
+
+
+class MSDeformAttn(nn.Module):
+    """Multi-head deformable attention over `n_levels` maps with `n_points` sampling points per head and level."""
+
+    def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int) -> None:
+        super().__init__()
+        self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
+        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = nn.Linear(d_model, d_model)
+        self.output_proj = nn.Linear(d_model, d_model)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Equal weights; point p of head h looks p + 1 cells away in the direction 2 pi h / n_heads."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angles = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
+        directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, self.n_points + 1, dtype=torch.float32)
+        offsets = directions[:, None, None, :] * steps[None, None, :, None]  # [M, 1, P, 2]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.n_levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self, query: Tensor, references: Tensor, source: Tensor, shapes: Shapes, padding: Tensor | None
+    ) -> Tensor:
+        """Attend from queries to the maps.
+
+        Args:
+            query: [B, Q, C], content plus position.
+            references: [B, Q, L, 2] points or [B, Q, L, 4] boxes cxcywh, in [0, 1] of the padded map.
+            source: [B, S, C].
+            shapes: (h, w) of each level.
+            padding: [B, S], True where `source` is padding, or None.
+
+        Returns:
+            [B, Q, C]
+        """
+        value = self.value_proj(source)
+        if padding is not None:
+            value = value.masked_fill(padding[..., None], 0)
+        offsets = self.sampling_offsets(query).unflatten(-1, (self.n_heads, self.n_levels, self.n_points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
+        weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
+        locations = sampling_locations(references, offsets, shapes)
+        # Half precision cannot address a pixel of a large map, so sampling runs in the locations' precision.
+        value = value.unflatten(-1, (self.n_heads, -1)).to(locations.dtype)
+        with torch.autocast(value.device.type, enabled=False):
+            blended = ms_deform_attn(value, shapes, locations, weights.to(locations.dtype))
+        return self.output_proj(blended)
+
+
+def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
+    """Where to look: the reference plus the offset, in cells around a point, in half sides around a box.
+
+    Args:
+        references: [B, Q, L, 2] or [B, Q, L, 4].
+        offsets: [B, Q, M, L, P, 2].
+        shapes: (h, w) of each level.
+
+    Returns:
+        [B, Q, M, L, P, 2], float32 at least.
+    """
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
+    centre = references[:, :, None, :, None, :2]
+    if references.shape[-1] == 2:
+        cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype, device=offsets.device)
+        return centre + offsets / cells[:, None, :]
+    half_sides = references[:, :, None, :, None, 2:] * 0.5
+    return centre + offsets / offsets.shape[-2] * half_sides

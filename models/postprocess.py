@@ -1,0 +1,60 @@
+"""From the network's answer to detections in pixels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from models.outputs import DINOOutput
+from util.box_ops import cxcywh_to_xyxy
+
+Target = dict[str, Tensor]
+
+
+class PostProcess(nn.Module):
+    """Keep the best (query, class) pairs of each image.
+
+    Args:
+        num_select: pairs kept per image.
+        nms_iou_threshold: class-agnostic suppression above this IoU; 0 switches it off.
+        category_ids: classes that may be predicted, None for all.
+    """
+
+    def __init__(self, num_select: int, nms_iou_threshold: float, category_ids: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.num_select = num_select
+        self.nms_iou_threshold = nms_iou_threshold
+        ids = None if category_ids is None else torch.tensor(category_ids)
+        self.register_buffer("category_ids", ids, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, outputs: DINOOutput, targets: Sequence[Target] | Tensor) -> list[dict[str, Tensor]]:
+        """Detections per image, by descending score.
+
+        Args:
+            outputs: of the network.
+            targets: per image `orig_size` [2], (h, w) pixels of the file; or these sizes alone as a tensor [B, 2].
+
+        Returns:
+            per image `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file, not clipped.
+        """
+        sizes = targets if isinstance(targets, Tensor) else torch.stack([t["orig_size"] for t in targets])
+        scores = outputs.last.logits.sigmoid()
+        if self.category_ids is not None:
+            scores = scores[..., self.category_ids]
+        num_classes = scores.shape[-1]
+        scores, index = scores.flatten(1).topk(min(self.num_select, scores[0].numel()), dim=1)
+        labels = index % num_classes
+        if self.category_ids is not None:
+            labels = self.category_ids[labels]
+        query = torch.div(index, num_classes, rounding_mode="floor")
+        boxes = cxcywh_to_xyxy(outputs.last.boxes).gather(1, query[..., None].expand(-1, -1, 4))
+        boxes = boxes * sizes[:, [1, 0, 1, 0]].to(boxes)[:, None]
+        return [self._pick(*image) for image in zip(scores, labels, boxes, strict=True)]
+
+    def _pick(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        if self.nms_iou_threshold > 0:
+            kept = nms(boxes, scores, self.nms_iou_threshold)
+            scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
+        return {"scores": scores, "labels": labels, "boxes": boxes}

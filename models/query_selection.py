@@ -1,0 +1,63 @@
+"""Two-stage query selection: every cell proposes a box, the best become the decoder's references (DINO, section 3.4)."""
+
+import torch
+from torch import Tensor
+
+from models.encoder import cell_centres
+from models.ops.ms_deform_attn import Shapes
+
+INNER = (0.01, 0.99)  # a proposal counts only if all of cx, cy, w, h lie inside
+BASE_SIZE = 0.05  # side of a proposal on level 0, doubled on each further level
+
+
+def make_proposals(masks: list[Tensor], shapes: Shapes) -> tuple[Tensor, Tensor]:
+    """One box per cell, centred on it, with a side that doubles from level to level.
+
+    Args:
+        masks: per level [B, h, w], True on padding.
+        shapes: (h, w) of each level.
+
+    Returns:
+        logits [B, S, 4] float32, cxcywh in logit space of the unpadded image, +inf where not usable;
+        usable [B, S], False on padding and for boxes too near or too large for the image.
+    """
+    boxes = []
+    for level, (mask, (h, w)) in enumerate(zip(masks, shapes, strict=True)):
+        valid = torch.stack(((~mask[:, 0, :]).sum(1), (~mask[:, :, 0]).sum(1)), dim=-1)  # [B, 2] columns, rows
+        centre = cell_centres(h, w, mask.device) / valid[:, None]
+        boxes.append(torch.cat((centre, torch.full_like(centre, BASE_SIZE * 2**level)), dim=-1))
+    proposals = torch.cat(boxes, dim=1)
+    inside = ((proposals > INNER[0]) & (proposals < INNER[1])).all(-1)
+    usable = inside & ~torch.cat([mask.flatten(1) for mask in masks], dim=1)
+    logits = torch.log(proposals / (1 - proposals))
+    return logits.masked_fill(~usable[..., None], float("inf")), usable
+
+
+def select_tokens(class_logits: Tensor, num_queries: int, category_ids: Tensor | None) -> Tensor:
+    """The tokens whose best class scores highest, in descending order.
+
+    Args:
+        class_logits: [B, S, C].
+        num_queries: how many to take.
+        category_ids: the classes that may win, or None for all.
+
+    Returns:
+        [B, num_queries] indices into S.
+
+    Raises:
+        ValueError: there are fewer tokens than queries.
+    """
+    num_tokens = class_logits.shape[1]
+    if num_tokens < num_queries:
+        raise ValueError(
+            f"num_queries {num_queries} exceeds the {num_tokens} cells of the feature maps; "
+            "use larger images, more feature levels or fewer queries"
+        )
+    if category_ids is not None:
+        class_logits = class_logits[..., category_ids]
+    return class_logits.amax(-1).topk(num_queries, dim=1).indices
+
+
+def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of [B, S, C] at [B, Q] -> [B, Q, C]."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,82 @@
+"""ResNet feature maps from torchvision's networks, with frozen batch norm or with group norm."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
+
+Norm = Literal["frozen_bn", "group_norm"]
+NUM_STAGES = 4
+GROUPS = 32
+
+
+class ResNetBackbone(nn.Module):
+    """A ResNet (He et al. 2016; the stride sits on the 3x3 convolution) without its classifier.
+
+    The network stands under `body`, so its names are torchvision's: body.conv1, body.bn1, body.layer1 ... body.layer4.
+
+    Args:
+        block: torchvision's BasicBlock or Bottleneck.
+        depths: blocks of each of the four stages.
+        norm: "frozen_bn" for pretrained weights; "group_norm" for training from scratch, each block starting as
+            the identity.
+        freeze_at: how many leading parts never train: 0 none, 1 the stem, 2 stem and layer1, ... 5 all.
+        return_interm_indices: stages handed on, rising; 0 is stride 4, 3 is stride 32.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        norm: Norm,
+        freeze_at: int,
+        return_interm_indices: tuple[int, ...],
+    ):
+        super().__init__()
+        from_scratch = norm == "group_norm"
+        self.body = ResNet(
+            block, list(depths), num_classes=1, zero_init_residual=from_scratch, norm_layer=norm_layer(norm)
+        )
+        del self.body.avgpool, self.body.fc
+        self.return_interm_indices = return_interm_indices
+        self.num_channels = tuple(64 * block.expansion * 2**stage for stage in return_interm_indices)
+        freeze_leading_parts(self.body, freeze_at)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images [B, 3, H, W] to one map [B, C, ceil(H / stride), ceil(W / stride)] per returned stage."""
+        body = self.body
+        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        maps = []
+        for stage in range(NUM_STAGES):
+            x = getattr(body, f"layer{stage + 1}")(x)
+            if stage in self.return_interm_indices:
+                maps.append(x)
+        return maps
+
+
+class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):
+    """y = x * s + (bias - mean * s) with s = weight / sqrt(var + 1e-5); all four are buffers.
+
+    The result has the type of x: under autocast the float32 buffers would otherwise double the memory of every map.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same, computed in the wider type of x and the buffers and rounded once."""
+        return super().forward(x).to(x.dtype)
+
+
+def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
+    """The constructor of a normalisation, a function of the number of channels."""
+    return FrozenBatchNorm2d if norm == "frozen_bn" else partial(nn.GroupNorm, GROUPS)
+
+
+def freeze_leading_parts(body: ResNet, freeze_at: int) -> None:
+    """Switch off the gradients of the first `freeze_at` of: stem, layer1, layer2, layer3, layer4."""
+    parts = [(body.conv1, body.bn1), (body.layer1,), (body.layer2,), (body.layer3,), (body.layer4,)]
+    for modules in parts[:freeze_at]:
+        for module in modules:
+            module.requires_grad_(False)

@@ -1,0 +1,153 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from datasets import tbx11k as tbx
+from datasets.build import build_eval_loader, build_split, build_train_loader, describe
+from datasets.coco import load_split
+from datasets.errors import DataError
+from util.batch import windows
+from util.schema import DataConfig
+
+DATA = DataConfig(
+    dataset_file="coco",
+    train_list="mini",
+    val_list="mini",
+    data_aug_flip=0.5,
+    data_aug_crop=0.5,
+    data_aug_scales=(32, 48),
+    data_aug_max_size=64,
+    data_aug_scales2_resize=(40,),
+    data_aug_scales2_crop=(24, 32),
+    data_eval_scale=32,
+    num_workers=0,
+)
+
+
+@pytest.fixture
+def data_path(coco, write, tmp_path):
+    """The COCO layout: mini/ and annotations/instances_mini.json, with 7 images."""
+    coco["images"] += [{"id": 10 + i, "file_name": f"d{i}.png", "width": 33, "height": 36} for i in range(4)]
+    images, file = write(coco)
+    images.rename(tmp_path / "mini")
+    (tmp_path / "annotations").mkdir()
+    file.rename(tmp_path / "annotations" / "instances_mini.json")
+    return tmp_path
+
+
+@pytest.fixture
+def split(data_path):
+    return build_split(DATA, data_path, "train", num_classes=3)
+
+
+def seen(loader):
+    return [
+        (t["image_id"].item(), t["noise_seed"].item(), image.sum().item(), batch.is_ghost)
+        for batch in loader
+        for image, t in zip(batch.images, batch.targets, strict=True)
+    ]
+
+
+def train(split, num_workers=0, epoch=0, **cut):
+    cut = {"batch_size": 2, "accumulation": 1, "seed": 5} | cut
+    loader, sampler = build_train_loader(split, replace(DATA, num_workers=num_workers), **cut)
+    sampler.set_epoch(epoch)
+    return loader
+
+
+def test_train_and_validation_lists_are_told_apart(data_path):
+    data = replace(DATA, val_list="other")
+    assert build_split(data, data_path, "train", num_classes=3).name == "instances_mini"
+    with pytest.raises(DataError, match="no split 'other'"):
+        build_split(data, data_path, "val", num_classes=3)
+
+
+def test_a_split_is_checked_before_it_is_handed_out(data_path):
+    with pytest.raises(DataError, match="num_classes=3"):
+        build_split(DATA, data_path, "train", num_classes=2)
+
+
+def test_an_empty_validation_list_is_refused(data_path):
+    empty = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "active"}]}
+    (data_path / "annotations" / "instances_mini.json").write_text(json.dumps(empty))
+    with pytest.raises(DataError, match=r"instances_mini\.json: 'images' is empty"):
+        build_split(DATA, data_path, "val", num_classes=3)
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_another_way(split):
+    loader, sampler = build_train_loader(split, DATA, batch_size=2, accumulation=2, seed=5)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(seen(loader))
+        assert sorted(image_id for image_id, *_ in epochs[-1]) == [3, 5, 7, 10, 11, 12, 13]
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == seen(train(split, accumulation=2))
+
+
+def test_the_number_of_workers_changes_nothing(split):
+    batches = [list(train(split, num_workers, epoch=1)) for num_workers in (0, 1, 2)]
+    for others in batches[1:]:
+        for one, other in zip(batches[0], others, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.mask, other.mask)
+            for mine, its in zip(one.targets, other.targets, strict=True):
+                assert mine.keys() == its.keys()
+                assert all(torch.equal(mine[key], its[key]) for key in mine)
+
+
+def test_the_number_of_ranks_changes_no_window(split):
+    alone = list(windows(train(split, batch_size=1, accumulation=4), 4))
+    ranks = [windows(train(split, batch_size=1, accumulation=2, rank=r, world_size=2), 2) for r in range(2)]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        together = [key for part in parts for key in seen(part.batches) if not key[-1]]
+        assert sorted(together) == sorted(seen(whole.batches))
+        assert whole.num_boxes == sum(part.num_boxes for part in parts)
+
+
+def test_a_rank_without_images_gets_a_ghost_that_counts_nothing(split):
+    *_, last = train(split, batch_size=4, rank=1, world_size=4)
+    assert not last.is_ghost
+    ghost = list(train(split, batch_size=4, rank=3, world_size=4))[-1]
+    assert ghost.is_ghost
+    assert (ghost.num_boxes, ghost.num_images, len(ghost.images)) == (0, 0, 1)
+
+
+def test_evaluation_shows_every_image_once_over_ranks_and_always_alike(split):
+    for num_workers in (0, 1):
+        data = replace(DATA, num_workers=num_workers)
+        ids, sums = [], []
+        for rank in range(3):
+            for batch in build_eval_loader(split, data, batch_size=2, rank=rank, world_size=3):
+                ids += [t["image_id"].item() for t in batch.targets]
+                sums.append(batch.images.sum().item())
+                assert all("noise_seed" not in t for t in batch.targets)
+        assert sorted(ids) == [3, 5, 7, 10, 11, 12, 13]
+        if num_workers == 0:
+            expected = sums
+        assert sums == expected
+
+
+def test_a_rank_without_images_evaluates_nothing(split):
+    assert list(build_eval_loader(split, DATA, batch_size=2, rank=7, world_size=8)) == []
+
+
+def test_a_loader_leaves_the_global_generator_alone(split):
+    before = torch.get_rng_state()
+    list(train(split))
+    list(build_eval_loader(split, DATA, batch_size=2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_split_is_described_in_one_line(split):
+    assert describe(split) == "instances_mini: 7 images, 2 with boxes (28.6 %), 2 boxes: 1 active, 1 latent"
+
+
+@pytest.mark.data
+def test_the_real_split_is_described_with_the_known_counts(tbx11k):
+    assert describe(load_split(*tbx.find_split(tbx11k, "TBX11K_train"))) == (
+        "TBX11K_train: 6600 images, 599 with boxes (9.1 %), 902 boxes: "
+        "724 ActiveTuberculosis, 178 ObsoletePulmonaryTuberculosis, 0 PulmonaryTuberculosis"
+    )

@@ -1,0 +1,93 @@
+import pytest
+
+from datasets import layout
+from datasets import tbx11k as tbx
+from datasets.coco import load_split
+from datasets.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("TBX11K_train", "TBX11K_val", "all_val"):
+        file = tmp_path / "data" / "TBX11K" / "annotations" / "json" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    (tmp_path / "data" / "TBX11K" / "imgs" / "tb").mkdir(parents=True)
+    return tmp_path / "data" / "TBX11K"
+
+
+@pytest.fixture
+def coco_folder(tmp_path):
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "train2017").mkdir()
+    for name in ("train2017", "val2017"):
+        (tmp_path / "coco" / "annotations" / f"instances_{name}.json").write_text("{}")
+    return tmp_path / "coco"
+
+
+def refusal(find, *args):
+    with pytest.raises(DataError) as error:
+        find(*args)
+    return str(error.value)
+
+
+def test_a_split_is_found_in_the_official_layout(folder):
+    assert tbx.find_split(folder, "TBX11K_val") == (folder / "imgs", folder / "annotations/json/TBX11K_val.json")
+    assert tbx.find_split(str(folder), "TBX11K_val") == tbx.find_split(folder, "TBX11K_val")
+
+
+@pytest.mark.parametrize("wrong", ["..", "imgs", "annotations", "annotations/json", "imgs/tb"])
+def test_a_neighbouring_folder_is_answered_with_the_right_one(folder, wrong):
+    message = refusal(tbx.find_split, (folder / wrong).resolve(), "TBX11K_train")
+    assert message.endswith(f"set --data_path {folder}") or wrong == "imgs/tb"
+    assert "annotations/json/NAME.json" in message
+
+
+def test_an_unknown_list_names_the_near_one_and_all(folder):
+    message = refusal(tbx.find_split, folder, "TBX11k_train")
+    assert "did you mean 'TBX11K_train'? available: TBX11K_train, TBX11K_val, all_val;" in message
+    assert "did you mean" not in refusal(tbx.find_split, folder, "zzz")
+    assert "no split '../json/TBX11K_val'" in refusal(tbx.find_split, folder, "../json/TBX11K_val")
+
+
+def test_a_missing_image_folder_says_what_is_there(folder):
+    (folder / "imgs").rename(folder / "images")
+    assert "'imgs' is not; the folder holds annotations/, images/" in refusal(tbx.find_split, folder, "TBX11K_val")
+
+
+def test_folders_that_hold_something_else_say_what(tmp_path):
+    (tmp_path / "only").mkdir()
+    assert "this one holds nothing" in refusal(tbx.find_split, tmp_path / "only", "TBX11K_val")
+    (tmp_path / "only" / "notes.txt").write_text("")
+    assert "this one holds notes.txt" in refusal(tbx.find_split, tmp_path / "only", "TBX11K_val")
+    assert "there is no such folder" in refusal(tbx.find_split, tmp_path / "only" / "none", "TBX11K_val")
+
+
+def test_the_coco_layout_is_found_and_told_apart(folder, coco_folder):
+    annotations = coco_folder / "annotations/instances_train2017.json"
+    assert layout.COCO.find_split(coco_folder, "train2017") == (coco_folder / "train2017", annotations)
+    assert "the image folder 'val2017' is not" in refusal(layout.COCO.find_split, coco_folder, "val2017")
+    assert "available: train2017, val2017" in refusal(layout.COCO.find_split, coco_folder, "test2017")
+    assert refusal(tbx.find_split, coco_folder, "x").endswith("looks like COCO: set --options dataset_file=coco")
+    assert refusal(layout.COCO.find_split, folder, "x").endswith("TBX11K: set --options dataset_file=tbx11k")
+
+
+def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write):
+    names = ["tb/tb0001.png", "tb/tb0002.png", "health/h1.png", "extra/mc+shenzhen/train/CHNCXR_0430_1.png"]
+    names += ["extra/mc+shenzhen/train/CHNCXR_0055_0.png", "extra/da+db/train/p1.png", "extra/da+db/train/n1.png"]
+    coco["images"] = [{"id": i, "file_name": n, "width": 9, "height": 9} for i, n in enumerate(names)]
+    coco["annotations"] = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2]}]
+    own, extra = tbx.unlabelled_images(load_split(*write(coco)))
+    assert own == "split: 1 images in tb/ have no box, first tb/tb0002.png"
+    assert extra.startswith("split: 2 extra images show tuberculosis")
+
+
+@pytest.mark.data
+def test_the_gaps_of_the_real_annotations_are_those_known(tbx11k):
+    def gaps(name):
+        return " ".join(tbx.unlabelled_images(load_split(*tbx.find_split(tbx11k, name))))
+
+    assert "1 images in tb/ have no box, first tb/tb1199.png" in gaps("TBX11K_train")
+    assert gaps("TBX11K_val") == ""
+    assert "137 extra images" in gaps("all_train")
+    assert "135 extra images" in gaps("all_val")

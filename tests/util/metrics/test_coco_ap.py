@@ -1,0 +1,277 @@
+"""Hand-computed answers, properties, and equality with pycocotools run the ordinary way, through json files."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from util.metrics.coco_ap import FIGURES, coco_ap, per_category
+from util.metrics.tables import Detections, GroundTruth
+
+SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+NAMES = {1: "red", 2: "green", 3: "blue"}
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def truth_of(images, rows):
+    """rows: (image, label, (x1, y1, x2, y2)), or with True at the end for a crowd."""
+    boxes = np.array([r[2] for r in rows], dtype=float).reshape(-1, 4)
+    return GroundTruth(
+        images=tuple(images),
+        image_id=np.array([r[0] for r in rows], dtype=np.int64),
+        label=np.array([r[1] for r in rows], dtype=np.int64),
+        xyxy=boxes,
+        area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
+        is_crowd=np.array([len(r) > 3 for r in rows], dtype=bool),
+        names=NAMES,
+        sizes=dict.fromkeys(images, (512, 512)),
+        files={i: f"{i}.png" for i in images},
+    )
+
+
+def found_of(images, rows):
+    """rows: (image, label, (x1, y1, x2, y2), score)."""
+    boxes = np.array([r[2] for r in rows], dtype=float).reshape(-1, 4)
+    image_id, label, score = (np.array([r[c] for r in rows]) for c in (0, 1, 3))
+    return Detections(tuple(images), image_id.astype(np.int64), label.astype(np.int64), boxes, score.astype(float))
+
+
+def random_tables(seed, ties=False):
+    """A few images with boxes, crowds, near hits and false alarms; some images and perhaps a class without any."""
+    rng = np.random.default_rng(seed)
+    images = tuple(int(i) for i in rng.permutation(30)[: rng.integers(1, 8)])  # id 0 may be among them
+    there, said = [], []
+    for image in images:
+        for _ in range(rng.integers(0, 5)):
+            corner, size = rng.uniform(0, 300, 2), rng.uniform(10, 160, 2)
+            box = np.concatenate([corner, corner + size])
+            label = int(rng.integers(1, 3))
+            there.append((image, label, box, True) if rng.random() < 0.2 else (image, label, box))
+            for _ in range(rng.integers(0, 4)):
+                near = box + rng.normal(0, 0.05, 4) * np.tile(size, 2)
+                said.append((image, label if rng.random() < 0.8 else 3, near, rng.random()))
+        for _ in range(rng.integers(0, 130) if rng.random() < 0.3 else 2):
+            corner = rng.uniform(0, 300, 2)
+            said.append((image, int(rng.integers(1, 4)), [*corner, *(corner + rng.uniform(5, 200, 2))], rng.random()))
+    found = found_of(images, said)
+    truth = truth_of(images, there)
+    truth = replace(truth, area=truth.area * rng.uniform(0.3, 1, len(truth)))  # as if from a mask
+    return truth, replace(found, score=found.score.round(1)) if ties else found
+
+
+def raw_pycocotools(truth, found, folder):
+    """[12] figures as COCOeval prints them, from json files."""
+    xywh = [np.concatenate([t.xyxy[:, :2], t.xyxy[:, 2:] - t.xyxy[:, :2]], axis=1).tolist() for t in (truth, found)]
+    annotations = [
+        {"id": n + 1, "image_id": i, "category_id": k, "bbox": b, "area": a, "iscrowd": c}
+        for n, (i, k, b, a, c) in enumerate(
+            zip(
+                truth.image_id.tolist(),
+                truth.label.tolist(),
+                xywh[0],
+                truth.area.tolist(),
+                truth.is_crowd.astype(int).tolist(),
+                strict=True,
+            )
+        )
+    ]
+    results = [
+        {"image_id": i, "category_id": k, "bbox": b, "score": s}
+        for i, k, b, s in zip(found.image_id.tolist(), found.label.tolist(), xywh[1], found.score.tolist(), strict=True)
+    ]
+    categories = [{"id": k, "name": name} for k, name in truth.names.items()]
+    images = [{"id": i} for i in truth.images]
+    (folder / "truth.json").write_text(
+        json.dumps({"info": {}, "images": images, "annotations": annotations, "categories": categories})
+    )
+    (folder / "found.json").write_text(json.dumps(results))
+    coco = COCO(str(folder / "truth.json"))
+    evaluation = COCOeval(coco, coco.loadRes(str(folder / "found.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+
+
+def assert_figures(ours, theirs, tolerance=1e-12):
+    """Ours leaves out what theirs marks with -1."""
+    assert set(ours) == {k for k, v in theirs.items() if v > -1}
+    for key, value in ours.items():
+        assert value == pytest.approx(theirs[key], abs=tolerance), key
+
+
+BOX = (10, 10, 110, 110)
+FAR = (300, 300, 400, 400)
+
+
+def test_a_perfect_detection_scores_one_in_everything():
+    values = coco_ap(truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.4)]))
+    assert values == pytest.approx({k: 1.0 for k in FIGURES if "small" not in k and "medium" not in k})
+
+
+def test_a_stronger_false_alarm_on_an_image_without_boxes_halves_ap():
+    truth = truth_of([1, 2], [(1, 1, BOX)])
+    found = found_of([1, 2], [(1, 1, BOX, 0.8), (2, 1, FAR, 0.9)])
+    assert coco_ap(truth, found)["AP"] == pytest.approx(0.5)
+    assert coco_ap(truth.on([1]), found)["AP"] == pytest.approx(1.0)
+
+
+def test_a_weaker_false_alarm_does_not_touch_ap():
+    found = found_of([1, 2], [(1, 1, BOX, 0.8), (2, 1, FAR, 0.7)])
+    assert coco_ap(truth_of([1, 2], [(1, 1, BOX)]), found)["AP"] == pytest.approx(1.0)
+
+
+def test_missing_one_of_two_boxes_leaves_the_recall_levels_up_to_one_half():
+    values = coco_ap(truth_of([1], [(1, 1, BOX), (1, 1, FAR)]), found_of([1], [(1, 1, BOX, 0.8)]))
+    assert values["AP"] == pytest.approx(51 / 101)  # 0, 0.01 ... 0.50
+    assert values["AR100"] == pytest.approx(0.5)
+
+
+def test_an_overlap_of_62_percent_passes_three_of_ten_thresholds():
+    values = coco_ap(truth_of([1], [(1, 1, (0, 0, 100, 100))]), found_of([1], [(1, 1, (0, 0, 100, 62), 0.8)]))
+    assert (values["AP50"], values["AP75"]) == pytest.approx((1.0, 0.0))
+    assert values["AP"] == pytest.approx(0.3)
+
+
+def test_recall_counts_the_detections_allowed_per_image():
+    truth = truth_of([1], [(1, 1, BOX), (1, 1, FAR)])
+    values = coco_ap(truth, found_of([1], [(1, 1, BOX, 0.8), (1, 1, FAR, 0.7)]))
+    assert (values["AR1"], values["AR10"]) == (0.5, 1.0)
+
+
+def test_a_class_without_truth_is_in_no_mean():
+    truth = truth_of([1], [(1, 1, BOX), (1, 2, FAR)])
+    found = found_of([1], [(1, 1, BOX, 0.8), (1, 3, FAR, 0.9)])
+    assert coco_ap(truth, found)["AP"] == pytest.approx(0.5)
+    assert {name: v["AP"] for name, v in per_category(truth, found).items()} == pytest.approx(
+        {"red": 1.0, "green": 0.0}
+    )
+
+
+def test_a_crowd_is_no_truth_to_find_and_excuses_detections_in_it():
+    truth = truth_of([1], [(1, 1, BOX), (1, 1, FAR, True), (1, 2, FAR, True)])
+    found = found_of([1], [(1, 1, FAR, 0.9), (1, 1, BOX, 0.8), (1, 2, BOX, 0.9)])
+    assert {name: v["AP"] for name, v in per_category(truth, found).items()} == pytest.approx({"red": 1.0})
+
+
+def test_size_classes_go_by_the_area_column_not_by_the_box():
+    truth = replace(truth_of([1], [(1, 1, BOX)]), area=np.array([50.0 * 50.0]))
+    values = coco_ap(truth, found_of([1], [(1, 1, BOX, 0.8)]))
+    assert "AP_large" not in values
+    assert values["AP_medium"] == pytest.approx(1.0)
+
+
+def test_nothing_is_defined_without_truth():
+    truth, found = truth_of([1], []), found_of([1], [(1, 1, BOX, 0.8)])
+    assert coco_ap(truth, found) == {}
+    assert per_category(truth, found) == {}
+    assert coco_ap(truth_of([], []), found_of([], [])) == {}
+
+
+def test_finding_nothing_scores_zero():
+    assert set(coco_ap(truth_of([1], [(1, 1, BOX)]), found_of([1], [])).values()) == {0.0}
+
+
+def test_the_right_box_under_the_wrong_label_counts_only_class_agnostic():
+    truth, found = truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 2, BOX, 0.8)])
+    one = dict.fromkeys(NAMES, 1)
+    assert coco_ap(truth, found)["AP"] == 0.0
+    assert coco_ap(truth.relabelled(one), found.relabelled(one))["AP"] == pytest.approx(1.0)
+
+
+def test_an_image_that_was_never_evaluated_is_refused():
+    with pytest.raises(ValueError, match=r"1 images of the truth are not among them.*\[2\]"):
+        coco_ap(truth_of([1, 2], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.8)]))
+
+
+def test_nothing_is_printed(capfd):
+    coco_ap(*random_tables(0))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@given(SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_the_figures_are_those_of_pycocotools(tmp_path_factory, ties, seed):
+    truth, found = random_tables(seed, ties)
+    if not len(found):
+        return  # loadRes cannot read an empty list
+    theirs = raw_pycocotools(truth, found, tmp_path_factory.mktemp("coco"))
+    assert_figures(coco_ap(truth, found), theirs)
+
+
+@given(SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_the_order_of_rows_and_images_changes_nothing(seed):
+    truth, found = random_tables(seed)
+    rng = np.random.default_rng(seed)
+    images = tuple(rng.permutation(truth.images).tolist())
+    p, q = rng.permutation(len(truth)), rng.permutation(len(found))
+    columns = {c: getattr(truth, c)[p] for c in ("image_id", "label", "xyxy", "area", "is_crowd")}
+    other = replace(truth, images=images, **columns)
+    found_other = Detections(images, found.image_id[q], found.label[q], found.xyxy[q], found.score[q])
+    assert per_category(other, found_other) == per_category(truth, found)
+
+
+@given(SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_an_image_without_truth_and_detections_changes_nothing(seed):
+    truth, found = random_tables(seed)
+    more = (*truth.images, 99)
+    assert per_category(replace(truth, images=more), replace(found, images=more)) == per_category(truth, found)
+
+
+@given(SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_a_strongest_false_alarm_never_helps(seed):
+    truth, found = random_tables(seed)
+    more = (*truth.images, 99)
+    alarm = found_of([99], [(99, 1, BOX, 2.0)])
+    columns = {
+        c: np.concatenate([getattr(found, c), getattr(alarm, c)]) for c in ("image_id", "label", "xyxy", "score")
+    }
+    worse = coco_ap(replace(truth, images=more), Detections(images=more, **columns))
+    assert all(worse[k] <= v for k, v in coco_ap(truth, found).items())
+
+
+def golden_tables():
+    annotations = SHARED / "tbx11k/annotations/json/TBX11K_val.json"
+    predictions = SHARED / "eval/predictions_tb200_top100.json.gz"
+    expected = SHARED / "eval/expected_top100.json"
+    if not (annotations.is_file() and predictions.is_file() and expected.is_file()):
+        pytest.skip("the real annotations and predictions are not beside the repository")
+    data = json.loads(annotations.read_text())
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (a["bbox"] for a in data["annotations"])]
+    rows = [(a["image_id"], a["category_id"], box) for a, box in zip(data["annotations"], corners, strict=True)]
+    truth = truth_of([i["id"] for i in data["images"]], rows)
+    names = {c["id"]: c["name"] for c in data["categories"]}
+    truth = replace(truth, names=names, area=np.array([float(a["area"]) for a in data["annotations"]]))
+    said = json.loads(gzip.decompress(predictions.read_bytes()))
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in said)]
+    rows = [(d["image_id"], d["category_id"], b, d["score"]) for d, b in zip(said, boxes, strict=True)]
+    tb = sorted(set(truth.image_id.tolist()))
+    return truth.on(tb), found_of(tb, rows), json.loads(expected.read_text())["coco"]
+
+
+def renamed(expected):
+    return {k: expected[k.replace("AR1", "AR_max1") if k[:3] == "AR1" else k] for k in FIGURES}
+
+
+@pytest.mark.data
+def test_real_predictions_score_what_pycocotools_says():
+    truth, found, expected = golden_tables()
+    one = dict.fromkeys(truth.names, 1)
+    assert_figures(coco_ap(truth, found), renamed(expected["three_categories_200_tb_images"]), 1e-9)
+    agnostic = coco_ap(truth.relabelled(one), found.relabelled(one))
+    assert_figures(agnostic, renamed(expected["class_agnostic_200_tb_images"]), 1e-9)
+    categories = per_category(truth, found)
+    assert set(categories) == {"ActiveTuberculosis", "ObsoletePulmonaryTuberculosis"}
+    for name, values in categories.items():
+        assert_figures(values, renamed(expected["per_category"][name]), 1e-9)

@@ -1,0 +1,199 @@
+"""Saving and loading: files that are whole or not there, a start that is chosen by one rule, weights that fit."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from util.errors import UserError
+
+OWN_NAME = "checkpoint.pth"
+# Tables with a row per class: rows of another data set's classes mean nothing here.
+CLASS_TABLES = ("class_embed.", "enc_out_class_embed.", "label_enc.")
+
+
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read, does not fit or cannot be written."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins."""
+
+    kind: Literal["own", "resume", "pretrain", "scratch"]
+    path: Path | None
+    reason: str
+
+
+def choose_start(output_dir: Path, resume: str | None, pretrain: str | None) -> Start:
+    """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is ever picked up.
+
+    The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
+    """
+    own = output_dir / OWN_NAME
+    if own.is_file():
+        ignored = resume or pretrain
+        beyond = f"; {ignored} was for the first start" if ignored and Path(ignored) != own else ""
+        return Start("own", own, f"going on from this run's own {own}{beyond}")
+    if resume:
+        return Start("resume", Path(resume), f"going on from {resume}")
+    if pretrain:
+        return Start("pretrain", Path(pretrain), f"weights from {pretrain}, everything else new")
+    return Start("scratch", None, "a new run")
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file beside, flush it to the disk, rename: `path` is always a whole file, the old one or the new one.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        kept = "; the file that was there before is untouched" if path.exists() else ""
+        raise CheckpointError(
+            f"{path}: cannot be written ({_first_line(error)}){kept}. Free some space or choose another --output_dir; "
+            "the run goes on from its last checkpoint"
+        ) from error
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Save tensors and plain values. See `write_whole`."""
+    write_whole(path, lambda file: torch.save(dict(content), file))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, ours or an official one, without running code from it.
+
+    Raises:
+        CheckpointError: not there, cut short, or holding anything but tensors, plain values and an argparse.Namespace.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; check the path")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint ({_first_line(error)}); it may be cut short or hold more than "
+            "weights. Copy it again, or take another one"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
+    return content
+
+
+def weights_of(content: Mapping[str, Any], path: Path, *, prefer: Literal["ema", "model"] = "ema") -> dict[str, Tensor]:
+    """The weights inside a checkpoint: the averaged ones if there are any and they are preferred."""
+    candidates = ["ema", "ema_model", "model"] if prefer == "ema" else ["model"]
+    found = next((content[k] for k in candidates if isinstance(content.get(k), dict)), None)
+    if found is None and content and all(isinstance(v, Tensor) for v in content.values()):
+        found = dict(content)
+    if found is None:
+        raise CheckpointError(f"{path}: has no weights under 'model'; its keys are {sorted(map(str, content))[:8]}")
+    return {k.removeprefix("module."): v for k, v in found.items()}
+
+
+def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that must fit exactly.
+
+    Raises:
+        CheckpointError: with the first names and shapes that do not.
+    """
+    wanted = model.state_dict()
+    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    shapes = [
+        f"{k} {list(weights[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in wanted
+        if k in weights and weights[k].shape != wanted[k].shape
+    ]
+    if missing or unexpected or shapes:
+        raise CheckpointError(
+            f"{path}: is a checkpoint of another model: {_some('missing', missing)}, "
+            f"{_some('unexpected', unexpected)}, {_some('of another shape', shapes)}. Use the config it was made with, "
+            "or --pretrain_model_path to take over what fits"
+        )
+    model.load_state_dict(dict(weights))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What became of each tensor when weights of another training were taken over."""
+
+    loaded: list[str]
+    adapted: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(
+            (
+                f"loaded {len(self.loaded)}",
+                _some("adapted", self.adapted, 20),
+                _some("missing, left as initialised", self.missing),
+                _some("unexpected, left out", self.unexpected),
+            )
+        )
+
+
+def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> Fit:
+    """Take over weights for fine-tuning.
+
+    Tables with a row per class start anew when the number of classes differs: row 1 of another data set is another
+    class. Tables with a row per query keep their leading rows, which are ordered by rank.
+
+    Raises:
+        CheckpointError: less than half of the model's tensors fit.
+    """
+    wanted = model.state_dict()
+    fit = Fit([], [], sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys()))
+    with torch.no_grad():
+        for name in (k for k in wanted if k in weights):
+            _take(name, wanted[name], weights[name], fit)
+    if len(fit.loaded) < len(wanted) / 2:
+        raise CheckpointError(
+            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({fit}); "
+            "is it a DINO of the same backbone and width?"
+        )
+    return fit
+
+
+def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
+    if ours.shape == theirs.shape:
+        ours.copy_(theirs)
+        fit.loaded.append(name)
+        return
+    change = f"{name} ({' x '.join(map(str, theirs.shape))} -> {' x '.join(map(str, ours.shape))})"
+    if any(table in name for table in CLASS_TABLES) or ours.shape[1:] != theirs.shape[1:]:
+        fit.adapted.append(f"{change}: new")
+        return
+    rows = min(len(ours), len(theirs))
+    ours[:rows].copy_(theirs[:rows])
+    fit.adapted.append(f"{change}: first {rows} rows")
+
+
+def _some(what: str, items: list[str], at_most: int = 3) -> str:
+    rest = len(items) - at_most
+    tail = (": " + ", ".join(items[:at_most]) + (f" and {rest} more" if rest > 0 else "")) if items else ""
+    return f"{len(items)} {what}{tail}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -1,0 +1,9 @@
+"""Errors for the person who can mend them."""
+
+
+class UserError(ValueError):
+    """Something the user can mend: the message names the file, what was expected, what came and what to do.
+
+    main.py and the scripts print the message alone and exit with code 2; everything else is a defect and keeps its
+    traceback.
+    """

@@ -1,0 +1,104 @@
+"""What a run says: console and info.txt for people, log.jsonl for programs. The only place that prints."""
+
+import json
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from termcolor import colored
+
+SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "loss_bbox_dn", "loss_giou_dn", "grad_norm")
+
+
+class RunLog:
+    """The log of one run, written by one rank; on the others every call does nothing.
+
+    Args:
+        folder: the run folder, or None for a rank that keeps silent.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def say(self, text: str) -> None:
+        """A message to the console and to info.txt."""
+        if self.folder is None:
+            return
+        clear_progress()
+        print(text, flush=True)
+        with (self.folder / "info.txt").open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def row(self, kind: str, **values: Any) -> None:
+        """A line of log.jsonl."""
+        if self.folder is None:
+            return
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **values}) + "\n")
+
+
+def complain(text: str) -> None:
+    """An error for the user, on standard error."""
+    clear_progress()
+    print(colored("error:", "red", attrs=["bold"]) + f" {text}", file=sys.stderr, flush=True)
+
+
+def clear_progress() -> None:
+    """Wipe the progress line, so that a message does not land on it."""
+    if sys.stdout.isatty():
+        print("\r\033[K", end="")
+
+
+class Progress:
+    """How far a long piece of work is: one line that renews itself on a terminal, a plain line now and then in a file.
+
+    Args:
+        label: what is being done.
+        total: how many units there are.
+        unit: what is counted.
+        is_shown: False keeps silent.
+        every: seconds between plain lines.
+    """
+
+    def __init__(self, label: str, total: int, unit: str, *, is_shown: bool = True, every: float = 30.0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.is_shown = is_shown
+        self.is_live = sys.stdout.isatty()
+        self.interval = 0.2 if self.is_live else every
+        self.done = 0
+        self.started = self.told = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        """`count` units more are done."""
+        self.done += count
+        now = time.monotonic()
+        if self.is_shown and (now - self.told >= self.interval or (self.is_live and self.done >= self.total)):
+            self.told = now
+            rate = self.done / max(now - self.started, 1e-9)
+            left = timedelta(seconds=int((self.total - self.done) / max(rate, 1e-9)))
+            line = f"{self.label}: {self.done}/{self.total} {self.unit}  {rate:.1f} {self.unit}/s  eta: {left}"
+            print(f"\r\033[K{line}" if self.is_live else line, end="" if self.is_live else "\n", flush=True)
+
+    def close(self) -> None:
+        """Leave the line to others."""
+        if self.is_shown:
+            clear_progress()
+
+
+def train_line(epoch: int, window: int, num_windows: int, eta: float, row: dict[str, Any], mean: dict[str, Any]) -> str:
+    """A console line in the shape people know: the mean since the last line, and in brackets the mean of the epoch."""
+    width = len(str(num_windows))
+    parts = [
+        f"Epoch: [{epoch}]",
+        f"[{window:{width}d}/{num_windows}]",
+        f"eta: {timedelta(seconds=int(eta))}",
+        f"lr: {row['lr']:.6f}",
+        *(f"{name}: {row[name]:.4f} ({mean[name]:.4f})" for name in SHOWN if name in row),
+        f"boxes: {row['boxes']}",
+        f"time: {row['time']:.4f}",
+        f"data: {row['data']:.4f}",
+        f"max mem: {row['max_mem_mb']:.0f}",
+    ]
+    return "  ".join(parts)

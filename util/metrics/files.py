@@ -1,0 +1,153 @@
+"""Detections and reports on disk. What is saved once can be judged again without a GPU.
+
+Detections are a COCO results file: a list of {"id", "image_id", "category_id", "bbox", "score"} with bbox as
+x, y, width, height in pixels of the original image, so pycocotools and other tools read it too.
+"""
+
+import contextlib
+import gzip
+import json
+import math
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from util.metrics.tables import Detections
+
+KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+class DetectionsError(ValueError):
+    """A detections file that cannot be read, with the row that is at fault."""
+
+
+def save_detections(path: str | Path, found: Detections) -> None:
+    """Write a COCO results file, compressed when `path` ends in .gz, whole or not at all.
+
+    Rows carry a running `id`, so a query that repeats another is told from a row that was written twice.
+    Boxes that come from float32 are read back bit for bit.
+
+    Raises:
+        DetectionsError: when a box or a score is not finite or a box has x2 < x1 or y2 < y1; nothing is written.
+    """
+    xywh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], axis=1)
+    sound = np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] >= 0).all(axis=1) & np.isfinite(found.score)
+    if not sound.all():
+        row = int(np.flatnonzero(~sound)[0])
+        raise DetectionsError(
+            f"{path}: not written: row {row} (from 0) is no detection: "
+            f"xyxy {found.xyxy[row].tolist()}, score {float(found.score[row])}"
+        )
+    columns = (found.image_id.tolist(), found.label.tolist(), xywh.tolist(), found.score.tolist())
+    rows = [
+        {"id": n, **dict(zip(KEYS, values, strict=True))}
+        for n, values in enumerate(zip(*columns, strict=True), start=1)
+    ]
+    write_whole(path, json.dumps(rows, separators=(",", ":")).encode())
+
+
+def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
+    """Read a COCO results file as the detections of `images`, the ids of all images that were evaluated.
+
+    Raises:
+        DetectionsError: naming the file and the first row (from 0) that is malformed, not finite, on an unknown
+            image, or there twice.
+    """
+    images = tuple(images)
+    rows = _read(Path(path))
+    known, seen = set(images), {}
+    for n, row in enumerate(rows):
+        problem = _problem(row, known) or _repetition(row, n, seen)
+        if problem:
+            raise DetectionsError(f"{path}: row {n} (from 0): {problem}")
+    xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+    return Detections(
+        images=images,
+        image_id=np.array([row["image_id"] for row in rows], dtype=np.int64),
+        label=np.array([row["category_id"] for row in rows], dtype=np.int64),
+        xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        score=np.array([row["score"] for row in rows], dtype=np.float64),
+    )
+
+
+def save_report(path: str | Path, values: Mapping[str, float]) -> None:
+    """Write figures as JSON, sorted by key, whole or not at all.
+
+    Raises:
+        ValueError: when a figure is not finite; what is undefined is left out of a report.
+    """
+    bad = sorted(key for key, value in values.items() if not math.isfinite(value))
+    if bad:
+        raise ValueError(f"{path}: not written: figures that are not finite: {', '.join(bad[:5])}")
+    plain = {key: float(values[key]) for key in sorted(values)}
+    write_whole(path, (json.dumps(plain, indent=1) + "\n").encode())
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write beside, flush to disk, rename: a file of this name is complete or absent. Compress if it ends in .gz."""
+    path = Path(path)
+    if path.suffix == ".gz":
+        content = gzip.compress(content, compresslevel=6, mtime=0)  # the same content gives the same file
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+
+
+def _read(path: Path) -> list[Any]:
+    if not path.is_file():
+        raise DetectionsError(f"detections file not found: {path}")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        rows = json.loads(content)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DetectionsError(f"{path}: cannot be read as JSON, perhaps cut short: {error}") from error
+    if not isinstance(rows, list):
+        raise DetectionsError(f"{path}: expected a list of detections (a COCO results file), got {_kind(rows)}")
+    return rows
+
+
+def _problem(row: Any, images: set[int]) -> str | None:
+    if not isinstance(row, dict) or any(key not in row for key in KEYS):
+        return f"expected an object with {', '.join(KEYS)}, got {_kind(row)}"
+    box = row["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
+        return f"bbox must be four finite numbers x, y, width, height, got {box!r}"
+    if box[2] < 0 or box[3] < 0:
+        return f"bbox has a negative width or height: {box!r}; it must be x, y, width, height"
+    if not _is_finite(row["score"]):
+        return f"score must be a finite number, got {row['score']!r}"
+    if type(row["category_id"]) is not int or not 0 <= row["category_id"] < 2**31:
+        return f"category_id must be a whole number from 0 on, got {row['category_id']!r}"
+    if type(row["image_id"]) is not int or row["image_id"] not in images:
+        return f"image_id {row['image_id']!r} is none of the {len(images)} images; were they made on another split?"
+    return None
+
+
+def _repetition(row: dict[str, Any], n: int, seen: dict[Any, int]) -> str | None:
+    """Rows with an id are told apart by it, others by all they say."""
+    what = row["id"] if "id" in row else (row["image_id"], row["category_id"], *row["bbox"], row["score"])
+    try:
+        first = seen.setdefault(what, n)
+    except TypeError:
+        return f"id must be a number, got {what!r}"
+    return None if first == n else f"the same detection as row {first}; was the file written twice?"
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # a NaN is not
+
+
+def _kind(value: Any) -> str:
+    return f"an object with keys {sorted(value)[:6]}" if isinstance(value, dict) else f"a {type(value).__name__}"

@@ -1,0 +1,74 @@
+"""The optimizer's groups, and the learning rate as a function of the position."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    kind: Literal["default", "ddetr_in_mmdet", "large_wd"],
+    lr: float,
+    lr_backbone: float,
+    lr_linear_proj_mult: float,
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, with the official groups.
+
+    Each group carries `base_lr`, which `set_learning_rate` scales.
+
+    Args:
+        model: the network.
+        kind: "default": backbone and the rest; "ddetr_in_mmdet": backbone, reference points and sampling offsets, the
+            rest; "large_wd": as default, norms and biases apart and without decay.
+        lr: of all but the backbone.
+        lr_backbone: of names with "backbone" (`default`, `large_wd`) or "backbone.0" (`ddetr_in_mmdet`).
+        lr_linear_proj_mult: factor on `lr` for reference points and sampling offsets in `ddetr_in_mmdet`.
+        weight_decay: of every group, but for norms and biases in `large_wd`.
+    """
+    settings = {
+        "rest": (lr, weight_decay),
+        "backbone plain": (lr_backbone, 0.0),
+        "backbone": (lr_backbone, weight_decay),
+        "slow": (lr * lr_linear_proj_mult, weight_decay),
+        "plain": (lr, 0.0),
+    }
+    members: dict[str, list[nn.Parameter]] = {label: [] for label in settings}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members[group_of(name, kind)].append(parameter)
+    groups = [
+        {"params": members[label], "lr": rate, "base_lr": rate, "weight_decay": decay}
+        for label, (rate, decay) in settings.items()
+        if members[label]
+    ]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+
+
+def group_of(name: str, kind: str) -> str:
+    """The label of a parameter's group; the words looked for are the official ones."""
+    if kind == "ddetr_in_mmdet":
+        if "backbone.0" in name:
+            return "backbone"
+        return "slow" if "reference_points" in name or "sampling_offsets" in name else "rest"
+    is_plain = kind == "large_wd" and ("norm" in name or "bias" in name)
+    if "backbone" in name:
+        return "backbone plain" if is_plain else "backbone"
+    return "plain" if is_plain else "rest"
+
+
+def learning_rate_factor(
+    step: int, steps_per_epoch: int, *, warmup_steps: int, drops: tuple[int, ...], drop_factor: float
+) -> float:
+    """What every learning rate is multiplied by at an optimizer step (0-based): linear warm-up, then drops by epoch."""
+    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    epoch = step // steps_per_epoch
+    return warmup * drop_factor ** sum(epoch >= drop for drop in drops)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group to its base rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
