@@ -1,7 +1,9 @@
 """The error of this room."""
 
+from util.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """Data that cannot be used; the message names the file, what is wrong with it, and the mend.
 
     A DataLoader re-raises the error of a worker as `type(error)(traceback of the worker)`. The traceback ends with

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from datasets.phantom_fields import axes, cloud, enlarge, smooth
 from datasets.phantom_statistics import Lesion
 
 MARGIN = 0.04  # drawn around the image, so that a tilted chest leaves no empty corner
@@ -118,34 +119,6 @@ def choose_thorax(rng: np.random.Generator, lesions: tuple[Lesion, ...]) -> Thor
     return max(patients, key=lambda p: sum(sum(lung.holds(x, y).mean() for lung in p.lungs) for x, y in points))
 
 
-def smooth(distance: np.ndarray) -> np.ndarray:
-    """A soft step: 0 below 0, 1 above 1."""
-    t = np.clip(distance, 0, 1)
-    step = 3 - 2 * t
-    step *= t
-    step *= t
-    return step
-
-
-def cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Smooth noise of unit deviation, [size, size], with about `cells` blobs along a side."""
-    grain = rng.standard_normal((cells + 2, cells + 2)).astype(np.float32)
-    field = enlarge(grain, size, box=(1, 1, cells + 1, cells + 1))
-    return field / max(float(field[::4, ::4].std()), 1e-6)
-
-
-def enlarge(field: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """The field, or a box of it, at [size, size]."""
-    image = Image.fromarray(np.ascontiguousarray(field, np.float32))
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
-
-
-def axes(size: int, margin: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres: x [1, size] and y [size, 1], float32, from -margin to 1 + margin."""
-    centres = ((np.arange(size) + 0.5) / size * (1 + 2 * margin) - margin).astype(np.float32)
-    return centres[None, :], centres[:, None]
-
-
 def render_chest(thorax: Thorax, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Density [size, size] of the healthy patient, and how much lung lies behind each pixel, 0 to 1."""
     density, lung, ground = (enlarge(f, size) for f in _soft_parts(thorax, rng, (size + 1) // 2))
@@ -165,7 +138,8 @@ def _soft_parts(thorax, rng, size):
     heart = _heart(thorax, x, y)
     lung = _air(thorax, x, y) * (1 - 0.92 * heart)
     centre = np.exp(-(((x - thorax.middle) / 0.10) ** 2))
-    density = 0.30 + (0.32 + 0.10 * thorax.fat) * depth + 0.16 * centre * depth + 0.17 * abdomen + 0.06 * heart
+    density = 0.30 + (0.32 + 0.10 * thorax.fat) * depth + 0.16 * centre * depth + 0.17 * abdomen
+    density += 0.06 * heart * (1 - np.minimum(abdomen, 1))
     density -= thorax.air * 0.36 * lung
     if thorax.breasts:
         density += _breasts(thorax, x, y)
@@ -202,7 +176,7 @@ def _abdomen(thorax, x, y):
     across = np.abs(x - thorax.middle)
     share = smooth((x - thorax.middle + 0.05) / 0.10)
     edge = (1 - share) * left.lower_edge(x) + share * right.lower_edge(x)
-    wall = smooth((left.outer + 0.05 - across) / 0.07)
+    wall = smooth((thorax.torso - 0.005 - across) / 0.08)
     below = smooth((y - edge) / 0.014) * (0.35 + 0.65 * wall)
     bubble = np.exp(-(((x - thorax.middle - thorax.bubble[0]) / 0.05) ** 2) - ((y - right.dome - 0.06) / 0.022) ** 2)
     return below * (1 - thorax.bubble[1] * bubble) + 0.35 * smooth((y - edge - 0.02) / 0.2) * wall
@@ -307,7 +281,7 @@ def _vessels(thorax, rng, size):
     pen = ImageDraw.Draw(canvas)
     for lung in thorax.lungs:
         hilum = (lung.middle + lung.side * (lung.inner + 0.012), lung.apex + 0.44 * (lung.dome - lung.apex))
-        for angle in np.linspace(-1.45, 1.45, 10) + rng.normal(0, 0.1, 10):
+        for angle in np.linspace(-1.45, 1.45, 10) + rng.normal(0, 0.2, 10):
             _branch(pen, rng, lung, hilum, angle, rng.uniform(0.10, 0.16), 190, 3)
     soft = canvas.filter(ImageFilter.GaussianBlur(size / 512 * 1.1))
     markings = np.asarray(soft, np.float32) / 255
@@ -316,12 +290,12 @@ def _vessels(thorax, rng, size):
         root = lung.middle + lung.side * (lung.inner + 0.008)
         middle = lung.apex + 0.44 * (lung.dome - lung.apex)
         markings = markings + 0.9 * np.exp(-(((x - root) / 0.034) ** 2) - ((y - middle) / 0.06) ** 2)
-    return 0.11 * markings
+    return 0.095 * markings
 
 
 def _branch(pen, rng, lung, start, angle, length, ink, generations):
     size = pen.im.size[0]
-    bend = rng.normal(0, 0.4)
+    bend = rng.normal(0, 0.55)
     points = [start]
     for step in range(4):
         heading = angle + bend * step / 4

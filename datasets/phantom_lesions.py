@@ -8,14 +8,15 @@ All functions add to a density map [size, size] in place; `lung` [size, size] in
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.phantom_anatomy import Thorax, axes, cloud, smooth
+from datasets.phantom_anatomy import Thorax
+from datasets.phantom_fields import axes, cloud, smooth
 from datasets.phantom_statistics import LATENT, UNCERTAIN, Lesion
 
 # Not tuberculosis, and how often each is the first finding of a sick patient.
 FINDINGS = {"effusion": 0.26, "heart": 0.18, "haze": 0.22, "mass": 0.20, "device": 0.14}
 TILE = 96  # side of the square on which a lesion is modelled before it is fitted to its box
 ACTIVE_STRENGTH = (0.20, 0.32)
-OUTSIDE_LUNG = 0.5  # what is left of a lesion where no lung lies behind it
+OUTSIDE_LUNG = 0.42  # what is left of a lesion where no lung lies behind it
 
 
 def add_lesion(density: np.ndarray, lung: np.ndarray, lesion: Lesion, rng: np.random.Generator) -> None:
@@ -58,7 +59,7 @@ def _cloud_or_patches(rng, width, height):
     radius = (np.abs(u) ** 2.5 + np.abs(v) ** 2.5) ** (1 / 2.5)
     outline = 1 - radius + 0.13 * cloud(rng, TILE, 4) + 0.07 * cloud(rng, TILE, 9)
     mask = smooth(outline / 0.42)
-    fine, coarse = cloud(rng, TILE, 16), cloud(rng, TILE, 6)
+    fine, coarse = 0.75 * cloud(rng, TILE, 11) + 0.65 * cloud(rng, TILE, 23), cloud(rng, TILE, 6)
     if rng.random() < 0.5:
         texture = 0.84 + 0.13 * coarse + 0.10 * fine
     else:
@@ -94,7 +95,7 @@ def _strands_and_nodules(rng, width, height, size, medial):
     for _ in range(int(rng.integers(10, 17))):
         start, end = rng.uniform([0, 0], [0.45, 0.7]), rng.uniform([0.55, 0.3], [1.0, 1.0])
         t = np.linspace(0, 1, 12)[:, None]
-        sway = np.sin(np.pi * t * [1.0, 2.0, 3.0]) @ rng.normal(0, [0.09, 0.04, 0.025])
+        sway = np.sin(np.pi * t * [1.0, 2.0, 3.0]) @ rng.normal(0, [0.06, 0.025, 0.015])
         path = start + t * (end - start) + np.stack([sway, -sway], axis=1)
         if medial < 0:
             path = path * [-1, 1] + [1, 0]
@@ -139,13 +140,15 @@ def _haze(density, lung, thorax, rng):
 def _mass(density, lung, thorax, rng):
     """One to three round masses with a sharp edge."""
     x, y = axes(len(density))
+    shadow = np.zeros_like(density)
     for _ in range(int(rng.choice([1, 1, 2, 3]))):
         side = thorax.lungs[rng.integers(2)]
         cx = side.middle + side.side * rng.uniform(0.12, side.outer - 0.09)
         cy = rng.uniform(side.apex + 0.3, side.dome - 0.06)
         radius = rng.uniform(0.028, 0.062)
         ball = np.clip(1 - ((x - cx) ** 2 + (y - cy) ** 2) / radius**2, 0, 1)
-        density += rng.uniform(0.24, 0.34) * np.sqrt(ball) * (0.4 + 0.6 * lung)
+        shadow = np.maximum(shadow, np.float32(rng.uniform(0.24, 0.34)) * np.sqrt(ball))
+    density += shadow * (0.4 + 0.6 * lung)
 
 
 def _device(density, thorax, rng):

@@ -5,7 +5,7 @@ import json
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from datasets.phantom_plan import PhantomError, Picture, Plan, hidden_case, voc_text
+from datasets.phantom_plan import PhantomError, Picture, Plan, check_seed, hidden_case, voc_text
 from datasets.phantom_render import Case
 from datasets.phantom_statistics import LATENT, Lesion
 
@@ -25,6 +25,7 @@ def plan_like(like: Path, seed: int, limit: int | None = None) -> Plan:
     rest TB, a quarter each sick and healthy. A third of the images that trainval keeps belong to val. The lists
     stay consistent with each other, and ids are renumbered from 1; without it, documents stay as they are.
     """
+    check_seed(seed)
     if limit is not None and limit < SMALLEST_LIMIT:
         raise PhantomError(f"limit must be at least {SMALLEST_LIMIT}, got {limit}")
     documents, digest = _read_documents(like)
@@ -119,7 +120,7 @@ def _mixture(pool, boxes, real, count):
     active = [n for n in rest if n in boxes and n not in set(latent)]
     tb = _in_turn(active[0::2], active[1::2], latent)
     sick, health = ([n for n in rest if n.startswith(folder)] for folder in ("sick/", "health/"))
-    for name in chain(_in_turn(tb[0::2], sick, tb[1::2], health), rest, pool):
+    for name in chain(_in_turn(tb[0::2], sick, health, tb[1::2]), rest, pool):
         if len(chosen) >= count:
             break
         chosen.setdefault(name)

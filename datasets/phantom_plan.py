@@ -55,6 +55,7 @@ class Study:
 
 def plan_cohort(train: int, val: int, seed: int, positive_fraction: float = POSITIVE_FRACTION, size: int = 512) -> Plan:
     """A made-up cohort in the layout of TBX11K: `train` and `val` images plus extras and a few test images."""
+    check_seed(seed)
     _check_cohort(train, val, positive_fraction, size)
     plan = Plan(recipe={"train": train, "val": val, "seed": seed, "positive_fraction": positive_fraction, "size": size})
     splits = _draw_splits(train, val, seed, positive_fraction)
@@ -78,6 +79,12 @@ def plan_cohort(train: int, val: int, seed: int, positive_fraction: float = POSI
     plan.xml = {Path(name).stem: study.xml for name, study in studies.items() if study.xml}
     plan.pictures = [Picture(studies[name].case, size, size) for name in order]
     return plan
+
+
+def check_seed(seed: int) -> None:
+    """A seed names generators; names hold no negative numbers."""
+    if seed < 0:
+        raise PhantomError(f"seed must be at least 0, got {seed}")
 
 
 def is_positive_extra(name: str) -> bool:
@@ -225,7 +232,7 @@ def _extra_names(split, images, seed):
     for i in range(round(images * EXTRAS_PER_IMAGE)):
         ill = int(rng.random() < POSITIVE_EXTRAS)
         number = 2 * i + (1 if split == "train" else 2)
-        small = f"{'np'[ill]}{'x' if i % 2 else ''}{number}.{'jpg' if i % 2 else 'png'}"
+        small = f"{'np'[ill]}{number}.png" if i // 3 % 2 else f"{'np'[ill]}x{number}.jpg"
         file = (f"CHNCXR_{number:04d}_{ill}.png", f"MCUCXR_{number:04d}_{ill}.png", small)[i % 3]
         names.append(f"extra/{'da+db' if i % 3 == 2 else 'mc+shenzhen'}/{split}/{file}")
     return names

@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.phantom_anatomy import choose_thorax, cloud, render_chest
+from datasets.phantom_anatomy import choose_thorax, render_chest
+from datasets.phantom_fields import cloud
 from datasets.phantom_lesions import add_finding, add_lesion, choose_findings
 from datasets.phantom_statistics import Lesion, sample_lesions
 from util.seed import derive_rng
@@ -55,7 +56,7 @@ def _develop(density, rng):
     _, centre, spread = SOURCES[rng.choice(len(SOURCES), p=shares)]
     mean, deviation = rng.normal(centre, spread), rng.normal(*CONTRAST)
     film = np.clip(density / 1.2, 0, 1.15) ** np.float32(rng.uniform(0.85, 1.2))
-    film += rng.uniform(0.1, 0.5) * (film - _blur(film, 24))
+    film += rng.uniform(0.1, 0.4) * (film - _blur(film, 24))
     film *= 1 + 0.02 * cloud(rng, size, 2)
     film = _expose(film, mean, deviation)
     grain = rng.standard_normal((size, size), np.float32)

@@ -23,13 +23,16 @@ BOXES_PER_IMAGE = {
     "both": {2: 25, 3: 5},
 }
 OPPOSITE_SIDES = 342 / 355  # of the pairs of two-box images
-# Two lesions of one image: heights differ by a Laplace law of median |.| .037, log areas by one of median |.| .355.
-PAIR_CY_SCALE = 0.037 / np.log(2)
-PAIR_LOG_AREA_SCALE = 0.355 / np.log(2)
+# Two lesions of one image differ in height by a median of .037, in log area by one of .355. Each is drawn off their
+# common value by a Laplace law; the difference of two draws of scale s has the median 1.146 s.
+PAIR_CY_SCALE = 0.037 / 1.146
+PAIR_LOG_AREA_SCALE = 0.355 / 1.146
+OTHER_CY_SCALE = 0.1  # of a third or fourth lesion, and of two on the same side
 HEIGHT_SHARE = 0.58  # of a difference in log area; the rest is width
 # Share of the variance that two lesions of one image have in common, so that pairs keep the marginal laws below.
 COMMON_SIZE, COMMON_PLACE = 0.78, 0.86
 
+TOO_LARGE_TO_FIT = 0.035  # added to log sizes, because draws that touch each other are drawn again, and those are large
 SMALLEST, WIDEST, TALLEST = 18 / 512, 211 / 512, 363 / 512
 FRAME = (0.035, 0.02, 0.985, 0.94)  # left, top, right, bottom that no box leaves
 
@@ -113,14 +116,16 @@ def _sample_boxes(rng, categories):
         else:
             size = np.sqrt(COMMON_SIZE) * shared[:2]
             place = np.sqrt(COMMON_PLACE) * shared[2]
-        w_log = law.log_w[0] + law.log_w[1] * size[0]
-        h_log = law.log_h[0] + law.log_h[1] * (law.corr * size[0] + np.sqrt(1 - law.corr**2) * size[1])
+        w_log = law.log_w[0] + TOO_LARGE_TO_FIT + law.log_w[1] * size[0]
+        h_log = (
+            law.log_h[0] + TOO_LARGE_TO_FIT + law.log_h[1] * (law.corr * size[0] + np.sqrt(1 - law.corr**2) * size[1])
+        )
         shift, median, spread = law.cy
         cy = shift + median * np.exp(spread * place)
-        if len(categories) > 1:  # half of a pair's difference each; the difference of two such draws is near Laplace
-            area = rng.laplace(scale=PAIR_LOG_AREA_SCALE / np.sqrt(2))
+        if len(categories) > 1:
+            area = rng.laplace(scale=PAIR_LOG_AREA_SCALE)
             w_log, h_log = w_log + (1 - HEIGHT_SHARE) * area, h_log + HEIGHT_SHARE * area
-            cy += rng.laplace(scale=(PAIR_CY_SCALE if i < 2 else 0.15) / np.sqrt(2))
+            cy += rng.laplace(scale=PAIR_CY_SCALE if i < 2 and opposite else OTHER_CY_SCALE)
         on_left = first_left if i % 2 == 0 or (len(categories) == 2 and not opposite) else not first_left
         mean, deviation = law.cx[0 if on_left else 1]
         boxes.append(_inside_frame(rng.normal(mean, deviation), cy, np.exp(w_log), np.exp(h_log)))

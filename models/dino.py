@@ -3,8 +3,8 @@
 import math
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.decoder import DecoderLayer
 from models.denoising import Denoiser, Target

@@ -1,8 +1,8 @@
 """The three loss terms: pure functions of tensors, each a sum over boxes or queries divided by one number."""
 
 import torch
-from torch.nn import functional
 from torch import Tensor
+from torch.nn import functional
 
 from util.box_ops import cxcywh_to_xyxy, generalized_iou
 

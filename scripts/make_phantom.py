@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets.phantom import write_phantom
 from datasets.phantom_like import plan_like
-from datasets.phantom_plan import PhantomError, plan_cohort
+from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
 from datasets.phantom_render import Case, render_case
 from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
 from util.seed import derive_rng
 
-SHEET_ROWS, SHEET_TILE = 3, 256
+SHEET_ROWS, SHEET_TILE = 2, 204
 LESION_COLOURS = {ACTIVE: (255, 90, 60), LATENT: (70, 170, 255)}
 
 
@@ -44,11 +44,14 @@ def main() -> None:
     args = parser.parse_args()
     try:
         if args.sheet:
+            check_seed(args.seed)
             draw_sheet(args.sheet, args.seed)
         else:
             make(parser, args)
     except (PhantomError, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, "\nmake_phantom: interrupted; the same command begins anew\n")
 
 
 def build_parser() -> OneLineParser:
@@ -70,8 +73,6 @@ def build_parser() -> OneLineParser:
 
 def make(parser: OneLineParser, args: argparse.Namespace) -> None:
     """Write the phantom."""
-    if args.seed < 0:
-        parser.error(f"--seed must be at least 0, got {args.seed}")
     if args.workers is not None and args.workers < 0:
         parser.error(f"--workers must be at least 0, got {args.workers}")
     if args.like:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
+from util.files import write_whole
 
 OWN_NAME = "checkpoint.pth"
 # Tables with a row per class: rows of another data set's classes mean nothing here.
@@ -21,7 +21,7 @@ CLASS_TABLES = ("class_embed.", "enc_out_class_embed.", "label_enc.")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read, does not fit or cannot be written."""
+    """A checkpoint that cannot be read or does not fit."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Start:
     reason: str
 
 
-def choose_start(output_dir: Path, resume: str | None, pretrain: str | None) -> Start:
+def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -> Start:
     """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is ever picked up.
 
     The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
@@ -41,40 +41,21 @@ def choose_start(output_dir: Path, resume: str | None, pretrain: str | None) -> 
     own = output_dir / OWN_NAME
     if own.is_file():
         ignored = resume or pretrain
-        beyond = f"; {ignored} was for the first start" if ignored and Path(ignored) != own else ""
+        beyond = f"; {ignored} was for the first start" if ignored and ignored != own else ""
         return Start("own", own, f"going on from this run's own {own}{beyond}")
     if resume:
-        return Start("resume", Path(resume), f"going on from {resume}")
+        return Start("resume", resume, f"going on from {resume}")
     if pretrain:
-        return Start("pretrain", Path(pretrain), f"weights from {pretrain}, everything else new")
+        return Start("pretrain", pretrain, f"weights from {pretrain}, everything else new")
     return Start("scratch", None, "a new run")
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file beside, flush it to the disk, rename: `path` is always a whole file, the old one or the new one.
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Save tensors and plain values; the file is whole, or the old one stays.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the old file is untouched.
+        WriteError: the disk is full or the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:
-        beside.unlink(missing_ok=True)
-        kept = "; the file that was there before is untouched" if path.exists() else ""
-        raise CheckpointError(
-            f"{path}: cannot be written ({_first_line(error)}){kept}. Free some space or choose another --output_dir; "
-            "the run goes on from its last checkpoint"
-        ) from error
-
-
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain values. See `write_whole`."""
     write_whole(path, lambda file: torch.save(dict(content), file))
 
 

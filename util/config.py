@@ -4,7 +4,7 @@ import ast
 import difflib
 import inspect
 import runpy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -29,10 +29,7 @@ def load_config(path: str | Path, options: Iterable[str] | None = None) -> Confi
     Raises:
         ConfigError: naming the file and every problem in it, each with a mend.
     """
-    values = read_values(Path(path))
-    for key, value in map(parse_option, options or []):
-        values[key] = value
-    return resolve(values, source=str(path))
+    return resolve(read_values(Path(path)), options, source=str(path))
 
 
 def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
@@ -52,8 +49,9 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
     return merged
 
 
-def resolve(values: dict[str, Any], source: str) -> Config:
+def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:
     """Sort flat values into typed sections; refuse unknown, missing, ill-typed and contradicting keys, all at once."""
+    values = {**values, **dict(map(parse_option, options or []))}
     problems = [_unknown(key) for key in values if key not in KNOBS]
     problems += [f"missing key {k!r} ({f.metadata['doc']})" for k, (_, f) in KNOBS.items() if k not in values]
     valid: dict[str, Any] = {}

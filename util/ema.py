@@ -30,6 +30,11 @@ class WeightAverage:
         """The decay of the update after `step` optimizer steps (1-based)."""
         return self.decay * (1 - math.exp(-step / self.warmup_steps)) if self.warmup_steps else self.decay
 
+    def copy_from(self, model: nn.Module) -> None:
+        """Forget the past: the average is the model as it is."""
+        if self.is_copy:
+            self.module.load_state_dict(model.state_dict())
+
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after optimizer step `step` (1-based)."""

@@ -40,7 +40,7 @@ def build_optimizer(
         if parameter.requires_grad:
             members[group_of(name, kind)].append(parameter)
     groups = [
-        {"params": members[label], "lr": rate, "base_lr": rate, "weight_decay": decay}
+        {"params": members[label], "label": label, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for label, (rate, decay) in settings.items()
         if members[label]
     ]
@@ -72,3 +72,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to its base rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates of the rest (`lr`) and of the backbone (`lr_backbone`), as they are now."""
+    rates = {group["label"]: group["lr"] for group in optimizer.param_groups}
+    return {"lr": rates["rest"], **({"lr_backbone": rates["backbone"]} if "backbone" in rates else {})}

@@ -7,8 +7,8 @@ Q queries, L levels, P points.
 import math
 
 import torch
-from torch.nn import functional
 from torch import Tensor, nn
+from torch.nn import functional
 
 Shapes = list[tuple[int, int]]  # (h, w) of each level
 

@@ -4,11 +4,9 @@ Detections are a COCO results file: a list of {"id", "image_id", "category_id", 
 x, y, width, height in pixels of the original image, so pycocotools and other tools read it too.
 """
 
-import contextlib
 import gzip
 import json
 import math
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
@@ -17,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from util.errors import UserError
+from util.files import write_whole
 from util.metrics.tables import Detections
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 
-class DetectionsError(ValueError):
+class DetectionsError(UserError):
     """A detections file that cannot be read, with the row that is at fault."""
 
 
@@ -48,7 +48,7 @@ def save_detections(path: str | Path, found: Detections) -> None:
         {"id": n, **dict(zip(KEYS, values, strict=True))}
         for n, values in enumerate(zip(*columns, strict=True), start=1)
     ]
-    write_whole(path, json.dumps(rows, separators=(",", ":")).encode())
+    _write(Path(path), json.dumps(rows, separators=(",", ":")).encode())
 
 
 def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
@@ -85,24 +85,13 @@ def save_report(path: str | Path, values: Mapping[str, float]) -> None:
     if bad:
         raise ValueError(f"{path}: not written: figures that are not finite: {', '.join(bad[:5])}")
     plain = {key: float(values[key]) for key in sorted(values)}
-    write_whole(path, (json.dumps(plain, indent=1) + "\n").encode())
+    _write(Path(path), (json.dumps(plain, indent=1) + "\n").encode())
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
-    """Write beside, flush to disk, rename: a file of this name is complete or absent. Compress if it ends in .gz."""
-    path = Path(path)
+def _write(path: Path, content: bytes) -> None:
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)  # the same content gives the same file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
+    write_whole(path, lambda file: file.write(content))
 
 
 def _read(path: Path) -> list[Any]:

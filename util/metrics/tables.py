@@ -6,7 +6,7 @@ A protocol is a view of both tables: some images, some labels. No metric has a m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -81,3 +81,22 @@ class Detections(Boxes):
 
 
 NOT_COLUMNS = {"images", "names", "sizes", "files"}
+
+
+def merge(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
+    """The tables of several ranks as one, its rows in the order of `images`, so that the number of ranks leaves no trace.
+
+    Raises:
+        ValueError: the parts together do not cover `images` exactly once.
+    """
+    covered = [i for part in parts for i in part.images]
+    if sorted(covered) != sorted(images):
+        raise ValueError(f"the parts cover {len(covered)} images, expected {len(images)}, each once")
+    columns = {
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])
+        for f in fields(Detections)
+        if f.name not in NOT_COLUMNS
+    }
+    place = {image: n for n, image in enumerate(images)}
+    order = np.argsort([place[i] for i in columns["image_id"].tolist()], kind="stable")
+    return Detections(images=images, **{name: column[order] for name, column in columns.items()})

@@ -1,0 +1,292 @@
+"""Train or evaluate DINO.
+
+    python main.py --config_file CONFIG --data_path DIR --output_dir logs/RUN
+    torchrun --nproc_per_node=2 main.py ...
+
+The command line says where and what, the config says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from datasets.build import build_eval_loader, build_split, build_train_loader, describe
+from datasets.coco import Split
+from engine import Learner, predict, train_one_epoch
+from models import build_model
+from models.backbone_weights import load_backbone_weights
+from util import checkpoint
+from util.batch import Window
+from util.config import dump, flatten, load_config, resolve
+from util.distributed import Ranks, gather_objects, ranks, wait_for_all
+from util.ema import WeightAverage
+from util.errors import UserError
+from util.files import write_whole
+from util.logger import Progress, RunLog, complain
+from util.metrics.files import save_detections, save_report
+from util.metrics.protocols import format_table, report
+from util.metrics.tables import merge
+from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate
+from util.precision import Precision
+from util.run_state import BEST_CHECKPOINT, RunState
+from util.schema import Config
+from util.seed import seed_everything
+from util.training_log import TrainingLog
+
+BEST_METRIC = "all/per_class/AP"  # what the best checkpoint is best at
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Train or evaluate DINO on a TBX11K or COCO-format folder.")
+    add = parser.add_argument
+    add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
+    add("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
+    add("--data_path", "--coco_path", type=Path, required=True, help="data folder")
+    add("--output_dir", type=Path, help="run folder; in evaluation, by default the folder of the checkpoint")
+    add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
+    add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
+    add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
+    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. The exit code is 0, 2 for what the user can mend, 1 for numbers that are not finite."""
+    args = parse_arguments(arguments)
+    try:
+        device_type = choose_device_type(args.device)
+        with ranks(device_type) as here:
+            device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
+            (evaluate if args.eval else train)(args, here, device)
+    except (UserError, FloatingPointError) as error:
+        complain(str(error))
+        return 2 if isinstance(error, UserError) else 1
+    return 0
+
+
+def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
+    """Train from the chosen start to the last epoch; evaluate and save on the way."""
+    if not args.config_file or not args.output_dir:
+        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
+    config = load_config(args.config_file, args.options)
+    splits = {which: build_split_for(config, args, which) for which in ("train", "val")}
+    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
+    log = open_log(args.output_dir, config, here, device)
+    for which, split in splits.items():
+        log.say(f"{which}: {describe(split)}")
+
+    seed_everything(config.runtime.seed)
+    model, criterion, postprocess = build_model(config, splits["train"].category_ids)
+    state = build_state(config, splits["train"], model.to(device), device)
+    log.say(begin(state, start, config))
+
+    optim = config.optim
+    loader, sampler = build_train_loader(
+        splits["train"],
+        config.data,
+        batch_size=optim.batch_size,
+        accumulation=optim.gradient_accumulation_steps,
+        seed=config.runtime.seed,
+        rank=here.rank,
+        world_size=here.world_size,
+    )
+    max_norm = optim.clip_max_norm or float("inf")
+    learner = Learner(distribute(model, here), criterion, state.optimizer, state.precision, device, max_norm)
+    training_log = TrainingLog(log, config.runtime.log_every, sampler.num_windows, device, here.world_size)
+    while state.epoch < optim.epochs:
+        sampler.set_epoch(state.epoch)
+        training_log.start_epoch(state.epoch)
+        train_one_epoch(
+            learner,
+            training_log.watch(loader),
+            accum_steps=optim.gradient_accumulation_steps,
+            before_step=partial(schedule, state, config, sampler.num_windows),
+            after_step=partial(follow, state, training_log),
+        )
+        state.epoch += 1
+        training_log.finish_epoch(state.step)
+        is_best = False
+        if state.epoch % config.eval.eval_every == 0 or state.epoch == optim.epochs:
+            values = judge(state, postprocess, splits["val"], config, args.output_dir, log, here, device)
+            is_best = note_best(state, values)
+        if here.is_main:
+            every = config.runtime.save_checkpoint_interval
+            keep_as = f"checkpoint{state.epoch:04d}.pth" if every and state.epoch % every == 0 else None
+            state.save(args.output_dir, is_best=is_best, keep_as=keep_as)
+        wait_for_all()
+    log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps. Best: {state.best or 'none'}")
+
+
+def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
+    """Evaluate one checkpoint: that of --resume, or else the best of the run folder."""
+    path = args.resume or (args.output_dir / BEST_CHECKPOINT if args.output_dir else None)
+    if path is None:
+        raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
+    content = checkpoint.load(path)
+    if args.config_file:
+        config = load_config(args.config_file, args.options)
+    elif "config" in content:
+        config = resolve(content["config"], args.options, source=f"{path} (the config inside)")
+    else:
+        raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
+    folder = args.output_dir or path.parent
+    split = build_split_for(config, args, "val")
+    log = open_log(folder, config, here, device)
+    log.say(f"val: {describe(split)}")
+    model, _, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
+    checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
+    state = build_state(config, split, model.to(device), device)
+    state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
+    log.say(f"evaluating {path}, epoch {state.epoch}")
+    judge(state, postprocess, split, config, folder, log, here, device)
+
+
+def choose_device_type(wish: str) -> str:
+    """'cuda' or 'cpu'."""
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
+
+
+def build_split_for(config: Config, args: argparse.Namespace, which: str) -> Split:
+    """The training or the validation split of the data folder, checked."""
+    return build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
+
+
+def open_log(folder: Path, config: Config, here: Ranks, device: torch.device) -> RunLog:
+    """The log of the run folder, begun with what is needed to repeat the run."""
+    if not here.is_main:
+        return RunLog(None)
+    command = shlex.join(["python", *sys.argv])
+    text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
+    write_whole(folder / "config.py", lambda file: file.write(text.encode()))
+    log = RunLog(folder)
+    log.say(
+        f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
+    )
+    per_rank, accumulation = config.optim.batch_size, config.optim.gradient_accumulation_steps
+    total = per_rank * accumulation * here.world_size
+    log.say(f"images per step = {per_rank} per rank x {accumulation} accumulation x {here.world_size} ranks = {total}")
+    return log
+
+
+def build_state(config: Config, split: Split, model: nn.Module, device: torch.device) -> RunState:
+    """Optimizer, average and precision around a model."""
+    optim = config.optim
+    optimizer = build_optimizer(
+        model,
+        kind=optim.param_dict_type,
+        lr=optim.lr,
+        lr_backbone=optim.lr_backbone,
+        lr_linear_proj_mult=optim.lr_linear_proj_mult,
+        weight_decay=optim.weight_decay,
+    )
+    average = WeightAverage(model, optim.ema_decay if optim.use_ema else 0.0, optim.ema_warmup_steps)
+    facts = {
+        "config": flatten(config),
+        "model_keys": sorted(vars(config.model)),
+        "category_ids": list(split.category_ids),
+        "category_names": {str(k): v for k, v in split.names.items()},
+    }
+    return RunState(model, average, optimizer, Precision(optim.amp, device.type), facts)
+
+
+def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
+    """Bring the state to its start; what to say of it."""
+    if start.kind in ("own", "resume"):
+        state.restore(start.path)
+        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}"
+    if start.kind == "pretrain":
+        weights = checkpoint.weights_of(checkpoint.load(start.path), start.path)
+        said = checkpoint.load_what_fits(state.model, weights, start.path)
+    else:
+        said = load_backbone_weights(state.model.backbone[0], config.model.backbone, config.model.backbone_weights)
+    state.average.copy_from(state.model)
+    return f"start: {start.reason}; {said}"
+
+
+def distribute(model: nn.Module, here: Ranks) -> nn.Module:
+    """The model as the engine calls it. Buffers never change in training, so they are not exchanged."""
+    if here.world_size == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def schedule(state: RunState, config: Config, steps_per_epoch: int) -> None:
+    """Set the learning rate of the step to come."""
+    optim = config.optim
+    factor = learning_rate_factor(
+        state.step,
+        steps_per_epoch,
+        warmup_steps=optim.warmup_steps,
+        drops=optim.lr_drop,
+        drop_factor=optim.lr_drop_factor,
+    )
+    set_learning_rate(state.optimizer, factor)
+
+
+def follow(state: RunState, log: TrainingLog, window: Window, losses: dict[str, Tensor]) -> None:
+    """Take note of a step: average the weights, log the losses."""
+    state.step += 1
+    state.average.update(state.model, state.step)
+    log.add(window, losses, step=state.step, rates=learning_rates(state.optimizer))
+
+
+def judge(
+    state: RunState,
+    postprocess: nn.Module,
+    split: Split,
+    config: Config,
+    folder: Path,
+    log: RunLog,
+    here: Ranks,
+    device: torch.device,
+) -> dict[str, float]:
+    """Predict the split over all ranks; on the main one report, save detections and figures, and return the figures."""
+    loader = build_eval_loader(
+        split, config.data, batch_size=config.eval.eval_batch_size, rank=here.rank, world_size=here.world_size
+    )
+    progress = Progress("evaluation", len(loader), "batches", is_shown=here.is_main)
+    part = predict(
+        state.average.module,
+        postprocess.to(device),
+        loader,
+        precision=state.precision,
+        device=device,
+        after_batch=lambda _: progress.advance(),
+    )
+    progress.close()
+    parts = gather_objects(part)
+    if not here.is_main:
+        return {}
+    truth = split.ground_truth()
+    found = merge(parts, truth.images)
+    values = report(truth, found)
+    save_detections(folder / "detections.json.gz", found)
+    save_report(folder / "report.json", values)
+    weights = "ema" if state.average.is_copy else "model"
+    log.row("eval", epoch=max(0, state.epoch - 1), step=state.step, weights=weights, **values)
+    log.say(f"evaluation after {state.epoch} epochs, weights: {weights}\n{format_table(values, truth)}")
+    return values
+
+
+def note_best(state: RunState, values: dict[str, float]) -> bool:
+    """Whether this evaluation is the best so far, by BEST_METRIC; if so the state remembers it."""
+    value = values.get(BEST_METRIC)
+    if value is None or value <= state.best.get("value", -1.0):
+        return False
+    state.best = {"metric": BEST_METRIC, "value": value, "epoch": state.epoch - 1}
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
