@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,9 +27,9 @@ from models.backbone_weights import load_backbone_weights
 from util import checkpoint
 from util.batch import Window
 from util.config import dump, flatten, load_config, resolve
-from util.distributed import Ranks, gather_objects, ranks, wait_for_all
+from util.distributed import Ranks, announced, gather_objects, ranks, together, wait_for_all
 from util.ema import WeightAverage
-from util.errors import UserError
+from util.errors import ToldElsewhere, UserError
 from util.files import write_whole
 from util.logger import Progress, RunLog, complain
 from util.metrics.files import save_detections, save_report
@@ -49,7 +50,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train or evaluate DINO on a TBX11K or COCO-format folder.")
     add = parser.add_argument
     add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
-    add("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
+    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
     add("--data_path", "--coco_path", type=Path, required=True, help="data folder")
     add("--output_dir", type=Path, help="run folder; in evaluation, by default the folder of the checkpoint")
     add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
@@ -60,38 +61,56 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. The exit code is 0, 2 for what the user can mend, 1 for numbers that are not finite."""
+    """Run the command line.
+
+    The exit code is 0; 2 for what the user can mend; 1 for numbers that are not finite and for a full GPU; 130 for
+    Ctrl-C. Whatever the end, the last checkpoint is whole and the same command goes on from it.
+    """
     args = parse_arguments(arguments)
     try:
         device_type = choose_device_type(args.device)
         with ranks(device_type) as here:
             device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
             (evaluate if args.eval else train)(args, here, device)
-    except (UserError, FloatingPointError) as error:
+    except ToldElsewhere:
+        return 2
+    except UserError as error:
         complain(str(error))
-        return 2 if isinstance(error, UserError) else 1
+        return 2
+    except FloatingPointError as error:
+        complain(str(error))
+        return 1
+    except torch.OutOfMemoryError as error:
+        complain(f"{first_line(error)} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
+        return 1
+    except KeyboardInterrupt:
+        complain("interrupted; the same command goes on from the last checkpoint")
+        return 130
     return 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command works with, once everything is checked and loaded."""
+
+    folder: Path
+    config: Config
+    splits: dict[str, Split]
+    state: RunState
+    criterion: nn.Module
+    postprocess: nn.Module
+    weights: str  # which weights are judged: "ema" or "model"
+    log: RunLog
+    here: Ranks
+    device: torch.device
 
 
 def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     """Train from the chosen start to the last epoch; evaluate and save on the way."""
-    if not args.config_file or not args.output_dir:
-        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
-    config = load_config(args.config_file, args.options)
-    splits = {which: build_split_for(config, args, which) for which in ("train", "val")}
-    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
-    log = open_log(args.output_dir, config, here, device)
-    for which, split in splits.items():
-        log.say(f"{which}: {describe(split)}")
-
-    seed_everything(config.runtime.seed)
-    model, criterion, postprocess = build_model(config, splits["train"].category_ids)
-    state = build_state(config, splits["train"], model.to(device), device)
-    log.say(begin(state, start, config))
-
-    optim = config.optim
+    run = together(partial(prepare_training, args, here, device))
+    config, state, optim = run.config, run.state, run.config.optim
     loader, sampler = build_train_loader(
-        splits["train"],
+        run.splits["train"],
         config.data,
         batch_size=optim.batch_size,
         accumulation=optim.gradient_accumulation_steps,
@@ -100,34 +119,63 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         world_size=here.world_size,
     )
     max_norm = optim.clip_max_norm or float("inf")
-    learner = Learner(distribute(model, here), criterion, state.optimizer, state.precision, device, max_norm)
-    training_log = TrainingLog(log, config.runtime.log_every, sampler.num_windows, device, here.world_size)
+    learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
+    training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here.world_size)
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch)
         training_log.start_epoch(state.epoch)
-        train_one_epoch(
-            learner,
-            training_log.watch(loader),
-            accum_steps=optim.gradient_accumulation_steps,
-            before_step=partial(schedule, state, config, sampler.num_windows),
-            after_step=partial(follow, state, training_log),
-        )
+        try:
+            train_one_epoch(
+                learner,
+                training_log.watch(loader),
+                accum_steps=optim.gradient_accumulation_steps,
+                before_step=partial(schedule, state, config, sampler.num_windows),
+                after_step=partial(follow, state, training_log),
+            )
+        except FloatingPointError as error:
+            at = f"epoch {state.epoch}, after step {state.step}"
+            raise FloatingPointError(f"{at}: {error}. The last checkpoint is untouched") from error
         state.epoch += 1
         training_log.finish_epoch(state.step)
         is_best = False
         if state.epoch % config.eval.eval_every == 0 or state.epoch == optim.epochs:
-            values = judge(state, postprocess, splits["val"], config, args.output_dir, log, here, device)
-            is_best = note_best(state, values)
+            is_best = note_best(state, judge(run))
         if here.is_main:
             every = config.runtime.save_checkpoint_interval
             keep_as = f"checkpoint{state.epoch:04d}.pth" if every and state.epoch % every == 0 else None
-            state.save(args.output_dir, is_best=is_best, keep_as=keep_as)
+            state.save(run.folder, is_best=is_best, keep_as=keep_as)
         wait_for_all()
-    log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps. Best: {state.best or 'none'}")
+    run.log.say(
+        f"training is finished: {state.epoch} epochs, {state.step} optimizer steps. Best: {state.best or 'none'}"
+    )
 
 
 def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     """Evaluate one checkpoint: that of --resume, or else the best of the run folder."""
+    judge(together(partial(prepare_evaluation, args, here, device)))
+
+
+def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
+    """Check and load everything; only then is something written."""
+    if not args.config_file or not args.output_dir:
+        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
+    config = load_config(args.config_file, args.options)
+    splits = {which: build_split_for(config, args, which) for which in ("train", "val")}
+    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
+    seed_everything(config.runtime.seed)
+    model, criterion, postprocess = build_model(config, splits["train"].category_ids)
+    state = build_state(config, splits["train"], model.to(device), device)
+    said = begin(state, start, config)
+    log = open_log(args.output_dir, config, here, device, is_training=True)
+    for which, split in splits.items():
+        log.say(f"{which}: {describe(split)}")
+    log.say(said)
+    weights = "ema" if state.average.is_copy else "model"
+    return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device)
+
+
+def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
+    """The same for a checkpoint to evaluate."""
     path = args.resume or (args.output_dir / BEST_CHECKPOINT if args.output_dir else None)
     if path is None:
         raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
@@ -140,19 +188,21 @@ def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> Non
         raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
     folder = args.output_dir or path.parent
     split = build_split_for(config, args, "val")
-    log = open_log(folder, config, here, device)
-    log.say(f"val: {describe(split)}")
-    model, _, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
+    model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
     state = build_state(config, split, model.to(device), device)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
-    log.say(f"evaluating {path}, epoch {state.epoch}")
-    judge(state, postprocess, split, config, folder, log, here, device)
+    log = open_log(folder, config, here, device, is_training=False)
+    log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
+    weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
+    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device)
 
 
 def choose_device_type(wish: str) -> str:
-    """'cuda' or 'cpu'."""
+    """'cuda' or 'cpu'. Devices are a matter of the machine, so one rank of each machine complains."""
     if wish == "cuda" and not torch.cuda.is_available():
+        if announced().local_rank > 0:
+            raise ToldElsewhere
         raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
 
@@ -162,20 +212,22 @@ def build_split_for(config: Config, args: argparse.Namespace, which: str) -> Spl
     return build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
 
 
-def open_log(folder: Path, config: Config, here: Ranks, device: torch.device) -> RunLog:
-    """The log of the run folder, begun with what is needed to repeat the run."""
+def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
+    """The log of the run folder, begun with what is needed to repeat the run; a run's config outlives evaluations."""
     if not here.is_main:
         return RunLog(None)
     command = shlex.join(["python", *sys.argv])
-    text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
-    write_whole(folder / "config.py", lambda file: file.write(text.encode()))
+    if is_training or not (folder / "config.py").exists():
+        text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
+        write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
     log = RunLog(folder)
     log.say(
         f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
     )
-    per_rank, accumulation = config.optim.batch_size, config.optim.gradient_accumulation_steps
-    total = per_rank * accumulation * here.world_size
-    log.say(f"images per step = {per_rank} per rank x {accumulation} accumulation x {here.world_size} ranks = {total}")
+    if is_training:
+        per_rank, accumulation = config.optim.batch_size, config.optim.gradient_accumulation_steps
+        parts = f"{per_rank} per rank x {accumulation} accumulation x {here.world_size} ranks"
+        log.say(f"images per step = {parts} = {per_rank * accumulation * here.world_size}")
     return log
 
 
@@ -241,27 +293,19 @@ def follow(state: RunState, log: TrainingLog, window: Window, losses: dict[str, 
     log.add(window, losses, step=state.step, rates=learning_rates(state.optimizer))
 
 
-def judge(
-    state: RunState,
-    postprocess: nn.Module,
-    split: Split,
-    config: Config,
-    folder: Path,
-    log: RunLog,
-    here: Ranks,
-    device: torch.device,
-) -> dict[str, float]:
+def judge(run: Run) -> dict[str, float]:
     """Predict the split over all ranks; on the main one report, save detections and figures, and return the figures."""
+    state, split, eval_config, here = run.state, run.splits["val"], run.config.eval, run.here
     loader = build_eval_loader(
-        split, config.data, batch_size=config.eval.eval_batch_size, rank=here.rank, world_size=here.world_size
+        split, run.config.data, batch_size=eval_config.eval_batch_size, rank=here.rank, world_size=here.world_size
     )
     progress = Progress("evaluation", len(loader), "batches", is_shown=here.is_main)
     part = predict(
         state.average.module,
-        postprocess.to(device),
+        run.postprocess.to(run.device),
         loader,
         precision=state.precision,
-        device=device,
+        device=run.device,
         after_batch=lambda _: progress.advance(),
     )
     progress.close()
@@ -271,12 +315,16 @@ def judge(
     truth = split.ground_truth()
     found = merge(parts, truth.images)
     values = report(truth, found)
-    save_detections(folder / "detections.json.gz", found)
-    save_report(folder / "report.json", values)
-    weights = "ema" if state.average.is_copy else "model"
-    log.row("eval", epoch=max(0, state.epoch - 1), step=state.step, weights=weights, **values)
-    log.say(f"evaluation after {state.epoch} epochs, weights: {weights}\n{format_table(values, truth)}")
+    save_detections(run.folder / "detections.json.gz", found)
+    save_report(run.folder / "report.json", values)
+    run.log.row("eval", epoch=max(0, state.epoch - 1), step=state.step, weights=run.weights, **values)
+    run.log.say(f"evaluation after {state.epoch} epochs, weights: {run.weights}\n{format_table(values, truth)}")
     return values
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without its appendix."""
+    return str(error).strip().split("\n", 1)[0]
 
 
 def note_best(state: RunState, values: dict[str, float]) -> bool:

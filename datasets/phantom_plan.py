@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.phantom_render import Case, Kind
 from datasets.phantom_statistics import CATEGORY_NAMES, POSITIVE_FRACTION, Lesion, sample_lesions
+from util.errors import UserError
 from util.seed import derive_rng
 
 SMALLEST_SIZE = 64
@@ -19,7 +20,7 @@ POSITIVE_TEST = 400 / 2800
 _POSITIVE_EXTRA = re.compile(r"(CHNCXR|MCUCXR)_\d+_1\.|/px?\d+\.")
 
 
-class PhantomError(ValueError):
+class PhantomError(UserError):
     """What was asked for cannot be made; the message says why and what to do."""
 
 

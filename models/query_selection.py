@@ -5,6 +5,7 @@ from torch import Tensor
 
 from models.encoder import cell_centres
 from models.ops.ms_deform_attn import Shapes
+from util.errors import UserError
 
 INNER = (0.01, 0.99)  # a proposal counts only if all of cx, cy, w, h lie inside
 BASE_SIZE = 0.05  # side of a proposal on level 0, doubled on each further level
@@ -45,11 +46,11 @@ def select_tokens(class_logits: Tensor, num_queries: int, category_ids: Tensor |
         [B, num_queries] indices into S.
 
     Raises:
-        ValueError: there are fewer tokens than queries.
+        UserError: there are fewer tokens than queries.
     """
     num_tokens = class_logits.shape[1]
     if num_tokens < num_queries:
-        raise ValueError(
+        raise UserError(
             f"num_queries {num_queries} exceeds the {num_tokens} cells of the feature maps; "
             "use larger images, more feature levels or fewer queries"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,20 @@ from util.errors import UserError
 from util.files import write_whole
 
 OWN_NAME = "checkpoint.pth"
-# Tables with a row per class: rows of another data set's classes mean nothing here.
-CLASS_TABLES = ("class_embed.", "enc_out_class_embed.", "label_enc.")
+QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
+UNREADABLE = (  # what bytes that are no checkpoint can set off inside torch.load
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 class CheckpointError(UserError):
@@ -34,7 +47,7 @@ class Start:
 
 
 def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -> Start:
-    """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is ever picked up.
+    """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is picked up.
 
     The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
     """
@@ -70,10 +83,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({_first_line(error)}); it may be cut short or hold more than "
-            "weights. Copy it again, or take another one"
+            f"{path}: cannot be read as a checkpoint ({_reason(error)}). Copy it again, or take another one"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
@@ -83,19 +95,21 @@ def load(path: Path) -> dict[str, Any]:
 def weights_of(content: Mapping[str, Any], path: Path, *, prefer: Literal["ema", "model"] = "ema") -> dict[str, Tensor]:
     """The weights inside a checkpoint: the averaged ones if there are any and they are preferred."""
     candidates = ["ema", "ema_model", "model"] if prefer == "ema" else ["model"]
-    found = next((content[k] for k in candidates if isinstance(content.get(k), dict)), None)
-    if found is None and content and all(isinstance(v, Tensor) for v in content.values()):
-        found = dict(content)
+    found = next((v for v in (*map(content.get, candidates), content) if _is_state_dict(v)), None)
     if found is None:
         raise CheckpointError(f"{path}: has no weights under 'model'; its keys are {sorted(map(str, content))[:8]}")
     return {k.removeprefix("module."): v for k, v in found.items()}
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load weights that must fit exactly.
 
     Raises:
-        CheckpointError: with the first names and shapes that do not.
+        CheckpointError: with the first names and shapes that do not, or those that are not finite.
     """
     wanted = model.state_dict()
     missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
@@ -110,6 +124,7 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
             f"{_some('unexpected', unexpected)}, {_some('of another shape', shapes)}. Use the config it was made with, "
             "or --pretrain_model_path to take over what fits"
         )
+    _check_finite(weights, path)
     model.load_state_dict(dict(weights))
 
 
@@ -136,12 +151,13 @@ class Fit:
 def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> Fit:
     """Take over weights for fine-tuning.
 
-    Tables with a row per class start anew when the number of classes differs: row 1 of another data set is another
-    class. Tables with a row per query keep their leading rows, which are ordered by rank.
+    What has another shape starts anew: row 1 of another data set's class table is another class. Only the table with
+    a row per query keeps its leading rows, which are ordered by rank.
 
     Raises:
-        CheckpointError: less than half of the model's tensors fit.
+        CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
     """
+    _check_finite(weights, path)
     wanted = model.state_dict()
     fit = Fit([], [], sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys()))
     with torch.no_grad():
@@ -149,8 +165,8 @@ def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
             _take(name, wanted[name], weights[name], fit)
     if len(fit.loaded) < len(wanted) / 2:
         raise CheckpointError(
-            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({fit}); "
-            "is it a DINO of the same backbone and width?"
+            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({_some('adapted', fit.adapted)}; "
+            f"{_some('missing', fit.missing)}); is it a DINO of the same backbone and width?"
         )
     return fit
 
@@ -161,12 +177,22 @@ def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
         fit.loaded.append(name)
         return
     change = f"{name} ({' x '.join(map(str, theirs.shape))} -> {' x '.join(map(str, ours.shape))})"
-    if any(table in name for table in CLASS_TABLES) or ours.shape[1:] != theirs.shape[1:]:
+    is_by_query = any(table in name for table in QUERY_TABLES) and ours.shape[1:] == theirs.shape[1:]
+    if not is_by_query:  # other rows may mean another class, level or sampling point
         fit.adapted.append(f"{change}: new")
         return
     rows = min(len(ours), len(theirs))
     ours[:rows].copy_(theirs[:rows])
     fit.adapted.append(f"{change}: first {rows} rows")
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise CheckpointError(
+            f"{path}: {_some('tensors hold numbers that are not finite', bad)}. "
+            "The training it comes from had failed; take an earlier checkpoint"
+        )
 
 
 def _some(what: str, items: list[str], at_most: int = 3) -> str:
@@ -175,6 +201,10 @@ def _some(what: str, items: list[str], at_most: int = 3) -> str:
     return f"{len(items)} {what}{tail}"
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read. PyTorch's own words would advise to run the code inside it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no checkpoint, or holds more than weights and plain values"
+    return f"{type(error).__name__}: the file is empty, cut short or damaged"

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import math
 import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
@@ -74,7 +75,8 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def dump(config: Config, docstring: str = "") -> str:
     """Write a config back as a flat Python file that load_config reads to the same Config."""
-    lines = [f'"""{docstring}"""', ""] if docstring else []
+    text = docstring.replace("\\", r"\\").replace('"', r"\"")  # a command line may hold either
+    lines = [f'"""{text}"""', ""] if docstring else []
     for section, values in asdict(config).items():
         lines += [f"# {section}", *(f"{key} = {value!r}" for key, value in values.items()), ""]
     return FormatCode("\n".join(lines))[0]
@@ -87,7 +89,7 @@ def parse_option(text: str) -> tuple[str, Any]:
         raise ConfigError(f"option {text!r} is not KEY=VALUE")
     try:
         return key.strip(), ast.literal_eval(raw.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # TypeError: a literal that cannot be, such as {[1]: 2}
         return key.strip(), raw.strip()
 
 
@@ -97,7 +99,7 @@ def _run(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file not found: {path}")
     try:
         found = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise ConfigError(f"{path}{where}: cannot be run as Python: {type(error).__name__}: {error}") from error
     return {k: v for k, v in found.items() if not (k.startswith("__") or isinstance(v, ModuleType) or callable(v))}
@@ -126,8 +128,9 @@ def _checked(spec: Field, value: Any) -> Any:
         raise ConfigError(f"{spec.name} must be {_say(wanted)}, got {value!r}")
     low, high = spec.metadata["low"], spec.metadata["high"]
     for part in value if isinstance(value, tuple) else (value,):
-        # `not (low <= part)` instead of `part < low`: a NaN is out of every range
-        if part is not None and ((low is not None and not part >= low) or (high is not None and not part <= high)):
+        if isinstance(part, float) and not math.isfinite(part):
+            raise ConfigError(f"{spec.name} must be finite, got {value!r}")
+        if part is not None and ((low is not None and part < low) or (high is not None and part > high)):
             raise ConfigError(f"{spec.name} must {_say_range(low, high)}, got {value!r}")
     return value
 

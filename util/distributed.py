@@ -1,15 +1,19 @@
 """Several ranks as one: start, the few collectives there are, and who speaks. Nothing else reads the environment."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from util.errors import ToldElsewhere, UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,24 @@ class Ranks:
         return self.rank == 0
 
 
+def announced() -> Ranks:
+    """Where torchrun says in the environment that this process stands; without it, the only rank."""
+    return Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
+
+
 @contextmanager
 def ranks(device_type: str) -> Iterator[Ranks]:
     """Join the process group that torchrun announces in the environment; without one, be a single rank.
 
+    After an error the group is not left in order: that would wait for ranks which wait for this one.
+
     Raises:
-        RuntimeError: more ranks on this machine than CUDA devices.
+        UserError: more ranks on this machine than CUDA devices.
     """
-    here = Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
+    here = announced()
     if device_type == "cuda":
         if here.local_rank >= torch.cuda.device_count():
-            raise RuntimeError(
+            raise UserError(
                 f"rank {here.rank} wants CUDA device {here.local_rank}, but this machine has "
                 f"{torch.cuda.device_count()}; start torchrun with a smaller --nproc_per_node"
             )
@@ -46,10 +57,28 @@ def ranks(device_type: str) -> Iterator[Ranks]:
         return
     backend = "nccl" if device_type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    yield here
+    dist.destroy_process_group()
+
+
+def together(prepare: Callable[[], T]) -> T:
+    """Do a piece of set-up on every rank. Where one rank fails all do, and each message is told once.
+
+    Raises:
+        UserError: this rank is the first to meet the problem.
+        ToldElsewhere: only others meet a problem, or an earlier rank tells the same.
+    """
+    problem = None
     try:
-        yield here
-    finally:
-        dist.destroy_process_group()
+        result = prepare()
+    except UserError as error:
+        problem = error
+    messages = gather_objects(None if problem is None else str(problem))
+    if problem is not None and messages.index(str(problem)) == announced().rank:
+        raise problem
+    if any(message is not None for message in messages):
+        raise ToldElsewhere
+    return result
 
 
 @dataclass(frozen=True)

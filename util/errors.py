@@ -7,3 +7,7 @@ class UserError(ValueError):
     main.py and the scripts print the message alone and exit with code 2; everything else is a defect and keeps its
     traceback.
     """
+
+
+class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
+    """This rank stops because of a UserError that another rank tells."""

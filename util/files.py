@@ -1,11 +1,16 @@
 """Files that are whole or not there."""
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from util.errors import UserError
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(UserError):
@@ -27,11 +32,33 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-        kept = "; the file that was there before is untouched" if path.exists() else ""
-        reason = str(error).strip().splitlines() or [""]
-        raise WriteError(
-            f"{path}: cannot be written ({type(error).__name__}: {reason[0][:200]}){kept}. "
-            "Free some space there, or choose another folder"
-        ) from error
+        kept = "; the file that was there before is untouched" if os.path.exists(path) else ""
+        raise _cannot_write(path, error, kept) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
+
+
+def append(path: Path, text: str) -> None:
+    """Add text at the end of a file.
+
+    Raises:
+        WriteError: the disk is full or the folder cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError):
+        reason, is_full = cause.strerror or str(cause), cause.errno in NO_ROOM
+    else:
+        reason, is_full = f"{type(error).__name__}: {str(error).strip()[:200]}", True
+    mend = "Free some space there, or choose another folder" if is_full else "Choose another folder, or mend this one"
+    return WriteError(f"{path}: cannot be written ({reason}){kept}. {mend}")

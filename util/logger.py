@@ -9,6 +9,8 @@ from typing import Any
 
 from termcolor import colored
 
+from util.files import append
+
 SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "loss_bbox_dn", "loss_giou_dn", "grad_norm")
 
 
@@ -28,15 +30,13 @@ class RunLog:
             return
         clear_progress()
         print(text, flush=True)
-        with (self.folder / "info.txt").open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        append(self.folder / "info.txt", text + "\n")
 
     def row(self, kind: str, **values: Any) -> None:
         """A line of log.jsonl."""
         if self.folder is None:
             return
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **values}) + "\n")
+        append(self.folder / "log.jsonl", json.dumps({"kind": kind, **values}) + "\n")
 
 
 def complain(text: str) -> None:

@@ -56,8 +56,8 @@ class RunState:
         self._check_model(content["config"], path)
         load_strictly(self.model, content["model"], path)
         if self.average.is_copy:
-            load_strictly(self.average.module, content["ema"] or content["model"], path)
-        self.optimizer.load_state_dict(content["optimizer"])
+            load_strictly(self.average.module, content.get("ema") or content["model"], path)
+        self._restore_optimizer(content["optimizer"], path)
         self.precision.load_state_dict(content.get("scaler") or {})
         self.epoch, self.step, self.best = content["epoch"], content["step"], dict(content["best"])
 
@@ -75,8 +75,24 @@ class RunState:
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
 
+    def _restore_optimizer(self, theirs: dict[str, Any], path: Path) -> None:
+        """Take over the moments; rates and decays are those of the config in force."""
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(theirs)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{path}: its optimizer has other groups of parameters ({error}); resume with its param_dict_type, "
+                "or use --pretrain_model_path for its weights"
+            ) from error
+        for group, ours in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(ours)
+
     def save(self, folder: Path, *, is_best: bool, keep_as: str | None) -> None:
-        """Write the checkpoint of the run, and copies of it for the best and for those to keep."""
+        """Write copies for the best and for those to keep, then the checkpoint of the run.
+
+        In this order a run that dies in between repeats the epoch, and writes the copies again.
+        """
         content = self.content()
-        for name in (CHECKPOINT, *([BEST_CHECKPOINT] if is_best else []), *([keep_as] if keep_as else [])):
+        for name in (*([BEST_CHECKPOINT] if is_best else []), *([keep_as] if keep_as else []), CHECKPOINT):
             save(folder / name, content)

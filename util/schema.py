@@ -137,7 +137,7 @@ class DataConfig:
     data_aug_scales2_resize: tuple[int, ...] = knob("shorter sides to choose from before a crop, pixels", low=32)
     data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16)
     data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32)
-    num_workers: int = knob("loader processes per rank", low=0)
+    num_workers: int = knob("loader processes per rank", low=0, high=256)
 
 
 @dataclass(frozen=True, kw_only=True)

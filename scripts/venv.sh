@@ -1,0 +1,53 @@
+# Sourced by quickstart.sh and test.sh: one virtual environment, installed once per state of the requirement files.
+#
+#   VENV     its folder (default .venv)
+#   PYTHON   the interpreter to make it with (default python3)
+# shellcheck shell=bash
+
+VENV=${VENV:-.venv}
+PYTHON=${PYTHON:-python3}
+
+# use_venv FILE...   Make the environment if need be, install what the requirement files name, put it first on PATH.
+use_venv() {
+    [[ -x $VENV/bin/python && -x $VENV/bin/pip ]] || make_venv
+    require_python_310 "$VENV/bin/python"
+    local file todo=()
+    for file in "$@"; do is_installed "$file" || todo+=(-r "$file"); done
+    # All in one call: pip has to choose torch and torchvision together, or torchvision does not import.
+    if ((${#todo[@]})); then
+        echo "installing ${todo[*]} into $VENV; the first time this takes minutes, PyTorch is large"
+        [[ -t 1 ]] || todo+=(--quiet)
+        "$VENV/bin/python" -m pip install --disable-pip-version-check "${todo[@]}" ||
+            fail $? "pip could not install. Without network: make $VENV where there is one, or set VENV=DIR to yours"
+        for file in "$@"; do stamp "$file"; done
+    fi
+    PATH="$(cd -- "$VENV/bin" && pwd):$PATH"
+    export PATH
+}
+
+make_venv() {
+    command -v "$PYTHON" >/dev/null || fail 2 "no $PYTHON on PATH; set PYTHON=/path/to/python3.10 or newer"
+    require_python_310 "$PYTHON"
+    echo "making $VENV with $PYTHON"
+    "$PYTHON" -m venv "$VENV" ||
+        fail $? "$PYTHON cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+    rm -f -- "$VENV"/.installed.*
+}
+
+require_python_310() {
+    local version
+    version=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2], int(sys.version_info >= (3, 10)))') ||
+        fail 2 "$1 does not run; set PYTHON=/path/to/python3.10 or newer, and remove $VENV if it is broken"
+    [[ $version == *" 1" ]] ||
+        fail 2 "$1 is Python ${version% *}, but 3.10 or newer is needed; set PYTHON=/path/to/it, and remove $VENV if it is that"
+}
+
+# A stamp in the environment says what a requirement file held when it was installed.
+stamp() { printf '%s\n' "$(cksum <"$1")" >"$VENV/.installed.${1##*/}"; }
+
+is_installed() { [[ $(cat -- "$VENV/.installed.${1##*/}" 2>/dev/null) == "$(cksum <"$1")" ]]; }
+
+fail() {
+    echo "error: $2" >&2
+    exit "$1"
+}

@@ -1,0 +1,125 @@
+"""The command line called from within, on a training of a second or two: what the end-to-end tests share."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
+SMALL = {
+    "hidden_dim": 32,
+    "nheads": 2,
+    "dim_feedforward": 32,
+    "num_queries": 20,
+    "num_select": 20,
+    "dn_number": 5,
+    "data_aug_scales": [64, 96],
+    "data_aug_max_size": 128,
+    "data_aug_scales2_resize": [96],
+    "data_aug_scales2_crop": [64, 96],
+    "data_eval_scale": 96,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "epochs": 2,
+    "lr_drop": [1],
+    "num_workers": 0,
+    "log_every": 1,
+}
+TRAIN, VAL = 12, 6  # images
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def options(**changes):
+    """The --options of a training of a second or two, with changes."""
+    return [f"{key}={value}".replace(" ", "") for key, value in {**SMALL, **changes}.items()]
+
+
+def training(data, folder, *more, config=CONFIG, **changes):
+    """The arguments of a training."""
+    where = ["--data_path", str(data), "--output_dir", str(folder)]
+    return ["-c", str(config), *where, "--device", "cpu", *map(str, more), "--options", *options(**changes)]
+
+
+def call(*arguments):
+    """Run main.py within this process, on one thread: small tensors gain nothing from more."""
+    out, err, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, NO_COLOR="1"):
+        try:
+            code = main.main([str(a) for a in arguments])
+        except SystemExit as end:
+            code = end.code
+        finally:
+            torch.set_num_threads(threads)
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def call_apart(*command, env=None, cwd=ROOT, timeout=120, preexec_fn=None):
+    """Run a Python command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        preexec_fn=preexec_fn,
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def torchrun(ranks, *arguments):
+    """Run main.py on several CPU ranks."""
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "main.py"]
+    return call_apart(*launch, *arguments, timeout=240)
+
+
+def rows(folder, kind):
+    """The rows of a kind in a run's log."""
+    lines = (Path(folder) / "log.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def losses(folder):
+    """Per step, every figure that does not depend on the clock."""
+    clock = ("time", "data", "images_per_second", "max_mem_mb")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows(folder, "train")]
+
+
+def load(path):
+    """A checkpoint's content."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def copy_run(source, target):
+    """A copy of a run that a test may go on with; checkpoints, which are only ever replaced whole, are shared."""
+
+    def link(a, b):
+        return os.link(a, b) if a.endswith(".pth") else shutil.copy2(a, b)
+
+    return Path(shutil.copytree(source, target, copy_function=link))
+
+
+def snapshot(folder):
+    """The content of every file of a folder, to see that nothing was lost."""
+    return {str(p.relative_to(folder)): hash(p.read_bytes()) for p in sorted(Path(folder).rglob("*")) if p.is_file()}

@@ -1,0 +1,370 @@
+"""What the command line promises, on a phantom of a few images and a model of a few queries."""
+
+import argparse
+import json
+import re
+from collections import Counter
+
+import pytest
+import torch
+from end_to_end import (
+    CONFIG,
+    ROOT,
+    SMALL,
+    TRAIN,
+    VAL,
+    call,
+    call_apart,
+    copy_run,
+    load,
+    losses,
+    options,
+    rows,
+    snapshot,
+    torchrun,
+    training,
+)
+
+import main
+from models import build_model
+from util.config import load_config
+from util.metrics.files import load_detections
+from util.schema import KNOBS
+
+pytest_plugins = ["end_to_end_fixtures"]
+STEPS = 2 * TRAIN // 4  # two epochs of windows of four images
+NUMBER = r"\d+\.\d{4}"
+
+
+def detections_of(folder, phantom):
+    truth = json.loads((phantom / "annotations/json/TBX11K_val.json").read_text())
+    return load_detections(folder / "detections.json.gz", [image["id"] for image in truth["images"]])
+
+
+def assert_same_state(ours, theirs):
+    """Weights, averages and moments are bit-equal, the position is equal."""
+    for part in ("model", "ema"):
+        assert ours[part].keys() == theirs[part].keys()
+        assert all(torch.equal(ours[part][k], theirs[part][k]) for k in ours[part])
+    a, b = ours["optimizer"], theirs["optimizer"]
+    assert a["param_groups"] == b["param_groups"]
+    assert a["state"].keys() == b["state"].keys()
+    assert all(torch.equal(a["state"][i][k], b["state"][i][k]) for i in a["state"] for k in a["state"][i])
+    assert all(ours[key] == theirs[key] for key in ("epoch", "step", "best", "config"))
+
+
+def test_a_training_leaves_one_readable_folder(trained):
+    assert {path.name for path in trained.iterdir()} == {
+        "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "best.pth", "detections.json.gz", "report.json",
+        "console.txt",  # the test's own
+    }  # fmt: skip
+    assert (trained / "info.txt").read_text() == (trained / "console.txt").read_text()
+
+
+def test_the_log_has_a_row_per_step_per_epoch_and_per_evaluation(trained):
+    steps, epochs, evaluations = (rows(trained, kind) for kind in ("train", "epoch", "eval"))
+    assert [(row["epoch"], row["step"]) for row in steps] == [(step // 3, step + 1) for step in range(STEPS)]
+    wanted = {"loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_0", "loss_ce_dn", "loss_ce_interm", "grad_norm"}
+    wanted |= {"lr", "lr_backbone", "images", "images_with_boxes", "boxes", "time", "data", "images_per_second"}
+    assert all(wanted <= row.keys() for row in steps)
+    assert [(row["epoch"], row["step"], row["images"]) for row in epochs] == [(0, 3, TRAIN), (1, 6, TRAIN)]
+    assert [(row["epoch"], row["step"], row["weights"]) for row in evaluations] == [(0, 3, "ema"), (1, 6, "ema")]
+    assert all({"all/per_class/AP", "all/agnostic/AP50", "tb_only/agnostic/AP"} <= row.keys() for row in evaluations)
+
+
+def test_an_epoch_row_is_the_mean_of_its_steps(trained):
+    for epoch in rows(trained, "epoch"):
+        steps = [row["loss"] for row in rows(trained, "train") if row["epoch"] == epoch["epoch"]]
+        assert epoch["loss"] == pytest.approx(sum(steps) / len(steps), rel=1e-6)
+
+
+def test_the_learning_rate_warms_up_and_drops(trained):
+    warm, (lr, warmup) = [row["lr"] for row in rows(trained, "train")], (1e-3, 50)
+    assert warm == pytest.approx([lr * (s + 1) / warmup * (0.1 if s >= 3 else 1) for s in range(STEPS)])
+
+
+def test_the_report_is_the_last_evaluation(trained):
+    report, last = json.loads((trained / "report.json").read_text()), rows(trained, "eval")[-1]
+    assert report == {key: value for key, value in last.items() if key in report}
+    assert "all/per_class/AP" in report
+
+
+def test_a_console_line_has_the_official_shape(trained):
+    line = next(text for text in (trained / "console.txt").read_text().splitlines() if text.startswith("Epoch: [0]"))
+    shape = (
+        rf"Epoch: \[0\]  \[1/3\]  eta: \d+:\d\d:\d\d  lr: 0\.000020  loss: {NUMBER} \({NUMBER}\)  "
+        rf"loss_ce: {NUMBER} \({NUMBER}\)  .*time: {NUMBER}  data: {NUMBER}  max mem: \d+"
+    )
+    assert re.fullmatch(shape, line)
+
+
+def test_the_start_says_what_is_trained_on_what(trained):
+    said = (trained / "info.txt").read_text()
+    assert "images per step = 2 per rank x 2 accumulation x 1 ranks = 4" in said
+    assert f"train: TBX11K_train: {TRAIN} images" in said
+    assert f"val: TBX11K_val: {VAL} images" in said
+    assert "start: a new run" in said
+
+
+def test_the_config_of_the_run_folder_repeats_the_run(trained, phantom, room):
+    where = ["--data_path", phantom, "--output_dir", room / "again"]
+    assert call("-c", trained / "config.py", *where).code == 0
+    assert losses(room / "again") == losses(trained)
+    assert_same_state(load(room / "again/checkpoint.pth"), load(trained / "checkpoint.pth"))
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_an_evaluation_finds_what_the_training_found(trained, phantom, room, with_config):
+    config = ["-c", CONFIG, "--options", *options()] if with_config else []
+    where = ["--data_path", phantom, "--output_dir", room]
+    outcome = call("--eval", "--resume", trained / "checkpoint.pth", *where, *config)
+    assert outcome.code == 0, outcome.err
+    assert (room / "report.json").read_bytes() == (trained / "report.json").read_bytes()
+    assert (room / "detections.json.gz").read_bytes() == (trained / "detections.json.gz").read_bytes()
+    assert "evaluation after 2 epochs, weights: ema" in outcome.out
+
+
+def test_the_best_checkpoint_gives_the_best_evaluation(trained, phantom, room):
+    assert call("--eval", "--resume", trained / "best.pth", "--data_path", phantom, "--output_dir", room).code == 0
+    best = load(trained / "best.pth")
+    (ours,), theirs = rows(room, "eval"), rows(trained, "eval")[best["best"]["epoch"]]
+    assert ours == theirs
+    assert best["epoch"] == best["best"]["epoch"] + 1
+
+
+def test_an_evaluation_in_a_run_folder_leaves_its_config_and_checkpoints(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    before = snapshot(run)
+    assert call("--eval", "--output_dir", run, "--data_path", phantom).code == 0
+    after = snapshot(run)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"info.txt", "log.jsonl", "report.json", "detections.json.gz"}
+    assert len(rows(run, "eval")) == 3
+
+
+def test_every_image_is_judged_once(trained, phantom):
+    found = detections_of(trained, phantom)
+    assert Counter(found.image_id.tolist()) == dict.fromkeys(found.images, SMALL["num_select"])
+    assert len(found.images) == VAL
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom, room, monkeypatch):
+    command, follow = training(phantom, room / "run"), main.follow
+
+    def interrupt(state, *rest):
+        if state.step == 4:  # in the middle of epoch 1
+            raise KeyboardInterrupt
+        follow(state, *rest)
+
+    monkeypatch.setattr(main, "follow", interrupt)
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (
+        130,
+        "error: interrupted; the same command goes on from the last checkpoint\n",
+    )
+    assert load(room / "run/checkpoint.pth")["epoch"] == 1
+    monkeypatch.undo()
+    outcome = call(*command)
+    assert outcome.code == 0
+    assert f"start: going on from this run's own {room / 'run/checkpoint.pth'}, at epoch 1, step 3" in outcome.out
+    assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
+    assert losses(room / "run")[-3:] == losses(trained)[-3:]
+
+
+def test_a_run_resumes_from_a_checkpoint_of_another_folder(trained, phantom, room):
+    outcome = call(*training(phantom, room / "longer", "--resume", trained / "checkpoint.pth", epochs=3))
+    assert outcome.code == 0, outcome.err
+    assert f"start: going on from {trained / 'checkpoint.pth'}, at epoch 2, step 6" in outcome.out
+    assert [row["step"] for row in rows(room / "longer", "train")] == [7, 8, 9]
+
+
+def test_a_resumed_run_obeys_the_rates_of_its_config(trained, phantom, room):
+    changes = {"epochs": 3, "lr": 5e-4, "lr_backbone": 0.0, "lr_drop": [], "warmup_steps": 0, "weight_decay": 0.5}
+    assert call(*training(phantom, room / "run", "--resume", trained / "checkpoint.pth", **changes)).code == 0
+    assert {(row["lr"], row["lr_backbone"]) for row in rows(room / "run", "train")} == {(5e-4, 0.0)}
+    groups = load(room / "run/checkpoint.pth")["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.5}
+
+
+def test_a_finished_run_that_is_started_again_says_so_and_changes_nothing(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    before = snapshot(run)
+    values = load_config(run / "config.py")
+    outcome = call(*training(phantom, run))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "training is finished: 2 epochs, 6 optimizer steps" in outcome.out
+    assert load_config(run / "config.py") == values
+    changed = {name for name, content in snapshot(run).items() if before[name] != content}
+    assert changed == {"info.txt"}
+
+
+def test_pretrained_weights_of_other_classes_are_adapted_and_reported(trained, phantom, room):
+    more = {"num_classes": 6, "dn_labelbook_size": 6, "epochs": 1, "lr_drop": []}
+    outcome = call(*training(phantom, room / "tuned", "--pretrain_model_path", trained / "best.pth", **more))
+    assert outcome.code == 0, outcome.err
+    told = next(line for line in outcome.out.splitlines() if line.startswith("start: "))
+    assert f"weights from {trained / 'best.pth'}, everything else new" in told
+    assert "class_embed.0.weight (4 x 32 -> 6 x 32): new" in told
+    assert re.search(r"loaded \d{3}; \d+ adapted: .*; 0 missing, left as initialised; 0 unexpected, left out", told)
+    assert rows(room / "tuned", "train")[0]["step"] == 1
+    # the loss of boxes starts where the pretrained weights ended, well below that of new ones
+    assert load(room / "tuned/checkpoint.pth")["model"]["class_embed.0.weight"].shape == (6, 32)
+
+
+@pytest.fixture
+def official(trained, room):
+    """A checkpoint as the official code writes it: no config of ours, and a Namespace."""
+    content = load(trained / "checkpoint.pth")
+    args = argparse.Namespace(lr=1e-4, backbone="resnet50", options={"num_queries": 20}, lr_drop_list=[33, 45])
+    scheduler = {"step_size": 11, "gamma": 0.1, "_last_lr": [1e-4, 1e-5]}
+    weights = {f"module.{name}": tensor for name, tensor in content["ema"].items()}
+    path = room / "official.pth"
+    parts = {"model": weights, "optimizer": content["optimizer"], "lr_scheduler": scheduler, "epoch": 11, "args": args}
+    torch.save(parts, path)
+    return path
+
+
+def test_an_official_checkpoint_is_evaluated_with_a_config(official, trained, phantom, room):
+    where = ["--data_path", phantom, "--output_dir", room / "eval"]
+    refused = call("--eval", "--resume", official, *where)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"{official}: holds no config, as official checkpoints do not; give --config_file" in refused.err
+    outcome = call("--eval", "--resume", official, *where, "-c", CONFIG, "--options", *options())
+    assert outcome.code == 0, outcome.err
+    assert (room / "eval/detections.json.gz").read_bytes() == (trained / "detections.json.gz").read_bytes()
+    assert rows(room / "eval", "eval")[0]["weights"] == "model"
+
+
+def test_an_official_checkpoint_serves_as_pretraining_but_cannot_be_resumed(official, phantom, room):
+    changes = {"epochs": 1, "lr_drop": []}
+    outcome = call(*training(phantom, room / "tuned", "--pretrain_model_path", official, **changes))
+    assert outcome.code == 0, outcome.err
+    assert "0 adapted; 0 missing, left as initialised; 0 unexpected, left out" in outcome.out
+    refused = call(*training(phantom, room / "resumed", "--resume", official, **changes))
+    assert refused.code == 2
+    assert "cannot be resumed, it lacks best, config, step; use --pretrain_model_path" in refused.err
+    assert not (room / "resumed").exists()
+
+
+def test_an_option_reaches_the_loss(trained, phantom, room):
+    assert call(*training(phantom, room / "run", focal_gamma=1.0, epochs=1, lr_drop=[])).code == 0
+    ours, theirs = losses(room / "run")[0], losses(trained)[0]
+    assert ours["loss_ce_dn"] > theirs["loss_ce_dn"]  # a smaller exponent forgives less, query by query
+    assert ours["loss_bbox_dn"] == theirs["loss_bbox_dn"]
+
+
+def test_options_may_be_given_in_several_places(phantom, room):
+    more = ["--options", "epochs=1", "--options", "lr_drop=[]"]
+    assert call(*training(phantom, room / "run"), *more).code == 0
+    config = load_config(room / "run/config.py")
+    assert (config.optim.epochs, config.optim.lr_drop, config.model.hidden_dim) == (1, (), SMALL["hidden_dim"])
+
+
+def test_bf16_trains_on_a_cpu(trained, phantom, room):
+    assert call(*training(phantom, room / "run", amp="bf16", epochs=1, lr_drop=[])).code == 0
+    ours, theirs = losses(room / "run")[0]["loss"], losses(trained)[0]["loss"]
+    assert ours == pytest.approx(theirs, rel=0.1)
+    assert ours != theirs
+
+
+def test_a_validation_set_without_a_box_gets_a_report_without_figures(data, room):
+    path = data / "annotations/json/TBX11K_val.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    outcome = call(*training(data, room / "run", epochs=1, lr_drop=[]))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads((room / "run/report.json").read_text()) == {}
+    assert (room / "run/checkpoint.pth").is_file()
+
+
+def test_a_training_set_without_a_box_trains_the_background(data, room):
+    path = data / "annotations/json/TBX11K_train.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    outcome = call(*training(data, room / "run", epochs=1, lr_drop=[]))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert {(row["boxes"], row["loss_bbox"]) for row in rows(room / "run", "train")} == {(0, 0.0)}
+    assert all(row["loss_ce"] > 0 for row in rows(room / "run", "train"))
+
+
+def test_checkpoints_are_kept_at_the_interval_asked_for(phantom, room):
+    assert call(*training(phantom, room / "run", epochs=2, save_checkpoint_interval=2, eval_every=2)).code == 0
+    assert sorted(p.name for p in (room / "run").glob("*.pth")) == ["best.pth", "checkpoint.pth", "checkpoint0002.pth"]
+    assert [row["epoch"] for row in rows(room / "run", "eval")] == [1]
+
+
+@pytest.mark.parametrize("name", ["DINO_4scale_tbx11k", "DINO_4scale_tbx11k_1gpu"])
+def test_both_recipes_build(name):
+    config = load_config(ROOT / f"config/DINO/{name}.py")
+    model, criterion, _ = build_model(config, (1, 2, 3))
+    assert 46e6 < sum(p.numel() for p in model.parameters()) < 48e6  # DINO with a ResNet-50: 47 million
+    assert criterion is not None
+    assert config.optim.batch_size * config.optim.gradient_accumulation_steps == (2 if "1gpu" in name else 1)
+
+
+def test_the_environment_is_never_told(phantom, room, monkeypatch):
+    secret = "hunter2-correct-horse-battery"
+    monkeypatch.setenv("DATABASE_PASSWORD", secret)
+    outcome = call(*training(phantom, room / "run", epochs=1, lr_drop=[]))
+    assert outcome.code == 0
+    assert secret not in outcome.out + outcome.err
+    files = [path for path in (room / "run").rglob("*") if path.is_file()]
+    assert len(files) == 7
+    assert not any(secret.encode() in path.read_bytes() for path in files)
+
+
+def test_the_data_folder_is_only_read(phantom, trained):
+    names = {path.name for path in phantom.iterdir()}
+    assert trained.is_dir()
+    assert names == {"annotations", "imgs", "lists", "phantom.json"}
+
+
+def test_help_names_every_flag(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main.parse_arguments(["--help"])
+    said = capsys.readouterr().out
+    flags = {"--config_file", "--options", "--data_path", "--output_dir", "--resume", "--pretrain_model_path"}
+    assert all(flag in said for flag in flags | {"--eval", "--device"})
+
+
+def test_the_folder_of_a_run_may_have_any_name(phantom, room, monkeypatch):
+    """Spaces, umlauts, quotes and backslashes; the config.py that quotes the command must still be Python."""
+    monkeypatch.chdir(room)
+    odd = 'Läufe 1/it\'s a "run" \\N'
+    (room / "Daten ü").symlink_to(phantom)
+    monkeypatch.setattr("sys.argv", ["main.py", *training("Daten ü", odd)])
+    outcome = call(*training("Daten ü", odd, epochs=1, lr_drop=[]))
+    assert (outcome.code, outcome.err) == (0, "")
+    config = load_config(room / odd / "config.py")
+    assert config.optim.epochs == 1
+    assert set(config.__dataclass_fields__) == {section for section, _ in KNOBS.values()}
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_the_number_of_workers(trained, phantom, room):
+    assert call(*training(phantom, room / "run", num_workers=2)).code == 0
+    assert losses(room / "run") == losses(trained)
+    assert (room / "run/detections.json.gz").read_bytes() == (trained / "detections.json.gz").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_with_two_accumulation_steps(phantom, room):
+    once = {"batch_size": 1, "epochs": 1, "lr_drop": []}
+    alone = call(*training(phantom, room / "one", gradient_accumulation_steps=2, **once))
+    assert alone.code == 0, alone.err
+    outcome = torchrun(2, *training(phantom, room / "two", gradient_accumulation_steps=1, **once))
+    assert outcome.code == 0, outcome.err
+    assert "images per step = 1 per rank x 1 accumulation x 2 ranks = 2" in outcome.out
+    ours, theirs = losses(room / "two"), losses(room / "one")
+    assert len(ours) == len(theirs) == TRAIN // 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    found, truth = detections_of(room / "two", phantom), detections_of(room / "one", phantom)
+    assert Counter(found.image_id.tolist()) == dict.fromkeys(truth.images, SMALL["num_select"])
+    assert found.score == pytest.approx(truth.score, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_main_runs_as_a_script(trained, phantom, room):
+    evaluation = ["main.py", "--eval", "--resume", trained / "best.pth", "--data_path", phantom, "--output_dir", room]
+    outcome = call_apart(*evaluation)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "evaluation after" in outcome.out

@@ -1,0 +1,118 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from util.errors import UserError
+from util.files import WriteError, append, write_whole
+
+ROOT = Path(__file__).parents[2]
+TOO_BIG = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from util.checkpoint import save
+from util.files import WriteError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
+try:
+    save(Path(sys.argv[1]), {"model": {"a": torch.zeros(2**18)}})
+except WriteError as error:
+    print(error)
+"""
+
+
+def written(path, *parts):
+    write_whole(path, lambda file: [file.write(part) for part in parts])
+    return path.read_bytes()
+
+
+def test_a_file_is_written_whole_and_nothing_lies_beside_it(tmp_path):
+    assert written(tmp_path / "deep" / "new" / "a.pth", b"ab", b"c") == b"abc"
+    assert written(tmp_path / "deep" / "new" / "a.pth", b"d") == b"d"
+    assert os.listdir(tmp_path / "deep" / "new") == ["a.pth"]
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed\nC++ stack")]
+)
+def test_a_write_that_fails_in_the_middle_leaves_the_old_file(tmp_path, failure):
+    path = tmp_path / "a.pth"
+    written(path, b"old")
+
+    def write(file):
+        file.write(b"half of the n")
+        raise failure
+
+    with pytest.raises(WriteError, match=r"a\.pth: cannot be written .*the file that was there before is untouched"):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_a_first_write_that_fails_leaves_nothing(tmp_path):
+    def write(file):
+        file.write(b"half")
+        raise OSError("disk gone")
+
+    with pytest.raises(WriteError) as caught:
+        write_whole(tmp_path / "a.pth", write)
+    assert "was there before" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_interruption_passes_and_leaves_the_old_file_alone(tmp_path, interruption):
+    path = tmp_path / "a.pth"
+    written(path, b"old")
+
+    def write(file):
+        file.write(b"half")
+        raise interruption
+
+    with pytest.raises(interruption):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.pth"
+    written(path, b"old")
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+
+    write_whole(path, write)
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_in_the_place_of_the_folder_is_the_users_error(tmp_path):
+    (tmp_path / "logs").write_text("not a folder")
+    with pytest.raises(UserError, match=r"logs/a\.pth: cannot be written"):
+        written(tmp_path / "logs" / "a.pth", b"x")
+    with pytest.raises(UserError, match=r"logs/info\.txt: cannot be written"):
+        append(tmp_path / "logs" / "info.txt", "x")
+
+
+def test_appended_text_comes_after_what_is_there(tmp_path):
+    for text in ("a\n", "ü\n"):
+        append(tmp_path / "info.txt", text)
+    assert (tmp_path / "info.txt").read_text(encoding="utf-8") == "a\nü\n"
+
+
+def test_a_disk_that_fills_up_during_torch_save_leaves_the_old_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(b"old")
+    run = subprocess.run(
+        [sys.executable, "-c", TOO_BIG, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert "checkpoint.pth: cannot be written" in run.stdout
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]

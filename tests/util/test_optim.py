@@ -1,0 +1,97 @@
+import pytest
+import torch
+from golden_model import CONFIG, table
+from torch import nn
+
+from models import build_model
+from util.config import load_config
+from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate
+
+RATES = {"lr": 1e-4, "lr_backbone": 1e-5, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
+COCO = {"warmup_steps": 0, "drops": (11,), "drop_factor": 0.1}
+
+
+@pytest.fixture(scope="module")
+def official():
+    with torch.device("meta"):
+        return build_model(load_config(CONFIG))[0]
+
+
+def small():
+    """A backbone and a rest, with a frozen part."""
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "rest": nn.Linear(2, 2), "frozen": nn.Linear(2, 2)})
+    model["frozen"].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["default", "ddetr_in_mmdet", "large_wd"])
+def test_groups_are_the_official_ones(official, kind):
+    names = {id(p): name for name, p in official.named_parameters()}
+    optimizer = build_optimizer(official, kind=kind, **RATES)
+    wanted = [group for group in table("components")["optimizer_groups"][kind] if group["names"]]
+    assert len(optimizer.param_groups) == len(wanted)
+    for group, gold in zip(optimizer.param_groups, wanted, strict=True):
+        assert [names[id(p)] for p in group["params"]] == gold["names"]
+        assert group["lr"] == group["base_lr"] == pytest.approx(gold["lr"])
+        assert group["weight_decay"] == gold["weight_decay"]
+        assert (list(group["betas"]), group["eps"]) == (gold["betas"], gold["eps"])
+        assert sum(p.numel() for p in group["params"]) == gold["numel"]
+
+
+@pytest.mark.parametrize("kind", ["default", "ddetr_in_mmdet", "large_wd"])
+def test_every_trainable_parameter_is_in_one_group_and_no_frozen_one_in_any(official, kind):
+    optimizer = build_optimizer(official, kind=kind, **RATES)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted({id(p) for p in official.parameters() if p.requires_grad})
+    frozen = {name for name, p in official.named_parameters() if not p.requires_grad}
+    assert frozen == set(table("components")["optimizer_groups"]["frozen_not_in_any_group"])
+
+
+@pytest.mark.parametrize(
+    ("name", "drops"), [("lr_StepLR_11_epochs12", (11,)), ("lr_MultiStep_33_45_epochs50", (33, 45))]
+)
+def test_rates_by_epoch_are_the_official_ones(name, drops):
+    gold = table("components")["lr"][name]
+    steps_per_epoch = 7
+    for epoch, (lr, lr_backbone) in enumerate(gold):
+        for step in (epoch * steps_per_epoch, epoch * steps_per_epoch + steps_per_epoch - 1):
+            factor = learning_rate_factor(step, steps_per_epoch, warmup_steps=0, drops=drops, drop_factor=0.1)
+            assert 1e-4 * factor == pytest.approx(lr, rel=1e-12)
+            assert 1e-5 * factor == pytest.approx(lr_backbone, rel=1e-12)
+
+
+def test_warm_up_rises_linearly_from_the_first_step_and_ends_at_one():
+    factors = [learning_rate_factor(s, 100, warmup_steps=4, drops=(), drop_factor=0.1) for s in range(6)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+
+def test_warm_up_and_drops_multiply():
+    # two steps an epoch: step 4 is in epoch 2, after the drop at 1 and the one at 2, and half warmed up
+    factor = learning_rate_factor(4, 2, warmup_steps=10, drops=(1, 2), drop_factor=0.5)
+    assert factor == pytest.approx(0.5 * 0.5 * 0.5)
+
+
+def test_without_warm_up_the_first_step_is_full():
+    assert learning_rate_factor(0, 5, **COCO) == 1.0
+
+
+def test_the_rates_follow_the_factor_and_not_each_other():
+    optimizer = build_optimizer(small(), kind="default", **RATES)
+    for factor in (0.5, 0.1, 1.0):
+        set_learning_rate(optimizer, factor)
+        assert learning_rates(optimizer) == pytest.approx({"lr": 1e-4 * factor, "lr_backbone": 1e-5 * factor})
+
+
+def test_a_frozen_backbone_has_no_rate_to_tell():
+    model = small()
+    model["backbone"].requires_grad_(False)
+    assert learning_rates(build_optimizer(model, kind="default", **RATES)) == {"lr": 1e-4}
+
+
+def test_the_position_of_a_step_survives_a_saved_optimizer():
+    optimizer = build_optimizer(small(), kind="default", **RATES)
+    set_learning_rate(optimizer, 0.1)
+    again = build_optimizer(small(), kind="default", **RATES)
+    again.load_state_dict(optimizer.state_dict())
+    set_learning_rate(again, 1.0)
+    assert learning_rates(again) == {"lr": 1e-4, "lr_backbone": 1e-5}

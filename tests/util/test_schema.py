@@ -1,0 +1,106 @@
+"""Every rule between knobs fires on a recipe that breaks it, and on no other."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+
+from util import schema
+from util.schema import KNOBS, RULES, SECTIONS
+
+BREAKS = [
+    (schema.drops_happen, {"lr_drop": (12,), "epochs": 12}, "would never happen"),
+    (schema.drops_happen, {"lr_drop": (40, 30), "epochs": 50}, "must rise"),
+    (schema.drops_happen, {"lr_drop": (30, 30), "epochs": 50}, "must rise"),
+    (schema.heads_divide_width, {"hidden_dim": 48, "nheads": 4}, "multiple of 32"),
+    (schema.heads_divide_width, {"hidden_dim": 64, "nheads": 3}, "nheads = 3"),
+    (schema.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 2}, "at least num_classes - 1 = 3"),
+    (schema.selection_fits, {"num_select": 41, "num_queries": 10, "num_classes": 4}, "= 40"),
+    (schema.levels_fit, {"return_interm_indices": (1, 3), "num_feature_levels": 4}, "consecutive"),
+    (schema.levels_fit, {"return_interm_indices": (1, 2), "num_feature_levels": 4}, "end with 3"),
+    (schema.levels_fit, {"return_interm_indices": (3, 2), "num_feature_levels": 4}, "consecutive"),
+    (schema.levels_fit, {"return_interm_indices": (), "num_feature_levels": 4}, "consecutive"),
+    (schema.levels_fit, {"return_interm_indices": (1, 2, 3), "num_feature_levels": 2}, "smaller than the 3 stages"),
+    (
+        schema.crop_range_is_a_range,
+        {"data_aug_scales2_crop": (600, 384), "data_aug_scales2_resize": (700,)},
+        "smallest, largest",
+    ),
+    (
+        schema.crop_range_is_a_range,
+        {"data_aug_scales2_crop": (384,), "data_aug_scales2_resize": (700,)},
+        "smallest, largest",
+    ),
+    (
+        schema.crop_range_is_a_range,
+        {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": ()},
+        "at least one",
+    ),
+    (
+        schema.crop_range_is_a_range,
+        {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (300, 500)},
+        "images of 300 px",
+    ),
+    (schema.scales_stay_below_max, {"data_aug_scales": (480, 900), "data_aug_max_size": 800}, "up to 900"),
+    (schema.scales_stay_below_max, {"data_aug_scales": (), "data_aug_max_size": 800}, "at least one"),
+    (schema.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
+    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
+    (
+        schema.frozen_norm_fits_backbone,
+        {"backbone": "swin_T_224_1k", "backbone_norm": "group_norm", "backbone_freeze_at": 0},
+        "are for ResNets",
+    ),
+    (
+        schema.frozen_norm_fits_backbone,
+        {"backbone": "convnext_tiny_22k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 2},
+        "are for ResNets",
+    ),
+]
+HOLDS = [
+    (schema.drops_happen, {"lr_drop": (11,), "epochs": 12}),
+    (schema.drops_happen, {"lr_drop": (), "epochs": 1}),
+    (schema.drops_happen, {"lr_drop": (30, 40), "epochs": 50}),
+    (schema.heads_divide_width, {"hidden_dim": 256, "nheads": 8}),
+    (schema.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 3}),
+    (schema.selection_fits, {"num_select": 40, "num_queries": 10, "num_classes": 4}),
+    (schema.levels_fit, {"return_interm_indices": (0, 1, 2, 3), "num_feature_levels": 4}),
+    (schema.levels_fit, {"return_interm_indices": (3,), "num_feature_levels": 1}),
+    (schema.crop_range_is_a_range, {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (384,)}),
+    (schema.scales_stay_below_max, {"data_aug_scales": (800,), "data_aug_max_size": 800}),
+    (schema.evaluation_happens, {"eval_every": 12, "epochs": 12}),
+    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 12, "epochs": 12}),
+    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 0, "epochs": 12}),
+    (
+        schema.frozen_norm_fits_backbone,
+        {"backbone": "resnet50", "backbone_norm": "group_norm", "backbone_freeze_at": 2},
+    ),
+    (
+        schema.frozen_norm_fits_backbone,
+        {"backbone": "swin_T_224_1k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 0},
+    ),
+]
+
+
+def test_every_rule_is_tried_both_ways():
+    assert {rule for rule, *_ in BREAKS} == {rule for rule, _ in HOLDS} == set(RULES)
+
+
+@pytest.mark.parametrize(("rule", "values", "said"), BREAKS)
+def test_a_rule_fires(rule, values, said):
+    assert said in rule(**values)
+
+
+@pytest.mark.parametrize(("rule", "values"), HOLDS)
+def test_a_rule_is_silent(rule, values):
+    assert rule(**values) is None
+
+
+def test_rules_speak_of_knobs():
+    assert all(inspect.signature(rule).parameters.keys() <= KNOBS.keys() for rule in RULES)
+
+
+def test_a_knob_has_one_section_and_no_default():
+    assert len(KNOBS) == sum(len(fields(section)) for section in SECTIONS.values())
+    for section in SECTIONS.values():
+        with pytest.raises(TypeError, match="missing"):
+            section()
