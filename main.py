@@ -129,7 +129,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
                 learner,
                 training_log.watch(loader),
                 accum_steps=optim.gradient_accumulation_steps,
-                before_step=partial(schedule, state, config, sampler.num_windows),
+                before_step=partial(schedule, state, training_log, config),
                 after_step=partial(follow, state, training_log),
             )
         except FloatingPointError as error:
@@ -273,12 +273,16 @@ def distribute(model: nn.Module, here: Ranks) -> nn.Module:
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def schedule(state: RunState, config: Config, steps_per_epoch: int) -> None:
-    """Set the learning rate of the step to come."""
+def schedule(state: RunState, log: TrainingLog, config: Config) -> None:
+    """Set the learning rate of the step to come.
+
+    Steps are counted as if every epoch so far had been cut like this one: a run that goes on with another number of
+    ranks still drops its rates at the epochs of the config.
+    """
     optim = config.optim
     factor = learning_rate_factor(
-        state.step,
-        steps_per_epoch,
+        state.epoch * log.num_windows + log.window,
+        log.num_windows,
         warmup_steps=optim.warmup_steps,
         drops=optim.lr_drop,
         drop_factor=optim.lr_drop_factor,

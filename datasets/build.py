@@ -30,7 +30,7 @@ def build_split(data: DataConfig, data_path: Path | str, which: Literal["train",
     """
     list_name = data.train_list if which == "train" else data.val_list
     split = load_split(*FINDERS[data.dataset_file](data_path, list_name))
-    check_split(split, num_classes)
+    check_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco")
     return split
 
 
@@ -91,7 +91,7 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
 
 
 def describe(split: Split) -> str:
-    """The split in one log line: images, boxes, categories."""
+    """The split in one log line: images, boxes, categories; and a line per kind of image that lacks its boxes."""
     labels = split.labels[~split.is_crowd]
     num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
     if len(split.names) <= MOST_CATEGORIES_NAMED:
@@ -99,7 +99,8 @@ def describe(split: Split) -> str:
     else:
         counts = f"{len(np.unique(labels))} of {len(split.names)} categories"
     share = 100 * num_with / split.num_images
-    return (
+    summary = (
         f"{split.name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), "
         f"{split.num_boxes} boxes: {counts}"
     )
+    return "\n  ".join([summary, *tbx11k.unlabelled_images(split)])

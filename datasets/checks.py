@@ -17,15 +17,25 @@ NUM_EXAMPLES = 3
 TOLERANCE = 1.0
 
 
-def check_split(split: Split, num_classes: int) -> None:
+def check_split(split: Split, num_classes: int, *, drops_empty_boxes: bool = False) -> None:
     """Refuse a split that would fail or teach nonsense later.
+
+    Args:
+        split: what to check.
+        num_classes: of the network.
+        drops_empty_boxes: boxes without area are no reason to refuse. COCO 2017 has some, and the official
+            conversion drops them; in TBX11K a lesion without area is a mistake that somebody should look at.
 
     Raises:
         DataError: one line per kind of problem, with counts, the first examples and the mend: image files missing or
             outside the image folder; boxes not finite, without area, or outside their image by more than a pixel;
             category ids that `num_classes` has no room for.
     """
-    problems = [*_file_problems(split), *_box_problems(split), *_category_problems(split, num_classes)]
+    problems = [
+        *_file_problems(split),
+        *_box_problems(split, drops_empty_boxes),
+        *_category_problems(split, num_classes),
+    ]
     if problems:
         raise DataError("\n  ".join([f"{split.annotation_file}: cannot be used", *problems]))
 
@@ -68,7 +78,7 @@ def _list_files(folder: Path) -> set[str]:
         return set()
 
 
-def _box_problems(split: Split) -> Iterator[str]:
+def _box_problems(split: Split, drops_empty_boxes: bool) -> Iterator[str]:
     left, top, width, height = split.xywh.T
     image_height, image_width = split.sizes[split.image_of_box].T
     is_finite = np.isfinite(split.xywh).all(axis=1) & np.isfinite(split.area)
@@ -85,7 +95,7 @@ def _box_problems(split: Split) -> Iterator[str]:
         ),
     )
     for is_bad, what, mend in kinds:
-        if is_bad.any():
+        if is_bad.any() and not (is_bad is is_empty and drops_empty_boxes):
             yield f"{is_bad.sum()} of {len(is_bad)} boxes {what}: {_box_examples(split, is_bad)}; {mend}"
 
 

@@ -39,10 +39,10 @@ def unlabelled_images(split: Split) -> list[str]:
     extra = [name for name in names if POSITIVE_EXTRA.match(name)]
     lines = []
     if own:
-        lines.append(f"{split.name}: {len(own)} images in tb/ have no box, first {own[0]}")
+        lines.append(f"{len(own)} images in tb/ have no box and pass for background, first {own[0]}")
     if extra:
         lines.append(
-            f"{split.name}: {len(extra)} extra images show tuberculosis by their names but have no box, "
+            f"{len(extra)} extra images show tuberculosis by their names but have no box and pass for background, "
             f"first {extra[0]}; the lists TBX11K_* leave the extra images out"
         )
     return lines

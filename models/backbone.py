@@ -13,11 +13,12 @@ from models.resnet import NUM_STAGES, Norm, ResNetBackbone
 from models.swin import SwinTransformer
 
 RESNETS = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1)),
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet10": (BasicBlock, (1, 1, 1, 1), 64),
+    "resnet10_narrow": (BasicBlock, (1, 1, 1, 1), 32),
+    "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
+    "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
+    "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
+    "resnet101": (Bottleneck, (3, 4, 23, 3), 64),
 }
 SWINS = {
     "swin_T_224_1k": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window": 7},
@@ -52,8 +53,10 @@ def build_backbone(name: str, *, norm: Norm, freeze_at: int, return_interm_indic
     if not stages or stages != tuple(range(NUM_STAGES))[-len(stages) :]:
         raise ValueError(f"return_interm_indices must be consecutive and end with 3, such as (1, 2, 3), got {stages}")
     if name in RESNETS:
-        block, depths = RESNETS[name]
-        return ResNetBackbone(block, depths, norm=norm, freeze_at=freeze_at, return_interm_indices=stages)
+        block, depths, width = RESNETS[name]
+        return ResNetBackbone(
+            block, depths, norm=norm, freeze_at=freeze_at, return_interm_indices=stages, width=width
+        )
     if name not in SWINS and name not in CONVNEXTS:
         raise ValueError(f"backbone must be one of {[*RESNETS, *SWINS, *CONVNEXTS]}, got {name!r}")
     if norm != "frozen_bn" or freeze_at:

@@ -85,6 +85,8 @@ class LoadedWeights:
     unexpected: tuple[str, ...]
 
     def __str__(self) -> str:
+        if self.source == "none":
+            return "the backbone too starts from scratch"
         return (
             f"backbone weights {self.source}: {self.loaded} tensors loaded, "
             f"{len(self.missing)} keep their initialisation{listed(self.missing)}, "

@@ -18,7 +18,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Denoised:
-    """What became of the denoising queries. Slot g * 2 * slots + k of an image is the positive of its k-th box in group g."""
+    """What became of the denoising queries. Slot g * 2 * slots + k: positive of an image's k-th box, group g."""
 
     layers: tuple[Prediction, ...]  # Q = groups * 2 * slots
     groups: int

@@ -50,7 +50,7 @@ def box_sine_embedding(boxes: Tensor, num_features: int) -> Tensor:
 
 
 def interleaved_sine(angle: Tensor, num_features: int, temperature: float) -> Tensor:
-    """[...] -> [..., num_features]: feature k is sin (k even) or cos (k odd) of angle / temperature^(2 * (k // 2) / n)."""
+    """[...] -> [..., n]: feature k is sin (k even) or cos (k odd) of angle / temperature^(2 * (k // 2) / n)."""
     k = torch.arange(num_features, dtype=torch.float32, device=angle.device)
     scaled = angle[..., None] / temperature ** (2 * torch.div(k, 2, rounding_mode="floor") / num_features)
     return torch.stack((scaled[..., 0::2].sin(), scaled[..., 1::2].cos()), dim=-1).flatten(-2)

@@ -1,4 +1,4 @@
-"""Two-stage query selection: every cell proposes a box, the best become the decoder's references (DINO, section 3.4)."""
+"""Two-stage query selection: every cell proposes a box, the best start the decoder (DINO, section 3.4)."""
 
 import torch
 from torch import Tensor

@@ -1,8 +1,7 @@
 """ResNet feature maps from torchvision's networks, with frozen batch norm or with group norm."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -11,6 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 Norm = Literal["frozen_bn", "group_norm"]
 NUM_STAGES = 4
 GROUPS = 32
+STANDARD_WIDTH = 64
 
 
 class ResNetBackbone(nn.Module):
@@ -25,6 +25,7 @@ class ResNetBackbone(nn.Module):
             the identity.
         freeze_at: how many leading parts never train: 0 none, 1 the stem, 2 stem and layer1, ... 5 all.
         return_interm_indices: stages handed on, rising; 0 is stride 4, 3 is stride 32.
+        width: channels of the stem and of layer1's 3x3 convolutions, doubled by each further stage.
     """
 
     def __init__(
@@ -35,15 +36,16 @@ class ResNetBackbone(nn.Module):
         norm: Norm,
         freeze_at: int,
         return_interm_indices: tuple[int, ...],
+        width: int = STANDARD_WIDTH,
     ):
         super().__init__()
         from_scratch = norm == "group_norm"
-        self.body = ResNet(
-            block, list(depths), num_classes=1, zero_init_residual=from_scratch, norm_layer=norm_layer(norm)
+        self.body = NarrowableResNet(
+            block, depths, width=width, zero_init_residual=from_scratch, norm_layer=norm_layer(norm)
         )
         del self.body.avgpool, self.body.fc
         self.return_interm_indices = return_interm_indices
-        self.num_channels = tuple(64 * block.expansion * 2**stage for stage in return_interm_indices)
+        self.num_channels = tuple(width * block.expansion * 2**stage for stage in return_interm_indices)
         freeze_leading_parts(self.body, freeze_at)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -56,6 +58,23 @@ class ResNetBackbone(nn.Module):
             if stage in self.return_interm_indices:
                 maps.append(x)
         return maps
+
+
+class NarrowableResNet(ResNet):
+    """torchvision's network with all widths scaled, which its constructor does not offer."""
+
+    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], *, width: int, **kwargs: Any):
+        self._width = width
+        super().__init__(block, list(depths), num_classes=1, **kwargs)
+        if width != STANDARD_WIDTH:
+            self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+            self.bn1 = self._norm_layer(width)
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+
+    def _make_layer(self, block: Any, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+        if planes == STANDARD_WIDTH:  # the first stage takes what the stem gives
+            self.inplanes = self._width
+        return super()._make_layer(block, planes * self._width // STANDARD_WIDTH, *args, **kwargs)
 
 
 class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):
@@ -71,7 +90,12 @@ class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):
 
 def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
     """The constructor of a normalisation, a function of the number of channels."""
-    return FrozenBatchNorm2d if norm == "frozen_bn" else partial(nn.GroupNorm, GROUPS)
+    return FrozenBatchNorm2d if norm == "frozen_bn" else group_norm
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """32 groups, fewer where that leaves less than 4 channels to a group."""
+    return nn.GroupNorm(min(GROUPS, channels // 4), channels)
 
 
 def freeze_leading_parts(body: ResNet, freeze_at: int) -> None:

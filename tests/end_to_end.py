@@ -24,7 +24,7 @@ SMALL = {
     "num_queries": 20,
     "num_select": 20,
     "dn_number": 5,
-    "data_aug_scales": [64, 96],
+    "data_aug_scales": [96, 128],
     "data_aug_max_size": 128,
     "data_aug_scales2_resize": [96],
     "data_aug_scales2_crop": [64, 96],
@@ -36,6 +36,7 @@ SMALL = {
     "num_workers": 0,
     "log_every": 1,
 }
+ONE_EPOCH = {"epochs": 1, "lr_drop": []}
 TRAIN, VAL = 12, 6  # images
 
 
@@ -102,8 +103,8 @@ def rows(folder, kind):
 
 def losses(folder):
     """Per step, every figure that does not depend on the clock."""
-    clock = ("time", "data", "images_per_second", "max_mem_mb")
-    return [{k: v for k, v in row.items() if k not in clock} for row in rows(folder, "train")]
+    others = ("kind", "time", "data", "images_per_second", "max_mem_mb")
+    return [{k: v for k, v in row.items() if k not in others} for row in rows(folder, "train")]
 
 
 def load(path):
@@ -120,6 +121,43 @@ def copy_run(source, target):
     return Path(shutil.copytree(source, target, copy_function=link))
 
 
+def assert_same_state(ours, theirs):
+    """Weights, averages and moments are bit-equal, the position is equal."""
+    for part in ("model", "ema"):
+        assert ours[part].keys() == theirs[part].keys()
+        assert all(torch.equal(ours[part][k], theirs[part][k]) for k in ours[part])
+    a, b = ours["optimizer"], theirs["optimizer"]
+    assert a["param_groups"] == b["param_groups"]
+    assert a["state"].keys() == b["state"].keys()
+    assert all(torch.equal(a["state"][i][k], b["state"][i][k]) for i in a["state"] for k in a["state"][i])
+    assert all(ours[key] == theirs[key] for key in ("epoch", "step", "best", "config"))
+
+
+def assert_refused(outcome, *phrases, code=2):
+    """One message, no traceback, and in it all that helps."""
+    assert outcome.code == code, outcome.out + outcome.err
+    assert outcome.err.startswith("error: "), outcome.err
+    assert outcome.err.count("error: ") == 1, outcome.err
+    assert "Traceback" not in outcome.out + outcome.err, outcome.err
+    missing = [str(phrase) for phrase in phrases if str(phrase) not in outcome.err]
+    assert not missing, f"{missing} not in {outcome.err}"
+
+
 def snapshot(folder):
     """The content of every file of a folder, to see that nothing was lost."""
     return {str(p.relative_to(folder)): hash(p.read_bytes()) for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def annotations(data, which="train"):
+    """The annotation file of a split of the phantom."""
+    return data / f"annotations/json/TBX11K_{which}.json"
+
+
+def first_image(data, which="train"):
+    """The file of the first image of a split."""
+    return data / "imgs" / json.loads(annotations(data, which).read_text())["images"][0]["file_name"]
+
+
+def truncate(path):
+    """Cut off half of a file."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

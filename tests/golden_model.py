@@ -1,4 +1,4 @@
-"""The network under the fill rule, the golden batches, and the golden figures (tests/golden, from the official code)."""
+"""The network under the fill rule, the golden batches and the golden figures of tests/golden."""
 
 import gzip
 import json

@@ -80,9 +80,9 @@ def test_every_script_is_valid_bash(script):
 def test_a_job_starts_main_on_every_gpu_of_its_allocation(repo, job):
     own = JOBS[job][1]
     finished = submit(
-        repo, job, "--options", "amp=bf16", DRY_RUN="1", DATA_PATH="/data/my TBX11K", SLURM_GPUS_ON_NODE="3"
+        repo, job, "--options", "amp=bf16", DRY_RUN="1", DATA_PATH="my data/TBX11K", SLURM_GPUS_ON_NODE="3"
     )
-    place = ["--data_path", "/data/my TBX11K", "--output_dir", f"logs/{job}_77"]
+    place = ["--data_path", "my data/TBX11K", "--output_dir", f"logs/{job}_77"]
     start = ["torchrun", "--standalone", "--nproc_per_node", "3", "main.py"]
     assert command_of(finished) == [*start, *place, *own, "--options", "amp=bf16"]
 

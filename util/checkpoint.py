@@ -164,9 +164,10 @@ def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
         for name in (k for k in wanted if k in weights):
             _take(name, wanted[name], weights[name], fit)
     if len(fit.loaded) < len(wanted) / 2:
+        others = f"{_some('of another shape', fit.adapted)}; {_some('missing', fit.missing)}"
         raise CheckpointError(
-            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({_some('adapted', fit.adapted)}; "
-            f"{_some('missing', fit.missing)}); is it a DINO of the same backbone and width?"
+            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({others}); "
+            "is it a DINO of the same backbone and width?"
         )
     return fit
 
@@ -203,7 +204,7 @@ def _some(what: str, items: list[str], at_most: int = 3) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why a file cannot be read. PyTorch's own words would advise to run the code inside it."""
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError) and error.filename:  # others come from reading what is no zip as an older format
         return error.strerror
     if isinstance(error, pickle.UnpicklingError):
         return "it is no checkpoint, or holds more than weights and plain values"

@@ -3,12 +3,10 @@
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from util.errors import UserError
-
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -35,7 +33,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         kept = "; the file that was there before is untouched" if os.path.exists(path) else ""
         raise _cannot_write(path, error, kept) from error
     finally:
-        with suppress(OSError):
+        if os.path.exists(beside):  # Path.exists raises in a folder that may not be searched
             beside.unlink()
 
 
@@ -57,8 +55,8 @@ def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
     while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
-        reason, is_full = cause.strerror or str(cause), cause.errno in NO_ROOM
+        reason, is_full = cause.strerror or str(cause), cause.errno in (None, *NO_ROOM)
     else:
-        reason, is_full = f"{type(error).__name__}: {str(error).strip()[:200]}", True
+        reason, is_full = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}", True
     mend = "Free some space there, or choose another folder" if is_full else "Choose another folder, or mend this one"
     return WriteError(f"{path}: cannot be written ({reason}){kept}. {mend}")

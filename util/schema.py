@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 BACKBONES = Literal[
     "resnet10",
+    "resnet10_narrow",
     "resnet18",
     "resnet34",
     "resnet50",
@@ -209,7 +210,7 @@ OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
 def drops_happen(lr_drop: tuple[int, ...], epochs: int) -> str | None:
     """A drop after the last epoch is a mistake in the recipe."""
     if any(e >= epochs for e in lr_drop):
-        return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}"
+        return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}; lr_drop=[] is none"
     if list(lr_drop) != sorted(set(lr_drop)):
         return f"lr_drop {list(lr_drop)} must rise"
     return None

@@ -78,8 +78,8 @@ def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write)
     coco["images"] = [{"id": i, "file_name": n, "width": 9, "height": 9} for i, n in enumerate(names)]
     coco["annotations"] = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2]}]
     own, extra = tbx.unlabelled_images(load_split(*write(coco)))
-    assert own == "split: 1 images in tb/ have no box, first tb/tb0002.png"
-    assert extra.startswith("split: 2 extra images show tuberculosis")
+    assert own == "1 images in tb/ have no box and pass for background, first tb/tb0002.png"
+    assert extra.startswith("2 extra images show tuberculosis")
 
 
 @pytest.mark.data
@@ -87,7 +87,7 @@ def test_the_gaps_of_the_real_annotations_are_those_known(tbx11k):
     def gaps(name):
         return " ".join(tbx.unlabelled_images(load_split(*tbx.find_split(tbx11k, name))))
 
-    assert "1 images in tb/ have no box, first tb/tb1199.png" in gaps("TBX11K_train")
+    assert "1 images in tb/ have no box and pass for background, first tb/tb1199.png" in gaps("TBX11K_train")
     assert gaps("TBX11K_val") == ""
     assert "137 extra images" in gaps("all_train")
     assert "135 extra images" in gaps("all_val")

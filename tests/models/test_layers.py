@@ -18,7 +18,7 @@ def gold(name):
 
 
 def near(actual, wanted, atol=1e-12):
-    np.testing.assert_allclose(actual.detach().numpy(), wanted.numpy(), atol=atol, rtol=0)
+    np.testing.assert_allclose(actual.detach().numpy(), wanted.detach().numpy(), atol=atol, rtol=0)
 
 
 def decoder_inputs():

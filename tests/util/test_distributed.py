@@ -37,8 +37,8 @@ def test_a_single_rank_counts_its_own(num_boxes, most_boxes, wanted):
     ("num_boxes", "most_boxes", "wanted"),
     [
         ((3, 0), (2, 0), WindowCounts(1.5, 2)),
-        ((1, 0), (1, 0), WindowCounts(1.0, 1)),
-        ((0, 0), (0, 0), WindowCounts(1.0, 0)),
+        ((1, 0), (1, 0), WindowCounts(0.5, 1)),
+        ((0, 0), (0, 0), WindowCounts(0.5, 0)),
         ((2, 5, 2), (1, 4, 2), WindowCounts(3.0, 4)),
     ],
 )

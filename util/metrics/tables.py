@@ -84,7 +84,7 @@ NOT_COLUMNS = {"images", "names", "sizes", "files"}
 
 
 def merge(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
-    """The tables of several ranks as one, its rows in the order of `images`, so that the number of ranks leaves no trace.
+    """The tables of several ranks as one, its rows in the order of `images`: the number of ranks leaves no trace.
 
     Raises:
         ValueError: the parts together do not cover `images` exactly once.

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
+from util.files import WriteError
 from util.metrics.files import DetectionsError, load_detections, save_detections, save_report
 from util.metrics.tables import Detections
 
@@ -145,7 +146,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole_and_nothing_beside_it(tm
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="disk full"):
         save_detections(path, detections(2, 9))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

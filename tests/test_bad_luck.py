@@ -1,0 +1,153 @@
+"""A full disk, exploding numbers, folders that cannot be written, ranks that disagree: what is whole stays whole."""
+
+import os
+import resource
+import signal
+from functools import partial
+
+import pytest
+import torch
+from end_to_end import (
+    ONE_EPOCH,
+    ROOT,
+    assert_refused,
+    call,
+    call_apart,
+    copy_run,
+    first_image,
+    load,
+    losses,
+    torchrun,
+    training,
+    truncate,
+)
+
+import main
+from util.files import WriteError
+from util.logger import RunLog
+
+pytest_plugins = ["end_to_end_fixtures"]
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/run"])
+def test_an_output_folder_that_cannot_be(phantom, room, name):
+    (room / "taken").write_text("a file")
+    assert_refused(call(*training(phantom, room / name)), f"{room / name}", "cannot be written", "another folder")
+    assert (room / "taken").read_text() == "a file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_folder_without_permission(phantom, room):
+    (room / "shut").mkdir(mode=0o500)
+    assert_refused(call(*training(phantom, room / "shut/run")), "cannot be written (PermissionError")
+
+
+def test_an_output_folder_inside_a_run_that_is_not_writable_keeps_the_old_report(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    (run / "info.txt").unlink()
+    (run / "info.txt").mkdir()
+    report = (run / "report.json").read_bytes()
+    assert_refused(call("--eval", "--output_dir", run, "--data_path", phantom), run / "info.txt", "cannot be written")
+    assert (run / "report.json").read_bytes() == report
+
+
+def limit_file_size():
+    """No file of more than 100 kB, as on a disk that is full: a checkpoint does not fit, the log does."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def run_on_a_full_disk(call_it):
+    """The outcome of a training whose checkpoints do not fit on the disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        return call_it()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(trained, phantom, room, monkeypatch):
+    run, command = room / "run", training(phantom, room / "run")
+    train_one_epoch, epochs = main.train_one_epoch, []
+
+    def stop_after_one(*args, **more):
+        if epochs:
+            raise KeyboardInterrupt
+        epochs.append(train_one_epoch(*args, **more))
+
+    monkeypatch.setattr(main, "train_one_epoch", stop_after_one)
+    assert call(*command).code == 130
+    monkeypatch.undo()
+    before = (run / "checkpoint.pth").read_bytes()
+
+    outcome = run_on_a_full_disk(partial(call, *command))
+    assert_refused(outcome, "cannot be written", "the file that was there before is untouched", "Free some space")
+    assert (run / "checkpoint.pth").read_bytes() == before
+    assert not list(run.glob(".*")), "the torn file is gone"
+
+    assert call(*command).code == 0
+    assert losses(run)[-3:] == losses(trained)[-3:]
+    ours, theirs = load(run / "checkpoint.pth")["ema"], load(trained / "checkpoint.pth")["ema"]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_best_checkpoint_that_did_not_fit_is_written_when_the_run_goes_on(phantom, room):
+    """The run's own checkpoint is written last: were it first, it would claim a best one that is not there."""
+    run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
+    assert_refused(run_on_a_full_disk(partial(call, *command)), "best.pth: cannot be written")
+    assert not list(run.glob("*.pth"))
+    assert call(*command).code == 0
+    assert {path.name for path in run.glob("*.pth")} == {"best.pth", "checkpoint.pth"}
+
+
+def test_a_log_that_cannot_be_written_is_told(room):
+    (room / "log.jsonl").mkdir()
+    with pytest.raises(WriteError, match=r"log\.jsonl: cannot be written"):
+        RunLog(room).row("train", loss=1.0)
+
+
+def test_numbers_that_explode_stop_the_training_before_they_are_saved(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    before = (run / "checkpoint.pth").read_bytes()
+    wild = {"epochs": 4, "lr": 1e30, "lr_backbone": 1e30, "warmup_steps": 0, "clip_max_norm": 0.0}
+    outcome = call(*training(phantom, run, **wild))
+    assert_refused(outcome, "epoch 2, after step", "not finite", "The last checkpoint is untouched", code=1)
+    assert (run / "checkpoint.pth").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_script_ends_with_the_code_and_the_message(phantom, room):
+    outcome = call_apart("main.py", *training(phantom, room / "run", focal_alfa=1))
+    assert_refused(outcome, "unknown key 'focal_alfa'")
+
+
+@pytest.mark.slow
+def test_an_ascii_terminal_takes_any_path(phantom, room):
+    (room / "Daten ü").symlink_to(phantom)
+    outcome = call_apart(ROOT / "main.py", *training("Daten ü", "Läufe", **ONE_EPOCH), cwd=room, env={"LC_ALL": "C"})
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_full_disk_in_a_process_of_its_own(phantom, room):
+    command = ["main.py", *training(phantom, room / "run", **ONE_EPOCH)]
+    assert_refused(call_apart(*command, preexec_fn=limit_file_size), "cannot be written", "Free some space")
+
+
+@pytest.mark.slow
+def test_two_ranks_tell_a_mistake_once(phantom, room):
+    outcome = torchrun(2, *training(phantom, room / "run", focal_alfa=1))
+    assert outcome.code != 0
+    assert outcome.err.count("unknown key 'focal_alfa'") == 1
+    assert "Traceback" not in outcome.err.split("torch/distributed")[0]
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_of_two_ranks_meets_is_told(data, room):
+    truncate(first_image(data, "val"))
+    outcome = torchrun(2, *training(data, room / "run", **ONE_EPOCH))
+    assert outcome.code != 0
+    assert outcome.err.count("cannot be read as an image") == 1
