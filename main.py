@@ -39,7 +39,7 @@ from util.optim import build_optimizer, learning_rate_factor, learning_rates, se
 from util.precision import Precision
 from util.run_state import BEST_CHECKPOINT, RunState
 from util.schema import Config
-from util.seed import seed_everything
+from util.seed import derive_seed, seed_everything
 from util.training_log import TrainingLog
 
 BEST_METRIC = "all/per_class/AP"  # what the best checkpoint is best at
@@ -76,6 +76,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except UserError as error:
         complain(str(error))
+        return 2
+    except PermissionError as error:
+        complain(f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it")
         return 2
     except FloatingPointError as error:
         complain(str(error))
@@ -124,6 +127,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch)
         training_log.start_epoch(state.epoch)
+        seed_everything(derive_seed(config.runtime.seed, "epoch", state.epoch, here.rank))  # dropout, stochastic depth
         try:
             train_one_epoch(
                 learner,
@@ -176,6 +180,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
 
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """The same for a checkpoint to evaluate."""
+    if args.pretrain_model_path:
+        raise UserError("--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
     path = args.resume or (args.output_dir / BEST_CHECKPOINT if args.output_dir else None)
     if path is None:
         raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -29,7 +30,7 @@ def check_split(split: Split, num_classes: int, *, drops_empty_boxes: bool = Fal
     Raises:
         DataError: one line per kind of problem, with counts, the first examples and the mend: image files missing or
             outside the image folder; boxes not finite, without area, or outside their image by more than a pixel;
-            category ids that `num_classes` has no room for.
+            category ids that `num_classes` has no room for; category names that are not unique.
     """
     problems = [
         *_file_problems(split),
@@ -76,6 +77,8 @@ def _list_files(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return set()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
 
 
 def _box_problems(split: Split, drops_empty_boxes: bool) -> Iterator[str]:
@@ -115,6 +118,12 @@ def _category_problems(split: Split, num_classes: int) -> Iterator[str]:
         yield (
             f"category ids go up to {largest} ({split.names[largest]}), but num_classes is {num_classes}; "
             f"set --options num_classes={largest + 1}"
+        )
+    repeated = [name for name, count in Counter(split.names.values()).items() if count > 1]
+    if repeated:
+        yield (
+            f"{len(repeated)} category names stand for more than one id: {_examples(repeated)}; "
+            "give each id a name of its own, or the figures of one would hide those of another"
         )
 
 

@@ -95,7 +95,7 @@ def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST_INTEGER)
 
 
 def _show(value: object) -> str:

@@ -54,9 +54,7 @@ def build_backbone(name: str, *, norm: Norm, freeze_at: int, return_interm_indic
         raise ValueError(f"return_interm_indices must be consecutive and end with 3, such as (1, 2, 3), got {stages}")
     if name in RESNETS:
         block, depths, width = RESNETS[name]
-        return ResNetBackbone(
-            block, depths, norm=norm, freeze_at=freeze_at, return_interm_indices=stages, width=width
-        )
+        return ResNetBackbone(block, depths, norm=norm, freeze_at=freeze_at, return_interm_indices=stages, width=width)
     if name not in SWINS and name not in CONVNEXTS:
         raise ValueError(f"backbone must be one of {[*RESNETS, *SWINS, *CONVNEXTS]}, got {name!r}")
     if norm != "frozen_bn" or freeze_at:

@@ -6,6 +6,8 @@ import torch
 from timm.layers import LayerNorm2d, trunc_normal_
 from torch import Tensor, nn
 
+from util.errors import UserError
+
 NORM_EPS = 1e-6
 LAYER_SCALE = 1e-6
 SMALLEST_IMAGE = 32
@@ -45,11 +47,14 @@ class ConvNeXt(nn.Module):
         """Images [B, 3, H, W] to one map [B, C, h, w] per returned stage; h is H divided by 4 and halved, rounded down.
 
         Raises:
-            ValueError: a side is shorter than 32 pixels, so the last stage would be empty.
+            UserError: a side is shorter than 32 pixels, so the last stage would be empty.
         """
         height, width = images.shape[-2:]
         if min(height, width) < SMALLEST_IMAGE:
-            raise ValueError(f"ConvNeXt needs images of at least 32 x 32 pixels, got {height} x {width}")
+            raise UserError(
+                f"ConvNeXt needs images of at least 32 x 32 pixels, got {height} x {width}; "
+                "use larger data_aug_scales, or leave such narrow images out"
+            )
         x = images
         maps = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from models.losses import giou_loss, l1_loss, sigmoid_focal_loss
 from models.matcher import Assignment, HungarianMatcher, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
+from util.batch import Target
 
-Target = dict[str, Tensor]
 TERMS = ("loss_ce", "loss_bbox", "loss_giou")
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import inverse_sigmoid
-
-Target = dict[str, Tensor]
+from util.batch import Target
 
 
 @dataclass(frozen=True)

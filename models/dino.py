@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.decoder import DecoderLayer
-from models.denoising import Denoiser, Target
+from models.denoising import Denoiser
 from models.encoder import EncoderLayer
 from models.layers import MLP, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
 from models.position_encoding import PositionEmbeddingSine
 from models.transformer import Transformer
+from util.batch import Target
 
 PRIOR = 0.01  # score of every class at the start (focal loss, section 3.3)
 
@@ -93,8 +94,9 @@ class DINO(nn.Module):
         if self.training and targets is not None:
             queries = self.denoiser(targets, self.label_enc, most_boxes)
         decoded = self.transformer(features, masks, positions, queries)
-        # a zero that keeps the label table in every graph: distributed training waits for all gradients
-        decoded.states[0] = decoded.states[0] + 0.0 * self.label_enc.weight[0, 0]
+        # a zero that keeps the label table in every graph: distributed training waits for all gradients, and the last
+        # layer is the one whose loss cannot be switched off
+        decoded.states[-1] = decoded.states[-1] + 0.0 * self.label_enc.weight[0, 0]
         layers = [
             Prediction(at_least_float32(logits), at_least_float32(boxes))
             for logits, boxes in self.transformer.decoder.predict(decoded.states, decoded.references)

@@ -23,7 +23,7 @@ def sigmoid_focal_loss(
     # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
     z = torch.where(targets > 0, logits, -logits)
     loss = -functional.logsigmoid(z) * torch.exp(gamma * functional.logsigmoid(-z))
-    loss = loss * torch.where(targets > 0, alpha, 1 - alpha)
+    loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     if counts is not None:
         loss = loss * counts[..., None]
     return loss.sum() / num_boxes

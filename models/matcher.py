@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.outputs import Prediction
+from util.batch import Target
 from util.box_ops import cxcywh_to_xyxy, generalized_iou
 
-Target = dict[str, Tensor]
 PROBABILITY_EPS = 1e-8
 
 

@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from models.outputs import DINOOutput
+from util.batch import Target
 from util.box_ops import cxcywh_to_xyxy
-
-Target = dict[str, Tensor]
 
 
 class PostProcess(nn.Module):

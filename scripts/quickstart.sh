@@ -9,9 +9,9 @@ set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
 
-TRAIN_IMAGES=480
-VAL_IMAGES=120
-POSITIVE_PERCENT=50 # of the images show TB; 9 % do in TBX11K, which takes longer to learn from
+TRAIN_IMAGES=720
+VAL_IMAGES=150
+POSITIVE_PERCENT=60 # of the images show TB; 9 % do in TBX11K, which takes longer to learn from
 PHANTOM_SEED=0
 DATA=data/phantom_quickstart
 CONFIG=config/DINO/DINO_tiny_phantom.py

@@ -23,6 +23,8 @@ def test_an_evaluation_without_a_checkpoint(phantom, room):
     assert_refused(call("--eval", "--data_path", phantom), "evaluation needs --resume CHECKPOINT, or --output_dir")
     outcome = call("--eval", "--data_path", phantom, "--output_dir", room)
     assert_refused(outcome, f"{room / 'best.pth'}: no such checkpoint")
+    outcome = call("--eval", "--data_path", phantom, "--output_dir", room, "--pretrain_model_path", room / "x.pth")
+    assert_refused(outcome, "--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
     assert list(room.iterdir()) == []
 
 

@@ -77,6 +77,7 @@ def test_a_config_that_is_not_there(phantom, room):
         ("_base_ = 'none.py'\n", ["config file not found", "none.py"]),
         ("", ["missing key 'lr'"]),
         ("_base_ = 'c.py'\n", ["is its own _base_"]),
+        ("_base_ = 5\n", ["_base_ must be the name of a file or a list of names, got 5"]),
         ("import os.nothing\n", ["ModuleNotFoundError"]),
         ("raise SystemExit(0)\n", ["SystemExit"]),
     ],
@@ -117,6 +118,15 @@ def test_a_gpu_that_is_full_is_told_with_the_mend(phantom, room, monkeypatch):
     monkeypatch.setattr(main, "train_one_epoch", fill)
     outcome = call(*training(phantom, room / "run"))
     assert_refused(outcome, "CUDA out of memory. Tried to allocate 20.00 MiB. Lower batch_size", code=1)
+
+
+def test_a_folder_that_may_not_be_entered(phantom, room, monkeypatch):
+    def refuse(*_args, **_more):
+        raise PermissionError(13, "Permission denied", "shut/annotations")
+
+    monkeypatch.setattr(main, "build_split", refuse)
+    outcome = call(*training(phantom, room / "run"))
+    assert_refused(outcome, "shut/annotations: Permission denied; check the permissions of the file")
 
 
 def test_more_queries_than_the_image_has_cells(phantom, room):
@@ -223,6 +233,7 @@ def first_box(**changes):
     [
         (first_box(bbox=[5, 5, 0, 9]), ["1 of 8 boxes have no width or no height", "[5, 5, 0, 9] on tb/"]),
         (first_box(bbox=[500, 5, 9, 9]), ["1 of 8 boxes reach more than 1 px beyond their image", "128 x 128"]),
+        (first_box(bbox=[1, 2, 3, 10**400]), ["annotations[0]: 'bbox' must be a list [x, y, width, height]"]),
         (first_box(bbox=[1, 2, 3]), ["annotations[0]: 'bbox' must be a list [x, y, width, height]"]),
         (first_box(bbox=[float("nan")] * 4), ["1 of 8 boxes have numbers that are not finite"]),
         (first_box(category_id=9), ["1 of 8 annotations have a category_id that 'categories' does not list, first 9"]),

@@ -251,8 +251,9 @@ def test_a_ghost_batch_of_dino_contributes_nothing():
     check_equal(run_window([*batches, ghost]), run_window(batches))
 
 
-def test_every_trainable_weight_of_dino_has_a_gradient_even_without_boxes():
-    _, gradients = run_window(tiny_dino.cut((0, 0), 1))
+@pytest.mark.parametrize("aux_loss", [True, False])
+def test_every_trainable_weight_of_dino_has_a_gradient_even_without_boxes(aux_loss):
+    _, gradients = run_window(tiny_dino.cut((0, 0), 1), f"aux_loss={aux_loss}")
     assert gradients["label_enc.weight"].abs().sum() == 0
 
 

@@ -39,8 +39,11 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
         raise ConfigError(f"{path}: is its own {BASE_KEY}")
     own = _run(path)
     bases = own.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not (isinstance(bases, list | tuple) and all(isinstance(base, str) for base in bases)):
+        raise ConfigError(f"{path}: {BASE_KEY} must be the name of a file or a list of names, got {bases!r}")
     merged = Dict()
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         inherited = read_values(path.parent / base, (*below, path.resolve()))
         clash = sorted((merged.keys() & inherited.keys()) - own.keys())
         if clash:

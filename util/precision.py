@@ -49,5 +49,6 @@ class Precision:
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore."""
-        self._scaler.load_state_dict(state)
+        """Restore; the state of a run without fp16 is empty and leaves the scaler at its start."""
+        if state:
+            self._scaler.load_state_dict(state)

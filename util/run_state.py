@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.checkpoint import CheckpointError, load, load_strictly, save
+from util.checkpoint import OWN_NAME, CheckpointError, load, load_strictly, save
 from util.ema import WeightAverage
 from util.precision import Precision
 
-CHECKPOINT, BEST_CHECKPOINT = "checkpoint.pth", "best.pth"
+BEST_CHECKPOINT = "best.pth"
 
 
 @dataclass
@@ -94,5 +94,5 @@ class RunState:
         In this order a run that dies in between repeats the epoch, and writes the copies again.
         """
         content = self.content()
-        for name in (*([BEST_CHECKPOINT] if is_best else []), *([keep_as] if keep_as else []), CHECKPOINT):
+        for name in (*([BEST_CHECKPOINT] if is_best else []), *([keep_as] if keep_as else []), OWN_NAME):
             save(folder / name, content)

@@ -64,7 +64,9 @@ class ModelConfig:
     num_classes: int = knob("largest category id + 1", low=2)
     num_queries: int = knob("object slots per image", low=1)
     dn_number: int = knob(
-        "denoising queries: 2 * dn_number are shared out over the groups; 0 switches denoising off", low=0
+        "from 50 on, 2 * dn_number denoising queries are shared out over the groups; below 50 there are 2 * dn_number "
+        "groups, however many boxes (official); 0 switches denoising off",
+        low=0,
     )
     dn_label_noise_ratio: float = knob(
         "twice the share of denoising labels replaced by a random category", low=0.0, high=2.0
@@ -96,7 +98,8 @@ class LossConfig:
     no_interm_box_loss: bool = knob("leave the box terms of the encoder's proposals out of the total")
     aux_loss: bool = knob("supervise every decoder layer, not only the last")
     dn_padding_loss: bool = knob(
-        "count the padding slots of denoising queries as background, as the official code does"
+        "count the padding slots of denoising queries as background, as the official code does; "
+        "False: they carry no loss and no query sees them"
     )
 
 
@@ -134,7 +137,7 @@ class DataConfig:
     data_aug_flip: float = knob("probability of a horizontal flip", low=0.0, high=1.0)
     data_aug_crop: float = knob("probability of resize, random crop, resize instead of one resize", low=0.0, high=1.0)
     data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32)
-    data_aug_max_size: int = knob("longest side allowed, pixels", low=32)
+    data_aug_max_size: int = knob("longest side allowed, in evaluation too, pixels", low=32)
     data_aug_scales2_resize: tuple[int, ...] = knob("shorter sides to choose from before a crop, pixels", low=32)
     data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16)
     data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32)
@@ -265,14 +268,13 @@ def crop_range_is_a_range(
     return None
 
 
-def scales_stay_below_max(data_aug_scales: tuple[int, ...], data_aug_max_size: int) -> str | None:
+def scales_stay_below_max(data_aug_scales: tuple[int, ...], data_eval_scale: int, data_aug_max_size: int) -> str | None:
     """A scale above the longest side could never be reached."""
     if not data_aug_scales:
         return "data_aug_scales must name at least one size"
-    if max(data_aug_scales) > data_aug_max_size:
-        return (
-            f"data_aug_scales up to {max(data_aug_scales)} would never happen: data_aug_max_size is {data_aug_max_size}"
-        )
+    for name, largest in (("data_aug_scales up to", max(data_aug_scales)), ("data_eval_scale", data_eval_scale)):
+        if largest > data_aug_max_size:
+            return f"{name} {largest} would never happen: data_aug_max_size is {data_aug_max_size}"
     return None
 
 

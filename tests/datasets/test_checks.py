@@ -26,6 +26,13 @@ def test_a_category_that_num_classes_has_no_room_for_names_both_and_the_mend(coc
     assert line == "category ids go up to 2 (latent), but num_classes is 2; set --options num_classes=3"
 
 
+def test_a_name_that_stands_for_two_categories_is_refused(coco, write):
+    for category in coco["categories"]:
+        category["name"] = "active"
+    (line,) = problems(write(coco))
+    assert line.startswith("1 category names stand for more than one id: active; ")
+
+
 def test_missing_images_are_counted_and_named(coco, write):
     folder, file = write(coco)
     (folder / "sub" / "b.png").unlink()

@@ -23,7 +23,7 @@ def matcher(alpha=0.25, **changes):
 
 
 def truth():
-    return [targets("A")[0], targets("B")[1]]
+    return [targets("A")[0], {**targets("B")[1], "labels": torch.tensor([0, 3])}]
 
 
 def prediction():

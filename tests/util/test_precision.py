@@ -59,3 +59,10 @@ def test_fp16_skips_an_overflow_lowers_its_scale_and_remembers_it():
     again = Precision("fp16", "cpu")
     again.load_state_dict(precision.state_dict())
     assert again.state_dict() == precision.state_dict()
+
+
+def test_a_run_without_fp16_can_go_on_with_it():
+    precision = Precision("fp16", "cpu")
+    start = precision.state_dict()
+    precision.load_state_dict(Precision("off", "cpu").state_dict())
+    assert precision.state_dict() == start

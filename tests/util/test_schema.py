@@ -41,8 +41,21 @@ BREAKS = [
         {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (300, 500)},
         "images of 300 px",
     ),
-    (schema.scales_stay_below_max, {"data_aug_scales": (480, 900), "data_aug_max_size": 800}, "up to 900"),
-    (schema.scales_stay_below_max, {"data_aug_scales": (), "data_aug_max_size": 800}, "at least one"),
+    (
+        schema.scales_stay_below_max,
+        {"data_aug_scales": (480, 900), "data_eval_scale": 512, "data_aug_max_size": 800},
+        "data_aug_scales up to 900 would never happen",
+    ),
+    (
+        schema.scales_stay_below_max,
+        {"data_aug_scales": (480,), "data_eval_scale": 1024, "data_aug_max_size": 800},
+        "data_eval_scale 1024 would never happen",
+    ),
+    (
+        schema.scales_stay_below_max,
+        {"data_aug_scales": (), "data_eval_scale": 512, "data_aug_max_size": 800},
+        "at least one",
+    ),
     (schema.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
     (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
     (
@@ -66,7 +79,7 @@ HOLDS = [
     (schema.levels_fit, {"return_interm_indices": (0, 1, 2, 3), "num_feature_levels": 4}),
     (schema.levels_fit, {"return_interm_indices": (3,), "num_feature_levels": 1}),
     (schema.crop_range_is_a_range, {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (384,)}),
-    (schema.scales_stay_below_max, {"data_aug_scales": (800,), "data_aug_max_size": 800}),
+    (schema.scales_stay_below_max, {"data_aug_scales": (800,), "data_eval_scale": 800, "data_aug_max_size": 800}),
     (schema.evaluation_happens, {"eval_every": 12, "epochs": 12}),
     (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 12, "epochs": 12}),
     (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 0, "epochs": 12}),
