@@ -97,10 +97,9 @@ class DINO(nn.Module):
         # a zero that keeps the label table in every graph: distributed training waits for all gradients, and the last
         # layer is the one whose loss cannot be switched off
         decoded.states[-1] = decoded.states[-1] + 0.0 * self.label_enc.weight[0, 0]
-        layers = [
-            Prediction(at_least_float32(logits), at_least_float32(boxes))
-            for logits, boxes in self.transformer.decoder.predict(decoded.states, decoded.references)
-        ]
+        with torch.autocast(images.device.type, enabled=False):  # in half precision many scores would be equal
+            states = [at_least_float32(state) for state in decoded.states]
+            layers = [Prediction(*answer) for answer in self.transformer.decoder.predict(states, decoded.references)]
         proposals = Prediction(at_least_float32(decoded.proposal_logits), at_least_float32(decoded.proposal_boxes))
         if queries is None:
             return DINOOutput(tuple(layers), proposals)

@@ -23,6 +23,7 @@ SMALL = {
     "dim_feedforward": 32,
     "num_queries": 20,
     "num_select": 20,
+    "nms_iou_threshold": 0.0,
     "dn_number": 5,
     "data_aug_scales": [96, 128],
     "data_aug_max_size": 128,

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tiny_dino
 import torch
 from fill_rule import fill
 from golden_model import figures
@@ -131,3 +132,11 @@ def test_clones_start_equal_and_are_independent():
 )
 def test_half_precision_is_raised(dtype, wanted):
     assert at_least_float32(torch.ones(1, dtype=dtype)).dtype == wanted
+
+
+def test_the_answer_is_not_rounded_to_half_precision():
+    """Eight bits of logit would give most queries the score of another, and AP goes by their order."""
+    model, batch = tiny_dino.build()[0].float().eval(), tiny_dino.batch([0], (0,))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch.images.float(), batch.mask).last.logits
+    assert (logits != logits.bfloat16().float()).float().mean() > 0.9
