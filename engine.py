@@ -59,6 +59,8 @@ def train_one_epoch(
             learner.optimizer, learner.model.parameters(), learner.max_norm
         )
         check_finite(losses, allow_overflow=learner.precision.skips_overflow)
+        if learner.precision.skips_overflow:
+            losses |= without_overflow(losses["grad_norm"])
         learner.precision.step(learner.optimizer)
         learner.optimizer.zero_grad(set_to_none=True)
         after_step(window, losses)
@@ -134,6 +136,7 @@ def check_finite(losses: dict[str, Tensor], *, allow_overflow: bool = False) -> 
     """Stop before the optimizer step where a loss or the gradient norm is NaN or infinite, and say which.
 
     The gradient norm is the same on all ranks and infinite or NaN as soon as one rank's loss is, so all ranks agree.
+    With `allow_overflow` the loss decides, which is each rank's own: a rank that stops takes the others down.
 
     Args:
         losses: scalars by name, with `grad_norm` and `loss` among them.
@@ -146,3 +149,9 @@ def check_finite(losses: dict[str, Tensor], *, allow_overflow: bool = False) -> 
     raise FloatingPointError(
         f"not finite: {bad}; the optimizer step was not taken. A lower lr or amp='off' are the usual mends"
     )
+
+
+def without_overflow(grad_norm: Tensor) -> dict[str, Tensor]:
+    """The gradient norm for the log, 0 on a step that the fp16 scaler skipped, and whether it was one."""
+    overflow = ~torch.isfinite(grad_norm)
+    return {"grad_norm": grad_norm.masked_fill(overflow, 0.0), "overflow": overflow.to(grad_norm.dtype)}

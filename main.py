@@ -9,7 +9,6 @@ The command line says where and what, the config says how.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -26,23 +25,21 @@ from models import build_model
 from models.backbone_weights import load_backbone_weights
 from util import checkpoint
 from util.batch import Window
-from util.config import dump, flatten, load_config, resolve
+from util.config import load_config, resolve
 from util.distributed import Ranks, announced, gather_objects, ranks, together, wait_for_all
-from util.ema import WeightAverage
 from util.errors import ToldElsewhere, UserError
-from util.files import write_whole
 from util.logger import Progress, RunLog, complain
 from util.metrics.files import save_detections, save_report
 from util.metrics.protocols import format_table, report
 from util.metrics.tables import merge
-from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate
-from util.precision import Precision
-from util.run_state import BEST_CHECKPOINT, RunState
+from util.optim import learning_rate_factor, learning_rates, set_learning_rate
+from util.run_folder import open_log
+from util.run_state import RunState, build_state
 from util.schema import Config
 from util.seed import derive_seed, seed_everything
 from util.training_log import TrainingLog
 
-BEST_METRIC = "all/per_class/AP"  # what the best checkpoint is best at
+BEST_METRIC, BEST_CHECKPOINT = "all/per_class/AP", "best.pth"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -109,8 +106,9 @@ class Run:
 
 
 def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
-    """Train from the chosen start to the last epoch; evaluate and save on the way."""
+    """Train from the chosen start to the last epoch; save and judge after each."""
     run = together(partial(prepare_training, args, here, device))
+    require_one_position(run)
     config, state, optim = run.config, run.state, run.config.optim
     loader, sampler = build_train_loader(
         run.splits["train"],
@@ -124,6 +122,9 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
     training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here.world_size)
+    if optim.warmup_steps >= optim.epochs * sampler.num_windows:
+        run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
+    judge_if_due(run)  # a run that was cut off while it was judged
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch)
         training_log.start_epoch(state.epoch)
@@ -141,14 +142,10 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
             raise FloatingPointError(f"{at}: {error}. The last checkpoint is untouched") from error
         state.epoch += 1
         training_log.finish_epoch(state.step)
-        is_best = False
-        if state.epoch % config.eval.eval_every == 0 or state.epoch == optim.epochs:
-            is_best = note_best(state, judge(run))
-        if here.is_main:
-            every = config.runtime.save_checkpoint_interval
-            keep_as = f"checkpoint{state.epoch:04d}.pth" if every and state.epoch % every == 0 else None
-            state.save(run.folder, is_best=is_best, keep_as=keep_as)
-        wait_for_all()
+        keep(run, checkpoint.OWN_NAME)
+        judge_if_due(run)
+        if config.runtime.save_checkpoint_interval and state.epoch % config.runtime.save_checkpoint_interval == 0:
+            keep(run, f"checkpoint{state.epoch:04d}.pth")
     run.log.say(
         f"training is finished: {state.epoch} epochs, {state.step} optimizer steps. Best: {state.best or 'none'}"
     )
@@ -168,7 +165,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
-    state = build_state(config, splits["train"], model.to(device), device)
+    state = build_state(config, splits["train"].names, model.to(device), device)
     said = begin(state, start, config)
     log = open_log(args.output_dir, config, here, device, is_training=True)
     for which, split in splits.items():
@@ -196,12 +193,23 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     split = build_split_for(config, args, "val")
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
-    state = build_state(config, split, model.to(device), device)
+    state = build_state(config, split.names, model.to(device), device)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device)
+
+
+def require_one_position(run: Run) -> None:
+    """All ranks must start alike; on a shared disk one of them may not have seen the newest checkpoint yet."""
+    positions = gather_objects((run.state.epoch, run.state.step))
+    if len(set(positions)) > 1:
+        if not run.here.is_main:
+            raise ToldElsewhere
+        raise UserError(
+            f"{run.folder}: the ranks found checkpoints of different (epoch, step) {positions}; start again"
+        )
 
 
 def choose_device_type(wish: str) -> str:
@@ -216,46 +224,6 @@ def choose_device_type(wish: str) -> str:
 def build_split_for(config: Config, args: argparse.Namespace, which: str) -> Split:
     """The training or the validation split of the data folder, checked."""
     return build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
-
-
-def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
-    """The log of the run folder, begun with what is needed to repeat the run; a run's config outlives evaluations."""
-    if not here.is_main:
-        return RunLog(None)
-    command = shlex.join(["python", *sys.argv])
-    if is_training or not (folder / "config.py").exists():
-        text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
-        write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
-    log = RunLog(folder)
-    log.say(
-        f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
-    )
-    if is_training:
-        per_rank, accumulation = config.optim.batch_size, config.optim.gradient_accumulation_steps
-        parts = f"{per_rank} per rank x {accumulation} accumulation x {here.world_size} ranks"
-        log.say(f"images per step = {parts} = {per_rank * accumulation * here.world_size}")
-    return log
-
-
-def build_state(config: Config, split: Split, model: nn.Module, device: torch.device) -> RunState:
-    """Optimizer, average and precision around a model."""
-    optim = config.optim
-    optimizer = build_optimizer(
-        model,
-        kind=optim.param_dict_type,
-        lr=optim.lr,
-        lr_backbone=optim.lr_backbone,
-        lr_linear_proj_mult=optim.lr_linear_proj_mult,
-        weight_decay=optim.weight_decay,
-    )
-    average = WeightAverage(model, optim.ema_decay if optim.use_ema else 0.0, optim.ema_warmup_steps)
-    facts = {
-        "config": flatten(config),
-        "model_keys": sorted(vars(config.model)),
-        "category_ids": list(split.category_ids),
-        "category_names": {str(k): v for k, v in split.names.items()},
-    }
-    return RunState(model, average, optimizer, Precision(optim.amp, device.type), facts)
 
 
 def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
@@ -303,6 +271,24 @@ def follow(state: RunState, log: TrainingLog, window: Window, losses: dict[str, 
     log.add(window, losses, step=state.step, rates=learning_rates(state.optimizer))
 
 
+def judge_if_due(run: Run) -> None:
+    """Judge the weights if their epoch is one to judge and it has not been done; keep them if they are the best."""
+    state = run.state
+    is_due = state.epoch % run.config.eval.eval_every == 0 or state.epoch == run.config.optim.epochs
+    if is_due and state.judged < state.epoch:
+        is_best = state.note(BEST_METRIC, judge(run).get(BEST_METRIC))
+        if is_best:
+            keep(run, BEST_CHECKPOINT)
+        keep(run, checkpoint.OWN_NAME)
+
+
+def keep(run: Run, name: str) -> None:
+    """Write a checkpoint into the run folder, on the main rank; the others wait."""
+    if run.here.is_main:
+        run.state.save(run.folder / name)
+    wait_for_all()
+
+
 def judge(run: Run) -> dict[str, float]:
     """Predict the split over all ranks; on the main one report, save detections and figures, and return the figures."""
     state, split, eval_config, here = run.state, run.splits["val"], run.config.eval, run.here
@@ -335,15 +321,6 @@ def judge(run: Run) -> dict[str, float]:
 def first_line(error: BaseException) -> str:
     """An error's message without its appendix."""
     return str(error).strip().split("\n", 1)[0]
-
-
-def note_best(state: RunState, values: dict[str, float]) -> bool:
-    """Whether this evaluation is the best so far, by BEST_METRIC; if so the state remembers it."""
-    value = values.get(BEST_METRIC)
-    if value is None or value <= state.best.get("value", -1.0):
-        return False
-    state.best = {"metric": BEST_METRIC, "value": value, "epoch": state.epoch - 1}
-    return True
 
 
 if __name__ == "__main__":

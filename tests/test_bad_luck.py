@@ -17,12 +17,14 @@ from end_to_end import (
     first_image,
     load,
     losses,
+    rows,
     torchrun,
     training,
     truncate,
 )
 
 import main
+from util.errors import UserError
 from util.files import WriteError
 from util.logger import RunLog
 
@@ -94,13 +96,26 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(traine
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_best_checkpoint_that_did_not_fit_is_written_when_the_run_goes_on(phantom, room):
-    """The run's own checkpoint is written last: were it first, it would claim a best one that is not there."""
+def test_a_run_whose_disk_is_full_leaves_no_half_checkpoint_and_goes_on_when_there_is_room(phantom, room):
     run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
-    assert_refused(run_on_a_full_disk(partial(call, *command)), "best.pth: cannot be written")
+    assert_refused(run_on_a_full_disk(partial(call, *command)), "checkpoint.pth: cannot be written")
     assert not list(run.glob("*.pth"))
     assert call(*command).code == 0
     assert {path.name for path in run.glob("*.pth")} == {"best.pth", "checkpoint.pth"}
+
+
+def test_an_epoch_that_was_trained_but_not_judged_is_judged_at_the_next_start(phantom, room, monkeypatch):
+    """Trouble while judging must cost no training, and the best checkpoint must not be missed."""
+    run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
+    with monkeypatch.context() as trouble:
+        trouble.setattr("main.report", lambda *_: (_ for _ in ()).throw(UserError("no judgement today")))
+        assert_refused(call(*command), "no judgement today")
+    assert load(run / "checkpoint.pth")["epoch"] == 1
+    assert call(*command).code == 0
+    assert (len(rows(run, "epoch")), len(rows(run, "eval"))) == (1, 1)
+    assert load(run / "best.pth")["judged"] == 1
+    assert call(*command).code == 0
+    assert len(rows(run, "eval")) == 1
 
 
 def test_a_log_that_cannot_be_written_is_told(room):
