@@ -9,6 +9,7 @@ The command line says where and what, the config says how.
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from datasets.build import build_eval_loader, build_split, build_train_loader, describe
+from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
+from datasets.checks import check_pair
 from datasets.coco import Split
 from engine import Learner, predict, train_one_epoch
 from models import build_model
@@ -161,7 +163,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     if not args.config_file or not args.output_dir:
         raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
     config = load_config(args.config_file, args.options)
-    splits = {which: build_split_for(config, args, which) for which in ("train", "val")}
+    splits = {which: build_split_for(config, args, which, here) for which in ("train", "val")}
+    check_pair(splits["train"], splits["val"])
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
@@ -170,6 +173,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     log = open_log(args.output_dir, config, here, device, is_training=True)
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
+    if crowded := crowded_images(splits["train"], config.model.num_queries):
+        log.say(f"warning: {crowded}")
     log.say(said)
     weights = "ema" if state.average.is_copy else "model"
     return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device)
@@ -190,7 +195,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     else:
         raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
     folder = args.output_dir or path.parent
-    split = build_split_for(config, args, "val")
+    split = build_split_for(config, args, "val", here)
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
     state = build_state(config, split.names, model.to(device), device)
@@ -221,9 +226,10 @@ def choose_device_type(wish: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
 
 
-def build_split_for(config: Config, args: argparse.Namespace, which: str) -> Split:
-    """The training or the validation split of the data folder, checked."""
-    return build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
+def build_split_for(config: Config, args: argparse.Namespace, which: str, here: Ranks) -> Split:
+    """The training or the validation split of the data folder, checked; one rank looks at the images for all."""
+    num_classes = config.model.num_classes
+    return build_split(config.data, args.data_path, which, num_classes=num_classes, opens_images=here.is_main)
 
 
 def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
@@ -244,7 +250,9 @@ def distribute(model: nn.Module, here: Ranks) -> nn.Module:
     """The model as the engine calls it. Buffers never change in training, so they are not exchanged."""
     if here.world_size == 1:
         return model
-    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    names = inspect.signature(DistributedDataParallel).parameters
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # newer and older torch
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **{switch: False})
 
 
 def schedule(state: RunState, log: TrainingLog, config: Config) -> None:

@@ -22,15 +22,23 @@ FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
 
 
-def build_split(data: DataConfig, data_path: Path | str, which: Literal["train", "val"], *, num_classes: int) -> Split:
-    """Find, read and check the training or the validation split.
+def build_split(
+    data: DataConfig,
+    data_path: Path | str,
+    which: Literal["train", "val"],
+    *,
+    num_classes: int,
+    opens_images: bool = True,
+) -> Split:
+    """Find, read and check the training or the validation split; `opens_images` as in `check_split`.
 
     Raises:
         DataError: the folder is not laid out as `dataset_file` says, or its annotation file or images cannot be used.
     """
     list_name = data.train_list if which == "train" else data.val_list
     split = load_split(*FINDERS[data.dataset_file](data_path, list_name))
-    check_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco")
+    is_coco = data.dataset_file == "coco"
+    check_split(split, num_classes, drops_empty_boxes=is_coco, opens_images=opens_images)
     return split
 
 
@@ -104,3 +112,16 @@ def describe(split: Split) -> str:
         f"{split.num_boxes} boxes: {counts}"
     )
     return "\n  ".join([summary, *tbx11k.unlabelled_images(split)])
+
+
+def crowded_images(split: Split, num_queries: int) -> str | None:
+    """A log line where images have more boxes than there are queries to answer for them, else None."""
+    boxes = np.bincount(split.image_of_box[~split.is_crowd], minlength=split.num_images)
+    num_crowded = int((boxes > num_queries).sum())
+    if not num_crowded:
+        return None
+    fullest = int(boxes.argmax())
+    return (
+        f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
+        f"up to {boxes[fullest]} ({split.file_names[fullest]}); not all of them can be matched"
+    )

@@ -20,6 +20,7 @@ from datasets.records import Records, read_records
 from util.batch import Sample, SampleKey, Target
 from util.metrics.tables import GroundTruth
 from util.seed import derive_rng, derive_seed
+from util.text import first_few
 
 # (RGB image, target with boxes [n, 4] xyxy in its pixels, generator) -> what the network gets; see datasets.transforms
 Transform = Callable[[Image.Image, Target, np.random.Generator], tuple[Tensor, Target]]
@@ -130,8 +131,8 @@ def _unique_ids(records: Records) -> NDArray[np.int64]:
     if (counts > 1).any():
         repeated = values[counts > 1]
         raise DataError(
-            f"{records.file}: {len(repeated)} ids occur more than once in '{records.name}', first {_first(repeated)}; "
-            "give every entry an id of its own"
+            f"{records.file}: {len(repeated)} ids occur more than once in '{records.name}', "
+            f"first {first_few(repeated)}; give every entry an id of its own"
         )
     return ids
 
@@ -145,13 +146,9 @@ def _positions(boxes: Records, key: str, known: NDArray[np.int64], listed_in: st
     if is_strange.any():
         raise DataError(
             f"{boxes.file}: {is_strange.sum()} of {len(wanted)} annotations have a {key} that '{listed_in}' does not "
-            f"list, first {_first(np.unique(wanted[is_strange]))}; list it there, or remove these annotations"
+            f"list, first {first_few(np.unique(wanted[is_strange]))}; list it there, or remove these annotations"
         )
     return found
-
-
-def _first(values: NDArray[np.int64]) -> str:
-    return ", ".join(map(str, values[:3].tolist())) + (", ..." if len(values) > 3 else "")
 
 
 class CocoDataset(Dataset[Sample]):

@@ -21,11 +21,26 @@ def read_rgb(path: Path) -> Image.Image:
         one of UNREADABLE: the file is missing, damaged, or of a kind that has no sensible 8-bit form.
     """
     with Image.open(path) as image:
+        _check_mode(image)
         if image.mode in DEEP_MODES:
             return _from_16_bits(np.asarray(image)).convert("RGB")
-        if image.mode == "F":
-            raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
         return image.convert("RGB")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels, from the header alone: the pixels may still turn out to be damaged.
+
+    Raises:
+        one of UNREADABLE: the file is missing, no image, or of a kind that has no sensible 8-bit form.
+    """
+    with Image.open(path) as image:
+        _check_mode(image)
+        return image.height, image.width
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
 
 
 def _from_16_bits(pixels: np.ndarray) -> Image.Image:

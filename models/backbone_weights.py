@@ -5,11 +5,9 @@ the returned stages (which detection adds) keep their initialisation. Anything e
 """
 
 import re
-import struct
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +16,9 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
+from util.checkpoint import UNREADABLE
 from util.errors import UserError
+from util.text import first_few
 
 PUBLISHED = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
@@ -40,20 +40,6 @@ NEVER_LOADED = re.compile(  # classifiers and what the network computes itself
     r"(^|\.)(fc|head)\.|^norm\.(weight|bias)$|attn_mask$|relative_position_index$|num_batches_tracked$"
 )
 ADDED_FOR_DETECTION = re.compile(r"^norm[0-3]\.|relative_position_index$")
-UNREADABLE = (  # what bytes that are no file of tensors can set off inside the readers
-    OSError,
-    EOFError,
-    RuntimeError,
-    UnpicklingError,
-    SafetensorError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-)
 TIMM_CONVNEXT = (
     (r"^stem\.", "downsample_layers.0."),
     (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
@@ -132,7 +118,7 @@ def read_published(backbone: nn.Module, name: str) -> tuple[Path, object]:
         content = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except (*UNREADABLE, HTTPException) as error:
+    except (*UNREADABLE, SafetensorError, HTTPException) as error:
         if cached.exists():
             raise unreadable(cached, error) from error
         raise WeightsError(
@@ -157,7 +143,7 @@ def read_file(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (*UNREADABLE, SafetensorError) as error:
         raise unreadable(path, error) from error
 
 
@@ -238,6 +224,4 @@ def swin_name(key: str) -> str:
 
 def listed(names: list[str] | tuple[str, ...]) -> str:
     """The first few names in brackets."""
-    if not names:
-        return ""
-    return f" ({', '.join(names[:NUM_SHOWN])}{', ...' if len(names) > NUM_SHOWN else ''})"
+    return f" ({first_few(names, NUM_SHOWN)})" if names else ""

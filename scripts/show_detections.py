@@ -59,7 +59,8 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
 def validation_split(run: Path, data_path: Path) -> Split:
     """The images and boxes that the run was evaluated on."""
     config = load_config(run / "config.py")
-    return build_split(config.data, data_path, "val", num_classes=config.model.num_classes)
+    # of all images only those on the sheet are read
+    return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
 
 
 def tile_of(split: Split, truth: GroundTruth, found: Detections, image: int) -> Tile:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Style checks and tests: bash scripts/test.sh [PYTEST ARGUMENTS]
-# Environment: VENV, PYTHON (see venv.sh). Once installed, no network is needed.
+# Environment: VENV, PYTHON (see venv.sh), TEST_WORKERS (processes, default one per core). Once installed, no network
+# is needed.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
@@ -8,4 +9,6 @@ source scripts/venv.sh
 use_venv requirements.txt requirements-extra.txt
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+# One thread to a process: the networks of the tests are small, and two processes would fight over the cores.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+python -m pytest --numprocesses "${TEST_WORKERS:-auto}" "$@"

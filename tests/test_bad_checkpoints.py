@@ -103,7 +103,7 @@ def test_the_folder_of_a_run_of_another_model_is_left_as_it_is(trained, phantom,
 
 def test_a_checkpoint_of_another_model_is_not_resumed(trained, phantom, room):
     outcome = call(*training(phantom, room / "run", "--resume", trained / "best.pth", dec_layers=1))
-    assert_refused(outcome, f"{trained / 'best.pth'}: is a checkpoint of another model (dec_layers 2 instead of 1)")
+    assert_refused(outcome, f"{trained / 'best.pth'}: is a checkpoint of another model (dec_layers 3 instead of 1)")
     assert not (room / "run").exists()
 
 

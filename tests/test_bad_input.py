@@ -41,7 +41,9 @@ def edit(path, change):
         ("lr=nan", ["lr must be"]),
         ("lr=1e999", ["lr must be"]),
         ("backbone=resnet51", ["backbone must be one of", "'resnet50'", "got 'resnet51'"]),
-        ("batch_size=0", ["batch_size must be at least 1, got 0"]),
+        ("num_queries=3000000", ["num_queries must lie in [1, 20000], got 3000000"]),
+        ("batch_size=0", ["batch_size must lie in [1, 4096], got 0"]),
+        ("ema_decay=1.0", ["ema_decay 1 would never follow the weights"]),
         ("num_workers=-1", ["num_workers must lie in [0, 256], got -1"]),
         ("num_workers=100000", ["num_workers must lie in [0, 256], got 100000"]),
         ("lr_drop=[30]", ["lr_drop [30] would never happen: training ends after epoch 1"]),
@@ -187,13 +189,19 @@ def make_empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("spoil", [truncate, make_text, make_empty])
-def test_an_image_that_cannot_be_read(data, room, spoil, num_workers):
-    if num_workers and spoil is not truncate:
-        pytest.skip("the way of a message out of a worker is the same for all")
-    image = first_image(data)
+@pytest.mark.parametrize("which", ["train", "val"])
+@pytest.mark.parametrize(("spoil", "reason"), [(make_text, "no image"), (make_empty, "empty")])
+def test_a_file_that_is_no_image(data, room, spoil, reason, which):
+    image = first_image(data, which)
     spoil(image)
+    found = f"images cannot be read: {image.relative_to(data / 'imgs')} ({reason}); fetch these files anew"
+    assert_refused_before_anything_is_written(data, room / "run", annotations(data, which), found)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_ends_in_the_middle(data, room, num_workers):
+    image = first_image(data)
+    truncate(image)
     outcome = call(*training(data, room / "run", **ONE_EPOCH, num_workers=num_workers))
     assert_refused(outcome, f"{image}: cannot be read as an image", f"of {annotations(data)}", "fetch the file anew")
     assert len(outcome.err.splitlines()) == 1
@@ -201,9 +209,9 @@ def test_an_image_that_cannot_be_read(data, room, spoil, num_workers):
 
 def test_an_image_of_another_size_than_recorded(data, room):
     edit(annotations(data), lambda content: [image.update(width=256, height=256) for image in content["images"]])
-    outcome = call(*training(data, room / "run", **ONE_EPOCH))
-    assert_refused(
-        outcome, "has 128 x 128 pixels (width x height), but image id", "states 256 x 256", "put the original"
+    size = "(128 x 128 instead of 256 x 256)"
+    assert_refused_before_anything_is_written(
+        data, room / "run", annotations(data), "12 of 12 images have another size", size, "put the original images back"
     )
 
 

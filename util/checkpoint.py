@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from util.errors import UserError
 from util.files import write_whole
+from util.text import first_few
 
 OWN_NAME = "checkpoint.pth"
 QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
-UNREADABLE = (  # what bytes that are no checkpoint can set off inside torch.load
+UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
     OSError,
     EOFError,
     RuntimeError,
@@ -92,10 +93,9 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def weights_of(content: Mapping[str, Any], path: Path, *, prefer: Literal["ema", "model"] = "ema") -> dict[str, Tensor]:
-    """The weights inside a checkpoint: the averaged ones if there are any and they are preferred."""
-    candidates = ["ema", "ema_model", "model"] if prefer == "ema" else ["model"]
-    found = next((v for v in (*map(content.get, candidates), content) if _is_state_dict(v)), None)
+def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The weights inside a checkpoint, ours or an official one: the averaged ones if there are any."""
+    found = next((v for v in (*map(content.get, ("ema", "ema_model", "model")), content) if _is_state_dict(v)), None)
     if found is None:
         raise CheckpointError(f"{path}: has no weights under 'model'; its keys are {sorted(map(str, content))[:8]}")
     return {k.removeprefix("module."): v for k, v in found.items()}
@@ -197,9 +197,7 @@ def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _some(what: str, items: list[str], at_most: int = 3) -> str:
-    rest = len(items) - at_most
-    tail = (": " + ", ".join(items[:at_most]) + (f" and {rest} more" if rest > 0 else "")) if items else ""
-    return f"{len(items)} {what}{tail}"
+    return f"{len(items)} {what}" + (f": {first_few(items, at_most)}" if items else "")
 
 
 def _reason(error: BaseException) -> str:

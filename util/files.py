@@ -2,12 +2,14 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from util.errors import UserError
 
+STALE = 3600.0  # seconds; a file that is being written changes far more often
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -18,6 +20,8 @@ class WriteError(UserError):
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write beside, flush to the disk, rename: `path` is always a whole file, the old one or the new one.
 
+    What killed processes left beside it goes first, once it is an hour old: it may be what fills the disk.
+
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
     """
@@ -25,6 +29,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
+            _remove_stale(path, now=os.fstat(file.fileno()).st_mtime)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -35,6 +40,22 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         if os.path.exists(beside):  # Path.exists raises in a folder that may not be searched
             beside.unlink()
+
+
+def _remove_stale(path: Path, now: float) -> None:
+    """Remove halves of `path` by their age: a process id says nothing about the other machines of a shared disk.
+
+    Args:
+        path: the target.
+        now: by the clock of its disk, which stamps the halves too.
+    """
+    try:
+        for other in path.parent.iterdir():
+            is_half = re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.part", other.name)
+            if is_half and now - other.stat().st_mtime > STALE:
+                other.unlink()
+    except OSError:
+        return  # what cannot be cleaned away, or is gone by now, must not keep the new file from being written
 
 
 def append(path: Path, text: str) -> None:

@@ -53,26 +53,29 @@ class ModelConfig:
     )
     pe_temperatureH: float = knob("temperature of the sine position embedding, rows", low=1)  # noqa: N815 official name
     pe_temperatureW: float = knob("temperature of the sine position embedding, columns", low=1)  # noqa: N815 official name
-    hidden_dim: int = knob("width of the transformer, a multiple of 32", low=32)
-    nheads: int = knob("attention heads", low=1)
-    enc_layers: int = knob("encoder layers", low=1)
-    dec_layers: int = knob("decoder layers", low=1)
-    dim_feedforward: int = knob("width of the feed-forward networks", low=1)
+    hidden_dim: int = knob("width of the transformer, a multiple of 32", low=32, high=8192)
+    nheads: int = knob("attention heads", low=1, high=256)
+    enc_layers: int = knob("encoder layers", low=1, high=100)
+    dec_layers: int = knob("decoder layers", low=1, high=100)
+    dim_feedforward: int = knob("width of the feed-forward networks", low=1, high=65_536)
     dropout: float = knob("dropout inside the transformer", low=0.0, high=0.9)
-    enc_n_points: int = knob("sampling points per head and level in the encoder", low=1)
-    dec_n_points: int = knob("sampling points per head and level in the decoder", low=1)
-    num_classes: int = knob("largest category id + 1", low=2)
-    num_queries: int = knob("object slots per image", low=1)
+    enc_n_points: int = knob("sampling points per head and level in the encoder", low=1, high=64)
+    dec_n_points: int = knob("sampling points per head and level in the decoder", low=1, high=64)
+    num_classes: int = knob("largest category id + 1", low=2, high=100_000)
+    num_queries: int = knob("object slots per image", low=1, high=20_000)
     dn_number: int = knob(
         "from 50 on, 2 * dn_number denoising queries are shared out over the groups; below 50 there are 2 * dn_number "
         "groups, however many boxes (official); 0 switches denoising off",
         low=0,
+        high=10_000,
     )
     dn_label_noise_ratio: float = knob(
         "twice the share of denoising labels replaced by a random category", low=0.0, high=2.0
     )
     dn_box_noise_scale: float = knob("jitter of denoising boxes, as a share of the box's half side", low=0.0)
-    dn_labelbook_size: int = knob("rows of the denoising label table, less one; at least num_classes - 1", low=1)
+    dn_labelbook_size: int = knob(
+        "rows of the denoising label table, less one; at least num_classes - 1", low=1, high=100_000
+    )
     restrict_to_categories: bool = knob(
         "ids below num_classes that no category of the data has are never selected, predicted or drawn as noise"
     )
@@ -113,12 +116,12 @@ class OptimConfig:
     param_dict_type: Literal["default", "ddetr_in_mmdet", "large_wd"] = knob("how parameters form optimizer groups")
     weight_decay: float = knob("AdamW weight decay", low=0.0)
     clip_max_norm: float = knob("largest gradient norm of a step; 0 does not clip", low=0.0)
-    epochs: int = knob("passes over the training set", low=1)
+    epochs: int = knob("passes over the training set", low=1, high=10_000)
     lr_drop: tuple[int, ...] = knob("epochs at which every learning rate is multiplied by lr_drop_factor", low=1)
     lr_drop_factor: float = knob("factor of a learning rate drop", low=0.0, high=1.0)
     warmup_steps: int = knob("optimizer steps over which the learning rate rises linearly from near 0", low=0)
-    batch_size: int = knob("images per rank and forward pass", low=1)
-    gradient_accumulation_steps: int = knob("forward passes per optimizer step", low=1)
+    batch_size: int = knob("images per rank and forward pass", low=1, high=4096)
+    gradient_accumulation_steps: int = knob("forward passes per optimizer step", low=1, high=4096)
     use_ema: bool = knob("keep and evaluate an exponential moving average of the weights")
     ema_decay: float = knob("decay of the average per optimizer step", low=0.0, high=1.0)
     ema_warmup_steps: int = knob(
@@ -136,11 +139,13 @@ class DataConfig:
     val_list: str = knob("validation split")
     data_aug_flip: float = knob("probability of a horizontal flip", low=0.0, high=1.0)
     data_aug_crop: float = knob("probability of resize, random crop, resize instead of one resize", low=0.0, high=1.0)
-    data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32)
-    data_aug_max_size: int = knob("longest side allowed, in evaluation too, pixels", low=32)
-    data_aug_scales2_resize: tuple[int, ...] = knob("shorter sides to choose from before a crop, pixels", low=32)
-    data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16)
-    data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32)
+    data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32, high=16_384)
+    data_aug_max_size: int = knob("longest side allowed, in evaluation too, pixels", low=32, high=16_384)
+    data_aug_scales2_resize: tuple[int, ...] = knob(
+        "shorter sides to choose from before a crop, pixels", low=32, high=16_384
+    )
+    data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16, high=16_384)
+    data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32, high=16_384)
     num_workers: int = knob("loader processes per rank", low=0, high=256)
 
 
@@ -148,11 +153,11 @@ class DataConfig:
 class EvalConfig:
     """How it is judged."""
 
-    num_select: int = knob("detections kept per image", low=1)
+    num_select: int = knob("detections kept per image", low=1, high=100_000)
     nms_iou_threshold: float = knob(
         "IoU above which the weaker of two boxes is dropped; 0 switches it off", low=0.0, high=1.0
     )
-    eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1)
+    eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1, high=4096)
     eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1)
 
 
@@ -299,6 +304,13 @@ def frozen_norm_fits_backbone(backbone: str, backbone_norm: str, backbone_freeze
     return None
 
 
+def average_follows(use_ema: bool, ema_decay: float) -> str | None:
+    """The average takes 1 - ema_decay of the weights at each step."""
+    if use_ema and ema_decay >= 1:
+        return f"ema_decay {ema_decay:g} would never follow the weights: it must be below 1, such as 0.9997"
+    return None
+
+
 RULES = (
     drops_happen,
     heads_divide_width,
@@ -310,4 +322,5 @@ RULES = (
     evaluation_happens,
     kept_checkpoints_happen,
     frozen_norm_fits_backbone,
+    average_follows,
 )

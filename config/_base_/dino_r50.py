@@ -19,7 +19,7 @@ dec_n_points = 4
 num_queries = 900
 dn_number = 100
 dn_label_noise_ratio = 0.5
-dn_box_noise_scale = 1.0
+dn_box_noise_scale = 1.0  # as every official launch script sets it; the official config files alone say 0.4
 
 focal_alpha = 0.25
 focal_gamma = 2.0

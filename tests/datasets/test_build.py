@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datasets import tbx11k as tbx
-from datasets.build import build_eval_loader, build_split, build_train_loader, describe
+from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.coco import load_split
 from datasets.errors import DataError
 from util.batch import windows
@@ -67,6 +67,13 @@ def test_train_and_validation_lists_are_told_apart(data_path):
 def test_a_split_is_checked_before_it_is_handed_out(data_path):
     with pytest.raises(DataError, match="num_classes=3"):
         build_split(DATA, data_path, "train", num_classes=2)
+
+
+def test_the_images_are_opened_unless_that_is_not_wanted(data_path):
+    (data_path / "mini" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 7 images cannot be read: a\.png \(empty\)"):
+        build_split(DATA, data_path, "train", num_classes=3)
+    assert build_split(DATA, data_path, "train", num_classes=3, opens_images=False).num_images == 7
 
 
 def test_an_empty_validation_list_is_refused(data_path):
@@ -143,6 +150,19 @@ def test_a_loader_leaves_the_global_generator_alone(split):
 
 def test_a_split_is_described_in_one_line(split):
     assert describe(split) == "instances_mini: 7 images, 2 with boxes (28.6 %), 2 boxes: 1 active, 1 latent"
+
+
+def test_images_with_more_boxes_than_queries_are_counted(coco, write):
+    coco["annotations"] += [{"id": 9, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}]
+    split = load_split(*write(coco))
+    assert crowded_images(split, 2) is None  # the crowd region of c.png does not count
+    line = "split: 1 of 3 images have more boxes than num_queries = 1, up to 2 (a.png); not all of them can be matched"
+    assert crowded_images(split, 1) == line
+
+
+def test_a_split_without_boxes_is_not_crowded(coco, write):
+    coco["annotations"] = []
+    assert crowded_images(load_split(*write(coco)), 1) is None
 
 
 @pytest.mark.data

@@ -1,17 +1,19 @@
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from datasets import tbx11k as tbx
-from datasets.checks import check_split
+from datasets.checks import check_pair, check_split
 from datasets.coco import load_split
 from datasets.errors import DataError
 
 
-def problems(folder, num_classes=3):
+def problems(folder, num_classes=3, **how):
     split = load_split(*folder)
     with pytest.raises(DataError) as error:
-        check_split(split, num_classes)
+        check_split(split, num_classes, **how)
     first, *lines = str(error.value).split("\n  ")
     assert str(split.annotation_file) in first
     return lines
@@ -41,6 +43,98 @@ def test_missing_images_are_counted_and_named(coco, write):
     (folder / "c.png").mkdir()
     (line,) = problems((folder, file))
     assert line.startswith(f"2 of 3 images are missing in {folder}: sub/b.png, c.png; ")
+
+
+def spoiled(folder, name, content):
+    (folder / name).write_bytes(content)
+
+
+def test_files_that_are_no_images_are_counted_and_named_with_the_reason(coco, write):
+    folder, file = write(coco)
+    whole = (folder / "c.png").read_bytes()
+    spoiled(folder, "a.png", b"<html>404 not found</html>")
+    spoiled(folder, "sub/b.png", b"")
+    (line,) = problems((folder, file))
+    assert line.startswith("2 of 3 images cannot be read: a.png (no image), sub/b.png (empty); fetch these files anew")
+    spoiled(folder, "c.png", whole[:20])
+    (line,) = problems((folder, file))
+    assert line.startswith("3 of 3 images cannot be read: a.png (no image), sub/b.png (empty), c.png (")
+
+
+def test_an_image_of_a_kind_that_cannot_be_used_is_told_with_the_mend(coco, write):
+    coco["images"][2]["file_name"] = "c.tif"
+    folder, file = write(coco)
+    Image.fromarray(np.zeros((32, 32), dtype=np.float32)).save(folder / "c.tif")
+    (line,) = problems((folder, file))
+    assert "c.tif (pixels are floating point numbers; save the image with 8 or 16 bits)" in line
+
+
+def test_images_of_another_size_than_recorded_are_counted_and_shown(coco, write):
+    folder, file = write(coco)
+    Image.open(folder / "a.png").resize((24, 20)).save(folder / "a.png")
+    Image.open(folder / "sub/b.png").transpose(Image.Transpose.ROTATE_90).save(folder / "sub/b.png")
+    (line,) = problems((folder, file))
+    assert line.startswith(
+        "2 of 3 images have another size (width x height) than recorded: "
+        "a.png (24 x 20 instead of 48 x 40), sub/b.png (50 x 30 instead of 30 x 50); the boxes would not fit"
+    )
+
+
+def test_a_missing_image_is_told_once_beside_others_that_cannot_be_read(coco, write):
+    folder, file = write(coco)
+    (folder / "a.png").unlink()
+    spoiled(folder, "c.png", b"")
+    missing, unreadable = problems((folder, file))
+    assert missing.startswith(f"1 of 3 images are missing in {folder}: a.png; ")
+    assert unreadable.startswith("1 of 3 images cannot be read: c.png (empty); ")
+
+
+def test_who_need_not_open_the_images_does_not(coco, write):
+    folder, file = write(coco)
+    spoiled(folder, "c.png", b"")
+    check_split(load_split(folder, file), num_classes=3, opens_images=False)
+    (folder / "a.png").unlink()
+    (line,) = problems((folder, file), opens_images=False)
+    assert "1 of 3 images are missing" in line
+
+
+def test_all_images_of_a_larger_split_are_opened_and_keep_their_names(coco, write):
+    coco["images"] = [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 9} for i in range(100)]
+    coco["annotations"] = []
+    folder, file = write(coco)
+    check_split(load_split(folder, file), num_classes=3)
+    Image.new("L", (9, 8)).save(folder / "37.png")
+    spoiled(folder, "99.png", b"")
+    unreadable, resized = problems((folder, file))
+    assert "1 of 100 images cannot be read: 99.png (empty); " in unreadable
+    assert "37.png (9 x 8 instead of 8 x 9); " in resized
+
+
+def test_two_splits_of_the_same_categories_go_together(coco, write):
+    train = load_split(*write(coco, "train"))
+    coco["categories"].append({"id": 3, "name": "listed by one, boxed by none"})
+    val = load_split(*write(coco, "val"))
+    check_pair(train, val)
+    check_pair(val, train)
+
+
+def test_a_category_id_with_two_meanings_and_a_category_never_trained_are_refused(coco, write):
+    train = load_split(*write(coco, "train"))
+    coco["categories"] = [{"id": 1, "name": "latent"}, {"id": 2, "name": "active"}, {"id": 4, "name": "nodule"}]
+    coco["annotations"][0]["category_id"] = 4
+    coco["annotations"][2]["category_id"] = 4  # a crowd region: nothing to find
+    val = load_split(*write(coco, "val"))
+    with pytest.raises(DataError) as error:
+        check_pair(train, val)
+    first, changed, strange = str(error.value).split("\n  ")
+    assert first == f"{val.annotation_file}: does not go with {train.annotation_file}"
+    assert changed == (
+        "2 category ids mean something else: 1 is active there, but latent here, 2 is latent there, but active here; "
+        "use one list in both files"
+    )
+    assert strange == (
+        "1 of 2 boxes are of categories that training does not list: 4 (nodule); list them there, or remove these boxes"
+    )
 
 
 def test_a_missing_image_folder_is_one_problem(coco, write, tmp_path):
@@ -99,3 +193,8 @@ def test_all_problems_come_at_once_with_a_few_examples(coco, write):
 def test_the_real_annotations_are_sound_but_for_the_images_left_out(tbx11k):
     (line,) = problems(tbx.find_split(tbx11k, "TBX11K_train"), num_classes=4)
     assert " of 6600 images are missing in " in line
+
+
+@pytest.mark.data
+def test_the_real_training_and_validation_lists_go_together(tbx11k):
+    check_pair(*(load_split(*tbx.find_split(tbx11k, name)) for name in ("TBX11K_train", "TBX11K_val")))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images import read_rgb
+from datasets.images import read_rgb, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 
@@ -39,3 +39,12 @@ def test_pixels_without_a_sensible_8_bit_form_are_refused(tmp_path, values):
     array = np.array(values, dtype=np.float32 if isinstance(values[0][0], float) else np.int32)
     with pytest.raises(ValueError, match="8 or 16 bits"):
         saved(tmp_path, Image.fromarray(array), "image.tif")
+
+
+def test_the_header_alone_tells_height_and_width(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_size(path) == (20, 30)
+    with pytest.raises(OSError, match="truncated"):
+        read_rgb(path)

@@ -108,7 +108,7 @@ def test_all_problems_are_said_at_once_and_the_file_is_named(tmp_path):
         "  epochs must be int, got 'x'",
         "  focal_alpha must lie in [0, 1], got 75.0",
         "  hidden_dim 33 must be a multiple of 32 and of nheads = 4",
-        "  num_queries must be at least 1, got 0",
+        "  num_queries must lie in [1, 20000], got 0",
         "  unknown key 'lr_drops'; did you mean 'lr_drop'?",
     ]
 

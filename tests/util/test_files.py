@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,39 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 
     write_whole(path, write)
     assert path.read_bytes() == b"new"
+
+
+def half(folder, name, *, minutes):
+    (folder / name).write_bytes(b"half")
+    then = time.time() - 60 * minutes
+    os.utime(folder / name, (then, then))
+
+
+def test_what_a_killed_process_left_goes_once_it_is_an_hour_old(tmp_path):
+    for name, minutes in {
+        ".a.pth.123.part": 61,  # a half of this file
+        ".a.pth.124.part": 59,  # perhaps still being written, perhaps on another machine
+        ".b.pth.123.part": 99,  # of another file
+        ".a.pth.bak.part": 99,  # not ours
+        "a.pth.123.part": 99,
+    }.items():
+        half(tmp_path, name, minutes=minutes)
+    written(tmp_path / "a.pth", b"new")
+    left = {".a.pth.124.part", ".b.pth.123.part", ".a.pth.bak.part", "a.pth.123.part", "a.pth"}
+    assert set(os.listdir(tmp_path)) == left
+
+
+def test_an_old_half_goes_before_the_new_file_needs_the_room(tmp_path):
+    half(tmp_path, ".a.pth.123.part", minutes=61)
+    seen = []
+    write_whole(tmp_path / "a.pth", lambda _: seen.extend(os.listdir(tmp_path)))
+    assert seen == [f".a.pth.{os.getpid()}.part"]
+
+
+def test_an_old_half_that_cannot_be_removed_does_not_keep_the_file_from_being_written(tmp_path):
+    (tmp_path / ".a.pth.124.part").mkdir()
+    os.utime(tmp_path / ".a.pth.124.part", (0, 0))
+    assert written(tmp_path / "a.pth", b"new") == b"new"
 
 
 def test_a_file_in_the_place_of_the_folder_is_the_users_error(tmp_path):

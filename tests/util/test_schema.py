@@ -68,6 +68,7 @@ BREAKS = [
         {"backbone": "convnext_tiny_22k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 2},
         "are for ResNets",
     ),
+    (schema.average_follows, {"use_ema": True, "ema_decay": 1.0}, "ema_decay 1 would never follow the weights"),
 ]
 HOLDS = [
     (schema.drops_happen, {"lr_drop": (11,), "epochs": 12}),
@@ -91,6 +92,8 @@ HOLDS = [
         schema.frozen_norm_fits_backbone,
         {"backbone": "swin_T_224_1k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 0},
     ),
+    (schema.average_follows, {"use_ema": True, "ema_decay": 0.9999}),
+    (schema.average_follows, {"use_ema": False, "ema_decay": 1.0}),
 ]
 
 
