@@ -23,10 +23,10 @@ dim_feedforward = 128
 num_queries = 30
 dn_number = 50
 
-epochs = 8
+epochs = 6
 lr = 1e-3
 lr_backbone = 1e-3
-lr_drop = 6
+lr_drop = 4
 warmup_steps = 50
 batch_size = 2
 gradient_accumulation_steps = 2
