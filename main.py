@@ -148,9 +148,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         judge_if_due(run)
         if config.runtime.save_checkpoint_interval and state.epoch % config.runtime.save_checkpoint_interval == 0:
             keep(run, f"checkpoint{state.epoch:04d}.pth")
-    run.log.say(
-        f"training is finished: {state.epoch} epochs, {state.step} optimizer steps. Best: {state.best or 'none'}"
-    )
+    best = "best {metric}: {value:.4f}, epoch {epoch}".format(**state.best) if state.best else "no best epoch"
+    run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {best}")
 
 
 def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
