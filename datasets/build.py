@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +85,8 @@ def build_eval_loader(
 
 
 def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:
-    """Worker processes run on one torch thread each, which is PyTorch's own rule."""
+    """Worker processes run on one torch thread each, which is PyTorch's own rule; more than cores would only wait."""
+    num_workers = min(num_workers, usable_cores())
     return DataLoader(
         dataset,
         num_workers=num_workers,
@@ -125,3 +127,8 @@ def crowded_images(split: Split, num_queries: int) -> str | None:
         f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
         f"up to {boxes[fullest]} ({split.file_names[fullest]}); not all of them can be matched"
     )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: under Slurm those of the allocation, not of the node."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

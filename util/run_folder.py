@@ -17,7 +17,8 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
     """The log of the run folder, begun with what is needed to repeat the run; a run's config outlives evaluations."""
     if not here.is_main:
         return RunLog(None)
-    command = shlex.join(["python", *sys.argv])
+    launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
+    command = shlex.join([*launcher, *sys.argv])
     if is_training or not (folder / "config.py").exists():
         text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
         write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
