@@ -48,7 +48,7 @@ def complain(text: str) -> None:
 def clear_progress() -> None:
     """Wipe the progress line, so that a message does not land on it."""
     if sys.stdout.isatty():
-        print("\r\033[K", end="")
+        print("\r\033[K", end="", flush=True)
 
 
 class Progress:
