@@ -148,6 +148,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         judge_if_due(run)
         if config.runtime.save_checkpoint_interval and state.epoch % config.runtime.save_checkpoint_interval == 0:
             keep(run, f"checkpoint{state.epoch:04d}.pth")
+        wait_for_all()
     best = "best {metric}: {value:.4f}, epoch {epoch}".format(**state.best) if state.best else "no best epoch"
     run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {best}")
 
@@ -290,10 +291,9 @@ def judge_if_due(run: Run) -> None:
 
 
 def keep(run: Run, name: str) -> None:
-    """Write a checkpoint into the run folder, on the main rank; the others wait."""
+    """Write a checkpoint into the run folder, on the main rank. No collective: only that rank knows what is the best."""
     if run.here.is_main:
         run.state.save(run.folder / name)
-    wait_for_all()
 
 
 def judge(run: Run) -> dict[str, float]:
