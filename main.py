@@ -291,7 +291,7 @@ def judge_if_due(run: Run) -> None:
 
 
 def keep(run: Run, name: str) -> None:
-    """Write a checkpoint into the run folder, on the main rank. No collective: only that rank knows what is the best."""
+    """Write a checkpoint into the run folder, on the main rank. No collective: that rank alone knows what is best."""
     if run.here.is_main:
         run.state.save(run.folder / name)
 
