@@ -15,7 +15,8 @@ from addict import Dict
 from yapf.yapflib.yapf_api import FormatCode
 
 from util.errors import UserError
-from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, RULES, SECTIONS, Config
+from util.rules import RULES
+from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, SECTIONS, Config
 
 BASE_KEY = "_base_"
 

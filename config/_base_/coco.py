@@ -11,6 +11,7 @@ data_aug_flip = 0.5
 data_aug_crop = 0.5
 data_aug_scales = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
 data_aug_max_size = 1333
+data_aug_square = False
 data_aug_scales2_resize = [400, 500, 600]
 data_aug_scales2_crop = [384, 600]
 data_eval_scale = 800

@@ -7,4 +7,7 @@ eval_every = 1
 num_workers = 4
 seed = 42
 log_every = 10
+checkpoint_every_minutes = 15.0
+keep_last_checkpoints = 2
+skip_nonfinite_steps = 0
 save_checkpoint_interval = 0

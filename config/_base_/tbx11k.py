@@ -11,6 +11,7 @@ data_aug_flip = 0.5
 data_aug_crop = 0.5
 data_aug_scales = [416, 448, 480, 512, 544, 576, 608, 640]
 data_aug_max_size = 800
+data_aug_square = True
 data_aug_scales2_resize = [448, 512, 576]
 data_aug_scales2_crop = [352, 576]
 data_eval_scale = 512

@@ -5,22 +5,23 @@ from dataclasses import fields
 
 import pytest
 
-from util import schema
-from util.schema import KNOBS, RULES, SECTIONS
+from util import rules
+from util.rules import RULES
+from util.schema import KNOBS, SECTIONS
 
 BREAKS = [
-    (schema.drops_happen, {"lr_drop": (12,), "epochs": 12}, "would never happen"),
-    (schema.drops_happen, {"lr_drop": (40, 30), "epochs": 50}, "must rise"),
-    (schema.drops_happen, {"lr_drop": (30, 30), "epochs": 50}, "must rise"),
-    (schema.heads_divide_width, {"hidden_dim": 48, "nheads": 4}, "multiple of 32"),
-    (schema.heads_divide_width, {"hidden_dim": 64, "nheads": 3}, "nheads = 3"),
-    (schema.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 2}, "at least num_classes - 1 = 3"),
-    (schema.selection_fits, {"num_select": 41, "num_queries": 10, "num_classes": 4}, "= 40"),
-    (schema.levels_fit, {"return_interm_indices": (1, 3), "num_feature_levels": 4}, "consecutive"),
-    (schema.levels_fit, {"return_interm_indices": (1, 2), "num_feature_levels": 4}, "end with 3"),
-    (schema.levels_fit, {"return_interm_indices": (3, 2), "num_feature_levels": 4}, "consecutive"),
-    (schema.levels_fit, {"return_interm_indices": (), "num_feature_levels": 4}, "consecutive"),
-    (schema.levels_fit, {"return_interm_indices": (1, 2, 3), "num_feature_levels": 2}, "smaller than the 3 stages"),
+    (rules.drops_happen, {"lr_drop": (12,), "epochs": 12}, "would never happen"),
+    (rules.drops_happen, {"lr_drop": (40, 30), "epochs": 50}, "must rise"),
+    (rules.drops_happen, {"lr_drop": (30, 30), "epochs": 50}, "must rise"),
+    (rules.heads_divide_width, {"hidden_dim": 48, "nheads": 4}, "multiple of 32"),
+    (rules.heads_divide_width, {"hidden_dim": 64, "nheads": 3}, "nheads = 3"),
+    (rules.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 2}, "at least num_classes - 1 = 3"),
+    (rules.selection_fits, {"num_select": 41, "num_queries": 10, "num_classes": 4}, "= 40"),
+    (rules.levels_fit, {"return_interm_indices": (1, 3), "num_feature_levels": 4}, "consecutive"),
+    (rules.levels_fit, {"return_interm_indices": (1, 2), "num_feature_levels": 4}, "end with 3"),
+    (rules.levels_fit, {"return_interm_indices": (3, 2), "num_feature_levels": 4}, "consecutive"),
+    (rules.levels_fit, {"return_interm_indices": (), "num_feature_levels": 4}, "consecutive"),
+    (rules.levels_fit, {"return_interm_indices": (1, 2, 3), "num_feature_levels": 2}, "smaller than the 3 stages"),
     (
         schema.crop_range_is_a_range,
         {"data_aug_scales2_crop": (600, 384), "data_aug_scales2_resize": (700,)},
@@ -56,8 +57,8 @@ BREAKS = [
         {"data_aug_scales": (), "data_eval_scale": 512, "data_aug_max_size": 800},
         "at least one",
     ),
-    (schema.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
-    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
+    (rules.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
+    (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
     (
         schema.frozen_norm_fits_backbone,
         {"backbone": "swin_T_224_1k", "backbone_norm": "group_norm", "backbone_freeze_at": 0},
@@ -68,22 +69,22 @@ BREAKS = [
         {"backbone": "convnext_tiny_22k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 2},
         "are for ResNets",
     ),
-    (schema.average_follows, {"use_ema": True, "ema_decay": 1.0}, "ema_decay 1 would never follow the weights"),
+    (rules.average_follows, {"use_ema": True, "ema_decay": 1.0}, "ema_decay 1 would never follow the weights"),
 ]
 HOLDS = [
-    (schema.drops_happen, {"lr_drop": (11,), "epochs": 12}),
-    (schema.drops_happen, {"lr_drop": (), "epochs": 1}),
-    (schema.drops_happen, {"lr_drop": (30, 40), "epochs": 50}),
-    (schema.heads_divide_width, {"hidden_dim": 256, "nheads": 8}),
-    (schema.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 3}),
-    (schema.selection_fits, {"num_select": 40, "num_queries": 10, "num_classes": 4}),
-    (schema.levels_fit, {"return_interm_indices": (0, 1, 2, 3), "num_feature_levels": 4}),
-    (schema.levels_fit, {"return_interm_indices": (3,), "num_feature_levels": 1}),
-    (schema.crop_range_is_a_range, {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (384,)}),
-    (schema.scales_stay_below_max, {"data_aug_scales": (800,), "data_eval_scale": 800, "data_aug_max_size": 800}),
-    (schema.evaluation_happens, {"eval_every": 12, "epochs": 12}),
-    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 12, "epochs": 12}),
-    (schema.kept_checkpoints_happen, {"save_checkpoint_interval": 0, "epochs": 12}),
+    (rules.drops_happen, {"lr_drop": (11,), "epochs": 12}),
+    (rules.drops_happen, {"lr_drop": (), "epochs": 1}),
+    (rules.drops_happen, {"lr_drop": (30, 40), "epochs": 50}),
+    (rules.heads_divide_width, {"hidden_dim": 256, "nheads": 8}),
+    (rules.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 3}),
+    (rules.selection_fits, {"num_select": 40, "num_queries": 10, "num_classes": 4}),
+    (rules.levels_fit, {"return_interm_indices": (0, 1, 2, 3), "num_feature_levels": 4}),
+    (rules.levels_fit, {"return_interm_indices": (3,), "num_feature_levels": 1}),
+    (rules.crop_range_is_a_range, {"data_aug_scales2_crop": (384, 600), "data_aug_scales2_resize": (384,)}),
+    (rules.scales_stay_below_max, {"data_aug_scales": (800,), "data_eval_scale": 800, "data_aug_max_size": 800}),
+    (rules.evaluation_happens, {"eval_every": 12, "epochs": 12}),
+    (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 12, "epochs": 12}),
+    (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 0, "epochs": 12}),
     (
         schema.frozen_norm_fits_backbone,
         {"backbone": "resnet50", "backbone_norm": "group_norm", "backbone_freeze_at": 2},
@@ -92,8 +93,8 @@ HOLDS = [
         schema.frozen_norm_fits_backbone,
         {"backbone": "swin_T_224_1k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 0},
     ),
-    (schema.average_follows, {"use_ema": True, "ema_decay": 0.9999}),
-    (schema.average_follows, {"use_ema": False, "ema_decay": 1.0}),
+    (rules.average_follows, {"use_ema": True, "ema_decay": 0.9999}),
+    (rules.average_follows, {"use_ema": False, "ema_decay": 1.0}),
 ]
 
 

@@ -1,0 +1,116 @@
+"""Rules between knobs.
+
+A rule is a function of the knobs its parameters name; it returns what is wrong, or None. It runs once all of its knobs
+are valid, so one bad key does not hide others.
+"""
+
+
+def drops_happen(lr_drop: tuple[int, ...], epochs: int) -> str | None:
+    """A drop after the last epoch is a mistake in the recipe."""
+    if any(e >= epochs for e in lr_drop):
+        return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}; lr_drop=[] is none"
+    if list(lr_drop) != sorted(set(lr_drop)):
+        return f"lr_drop {list(lr_drop)} must rise"
+    return None
+
+
+def heads_divide_width(hidden_dim: int, nheads: int) -> str | None:
+    """Group norm wants 32 groups, attention wants whole heads."""
+    if hidden_dim % 32 or hidden_dim % nheads:
+        return f"hidden_dim {hidden_dim} must be a multiple of 32 and of nheads = {nheads}"
+    return None
+
+
+def labels_fit_label_table(num_classes: int, dn_labelbook_size: int) -> str | None:
+    """Every class needs a row in the denoising label table of dn_labelbook_size + 1 rows."""
+    if dn_labelbook_size < num_classes - 1:
+        return f"dn_labelbook_size {dn_labelbook_size} must be at least num_classes - 1 = {num_classes - 1}"
+    return None
+
+
+def selection_fits(num_select: int, num_queries: int, num_classes: int) -> str | None:
+    """The top-k runs over query x class."""
+    if num_select > num_queries * num_classes:
+        return f"num_select {num_select} exceeds num_queries * num_classes = {num_queries * num_classes}"
+    return None
+
+
+def levels_fit(return_interm_indices: tuple[int, ...], num_feature_levels: int) -> str | None:
+    """Every backbone stage handed on is a level."""
+    stages = list(return_interm_indices)
+    if not stages or stages != list(range(stages[0], 4)):
+        return f"return_interm_indices {stages} must be consecutive and end with 3, such as [1, 2, 3]"
+    if num_feature_levels < len(stages):
+        return (
+            f"num_feature_levels {num_feature_levels} is smaller than the {len(stages)} stages of return_interm_indices"
+        )
+    return None
+
+
+def crop_range_is_a_range(
+    data_aug_scales2_crop: tuple[int, ...], data_aug_scales2_resize: tuple[int, ...]
+) -> str | None:
+    """A crop must fit into the image it is cut from."""
+    if len(data_aug_scales2_crop) != 2 or data_aug_scales2_crop[0] > data_aug_scales2_crop[1]:
+        return f"data_aug_scales2_crop {list(data_aug_scales2_crop)} must be (smallest, largest)"
+    if not data_aug_scales2_resize:
+        return "data_aug_scales2_resize must name at least one size"
+    if data_aug_scales2_crop[0] > min(data_aug_scales2_resize):
+        return (
+            f"data_aug_scales2_crop asks for sides of at least {data_aug_scales2_crop[0]} px, "
+            f"but data_aug_scales2_resize makes images of {min(data_aug_scales2_resize)} px"
+        )
+    return None
+
+
+def scales_stay_below_max(data_aug_scales: tuple[int, ...], data_eval_scale: int, data_aug_max_size: int) -> str | None:
+    """A scale above the longest side could never be reached."""
+    if not data_aug_scales:
+        return "data_aug_scales must name at least one size"
+    for name, largest in (("data_aug_scales up to", max(data_aug_scales)), ("data_eval_scale", data_eval_scale)):
+        if largest > data_aug_max_size:
+            return f"{name} {largest} would never happen: data_aug_max_size is {data_aug_max_size}"
+    return None
+
+
+def evaluation_happens(eval_every: int, epochs: int) -> str | None:
+    """An interval beyond the last epoch is a typo."""
+    return f"eval_every {eval_every} would never happen in {epochs} epochs" if eval_every > epochs else None
+
+
+def kept_checkpoints_happen(save_checkpoint_interval: int, epochs: int) -> str | None:
+    """An interval beyond the last epoch is a typo."""
+    if save_checkpoint_interval > epochs:
+        return (
+            f"save_checkpoint_interval {save_checkpoint_interval} would never happen in {epochs} epochs; 0 keeps none"
+        )
+    return None
+
+
+def frozen_norm_fits_backbone(backbone: str, backbone_norm: str, backbone_freeze_at: int) -> str | None:
+    """Swin and ConvNeXt bring their own normalisation and train throughout."""
+    if not backbone.startswith("resnet") and (backbone_norm != "frozen_bn" or backbone_freeze_at):
+        return f"backbone_norm 'group_norm' and backbone_freeze_at are for ResNets; {backbone} wants 'frozen_bn' and 0"
+    return None
+
+
+def average_follows(use_ema: bool, ema_decay: float) -> str | None:
+    """The average takes 1 - ema_decay of the weights at each step."""
+    if use_ema and ema_decay >= 1:
+        return f"ema_decay {ema_decay:g} would never follow the weights: it must be below 1, such as 0.9997"
+    return None
+
+
+RULES = (
+    drops_happen,
+    heads_divide_width,
+    labels_fit_label_table,
+    selection_fits,
+    levels_fit,
+    crop_range_is_a_range,
+    scales_stay_below_max,
+    evaluation_happens,
+    kept_checkpoints_happen,
+    frozen_norm_fits_backbone,
+    average_follows,
+)
