@@ -142,7 +142,7 @@ class DataConfig:
     data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32, high=16_384)
     data_aug_max_size: int = knob("longest side allowed, in evaluation too, pixels", low=32, high=16_384)
     data_aug_square: bool = knob(
-        "one scale per optimizer step, and every image of it becomes exactly that square: no padding, so that the cut of "
+        "one scale per optimizer step, every image of it becomes exactly that square: no padding, so that the cut of "
         "a step changes nothing; False: a scale per image, its sides in proportion (official)"
     )
     data_aug_scales2_resize: tuple[int, ...] = knob(
