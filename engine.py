@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from util.batch import Batch, Window, windows
-from util.distributed import count_window
+from util.distributed import WindowPlan, Wishes, plan_window
 from util.metrics.tables import Detections
 from util.precision import Precision
 
@@ -30,63 +30,87 @@ class Learner:
     max_norm: float  # largest gradient norm of a step; infinity does not clip
 
 
+@dataclass(frozen=True)
+class Step:
+    """What came of a window."""
+
+    window: Window
+    plan: WindowPlan
+    losses: list[dict[str, Tensor]]  # of each batch: its share of the window's
+    grad_norm: Tensor  # before clipping, the same on all ranks
+    is_taken: bool  # False: the gradient is not finite on any rank, and the weights are what they were
+
+    @property
+    def total(self) -> dict[str, Tensor]:
+        """The losses of the window on this rank."""
+        return {name: torch.stack([losses[name] for losses in self.losses]).sum() for name in self.losses[0]}
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses of this rank are finite: if they are on all ranks, the gradient overflowed."""
+        return all(bool(torch.isfinite(losses["loss"])) for losses in self.losses)
+
+
 def train_one_epoch(
     learner: Learner,
     loader: Iterable[Batch],
     *,
     accum_steps: int,
-    before_step: Callable[[], None],
-    after_step: Callable[[Window, dict[str, Tensor]], None],
+    before_step: Callable[[], Wishes],
+    after_step: Callable[[Step], None],
 ) -> None:
-    """Step the optimizer once per window of `accum_steps` batches.
+    """Step the optimizer once per window of `accum_steps` batches, except where the gradient is not finite.
 
     Args:
         learner: the parts.
         loader: this rank's batches of the epoch.
         accum_steps: batches per window.
-        before_step: sets the learning rate.
-        after_step: gets the window and its losses: logging and the averaged weights hang there.
-
-    Raises:
-        FloatingPointError: a loss or the gradient norm is not finite; the step was not taken.
+        before_step: sets the learning rate and says what this rank wishes to happen after the step.
+        after_step: gets what came of it: averaging, logging and saving hang there. All ranks get the same
+            `plan`, `grad_norm` and `is_taken`, so they may act on these together.
     """
     learner.model.train()
     learner.criterion.train()
     for window in windows(loader, accum_steps):
-        before_step()
-        losses = accumulate(learner, window)
-        losses["grad_norm"] = learner.precision.unscale_and_clip(
-            learner.optimizer, learner.model.parameters(), learner.max_norm
-        )
-        check_finite(losses, allow_overflow=learner.precision.skips_overflow)
-        if learner.precision.skips_overflow:
-            losses |= without_overflow(losses["grad_norm"])
-        learner.precision.step(learner.optimizer)
+        plan = plan_window(window.num_boxes, window.most_boxes, learner.device, before_step())
+        losses = accumulate(learner, window, plan)
+        grad_norm = learner.precision.unscale_and_clip(learner.optimizer, learner.model.parameters(), learner.max_norm)
+        is_taken = bool(torch.isfinite(grad_norm))
+        (learner.precision.step if is_taken else learner.precision.skip)(learner.optimizer)
         learner.optimizer.zero_grad(set_to_none=True)
-        after_step(window, losses)
+        after_step(Step(window, plan, losses, grad_norm, is_taken))
 
 
-def accumulate(learner: Learner, window: Window) -> dict[str, Tensor]:
-    """Backpropagate a window and return its losses, summed over the batches.
+def accumulate(learner: Learner, window: Window, plan: WindowPlan) -> list[dict[str, Tensor]]:
+    """Backpropagate a window and return the losses of its batches.
 
     Every loss term is a sum over boxes or queries divided by the same `num_boxes`, that of
     the whole window averaged over ranks. So the terms of the batches simply add up, and a
     window of K batches gives the gradient of one batch K times as large.
     """
-    counts = count_window(window.num_boxes, window.most_boxes, learner.device)
-    total: dict[str, Tensor] = {}
+    parts: list[dict[str, Tensor]] = []
     for i, batch in enumerate(window.batches, start=1):
+        torch.manual_seed(batch.seed)
         with only_sync_on(learner.model, last=i == len(window.batches)):
             moved = batch.to(learner.device)
             with learner.precision.autocast():
-                outputs = learner.model(moved.images, moved.mask, moved.targets, counts.most_boxes)
-            losses = learner.criterion(outputs, moved.targets, counts.num_boxes)
+                outputs = learner.model(moved.images, moved.mask, moved.targets, plan.most_boxes)
+            losses = learner.criterion(outputs, moved.targets, plan.num_boxes)
             if batch.is_ghost:  # keeps step with the other ranks and contributes nothing
                 losses = {name: value * 0.0 for name, value in losses.items()}
-            learner.precision.scale(losses["loss"]).backward()
-        for name, value in losses.items():
-            total[name] = total.get(name, 0) + value.detach()
-    return total
+            scaled = learner.precision.scale(losses["loss"])
+            scaled.backward(not_finite_told(scaled))
+        parts.append({name: value.detach() for name, value in losses.items()})
+    return parts
+
+
+def not_finite_told(loss: Tensor) -> Tensor:
+    """The gradient to start from: 1, or NaN where the loss is not finite.
+
+    The gradient of an infinite loss may be finite. With NaN in every weight's gradient, the exchange of gradients
+    tells the other ranks, and all of them leave the step out without asking each other.
+    """
+    return torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan).to(loss.dtype)
 
 
 @torch.inference_mode()
@@ -130,28 +154,3 @@ def _table(images: list[int], found: list[dict[str, Tensor]]) -> Detections:
 def only_sync_on(model: nn.Module, *, last: bool) -> AbstractContextManager:
     """DDP shares gradients in every backward; within a window only the last one has to."""
     return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
-
-
-def check_finite(losses: dict[str, Tensor], *, allow_overflow: bool = False) -> None:
-    """Stop before the optimizer step where a loss or the gradient norm is NaN or infinite, and say which.
-
-    The gradient norm is the same on all ranks and infinite or NaN as soon as one rank's loss is, so all ranks agree.
-    With `allow_overflow` the loss decides, which is each rank's own: a rank that stops takes the others down.
-
-    Args:
-        losses: scalars by name, with `grad_norm` and `loss` among them.
-        allow_overflow: the gradient norm alone may overflow: the fp16 scaler skips that step and lowers its scale.
-    """
-    sentinel = losses["loss"] if allow_overflow else losses["loss"] + losses["grad_norm"]
-    if torch.isfinite(sentinel):
-        return
-    bad = {name: value.item() for name, value in losses.items() if not torch.isfinite(value)}
-    raise FloatingPointError(
-        f"not finite: {bad}; the optimizer step was not taken. A lower lr or amp='off' are the usual mends"
-    )
-
-
-def without_overflow(grad_norm: Tensor) -> dict[str, Tensor]:
-    """The gradient norm for the log, 0 on a step that the fp16 scaler skipped, and whether it was one."""
-    overflow = ~torch.isfinite(grad_norm)
-    return {"grad_norm": grad_norm.masked_fill(overflow, 0.0), "overflow": overflow.to(grad_norm.dtype)}

@@ -8,87 +8,71 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
+from util.preemption import STOP, Preempted
+
+if __name__ == "__main__":
+    STOP.listen()  # before torch is imported, which takes seconds: a signal meanwhile must not be lost
+
 import argparse
-import inspect
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.checks import check_pair
 from datasets.coco import Split
-from engine import Learner, predict, train_one_epoch
+from engine import Learner, Step, predict, train_one_epoch
 from models import build_model
 from models.backbone_weights import load_backbone_weights
-from util import checkpoint
-from util.batch import Window
+from util import checkpoint, nonfinite
+from util.command_line import parse_arguments
 from util.config import load_config, resolve
-from util.distributed import Ranks, announced, gather_objects, ranks, together, wait_for_all
-from util.errors import ToldElsewhere, UserError
-from util.logger import Progress, RunLog, complain
+from util.distributed import (
+    Ranks,
+    Wishes,
+    choose_device_type,
+    distribute,
+    gather_objects,
+    ranks,
+    require_same,
+    together,
+    wait_for_all,
+)
+from util.errors import UserError
+from util.exit_codes import REQUEUE, run_to_exit_code
+from util.logger import Progress, RunLog
 from util.metrics.files import save_detections, save_report
 from util.metrics.protocols import format_table, report
 from util.metrics.tables import merge
 from util.optim import learning_rate_factor, learning_rates, set_learning_rate
-from util.run_folder import open_log
+from util.run_folder import SaveClock, open_log
 from util.run_state import RunState, build_state
 from util.schema import Config
-from util.seed import derive_seed, seed_everything
+from util.seed import seed_everything
 from util.training_log import TrainingLog
 
 BEST_METRIC, BEST_CHECKPOINT = "all/per_class/AP", "best.pth"
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Train or evaluate DINO on a TBX11K or COCO-format folder.")
-    add = parser.add_argument
-    add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
-    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
-    add("--data_path", "--coco_path", type=Path, required=True, help="data folder")
-    add("--output_dir", type=Path, help="run folder; in evaluation, by default the folder of the checkpoint")
-    add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
-    add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
-    add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
-    return parser.parse_args(arguments)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line; the exit code, as in `util.exit_codes`.
 
-    The exit code is 0; 2 for what the user can mend; 1 for numbers that are not finite and for a full GPU; 130 for
-    Ctrl-C. Whatever the end, the last checkpoint is whole and the same command goes on from it.
+    Whatever the end, the last checkpoint is whole and the same command goes on from it.
     """
     args = parse_arguments(arguments)
-    try:
-        device_type = choose_device_type(args.device)
-        with ranks(device_type) as here:
-            device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
-            (evaluate if args.eval else train)(args, here, device)
-    except ToldElsewhere:
-        return 2
-    except UserError as error:
-        complain(str(error))
-        return 2
-    except PermissionError as error:
-        complain(f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it")
-        return 2
-    except FloatingPointError as error:
-        complain(str(error))
-        return 1
-    except torch.OutOfMemoryError as error:
-        complain(f"{first_line(error)} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
-        return 1
-    except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from the last checkpoint")
-        return 130
-    return 0
+    return run_to_exit_code(partial(work, args))
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train or evaluate on this rank."""
+    device_type = choose_device_type(args.device)
+    with ranks(device_type) as here:
+        device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
+        (evaluate if args.eval else train)(args, here, device)
 
 
 @dataclass(frozen=True)
@@ -105,13 +89,17 @@ class Run:
     log: RunLog
     here: Ranks
     device: torch.device
+    clock: SaveClock
 
 
 def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
-    """Train from the chosen start to the last epoch; save and judge after each."""
+    """Train from the chosen start to the last epoch; judge after each."""
     run = together(partial(prepare_training, args, here, device))
-    require_one_position(run)
-    config, state, optim = run.config, run.state, run.config.optim
+    state = run.state
+    require_same(
+        (state.epoch, state.window, state.step), f"{run.folder}: checkpoints of different (epoch, window, step)"
+    )
+    config, optim = run.config, run.config.optim
     loader, sampler = build_train_loader(
         run.splits["train"],
         config.data,
@@ -123,28 +111,23 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     )
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
-    training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here.world_size)
+    training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     judge_if_due(run)  # a run that was cut off while it was judged
     while state.epoch < optim.epochs:
-        sampler.set_epoch(state.epoch)
-        training_log.start_epoch(state.epoch)
-        seed_everything(derive_seed(config.runtime.seed, "epoch", state.epoch, here.rank))  # dropout, stochastic depth
-        try:
-            train_one_epoch(
-                learner,
-                training_log.watch(loader),
-                accum_steps=optim.gradient_accumulation_steps,
-                before_step=partial(schedule, state, training_log, config),
-                after_step=partial(follow, state, training_log),
-            )
-        except FloatingPointError as error:
-            at = f"epoch {state.epoch}, after step {state.step}"
-            raise FloatingPointError(f"{at}: {error}. The last checkpoint is untouched") from error
-        state.epoch += 1
+        sampler.set_epoch(state.epoch, state.window)
+        training_log.start_epoch(state.epoch, state.window, state.collected)
+        train_one_epoch(
+            learner,
+            training_log.watch(loader),
+            accum_steps=optim.gradient_accumulation_steps,
+            before_step=partial(schedule, run, training_log),
+            after_step=partial(follow, run, training_log),
+        )
         training_log.finish_epoch(state.step)
-        keep(run, checkpoint.OWN_NAME)
+        state.epoch, state.window, state.collected = state.epoch + 1, 0, []
+        keep(run)
         judge_if_due(run)
         if config.runtime.save_checkpoint_interval and state.epoch % config.runtime.save_checkpoint_interval == 0:
             keep(run, f"checkpoint{state.epoch:04d}.pth")
@@ -168,16 +151,22 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
-    state = build_state(config, splits["train"].names, model.to(device), device)
+    train_split = splits["train"]
+    state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
     said = begin(state, start, config)
     log = open_log(args.output_dir, config, here, device, is_training=True)
+    if start.kind == "own":
+        log.go_on_rows(state.rows)
+    else:
+        log.begin_rows()
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
     if crowded := crowded_images(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
     log.say(said)
     weights = "ema" if state.average.is_copy else "model"
-    return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device)
+    clock = SaveClock(config.runtime.checkpoint_every_minutes, step=state.step if start.kind == "own" else -1)
+    return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)
 
 
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
@@ -198,32 +187,13 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     split = build_split_for(config, args, "val", here)
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
-    state = build_state(config, split.names, model.to(device), device)
+    state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
-    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device)
-
-
-def require_one_position(run: Run) -> None:
-    """All ranks must start alike; on a shared disk one of them may not have seen the newest checkpoint yet."""
-    positions = gather_objects((run.state.epoch, run.state.step))
-    if len(set(positions)) > 1:
-        if not run.here.is_main:
-            raise ToldElsewhere
-        raise UserError(
-            f"{run.folder}: the ranks found checkpoints of different (epoch, step) {positions}; start again"
-        )
-
-
-def choose_device_type(wish: str) -> str:
-    """'cuda' or 'cpu'. Devices are a matter of the machine, so one rank of each machine complains."""
-    if wish == "cuda" and not torch.cuda.is_available():
-        if announced().local_rank > 0:
-            raise ToldElsewhere
-        raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
+    clock = SaveClock(0.0)
+    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock)
 
 
 def build_split_for(config: Config, args: argparse.Namespace, which: str, here: Ranks) -> Split:
@@ -235,8 +205,8 @@ def build_split_for(config: Config, args: argparse.Namespace, which: str, here: 
 def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
     """Bring the state to its start; what to say of it."""
     if start.kind in ("own", "resume"):
-        state.restore(start.path)
-        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}"
+        changes = state.restore(start.path)
+        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
     if start.kind == "pretrain":
         weights = checkpoint.weights_of(checkpoint.load(start.path), start.path)
         said = checkpoint.load_what_fits(state.model, weights, start.path)
@@ -246,54 +216,100 @@ def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
     return f"start: {start.reason}; {said}"
 
 
-def distribute(model: nn.Module, here: Ranks) -> nn.Module:
-    """The model as the engine calls it. Buffers never change in training, so they are not exchanged."""
-    if here.world_size == 1:
-        return model
-    names = inspect.signature(DistributedDataParallel).parameters
-    switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # newer and older torch
-    return DistributedDataParallel(model, gradient_as_bucket_view=True, **{switch: False})
+def schedule(run: Run, log: TrainingLog) -> Wishes:
+    """Set the learning rate of the step to come, and say what this rank wishes to happen after it.
 
-
-def schedule(state: RunState, log: TrainingLog, config: Config) -> None:
-    """Set the learning rate of the step to come.
-
-    Steps are counted as if every epoch so far had been cut like this one: a run that goes on with another number of
-    ranks still drops its rates at the epochs of the config.
+    Steps are counted as if every epoch so far had been as long as this one: a run that goes on with more images still
+    drops its rates at the epochs of the config.
     """
-    optim = config.optim
+    state, optim = run.state, run.config.optim
     factor = learning_rate_factor(
-        state.epoch * log.num_windows + log.window,
+        state.epoch * log.num_windows + state.window,
         log.num_windows,
         warmup_steps=optim.warmup_steps,
         drops=optim.lr_drop,
         drop_factor=optim.lr_drop_factor,
     )
     set_learning_rate(state.optimizer, factor)
+    return Wishes(save=run.here.is_main and run.clock.is_due, stop=STOP.is_made)
 
 
-def follow(state: RunState, log: TrainingLog, window: Window, losses: dict[str, Tensor]) -> None:
-    """Take note of a step: average the weights, log the losses."""
-    state.step += 1
-    state.average.update(state.model, state.step)
-    log.add(window, losses, step=state.step, rates=learning_rates(state.optimizer))
+def follow(run: Run, log: TrainingLog, step: Step) -> None:
+    """Take note of a step: average the weights, log the losses, save and stop where the ranks have agreed to."""
+    state, rates = run.state, learning_rates(run.state.optimizer)
+    if not step.is_taken:
+        require_a_way_on(run, log, step)
+    state.step, state.window = state.step + 1, state.window + 1
+    if step.is_taken:
+        state.average.update(state.model, state.step)
+        log.add(step.window, {**step.total, "grad_norm": step.grad_norm}, step=state.step, rates=rates)
+    else:
+        log.leave_out(step=state.step, rates=rates)
+    if step.plan.saves:
+        state.collected = log.state()
+        keep(run)
+    if step.plan.stops:
+        log.close()
+        leave(run)
+
+
+def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
+    """Go on after a step that was not taken, or stop; all ranks come here together.
+
+    Raises:
+        FloatingPointError: with the step's images, kept in the run folder with a checkpoint that repeats it.
+    """
+    state, allowed = run.state, run.config.runtime.skip_nonfinite_steps
+    told = nonfinite.account(step.window, step.losses, run.splits["train"].files_by_id)
+    accounts = gather_objects((step.is_finite, told))
+    if all(is_finite for is_finite, _ in accounts) and nonfinite.is_only_overflow(state.precision):
+        return
+    state.skipped += 1
+    position = {"epoch": state.epoch, "window": state.window, "step": state.step, "seed": run.config.runtime.seed}
+    parts = [part for _, part in accounts]
+    reason = f"epoch {state.epoch}, after step {state.step}: not finite: {nonfinite.suspects(parts)}"
+    if run.here.is_main:
+        path = nonfinite.save_account(run.folder, position, parts, step.grad_norm.item())
+        reason += f". The optimizer step was not taken; {path} has its images and losses"
+    if state.skipped <= allowed:
+        run.log.say(f"warning: {reason}. Skipped, {state.skipped} of at most {allowed}")
+        return
+    state.collected = log.state()
+    keep(run, nonfinite.CHECKPOINT)
+    again = f"--resume {run.folder / nonfinite.CHECKPOINT} --output_dir logs/NEW repeats it"
+    raise FloatingPointError(f"{reason}, and {again}. The last checkpoint is untouched. {nonfinite.MENDS}")
 
 
 def judge_if_due(run: Run) -> None:
     """Judge the weights if their epoch is one to judge and it has not been done; keep them if they are the best."""
     state = run.state
     is_due = state.epoch % run.config.eval.eval_every == 0 or state.epoch == run.config.optim.epochs
-    if is_due and state.judged < state.epoch:
+    if is_due and not state.window and state.judged < state.epoch:
         is_best = state.note(BEST_METRIC, judge(run).get(BEST_METRIC))
         if is_best:
             keep(run, BEST_CHECKPOINT)
-        keep(run, checkpoint.OWN_NAME)
+        keep(run)
 
 
-def keep(run: Run, name: str) -> None:
+def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
     """Write a checkpoint into the run folder, on the main rank. No collective: that rank alone knows what is best."""
-    if run.here.is_main:
-        run.state.save(run.folder / name)
+    if not run.here.is_main:
+        return
+    run.state.rows = run.log.rows_on_disk()
+    if name == checkpoint.OWN_NAME and run.clock.moves_on(run.state.step):
+        checkpoint.rotate(run.folder, run.config.runtime.keep_last_checkpoints)
+    run.state.save(run.folder / name)
+
+
+def leave(run: Run) -> None:
+    """Stop because somebody asked for it; everything is saved, and the ranks know of each other that they stop."""
+    run.log.say(
+        f"asked to stop ({STOP.signal.name if STOP.signal else 'another rank'}): stopped in epoch {run.state.epoch} "
+        f"after step {run.state.step}; the same command goes on from there. Exit code {REQUEUE}"
+    )
+    wait_for_all()
+    STOP.settle()
+    raise Preempted
 
 
 def judge(run: Run) -> dict[str, float]:
@@ -306,28 +322,25 @@ def judge(run: Run) -> dict[str, float]:
     part = predict(
         state.average.module,
         run.postprocess.to(run.device),
-        loader,
+        STOP.until_made(loader),
         precision=state.precision,
         device=run.device,
         after_batch=lambda _: progress.advance(),
     )
     progress.close()
-    parts = gather_objects(part)
+    parts = gather_objects((part, STOP.is_made))
+    if any(is_asked for _, is_asked in parts):
+        leave(run)
     if not here.is_main:
         return {}
     truth = split.ground_truth()
-    found = merge(parts, truth.images)
+    found = merge([part for part, _ in parts], truth.images)
     values = report(truth, found)
     save_detections(run.folder / "detections.json.gz", found)
     save_report(run.folder / "report.json", values)
     run.log.row("eval", epoch=max(0, state.epoch - 1), step=state.step, weights=run.weights, **values)
     run.log.say(f"evaluation after {state.epoch} epochs, weights: {run.weights}\n{format_table(values, truth)}")
     return values
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message without its appendix."""
-    return str(error).strip().split("\n", 1)[0]
 
 
 if __name__ == "__main__":

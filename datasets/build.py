@@ -16,6 +16,7 @@ from datasets.coco import CocoDataset, Split, load_split
 from datasets.samplers import WindowBatchSampler, eval_indices
 from datasets.transforms import eval_transform, train_transform
 from util.batch import Batch, collate
+from util.preemption import leave_signals_to_parent
 from util.schema import DataConfig
 from util.seed import derive_generator
 
@@ -61,6 +62,7 @@ def build_train_loader(
         max_size=data.data_aug_max_size,
         resize_before_crop=data.data_aug_scales2_resize,
         crop_range=(data.data_aug_scales2_crop[0], data.data_aug_scales2_crop[1]),
+        square=data.data_aug_square,
     )
     sampler = WindowBatchSampler(
         split.num_images,
@@ -91,6 +93,7 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
         dataset,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=leave_signals_to_parent,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         # A loader seeds its workers, who draw nothing from that. With a generator of its own it leaves the global

@@ -22,8 +22,17 @@ from util.metrics.tables import GroundTruth
 from util.seed import derive_rng, derive_seed
 from util.text import first_few
 
-# (RGB image, target with boxes [n, 4] xyxy in its pixels, generator) -> what the network gets; see datasets.transforms
-Transform = Callable[[Image.Image, Target, np.random.Generator], tuple[Tensor, Target]]
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Where a transform draws from. Both generators are fresh for every image, so nothing depends on the order."""
+
+    image: np.random.Generator  # the image's own, in this epoch
+    window: np.random.Generator  # begins alike for all images of an optimizer step: for what they have in common
+
+
+# (RGB image, target with boxes [n, 4] xyxy in its pixels, draws) -> what the network gets; see datasets.transforms
+Transform = Callable[[Image.Image, Target, Draws], tuple[Tensor, Target]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +80,11 @@ class Split:
         """[N]: the position in `image_ids` of each box's image."""
         return np.repeat(np.arange(self.num_images), np.diff(self.first_box))
 
+    @cached_property
+    def files_by_id(self) -> dict[int, str]:
+        """File names by image id."""
+        return dict(zip(self.image_ids.tolist(), self.file_names.tolist(), strict=True))
+
     def boxes_of(self, index: int) -> slice:
         """The rows of the boxes of the image at position `index`."""
         return slice(int(self.first_box[index]), int(self.first_box[index + 1]))
@@ -87,7 +101,7 @@ class Split:
             is_crowd=self.is_crowd,
             names=self.names,
             sizes={i: (h, w) for i, (h, w) in zip(ids, self.sizes.tolist(), strict=True)},
-            files=dict(zip(ids, self.file_names.tolist(), strict=True)),
+            files=self.files_by_id,
         )
 
 
@@ -154,7 +168,8 @@ def _positions(boxes: Records, key: str, known: NDArray[np.int64], listed_in: st
 class CocoDataset(Dataset[Sample]):
     """The images of a split with their boxes, transformed.
 
-    What an image becomes depends on (seed, epoch, image id) alone: not on workers, ranks, or the order of calls.
+    What an image becomes depends on (seed, epoch, image id) and, in what it shares with the images of its optimizer
+    step, on (seed, epoch, window): not on workers, ranks, or the order of calls.
     """
 
     def __init__(self, split: Split, transform: Transform, *, seed: int, is_train: bool) -> None:
@@ -167,17 +182,22 @@ class CocoDataset(Dataset[Sample]):
         return self.split.num_images
 
     def __getitem__(self, key: SampleKey | int) -> Sample:
-        """The image at a position; a bare position means epoch 0.
+        """The image at a position; a bare position means epoch 0, window 0.
 
         Raises:
             DataError: the image file is missing, damaged, or not of the size that the annotation file states.
         """
-        epoch, index, is_ghost = key if isinstance(key, SampleKey) else SampleKey(epoch=0, index=int(key))
+        if not isinstance(key, SampleKey):
+            key = SampleKey(epoch=0, window=0, index=int(key))
+        epoch, window, index, is_ghost = key
         if not 0 <= index < len(self):
             raise IndexError(f"position {index} in a split of {len(self)} images")
         image_id = int(self.split.image_ids[index])
-        rng = derive_rng(self.seed, "augment", epoch, image_id)
-        image, target = self.transform(load_image(self.split, index), load_target(self.split, index), rng)
+        draws = Draws(
+            image=derive_rng(self.seed, "augment", epoch, image_id),
+            window=derive_rng(self.seed, "scale", epoch, window),
+        )
+        image, target = self.transform(load_image(self.split, index), load_target(self.split, index), draws)
         if self.is_train:
             target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", epoch, image_id))
         return Sample(image, target, is_ghost)

@@ -68,7 +68,7 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
             for step in range(self._num_steps(len(window))):
                 start = (step * self.world_size + self.rank) * self.batch_size
                 chunk = window[start : start + self.batch_size]
-                yield [SampleKey(epoch, i) for i in chunk] or [SampleKey(epoch, window[0], is_ghost=True)]
+                yield [SampleKey(epoch, w, i) for i in chunk] or [SampleKey(epoch, w, window[0], is_ghost=True)]
 
     def _images_in(self, window: int) -> int:
         return min(self.window_size, self.num_images - window * self.window_size)

@@ -1,4 +1,4 @@
-"""Geometry on (image, target): flip, resize, crop; and the two pipelines made of it.
+"""Geometry on (image, target): flip, resize, crop; and the pipelines made of it.
 
 Until the last step an image is a PIL RGB image and the boxes of its target are [n, 4] xyxy in its pixels.
 The rules are those of DETR and DINO, to the pixel. COCO's "area" is not carried along: no loss reads it, and the
@@ -7,7 +7,7 @@ metrics take it from the annotation file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,13 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.coco import Transform
+from datasets.coco import Draws, Transform
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
 
 # Red, green, blue on [0, 1]: what the public ImageNet backbones were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# (image, target with boxes in its pixels, the image's generator) -> the same kind of thing
+Reframing = Callable[[Image.Image, Target, np.random.Generator], tuple[Image.Image, Target]]
+# (width, height, rng=generator) -> (top, left, height, width)
+CropDraw = Callable[..., tuple[int, int, int, int]]
 
 
 def train_transform(
@@ -32,26 +37,33 @@ def train_transform(
     max_size: int,
     resize_before_crop: Sequence[int],
     crop_range: tuple[int, int],
+    square: bool,
 ) -> Transform:
     """Augmentation: a flip at times; then one resize or, at times, a resize, a crop and another resize.
+
+    With `square` the last resize is the same for every image of an optimizer step: its scale is drawn from the
+    window's generator, and the image becomes exactly scale x scale. A crop is square then, so that its content keeps
+    its proportions; an image that is not square itself is stretched wherever it is not cropped.
 
     Args:
         flip: probability of a horizontal flip.
         crop: probability of resize, crop, resize.
         scales: shorter sides to choose from, pixels.
-        max_size: longest side allowed, pixels.
+        max_size: longest side allowed, pixels; without effect on squares.
         resize_before_crop: shorter sides to choose from before a crop, pixels; no longest side there.
         crop_range: smallest and largest side of a crop, pixels.
+        square: one square per window instead of a size per image (official).
     """
-    return partial(
-        _augment,
+    reframe = partial(
+        _flip_and_crop,
         flip=flip,
         crop=crop,
-        scales=tuple(scales),
-        max_size=max_size,
-        resize_before_crop=tuple(resize_before_crop),
-        crop_range=crop_range,
+        scales=tuple(resize_before_crop),
+        draw=partial(draw_square_crop if square else draw_crop, crop_range=crop_range),
     )
+    if square:
+        return partial(_augment_to_square, reframe=reframe, scales=tuple(scales))
+    return partial(_augment, reframe=reframe, scales=tuple(scales), max_size=max_size)
 
 
 def eval_transform(scale: int, max_size: int) -> Transform:
@@ -62,26 +74,43 @@ def eval_transform(scale: int, max_size: int) -> Transform:
 def _augment(
     image: Image.Image,
     target: Target,
+    draws: Draws,
+    *,
+    reframe: Reframing,
+    scales: tuple[int, ...],
+    max_size: int,
+) -> tuple[Tensor, Target]:
+    image, target = reframe(image, target, draws.image)
+    return to_network_input(*resize(image, target, _choose(scales, draws.image), max_size))
+
+
+def _augment_to_square(
+    image: Image.Image, target: Target, draws: Draws, *, reframe: Reframing, scales: tuple[int, ...]
+) -> tuple[Tensor, Target]:
+    image, target = reframe(image, target, draws.image)
+    return to_network_input(*resize_to_square(image, target, _choose(scales, draws.window)))
+
+
+def _flip_and_crop(
+    image: Image.Image,
+    target: Target,
     rng: np.random.Generator,
     *,
     flip: float,
     crop: float,
     scales: tuple[int, ...],
-    max_size: int,
-    resize_before_crop: tuple[int, ...],
-    crop_range: tuple[int, int],
-) -> tuple[Tensor, Target]:
+    draw: CropDraw,
+) -> tuple[Image.Image, Target]:
     if rng.random() < flip:
         image, target = flip_horizontally(image, target)
     if rng.random() < crop:
-        image, target = resize(image, target, _choose(resize_before_crop, rng))
-        image, target = crop_to(image, target, *draw_crop(image.width, image.height, crop_range, rng))
-    image, target = resize(image, target, _choose(scales, rng), max_size)
-    return to_network_input(image, target)
+        image, target = resize(image, target, _choose(scales, rng))
+        image, target = crop_to(image, target, *draw(image.width, image.height, rng=rng))
+    return image, target
 
 
 def _only_resize(
-    image: Image.Image, target: Target, _rng: np.random.Generator, *, scale: int, max_size: int
+    image: Image.Image, target: Target, _draws: Draws, *, scale: int, max_size: int
 ) -> tuple[Tensor, Target]:
     return to_network_input(*resize(image, target, scale, max_size))
 
@@ -114,20 +143,38 @@ def resized_size(width: int, height: int, size: int, max_size: int | None = None
     return (size, int(size * height / width)) if width < height else (int(size * width / height), size)
 
 
+def resize_to_square(image: Image.Image, target: Target, size: int) -> tuple[Image.Image, Target]:
+    """Bilinear resize to exactly `size` x `size`: an image that is not square is stretched, its boxes with it."""
+    ratios = torch.tensor([size / image.width, size / image.height] * 2)
+    return image.resize((size, size), Image.Resampling.BILINEAR), {**target, "boxes": target["boxes"] * ratios}
+
+
 def draw_crop(
     width: int, height: int, crop_range: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a crop, its sides uniform in `crop_range` and its place uniform in the image."""
+    crop_width, crop_height = _draw_side(width, crop_range, rng), _draw_side(height, crop_range, rng)
+    return *_draw_place(width - crop_width, height - crop_height, rng), crop_height, crop_width
 
-    def draw_side(side: int) -> int:
-        # A side below the range is kept whole: there is nothing larger to cut from it.
-        low, high = min(crop_range[0], side), min(crop_range[1], side)
-        return int(rng.integers(low, high, endpoint=True))
 
-    crop_width, crop_height = draw_side(width), draw_side(height)
-    top = int(rng.integers(0, height - crop_height, endpoint=True))
-    left = int(rng.integers(0, width - crop_width, endpoint=True))
-    return top, left, crop_height, crop_width
+def draw_square_crop(
+    width: int, height: int, crop_range: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(top, left, side, side) of a crop that is square, otherwise as `draw_crop`."""
+    side = _draw_side(min(width, height), crop_range, rng)
+    return *_draw_place(width - side, height - side, rng), side, side
+
+
+def _draw_side(side: int, crop_range: tuple[int, int], rng: np.random.Generator) -> int:
+    # A side below the range is kept whole: there is nothing larger to cut from it.
+    low, high = min(crop_range[0], side), min(crop_range[1], side)
+    return int(rng.integers(low, high, endpoint=True))
+
+
+def _draw_place(spare_width: int, spare_height: int, rng: np.random.Generator) -> tuple[int, int]:
+    top = int(rng.integers(0, spare_height, endpoint=True))
+    left = int(rng.integers(0, spare_width, endpoint=True))
+    return top, left
 
 
 def crop_to(

@@ -13,6 +13,7 @@ from models.outputs import Prediction
 from util.batch import Target
 from util.box_ops import cxcywh_to_xyxy, generalized_iou
 
+COST_NOT_FINITE = -1e9  # cheaper than anything
 PROBABILITY_EPS = 1e-8
 
 
@@ -46,8 +47,8 @@ class HungarianMatcher:
         Returns:
             P assignments.
 
-        Raises:
-            FloatingPointError: a prediction is NaN or infinite.
+        A prediction that is not finite is matched before all others: then the loss is not finite either, which all
+        ranks get to know. An error here would leave the other ranks waiting for this one.
         """
         logits = torch.stack([p.logits for p in predictions])
         boxes = torch.stack([p.boxes for p in predictions])
@@ -56,8 +57,7 @@ class HungarianMatcher:
             for i, t in enumerate(targets)
         ]
         flat = torch.cat(costs).cpu().numpy()
-        if not np.isfinite(flat).all():
-            raise FloatingPointError("the network's predictions are not finite; no query can be matched")
+        flat[~np.isfinite(flat)] = COST_NOT_FINITE
         shape = (len(predictions), logits.shape[2], -1)
         counts = [len(t["labels"]) for t in targets]
         blocks = np.split(flat, np.cumsum([c.numel() for c in costs])[:-1])

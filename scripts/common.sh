@@ -35,6 +35,8 @@ OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME}
 GPUS=${GPUS:-${SLURM_GPUS_ON_NODE:-1}}
 
 # launch ARGS...   Start main.py on every GPU of the job. --standalone takes a free port, so jobs can share a node.
+# The exit code is that of main.py (docs/resume.md), although torchrun makes a 1 of every code. A SIGUSR1 that reaches
+# the whole job asks the ranks to save and stop; this shell and torchrun, which would die of it, do not hear it.
 launch() {
     local command=(torchrun --standalone --nproc_per_node "$GPUS" main.py
                    --data_path "$DATA_PATH" --output_dir "$OUTPUT_DIR" "$@")
@@ -45,5 +47,11 @@ launch() {
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
     command -v torchrun >/dev/null ||
         { echo "no torchrun on PATH; activate the environment in scripts/site.sh, or set VENV" >&2; exit 2; }
-    "${command[@]}"
+    trap '' USR1
+    local code=0 told
+    told=$(mktemp -d)
+    EXIT_CODE_FILE=$told/code "${command[@]}" || code=$?
+    ((code)) && [[ -s $told/code ]] && code=$(<"$told/code")
+    rm -rf -- "$told"
+    return "$code"
 }

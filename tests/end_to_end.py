@@ -102,10 +102,19 @@ def rows(folder, kind):
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
+OF_THE_CLOCK = ("time", "data", "images_per_second", "seconds", "max_mem_mb")
+
+
+def figures(folder, *kinds):
+    """The rows of the log, of all kinds unless said, without what depends on the clock."""
+    lines = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
+    kept = (row for row in lines if not kinds or row["kind"] in kinds)
+    return [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in kept]
+
+
 def losses(folder):
     """Per step, every figure that does not depend on the clock."""
-    others = ("kind", "time", "data", "images_per_second", "max_mem_mb")
-    return [{k: v for k, v in row.items() if k not in others} for row in rows(folder, "train")]
+    return figures(folder, "train")
 
 
 def load(path):
@@ -131,7 +140,7 @@ def assert_same_state(ours, theirs):
     assert a["param_groups"] == b["param_groups"]
     assert a["state"].keys() == b["state"].keys()
     assert all(torch.equal(a["state"][i][k], b["state"][i][k]) for i in a["state"] for k in a["state"][i])
-    assert all(ours[key] == theirs[key] for key in ("epoch", "step", "best", "config"))
+    assert all(ours[key] == theirs[key] for key in ("epoch", "window", "step", "skipped", "judged", "best", "config"))
 
 
 def assert_refused(outcome, *phrases, code=2):

@@ -1,9 +1,12 @@
 """A full disk, exploding numbers, folders that cannot be written, ranks that disagree: what is whole stays whole."""
 
+import json
 import os
 import resource
 import signal
+from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -131,6 +134,52 @@ def test_numbers_that_explode_stop_the_training_before_they_are_saved(trained, p
     outcome = call(*training(phantom, run, **wild))
     assert_refused(outcome, "epoch 2, after step", "not finite", "The last checkpoint is untouched", code=1)
     assert (run / "checkpoint.pth").read_bytes() == before
+    [account] = run.glob("nonfinite_epoch0002_window*.json")
+    assert account.name in outcome.err
+    told = json.loads(account.read_text())
+    [images] = [[image["file"] for batch in rank for image in batch["images"]] for rank in told["ranks"]]
+    assert len(images) == 4
+    assert all((phantom / "imgs" / file).is_file() for file in images)
+    again = call(*training(phantom, room / "again", "--resume", run / "nonfinite.pth", **wild))
+    assert f"after step {told['step']}: not finite" in again.err, "the checkpoint kept repeats the step"
+
+
+def spoil(monkeypatch, *steps):
+    """Make the network predict NaN on the second micro-batch of these steps, counted from 0."""
+    forward, calls = main.build_model, count()
+
+    def build(*args):
+        model, *rest = forward(*args)
+        model.register_forward_hook(lambda _m, _a, out: poisoned(out) if next(calls) in wrong else out)
+        return model, *rest
+
+    wrong = {2 * step + 1 for step in steps}
+    monkeypatch.setattr(main, "build_model", build)
+
+
+def poisoned(outputs):
+    """The same outputs with a NaN in them."""
+    last = outputs.layers[-1]
+    return replace(outputs, layers=[*outputs.layers[:-1], replace(last, logits=last.logits * torch.nan)])
+
+
+def test_a_step_that_is_not_finite_is_skipped_as_often_as_allowed(phantom, room, monkeypatch):
+    spoil(monkeypatch, 1)
+    outcome = call(*training(phantom, room / "run", **ONE_EPOCH, skip_nonfinite_steps=1))
+    assert outcome.code == 0, outcome.err
+    assert "warning: epoch 0, after step 1: not finite: loss_ce nan, loss nan on " in outcome.out
+    assert "Skipped, 1 of at most 1" in outcome.out
+    skipped = [(row["step"], row["skipped"], row["images"]) for row in rows(room / "run", "train")]
+    assert skipped == [(1, 0, 4), (2, 1, 0), (3, 0, 4)]
+    assert load(room / "run/checkpoint.pth")["skipped"] == 1
+    assert not (room / "run/nonfinite.pth").exists()
+
+
+def test_one_more_than_allowed_stops_the_run(phantom, room, monkeypatch):
+    spoil(monkeypatch, 0, 2)
+    outcome = call(*training(phantom, room / "run", **ONE_EPOCH, skip_nonfinite_steps=1))
+    assert_refused(outcome, "epoch 0, after step 2: not finite: loss_ce nan, loss nan on ", "nonfinite.pth", code=1)
+    assert load(room / "run/nonfinite.pth")["window"] == 2
 
 
 @pytest.mark.slow

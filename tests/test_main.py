@@ -43,8 +43,8 @@ def detections_of(folder, phantom):
 
 def test_a_training_leaves_one_readable_folder(trained):
     assert {path.name for path in trained.iterdir()} == {
-        "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "best.pth", "detections.json.gz", "report.json",
-        "console.txt",  # the test's own
+        "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "checkpoint.1.pth", "best.pth", "report.json",
+        "detections.json.gz", "console.txt",  # the test's own
     }  # fmt: skip
     assert (trained / "info.txt").read_text() == (trained / "console.txt").read_text()
 
@@ -177,7 +177,8 @@ def test_a_training_set_without_a_box_trains_the_background(data, room):
 
 def test_checkpoints_are_kept_at_the_interval_asked_for(phantom, room):
     assert call(*training(phantom, room / "run", epochs=2, save_checkpoint_interval=2, eval_every=2)).code == 0
-    assert sorted(p.name for p in (room / "run").glob("*.pth")) == ["best.pth", "checkpoint.pth", "checkpoint0002.pth"]
+    names = sorted(p.name for p in (room / "run").glob("*.pth"))
+    assert names == ["best.pth", "checkpoint.1.pth", "checkpoint.pth", "checkpoint0002.pth"]
     assert [row["epoch"] for row in rows(room / "run", "eval")] == [1]
 
 

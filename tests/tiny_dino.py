@@ -1,14 +1,17 @@
-"""A DINO of a few thousand weights in float64, and the same four images cut into batches in several ways."""
+"""A DINO of some hundred thousand weights in float64, and the same images cut into batches in several ways."""
 
-import json
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
+from torchvision.models.resnet import BasicBlock
 
-from engine import Learner
+from engine import Learner, accumulate
 from models import build_model
-from util.batch import Batch
+from util.batch import Batch, Window
 from util.config import load_config
+from util.distributed import plan_window
 from util.precision import Precision
 from util.seed import derive_seed
 
@@ -24,6 +27,7 @@ OPTIONS = (
     "enc_n_points=2",
     "dec_n_points=2",
 )
+THIN = {"resnet10_narrow": (BasicBlock, (1, 1, 1, 1), 8)}
 SIDE = 96
 CPU = torch.device("cpu")
 
@@ -31,7 +35,8 @@ CPU = torch.device("cpu")
 def build(*options, category_ids=(1, 2, 3)):
     """Model, criterion and post-processing; the heads are moved off their start, so that every loss has a gradient."""
     torch.manual_seed(5)
-    model, criterion, postprocess = build_model(load_config(CONFIG, [*OPTIONS, *options]), category_ids)
+    with mock.patch.dict("models.backbone.RESNETS", THIN):
+        model, criterion, postprocess = build_model(load_config(CONFIG, [*OPTIONS, *options]), category_ids)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -52,12 +57,12 @@ def target(image_id, num_boxes):
     }
 
 
-def batch(image_ids, counts, *, is_ghost=False):
+def batch(image_ids, counts, *, is_ghost=False, side=SIDE):
     """Images `image_ids` with `counts[i]` boxes on image i."""
     images = [
-        torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in image_ids
+        torch.randn(3, side, side, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in image_ids
     ]
-    mask = torch.zeros(len(images), SIDE, SIDE, dtype=torch.bool)
+    mask = torch.zeros(len(images), side, side, dtype=torch.bool)
     return Batch(torch.stack(images), mask, [target(i, counts[i]) for i in image_ids], is_ghost)
 
 
@@ -73,17 +78,35 @@ def learner(model, criterion, *, max_norm=0.1):
     return Learner(model, criterion, optimizer, Precision("off", "cpu"), CPU, max_norm)
 
 
+def plan(window):
+    """What a single rank agrees with itself."""
+    return plan_window(window.num_boxes, window.most_boxes, CPU)
+
+
 def gradients(model):
     """By name; every trainable parameter has one."""
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def write(path, losses, grads):
-    """Losses as JSON beside the gradients."""
-    torch.save(grads, path)
-    path.with_suffix(".json").write_text(json.dumps({name: value.item() for name, value in losses.items()}))
+def run_window(batches, *options):
+    """Losses and gradients of a window on a single rank."""
+    model, criterion, _ = build(*options)
+    window = Window(batches)
+    losses = accumulate(learner(model.train(), criterion), window, plan(window))
+    return {name: sum(part[name].item() for part in losses) for name in losses[0]}, gradients(model)
 
 
-def read(path):
-    """What `write` wrote."""
-    return json.loads(path.with_suffix(".json").read_text()), torch.load(path, weights_only=True)
+def check_equal(found, wanted):
+    """Two answers of `run_window` differ by rounding at most."""
+    assert found[0].keys() == wanted[0].keys()
+    for name, loss in wanted[0].items():
+        np.testing.assert_allclose(found[0][name], loss, rtol=1e-9, atol=1e-12, err_msg=name)
+    check_gradients(found[1], wanted[1])
+
+
+def check_gradients(found, wanted):
+    """Some biases before group norm have no gradient but rounding, hence the absolute term."""
+    assert found.keys() == wanted.keys()
+    largest = max(gradient.abs().max().item() for gradient in wanted.values())
+    for name, gradient in wanted.items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-9, atol=1e-12 * largest, err_msg=name)

@@ -10,15 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from util.seed import derive_seed
+
 # boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] category ids - image_id []
 # orig_size [2] (h, w) pixels of the file - size [2] (h, w) pixels of the network input - noise_seed [] (training only)
 Target = dict[str, Tensor]
 
 
 class SampleKey(NamedTuple):
-    """Which image, in which epoch: all that its augmentation may depend on, besides the seed."""
+    """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed."""
 
     epoch: int
+    window: int  # optimizer step of the epoch, from 0 on
     index: int
     is_ghost: bool = False
 
@@ -55,6 +58,11 @@ class Batch:
     def most_boxes(self) -> int:
         """True boxes on the fullest image."""
         return 0 if self.is_ghost else max((len(t["labels"]) for t in self.targets), default=0)
+
+    @property
+    def seed(self) -> int:
+        """For what is drawn inside the network in training (dropout, stochastic depth): follows from the images."""
+        return derive_seed("layers", int(self.targets[0]["noise_seed"]))
 
     def to(self, device: torch.device) -> Batch:
         """A copy on `device`."""

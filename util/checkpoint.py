@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from util.errors import UserError
-from util.files import write_whole
+from util.files import keep_copy, write_whole
 from util.text import first_few
 
 OWN_NAME = "checkpoint.pth"
@@ -73,6 +74,28 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda file: torch.save(dict(content), file))
 
 
+def rotate(folder: Path, keep_last: int) -> None:
+    """Before a new checkpoint.pth: keep the one that is there as checkpoint.1.pth, that as checkpoint.2.pth, ...
+
+    At any moment there is a whole checkpoint.pth. `keep_last` counts it and the new one takes its place.
+
+    Raises:
+        WriteError: the disk is full or the folder cannot be written.
+    """
+    own, *older = (folder / _nth(number) for number in range(keep_last))
+    if not older or not own.is_file() or (older[0].exists() and own.samefile(older[0])):
+        return
+    for newer, path in reversed(list(pairwise(older))):
+        if newer.is_file():
+            newer.replace(path)
+    keep_copy(own, older[0])
+
+
+def _nth(number: int) -> str:
+    """The name of the newest checkpoint (0) or an older one."""
+    return f"checkpoint.{number}.pth" if number else OWN_NAME
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint, ours or an official one, without running code from it.
 
@@ -85,9 +108,7 @@ def load(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({_reason(error)}). Copy it again, or take another one"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)}). {_way_out(path)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
     return content
@@ -198,6 +219,13 @@ def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 
 def _some(what: str, items: list[str], at_most: int = 3) -> str:
     return f"{len(items)} {what}" + (f": {first_few(items, at_most)}" if items else "")
+
+
+def _way_out(path: Path) -> str:
+    older = path.with_name(_nth(1))
+    if path.name == OWN_NAME and older.is_file():
+        return f"The one before it is {older}: rename it to {OWN_NAME} to go on from there"
+    return "Copy it again, or take another one"
 
 
 def _reason(error: BaseException) -> str:

@@ -1,17 +1,21 @@
 """Several ranks as one: start, the few collectives there are, and who speaks. Nothing else reads the environment."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import ToldElsewhere, UserError
+from util.preemption import Preempted
 
 T = TypeVar("T")
 
@@ -57,7 +61,11 @@ def ranks(device_type: str) -> Iterator[Ranks]:
         return
     backend = "nccl" if device_type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=30))
-    yield here
+    try:
+        yield here
+    except Preempted:  # all ranks stop together
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
 
 
@@ -81,30 +89,60 @@ def together(prepare: Callable[[], T]) -> T:
     return result
 
 
+def require_same(value: object, what: str) -> None:
+    """All ranks must start alike; on a shared disk one of them may not have seen the newest files yet.
+
+    Raises:
+        UserError: on the first rank; ToldElsewhere on the others.
+    """
+    values = gather_objects(value)
+    if any(other != values[0] for other in values):
+        if announced().rank:
+            raise ToldElsewhere
+        raise UserError(f"{what} were found by the ranks, {values}; start again")
+
+
 @dataclass(frozen=True)
-class WindowCounts:
-    """What all ranks of an optimizer step have to agree on."""
+class Wishes:
+    """What this rank would like to happen after the optimizer step to come."""
+
+    save: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """What all ranks of an optimizer step have agreed on."""
 
     num_boxes: float  # the denominator: boxes of all ranks, at least 1, divided by the number of ranks
     most_boxes: int  # boxes of the fullest image on any rank
+    saves: bool = False  # a checkpoint is written after the step
+    stops: bool = False  # so it is, and the run stops
 
 
-def count_window(num_boxes: int, most_boxes: int, device: torch.device) -> WindowCounts:
-    """Agree on the denominator and on the fullest image with one small all-reduce.
+def plan_window(num_boxes: int, most_boxes: int, device: torch.device, wishes: Wishes | None = None) -> WindowPlan:
+    """Agree on an optimizer step with one small all-reduce; it is the only one that a step adds to those of DDP.
 
-    Distributed training averages gradients over ranks, hence the division by their number. The floor of 1 holds for
-    the whole step, before that division: a step with fewer boxes than ranks, the usual one on TBX11K, is otherwise
-    weighted less the more ranks share it. (The official code puts the floor after the division.)
+    Distributed training averages gradients over ranks, hence the division of the denominator by their number. The
+    floor of 1 holds for the whole step, before that division: a step with fewer boxes than ranks, the usual one on
+    TBX11K, is otherwise weighted less the more ranks share it. (The official code puts the floor after the division.)
+
+    Args:
+        num_boxes: boxes of this rank.
+        most_boxes: boxes of its fullest image.
+        device: where the process group communicates.
+        wishes: of this rank; what one rank wishes all do.
     """
+    wishes = wishes or Wishes()
     if not is_distributed():
-        return WindowCounts(max(1.0, float(num_boxes)), most_boxes)
+        return WindowPlan(max(1.0, float(num_boxes)), most_boxes, wishes.save or wishes.stop, wishes.stop)
     world = dist.get_world_size()
-    counts = torch.zeros(world + 1, dtype=torch.int64, device=device)  # the sum, and one place per rank
-    counts[0] = num_boxes
-    counts[1 + dist.get_rank()] = most_boxes
+    counts = torch.zeros(3 + world, dtype=torch.int64, device=device)  # three sums, and one place per rank
+    counts[:3] = torch.tensor([num_boxes, wishes.save, wishes.stop])
+    counts[3 + dist.get_rank()] = most_boxes
     dist.all_reduce(counts)
-    total, *most = counts.tolist()
-    return WindowCounts(max(1.0, total) / world, max(most))
+    total, num_save, num_stop, *most = counts.tolist()
+    return WindowPlan(max(1.0, total) / world, max(most), num_save + num_stop > 0, num_stop > 0)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
@@ -132,3 +170,27 @@ def wait_for_all() -> None:
 def is_distributed() -> bool:
     """Whether there is more than one rank."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def distribute(model: nn.Module, here: Ranks) -> nn.Module:
+    """The model as the engine calls it. Buffers never change in training, so they are not exchanged."""
+    if here.world_size == 1:
+        return model
+    names = inspect.signature(DistributedDataParallel).parameters
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # newer and older torch
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **{switch: False})
+
+
+def choose_device_type(wish: str) -> str:
+    """'cuda' or 'cpu'. Devices are a matter of the machine, so one rank of each machine complains."""
+    if wish == "cuda" and not torch.cuda.is_available():
+        if announced().local_rank > 0:
+            raise ToldElsewhere
+        raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
+
+
+def exit_code_file() -> Path | None:
+    """Where the launcher wants this command's exit code (EXIT_CODE_FILE): torchrun itself makes a 1 of every code."""
+    path = os.environ.get("EXIT_CODE_FILE")
+    return Path(path) if path else None

@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -69,6 +71,58 @@ def append(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def flush(path: Path) -> int:
+    """Wait until a file that grows is on the disk; its length in bytes, 0 where there is none."""
+    if not path.exists():
+        return 0
+    try:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def cut_off(path: Path, num_bytes: int) -> int:
+    """Shorten a file to at most `num_bytes`; the length it has then, 0 where there is none."""
+    if not path.exists():
+        return 0
+    try:
+        length = min(num_bytes, path.stat().st_size)
+        os.truncate(path, length)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return length
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that is in the way to NAME.1.ENDING, or the next number that is free; None where there is none."""
+    if not path.exists():
+        return None
+    names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
+    aside = next(name for name in names if not name.exists())
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def keep_copy(path: Path, copy: Path) -> None:
+    """Give a whole file a second name, which stays when the first one is replaced."""
+    beside = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+    try:
+        try:
+            os.link(path, beside)
+        except OSError:  # a disk without hard links
+            shutil.copyfile(path, beside)
+        beside.replace(copy)
+    except OSError as error:
+        raise _cannot_write(copy, error) from error
+    finally:
+        if os.path.exists(beside):
+            beside.unlink()
 
 
 def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:

@@ -9,9 +9,11 @@ from typing import Any
 
 from termcolor import colored
 
-from util.files import append
+from util.files import append, cut_off, flush, set_aside
 
 SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "loss_bbox_dn", "loss_giou_dn", "grad_norm")
+
+ROWS = "log.jsonl"
 
 
 class RunLog:
@@ -36,7 +38,23 @@ class RunLog:
         """A line of log.jsonl."""
         if self.folder is None:
             return
-        append(self.folder / "log.jsonl", json.dumps({"kind": kind, **values}) + "\n")
+        append(self.folder / ROWS, json.dumps({"kind": kind, **values}) + "\n")
+
+    def begin_rows(self) -> None:
+        """Start log.jsonl; one that is there is of a training that left no checkpoint, and is set aside."""
+        if self.folder is not None and (aside := set_aside(self.folder / ROWS)):
+            self.say(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
+
+    def go_on_rows(self, num_bytes: int) -> None:
+        """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again."""
+        if self.folder is None:
+            return
+        if missing := num_bytes - cut_off(self.folder / ROWS, num_bytes):
+            self.say(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
+
+    def rows_on_disk(self) -> int:
+        """Flush log.jsonl to the disk; its length in bytes."""
+        return 0 if self.folder is None else flush(self.folder / ROWS)
 
 
 def complain(text: str) -> None:
@@ -60,14 +78,17 @@ class Progress:
         unit: what is counted.
         is_shown: False keeps silent.
         every: seconds between plain lines.
+        done: units that were done before.
     """
 
-    def __init__(self, label: str, total: int, unit: str, *, is_shown: bool = True, every: float = 30.0) -> None:
+    def __init__(
+        self, label: str, total: int, unit: str, *, is_shown: bool = True, every: float = 30.0, done: int = 0
+    ) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.is_shown = is_shown
         self.is_live = sys.stdout.isatty()
         self.interval = 0.2 if self.is_live else every
-        self.done = 0
+        self.done = self.first = done
         self.started = self.told = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
@@ -76,7 +97,7 @@ class Progress:
         now = time.monotonic()
         if self.is_shown and (now - self.told >= self.interval or (self.is_live and self.done >= self.total)):
             self.told = now
-            rate = self.done / max(now - self.started, 1e-9)
+            rate = (self.done - self.first) / max(now - self.started, 1e-9)
             left = timedelta(seconds=int((self.total - self.done) / max(rate, 1e-9)))
             line = f"{self.label}: {self.done}/{self.total} {self.unit}  {rate:.1f} {self.unit}/s  eta: {left}"
             print(f"\r\033[K{line}" if self.is_live else line, end="" if self.is_live else "\n", flush=True)
@@ -97,6 +118,7 @@ def train_line(epoch: int, window: int, num_windows: int, eta: float, row: dict[
         f"lr: {row['lr']:.6f}",
         *(f"{name}: {row[name]:.4f} ({mean[name]:.4f})" for name in SHOWN if name in row),
         f"boxes: {row['boxes']}",
+        *([f"skipped: {row['skipped']}"] if row.get("skipped") else []),
         f"time: {row['time']:.4f}",
         f"data: {row['data']:.4f}",
         f"max mem: {row['max_mem_mb']:.0f}",

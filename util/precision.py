@@ -44,6 +44,16 @@ class Precision:
         self._scaler.step(optimizer)
         self._scaler.update()
 
+    def skip(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a step whose gradients are not finite; in fp16 the loss scale is lowered."""
+        if self.skips_overflow:
+            self.step(optimizer)  # finds the overflow by itself
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor on the loss, 1 unless fp16."""
+        return self._scaler.get_scale()
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values; empty unless fp16."""
         return self._scaler.state_dict()

@@ -2,15 +2,42 @@
 
 import shlex
 import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from util.config import dump
+from util.cut import Cut
 from util.distributed import Ranks
 from util.files import write_whole
 from util.logger import RunLog
 from util.schema import Config
+
+
+@dataclass
+class SaveClock:
+    """When the run's own checkpoint is written again.
+
+    Args:
+        minutes: between checkpoints inside an epoch; 0: only at the end of epochs.
+        step: of the checkpoint that is there, -1 where there is none.
+    """
+
+    minutes: float
+    step: int = -1
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is old enough for a new one."""
+        return self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
+
+    def moves_on(self, step: int) -> bool:
+        """A checkpoint of `step` is written: whether that is another step than the last time."""
+        is_other, self.step, self.saved = step != self.step, step, time.monotonic()
+        return is_other
 
 
 def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
@@ -27,7 +54,6 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
         f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
     )
     if is_training:
-        per_rank, accumulation = config.optim.batch_size, config.optim.gradient_accumulation_steps
-        parts = f"{per_rank} per rank x {accumulation} accumulation x {here.world_size} ranks"
-        log.say(f"images per step = {parts} = {per_rank * accumulation * here.world_size}")
+        cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
+        log.say(f"images per step = {cut}")
     return log

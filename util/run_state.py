@@ -1,5 +1,7 @@
 """Everything that changes while a run trains, and how it gets into a checkpoint and back."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +12,13 @@ from torch import nn
 
 from util.checkpoint import CheckpointError, load, load_strictly, save
 from util.config import flatten
+from util.cut import Cut
 from util.ema import WeightAverage
 from util.optim import build_optimizer
 from util.precision import Precision
 from util.schema import Config
+
+POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best")
 
 
 @dataclass
@@ -24,9 +29,13 @@ class RunState:
     average: WeightAverage
     optimizer: torch.optim.Optimizer
     precision: Precision
-    facts: Mapping[str, Any]  # plain values that do not change: config, category_ids, category_names
+    facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, category_names
     epoch: int = 0  # epochs done
-    step: int = 0  # optimizer steps done
+    window: int = 0  # windows done in the epoch under way
+    step: int = 0  # windows done since the start: optimizer steps, those left out included
+    skipped: int = 0  # steps left out because they were not finite
+    collected: list[dict[str, Any]] = field(default_factory=list)  # by rank: figures of the epoch under way
+    rows: int = 0  # bytes of log.jsonl that belong to the steps done
     judged: int = 0  # epochs done when the weights were last judged
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
 
@@ -38,33 +47,33 @@ class RunState:
             "ema": self.average.module.state_dict() if self.average.is_copy else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "judged": self.judged,
-            "best": self.best,
+            **{name: getattr(self, name) for name in POSITION},
         }
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint.
+    def restore(self, path: Path) -> str:
+        """Go on from a checkpoint; what to say of it.
 
         Raises:
-            CheckpointError: it is of another model, or holds no position to go on from.
+            CheckpointError: it is of another model, data or number of images per step, or holds no position to go on
+                from.
         """
         content = load(path)
-        lacking = sorted({"model", "optimizer", "epoch", "step", "best", "config"} - content.keys())
+        lacking = sorted({"model", "optimizer", "config", "cut", *POSITION} - content.keys())
         if lacking:
             raise CheckpointError(
                 f"{path}: cannot be resumed, it lacks {', '.join(lacking)}; use --pretrain_model_path for its weights"
             )
         self._check_model(content["config"], path)
         self._check_categories(content.get("category_ids"), path)
+        self._check_steps(content, path)
         load_strictly(self.model, content["model"], path)
         if self.average.is_copy:
             load_strictly(self.average.module, content.get("ema") or content["model"], path)
         self._restore_optimizer(content["optimizer"], path)
         self.precision.load_state_dict(content.get("scaler") or {})
-        self.epoch, self.step = content["epoch"], content["step"]
-        self.judged, self.best = content.get("judged", self.epoch), dict(content["best"])
+        for name in POSITION:
+            setattr(self, name, content[name])
+        return self._changes(content)
 
     def _check_model(self, theirs: Mapping[str, Any], path: Path) -> None:
         """A checkpoint resumes only the model it was made of; the backbone's first weights do not matter any more."""
@@ -89,9 +98,37 @@ class RunState:
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
 
+    def _check_steps(self, content: Mapping[str, Any], path: Path) -> None:
+        """A position says which images are done only while a step takes as many of the same images."""
+        theirs, ours = Cut(*content["cut"]), Cut(*self.facts["cut"])
+        if theirs.images_per_step != ours.images_per_step:
+            raise CheckpointError(
+                f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
+                "begin a new training from its weights: another --output_dir and --pretrain_model_path"
+            )
+        pairs = {"seed": (content["config"].get("seed"), self.facts["config"]["seed"])}
+        pairs["training images"] = (content.get("num_images"), self.facts["num_images"])
+        changed = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
+        if content["window"] and changed:
+            raise CheckpointError(
+                f"{path}: stands inside epoch {content['epoch']}, of which it has done {content['window']} steps, with "
+                f"{' and '.join(changed)}. Go on with these, or take a checkpoint of the end of an epoch"
+            )
+
+    def _changes(self, content: Mapping[str, Any]) -> str:
+        """What differs from the part of the run that the checkpoint is of."""
+        theirs, ours = content["config"], self.facts["config"]
+        by_cut = ("batch_size", "gradient_accumulation_steps")
+        changed = [f"{k} {theirs[k]!r} -> {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v]
+        changed = [text for text in changed if not text.startswith(by_cut)]
+        said = f"; changed since: {', '.join(changed)}" if changed else ""
+        before, now = Cut(*content["cut"]), Cut(*self.facts["cut"])
+        return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
+
     def _restore_optimizer(self, theirs: dict[str, Any], path: Path) -> None:
-        """Take over the moments; rates and decays are those of the config in force."""
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        """Take over the moments; base rates and decays are those of the config in force."""
+        kept = ("params", "lr")  # the rate of the last step, which the next one sets anew
+        settings = [{k: v for k, v in group.items() if k not in kept} for group in self.optimizer.param_groups]
         try:
             self.optimizer.load_state_dict(theirs)
         except ValueError as error:
@@ -115,7 +152,9 @@ class RunState:
         save(path, self.content())
 
 
-def build_state(config: Config, names: Mapping[int, str], model: nn.Module, device: torch.device) -> RunState:
+def build_state(
+    config: Config, names: Mapping[int, str], num_images: int, model: nn.Module, device: torch.device, world_size: int
+) -> RunState:
     """Optimizer, average and precision around a model; `names` are the data's categories by id."""
     optim = config.optim
     optimizer = build_optimizer(
@@ -130,6 +169,8 @@ def build_state(config: Config, names: Mapping[int, str], model: nn.Module, devi
     facts = {
         "config": flatten(config),
         "model_keys": sorted(vars(config.model)),
+        "cut": [optim.batch_size, optim.gradient_accumulation_steps, world_size],
+        "num_images": num_images,
         "category_ids": sorted(names),
         "category_names": {str(k): v for k, v in names.items()},
     }

@@ -8,6 +8,7 @@ from datasets import tbx11k as tbx
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.coco import load_split
 from datasets.errors import DataError
+from datasets.phantom import make_phantom
 from util.batch import windows
 from util.schema import DataConfig
 
@@ -19,11 +20,19 @@ DATA = DataConfig(
     data_aug_crop=0.5,
     data_aug_scales=(32, 48),
     data_aug_max_size=64,
+    data_aug_square=False,
     data_aug_scales2_resize=(40,),
     data_aug_scales2_crop=(24, 32),
     data_eval_scale=32,
     num_workers=0,
 )
+
+
+SQUARE = replace(
+    DATA, dataset_file="tbx11k", train_list="TBX11K_train", data_aug_scales=(32, 48, 64, 80), data_aug_square=True
+)
+# (batch_size, accumulation, ranks) of four images per step
+CUTS = [(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2), (1, 1, 4)]
 
 
 @pytest.fixture
@@ -112,6 +121,69 @@ def test_the_number_of_ranks_changes_no_window(split):
         together = [key for part in parts for key in seen(part.batches) if not key[-1]]
         assert sorted(together) == sorted(seen(whole.batches))
         assert whole.num_boxes == sum(part.num_boxes for part in parts)
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    """22 images of 128 x 128: five windows of four and one of two."""
+    folder = tmp_path_factory.mktemp("phantom") / "TBX11K"
+    make_phantom(folder, train=22, val=2, seed=0, positive_fraction=0.5, size=128)
+    return build_split(SQUARE, folder, "train", num_classes=4)
+
+
+def square_windows(split, batch_size, accumulation, ranks, num_workers=0):
+    """Per window the batches of all ranks."""
+    parts = []
+    for rank in range(ranks):
+        cut = {"batch_size": batch_size, "accumulation": accumulation, "rank": rank, "world_size": ranks}
+        loader, sampler = build_train_loader(split, replace(SQUARE, num_workers=num_workers), seed=3, **cut)
+        sampler.set_epoch(1)
+        parts.append([window.batches for window in windows(loader, accumulation)])
+    return [[batch for part in together for batch in part] for together in zip(*parts, strict=True)]
+
+
+def samples_of(batches):
+    """Image id -> (image, target), ghosts aside."""
+    shown = [b for b in batches if not b.is_ghost]
+    return {int(t["image_id"]): (image, t) for b in shown for image, t in zip(b.images, b.targets, strict=True)}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_window_is_one_square_without_padding_and_the_same_images_however_it_is_cut(phantom, cut, num_workers):
+    expected = [samples_of(batches) for batches in square_windows(phantom, *CUTS[0])]
+    assert [len(samples) for samples in expected] == [4, 4, 4, 4, 4, 2]
+    sides = []
+    for batches, wanted in zip(square_windows(phantom, *cut, num_workers), expected, strict=True):
+        ((height, width),) = {tuple(b.images.shape[-2:]) for b in batches}
+        assert height == width
+        assert not any(b.mask.any() for b in batches)
+        sides.append(height)
+        samples = samples_of(batches)
+        assert samples.keys() == wanted.keys()
+        for image_id, (image, target) in samples.items():
+            assert torch.equal(image, wanted[image_id][0])
+            assert all(torch.equal(target[key], wanted[image_id][1][key]) for key in target)
+    assert set(sides) <= set(SQUARE.data_aug_scales)
+    assert len(set(sides)) > 1
+
+
+def test_sides_stay_in_proportion_unless_squares_are_wanted(split):
+    """d0.png to d3.png have 33 x 36 pixels."""
+    for square in (False, True):
+        data = replace(DATA, data_aug_square=square, data_aug_crop=0.0)
+        loader, _ = build_train_loader(split, data, batch_size=2, accumulation=1, seed=5)
+        sizes = [t["size"].tolist() for batch in loader for t in batch.targets if t["image_id"] >= 10]
+        assert len(sizes) == 4
+        assert all((height == width) == square for height, width in sizes)
+
+
+def test_a_resumed_epoch_goes_on_with_the_same_squares(phantom):
+    whole, sampler = build_train_loader(phantom, SQUARE, batch_size=4, accumulation=1, seed=3)
+    batches = list(whole)
+    sampler.set_epoch(0, start_window=2)
+    for batch, wanted in zip(whole, batches[2:], strict=True):
+        assert torch.equal(batch.images, wanted.images)
 
 
 def test_a_rank_without_images_gets_a_ghost_that_counts_nothing(split):

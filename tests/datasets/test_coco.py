@@ -18,9 +18,10 @@ from util.batch import SampleKey, collate
 from util.seed import derive_seed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-TRAIN = train_transform(
-    flip=0.5, crop=0.5, scales=(32, 48, 64), max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40)
-)
+SCALES = (32, 48, 64)
+SIZES = dict(flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40))
+TRAIN = train_transform(**SIZES, square=False)
+SQUARE = train_transform(**SIZES, square=True)
 
 
 def rewrite(content, file):
@@ -30,6 +31,10 @@ def rewrite(content, file):
 
 def dataset(folder, *, is_train=False, seed=0):
     return CocoDataset(load_split(*folder), TRAIN if is_train else eval_transform(32, 64), seed=seed, is_train=is_train)
+
+
+def squares(folder, seed=0):
+    return CocoDataset(load_split(*folder), SQUARE, seed=seed, is_train=True)
 
 
 def test_a_split_counts_what_the_file_says(coco, write):
@@ -93,28 +98,73 @@ def test_a_sample_holds_the_image_and_its_normalised_boxes(coco, write):
 def test_noise_and_augmentation_follow_from_seed_epoch_and_image(coco, write):
     folder = write(coco)
     data = dataset(folder, is_train=True, seed=11)
-    first, again, later = data[SampleKey(2, 0)], data[SampleKey(2, 0)], data[SampleKey(3, 0)]
+    first, again, later = (data[SampleKey(epoch, window=0, index=0)] for epoch in (2, 2, 3))
     assert first.target["noise_seed"].item() == derive_seed(11, "denoising", 2, 7)
     assert torch.equal(first.image, again.image)
     assert first.target["noise_seed"] != later.target["noise_seed"]
-    others = [dataset(folder, is_train=True, seed=s)[SampleKey(e, 0)].image for s in range(4) for e in range(4)]
+    others = [dataset(folder, is_train=True, seed=s)[SampleKey(e, 0, 0)].image for s in range(4) for e in range(4)]
     assert len({(image.shape, image.sum().item()) for image in others}) > 4
 
 
 def test_an_image_becomes_the_same_wherever_it_stands_in_the_file(coco, write):
-    one = dataset(write(coco), is_train=True)[SampleKey(1, 2)]
+    one = dataset(write(coco), is_train=True)[SampleKey(epoch=1, window=0, index=2)]
     turned = copy.deepcopy(coco)
     turned["images"].reverse()
     folder, file = write(coco)
-    other = CocoDataset(load_split(folder, rewrite(turned, file)), TRAIN, seed=0, is_train=True)[SampleKey(1, 0)]
+    turned = CocoDataset(load_split(folder, rewrite(turned, file)), TRAIN, seed=0, is_train=True)
+    other = turned[SampleKey(epoch=1, window=0, index=0)]
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.target["boxes"], other.target["boxes"])
 
 
 def test_ghosts_stay_ghosts(coco, write):
     data = dataset(write(coco), is_train=True)
-    assert data[SampleKey(0, 1, is_ghost=True)].is_ghost
-    assert not data[SampleKey(0, 1)].is_ghost
+    assert data[SampleKey(0, 0, 1, is_ghost=True)].is_ghost
+    assert not data[SampleKey(0, 0, 1)].is_ghost
+
+
+def test_every_image_of_a_window_is_the_same_square_whatever_its_shape(coco, write):
+    """The images have three shapes; ghosts must fit in too."""
+    data = squares(write(coco))
+    for window in range(12):
+        keys = [SampleKey(4, window, i, is_ghost) for i in range(3) for is_ghost in (False, True)]
+        ((_, height, width),) = {tuple(data[key].image.shape) for key in keys}
+        assert height == width
+        assert height in SCALES
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_scale_comes_about_equally_often_and_in_another_order_in_another_epoch(coco, write, seed):
+    """Of 150 windows a third each: 50, and 4.7 standard deviations (5.8) to either side."""
+    data = squares(write(coco), seed)
+    first, second = ([data[SampleKey(epoch, w, 2)].image.shape[1] for w in range(150)] for epoch in (0, 1))
+    assert first != second
+    for drawn in (first, second):
+        assert all(23 <= drawn.count(scale) <= 77 for scale in SCALES)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_image_in_another_window_differs_in_scale_alone(coco, write, seed):
+    """Equal to the bit where the scale is the same; flip, crop, boxes and noise are the same at any scale."""
+    data = squares(write(coco), seed)
+    by_scale = {}
+    for window in range(12):
+        sample = data[SampleKey(0, window, 2)]
+        by_scale.setdefault(sample.image.shape[1], []).append(sample)
+    assert len(by_scale) > 1
+    first = data[SampleKey(0, 0, 2)].target
+    for scale, samples in by_scale.items():
+        for sample in samples:
+            assert torch.equal(sample.image, samples[0].image)
+            assert sample.target["size"].tolist() == [scale, scale]
+            assert torch.allclose(sample.target["boxes"], first["boxes"], atol=1e-6)
+            assert all(torch.equal(sample.target[k], first[k]) for k in first.keys() - {"boxes", "size"})
+
+
+def test_sides_in_proportion_do_not_depend_on_the_window(coco, write):
+    data = dataset(write(coco), is_train=True)
+    one, other = data[SampleKey(epoch=1, window=0, index=0)], data[SampleKey(epoch=1, window=7, index=0)]
+    assert torch.equal(one.image, other.image)
 
 
 def test_positions_outside_the_split_are_refused(coco, write):

@@ -77,6 +77,13 @@ def test_a_ghost_is_alone_in_its_batch_and_shows_an_image_of_its_window(num_imag
                     assert batch[0].index in images
 
 
+@given(st.integers(1, 60), SMALL, SMALL, SMALL, st.integers(0, 20))
+def test_every_key_names_the_window_it_stands_in_ghosts_too(num_images, batch_size, accumulation, ranks, start):
+    for sampler in samplers(num_images, batch_size, accumulation, ranks, start_window=start):
+        for number, window in enumerate(windows(sampler, accumulation), start=start):
+            assert {key.window for batch in window.batches for key in batch} == {number}
+
+
 @pytest.mark.parametrize("num_images", [1, 11, 12, 13, 24, 40])
 def test_windows_are_the_same_sets_however_twelve_images_are_cut(num_images):
     cuts = [(b, a, 12 // (b * a)) for b in range(1, 13) for a in range(1, 13) if 12 % (b * a) == 0]
@@ -100,7 +107,7 @@ def test_a_short_last_window_is_filled_by_hand_computation():
     assert [[k.index for k in b] for b in right] == [order[2:4], order[6:7]]
     left, right = samplers(5, batch_size=2, accumulation=2, world_size=2)
     first = epoch_order(5, 0, 0).tolist()[0]
-    assert list(right)[1] == [SampleKey(0, first, is_ghost=True)]
+    assert list(right)[1] == [SampleKey(epoch=0, window=0, index=first, is_ghost=True)]
     assert len(list(left)) == 2
 
 

@@ -1,50 +1,97 @@
-"""A single rank, and two of them. What two ranks do to a step of training is in tests/test_engine.py."""
+"""A single rank, and several that are pretended. Real ones are in tests/test_two_ranks.py and tests/test_layouts.py."""
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from util import distributed
-from util.distributed import WindowCounts, count_window, gather_objects, ranks, sum_over_ranks, together, wait_for_all
+from util.distributed import (
+    WindowPlan,
+    Wishes,
+    gather_objects,
+    plan_window,
+    ranks,
+    sum_over_ranks,
+    together,
+    wait_for_all,
+)
 from util.errors import ToldElsewhere, UserError
 
 CPU = torch.device("cpu")
+NOTHING = Wishes()
 
 
-def pretend(monkeypatch, rank, num_boxes, most_boxes):
-    """Let the all-reduce add what the other ranks would bring."""
-    world = len(num_boxes)
+def plans(num_boxes, most_boxes, wishes):
+    """What each rank takes home: once to hear what it says, once more with the sum of what all say."""
+    said = []
 
-    def all_reduce(counts):
-        assert counts[0] == num_boxes[rank]
-        counts += torch.tensor([sum(num_boxes), *most_boxes]) - counts
+    def listen(values):
+        said.append(values.clone())
 
-    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
-    monkeypatch.setattr(distributed.dist, "get_world_size", lambda: world)
-    monkeypatch.setattr(distributed.dist, "get_rank", lambda: rank)
-    monkeypatch.setattr(distributed.dist, "all_reduce", all_reduce)
-    return count_window(num_boxes[rank], most_boxes[rank], CPU)
+    def answer(values):
+        values.copy_(torch.stack(said).sum(dim=0))
+
+    def ask(rank, all_reduce):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "is_distributed", lambda: True)
+            patch.setattr(distributed.dist, "get_world_size", lambda: len(num_boxes))
+            patch.setattr(distributed.dist, "get_rank", lambda: rank)
+            patch.setattr(distributed.dist, "all_reduce", all_reduce)
+            return plan_window(num_boxes[rank], most_boxes[rank], CPU, wishes[rank])
+
+    for rank in range(len(num_boxes)):
+        ask(rank, listen)
+    assert len(said) == len(num_boxes)  # one all-reduce each
+    return [ask(rank, answer) for rank in range(len(num_boxes))]
 
 
 @pytest.mark.parametrize(
     ("num_boxes", "most_boxes", "wanted"),
-    [(0, 0, WindowCounts(1.0, 0)), (1, 1, WindowCounts(1.0, 1)), (7, 3, WindowCounts(7.0, 3))],
+    [(0, 0, WindowPlan(1.0, 0)), (1, 1, WindowPlan(1.0, 1)), (7, 3, WindowPlan(7.0, 3))],
 )
 def test_a_single_rank_counts_its_own(num_boxes, most_boxes, wanted):
-    assert count_window(num_boxes, most_boxes, CPU) == wanted
+    assert plan_window(num_boxes, most_boxes, CPU) == wanted
 
 
 @pytest.mark.parametrize(
     ("num_boxes", "most_boxes", "wanted"),
     [
-        ((3, 0), (2, 0), WindowCounts(1.5, 2)),
-        ((1, 0), (1, 0), WindowCounts(0.5, 1)),
-        ((0, 0), (0, 0), WindowCounts(0.5, 0)),
-        ((2, 5, 2), (1, 4, 2), WindowCounts(3.0, 4)),
+        ((3, 0), (2, 0), WindowPlan(1.5, 2)),
+        ((1, 0), (1, 0), WindowPlan(0.5, 1)),
+        ((0, 0), (0, 0), WindowPlan(0.5, 0)),
+        ((2, 5, 2), (1, 4, 2), WindowPlan(3.0, 4)),
+        ((0, 0, 0, 0), (0, 0, 0, 0), WindowPlan(0.25, 0)),
     ],
 )
-def test_ranks_agree_on_the_average_count_and_on_the_fullest_image(monkeypatch, num_boxes, most_boxes, wanted):
-    for rank in range(len(num_boxes)):
-        assert pretend(monkeypatch, rank, num_boxes, most_boxes) == wanted
+def test_ranks_agree_on_the_average_count_and_on_the_fullest_image(num_boxes, most_boxes, wanted):
+    world = len(num_boxes)
+    assert plans(num_boxes, most_boxes, [NOTHING] * world) == [wanted] * world
+
+
+WISHES = st.builds(Wishes, save=st.booleans(), stop=st.booleans())
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 20), WISHES), min_size=1, max_size=5))
+def test_what_one_rank_wishes_all_do_and_who_stops_saves(saying):
+    num_boxes, most_boxes, wishes = zip(*saying, strict=True)
+    stops = any(wish.stop for wish in wishes)
+    saves = stops or any(wish.save for wish in wishes)
+    wanted = WindowPlan(max(1, sum(num_boxes)) / len(saying), max(most_boxes), saves, stops)
+    assert plans(num_boxes, most_boxes, wishes) == [wanted] * len(saying)
+
+
+@pytest.mark.parametrize(
+    ("wish", "saves", "stops"),
+    [
+        (None, False, False),
+        (Wishes(), False, False),
+        (Wishes(save=True), True, False),
+        (Wishes(stop=True), True, True),
+    ],
+)
+def test_a_single_rank_gets_what_it_wishes(wish, saves, stops):
+    assert plan_window(2, 1, CPU, wish) == WindowPlan(2.0, 1, saves, stops)
 
 
 def test_alone_every_collective_is_the_value_itself():

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from util.batch import Batch, Window
+from util.distributed import Ranks
 from util.logger import RunLog
 from util.training_log import TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
+ALONE = Ranks(0, 1, 0)
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5}
 
 
@@ -17,7 +19,7 @@ def batch(*counts, is_ghost=False):
 
 
 def run(folder, windows, losses, *, every=2, epochs=1):
-    log = TrainingLog(RunLog(folder), every, len(windows), CPU, 1)
+    log = TrainingLog(RunLog(folder), every, len(windows), CPU, ALONE)
     step = 0
     for epoch in range(epochs):
         log.start_epoch(epoch)
@@ -62,6 +64,63 @@ def test_epochs_do_not_mix(tmp_path):
     assert [(r["step"], r["loss"]) for r in rows if r["kind"] == "train"] == [(2, 1.5), (3, 3.0), (4, 1.0), (6, 2.5)]
 
 
+def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
+    """Its state passes through plain values, as in a checkpoint."""
+    now = [0.0]
+    monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
+    losses = [0.1, 0.7, 0.2, 0.9, 0.4]
+    for folder, cut in (("whole", None), ("parts", 3)):
+        log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE)
+        (tmp_path / folder).mkdir()
+        log.start_epoch(0)
+        for step, loss in enumerate(losses, start=1):
+            now[0] += 1.0
+            log.add(Window([batch(step)]), {"loss": torch.tensor(loss)}, step=step, rates=RATES)
+            if step == cut:
+                state = json.loads(json.dumps(log.state()))
+                now[0] += 1000.0  # no process was there
+                log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE)
+                log.start_epoch(0, step, state)
+        log.finish_epoch(5)
+    whole, parts = ((tmp_path / folder / "log.jsonl").read_text() for folder in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
+    def state(rank):
+        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank))
+        log.start_epoch(0)
+        log.add(Window([batch(rank + 1)]), {"loss": torch.tensor(2.0 + rank)}, step=1, rates=RATES)
+        return log.state()[0]
+
+    log = TrainingLog(RunLog(tmp_path), 2, 2, CPU, ALONE)
+    log.start_epoch(0, 1, [state(0), state(1)])
+    log.add(Window([batch(1)]), {"loss": torch.tensor(3.5)}, step=2, rates=RATES)
+    row = json.loads((tmp_path / "log.jsonl").read_text())
+    assert (row["loss"], row["images"], row["boxes"]) == (3.0, 3, 4)  # the first step's loss is the mean of its ranks
+
+
+def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, capsys):
+    log = TrainingLog(RunLog(tmp_path), 1, 2, CPU, ALONE)
+    log.start_epoch(0)
+    log.leave_out(step=1, rates=RATES)
+    log.add(Window([batch(1)]), {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(1.0)}, step=2, rates=RATES)
+    log.finish_epoch(2)
+    left_out, taken, epoch = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (left_out["skipped"], left_out["images"], "loss" in left_out) == (1, 0, False)
+    assert (taken["skipped"], taken["loss"]) == (0, 3.0)
+    assert (epoch["skipped"], epoch["loss"], epoch["images"]) == (1, 3.0, 1)
+    assert "skipped: 1" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_an_epoch_in_which_no_step_was_taken_is_told(tmp_path, capsys):
+    log = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE)
+    log.start_epoch(0)
+    log.leave_out(step=1, rates=RATES)
+    log.finish_epoch(1)
+    assert "no step was taken; 0 images" in capsys.readouterr().out
+
+
 def test_the_console_gets_a_line_per_row_and_one_per_epoch(tmp_path, capsys):
     run(tmp_path, [Window([batch(1)])] * 3, [1.0, 2.0, 3.0])
     lines = capsys.readouterr().out.splitlines()
@@ -81,7 +140,7 @@ def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypat
             now[0] += 2.0
             yield i
 
-    log = TrainingLog(RunLog(tmp_path), 3, 3, CPU, 1)
+    log = TrainingLog(RunLog(tmp_path), 3, 3, CPU, ALONE)
     log.start_epoch(0)
     for step, _ in enumerate(log.watch(slow()), start=1):
         now[0] += 1.0
@@ -93,7 +152,7 @@ def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypat
 
 
 def test_other_ranks_keep_step_in_silence(capsys):
-    log = TrainingLog(RunLog(None), 1, 1, CPU, 1)
+    log = TrainingLog(RunLog(None), 1, 1, CPU, Ranks(1, 1, 0))
     log.start_epoch(0)
     log.add(Window([batch(1)]), {"loss": torch.tensor(1.0)}, step=1, rates=RATES)
     log.finish_epoch(1)

@@ -1,0 +1,171 @@
+"""A run that was cut off anywhere goes on as if it had not been, also when its steps are cut in another way."""
+
+import math
+import shutil
+
+import pytest
+from end_to_end import assert_refused, assert_same_state, call, figures, load, rows, training
+
+import main
+from util.files import keep_copy
+from util.run_folder import SaveClock
+
+pytest_plugins = ["end_to_end_fixtures"]
+
+EVERY_STEP = {"checkpoint_every_minutes": 1e-9, "log_every": 2}  # rows lie across the cuts
+
+
+@pytest.fixture(scope="module")
+def whole(phantom, tmp_path_factory):
+    """A run that was not cut off, and its arguments."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert call(*training(phantom, folder, **EVERY_STEP)).code == 0
+    yield folder
+    shutil.rmtree(folder)
+
+
+def cut_off(monkeypatch, command, step):
+    """Run a training that dies after `step` steps, and what they have saved."""
+    follow = main.follow
+
+    def die(run, *rest):
+        follow(run, *rest)
+        if run.state.step == step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main, "follow", die)
+        assert call(*command).code == 130
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_run_cut_off_after_any_step_equals_one_that_was_not(whole, phantom, room, monkeypatch, step):
+    command = training(phantom, room / "run", **EVERY_STEP)
+    cut_off(monkeypatch, command, step)
+    kept = load(room / "run/checkpoint.pth")
+    assert kept["step"] == step
+    assert kept["epoch"] * 3 + kept["window"] == step
+    outcome = call(*command)
+    assert outcome.code == 0, outcome.err
+    assert f"step {step}" in next(line for line in outcome.out.splitlines() if line.startswith("start: "))
+    assert_same_state(load(room / "run/checkpoint.pth"), load(whole / "checkpoint.pth"))
+    assert figures(room / "run") == figures(whole)
+
+
+def test_a_run_cut_off_many_times_loses_no_row_and_tells_none_twice(whole, phantom, room, monkeypatch):
+    command = training(phantom, room / "run", **EVERY_STEP)
+    for step in (1, 2, 4, 5):
+        cut_off(monkeypatch, command, step)
+    with (room / "run/log.jsonl").open("a") as log:
+        log.write('{"kind": "train", "epo')  # a row that a power failure has torn
+    assert call(*command).code == 0
+    assert figures(room / "run") == figures(whole)
+
+
+def test_rows_that_were_lost_are_told(phantom, room, monkeypatch):
+    command = training(phantom, room / "run", **EVERY_STEP)
+    cut_off(monkeypatch, command, 4)
+    (room / "run/log.jsonl").write_text("")
+    assert "warning: log.jsonl has lost" in call(*command).out
+
+
+def test_rows_of_a_start_that_left_no_checkpoint_are_set_aside(whole, phantom, room, monkeypatch):
+    command = training(phantom, room / "run", log_every=2)
+    cut_off(monkeypatch, command, 2)
+    assert not (room / "run/checkpoint.pth").exists()
+    assert "are now in log.1.jsonl" in call(*command).out
+    assert figures(room / "run") == figures(whole)
+    assert len((room / "run/log.1.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "cut", [{"batch_size": 4, "gradient_accumulation_steps": 1}, {"batch_size": 1, "gradient_accumulation_steps": 4}]
+)
+def test_a_run_goes_on_with_its_steps_cut_in_another_way(whole, phantom, room, monkeypatch, cut):
+    cut_off(monkeypatch, training(phantom, room / "run", **EVERY_STEP), 4)
+    outcome = call(*training(phantom, room / "run", **EVERY_STEP, **cut))
+    assert outcome.code == 0, outcome.err
+    before = "images per step were 2 per rank x 2 accumulation x 1 ranks = 4"
+    assert f"{before}, now {cut['batch_size']} per rank x" in outcome.out
+    theirs = rows(whole, "train")
+    for ours, their in zip(rows(room / "run", "train"), theirs, strict=True):
+        assert (ours["step"], ours["images"], ours["boxes"]) == (their["step"], their["images"], their["boxes"])
+        assert ours["loss"] == pytest.approx(their["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mend"),
+    [
+        ({"batch_size": 1}, "Set gradient_accumulation_steps=4"),
+        ({"gradient_accumulation_steps": 1}, "Set gradient_accumulation_steps=2"),
+        ({"batch_size": 3}, "Choose batch_size, gradient_accumulation_steps and ranks with the product 4"),
+    ],
+)
+def test_another_number_of_images_per_step_is_refused_with_the_arithmetic(trained, phantom, room, changes, mend):
+    new = {"batch_size": 2, "gradient_accumulation_steps": 2, **changes}
+    product = f"{new['batch_size']} per rank x {new['gradient_accumulation_steps']} accumulation x 1 ranks = "
+    product += str(math.prod(new.values()))
+    command = training(phantom, room / "run", "--resume", trained / "checkpoint.pth", epochs=3, **changes)
+    assert_refused(
+        call(*command), "was trained with 2 per rank x 2 accumulation x 1 ranks = 4 images per step", product, mend
+    )
+    assert not (room / "run").exists()
+
+
+def test_inside_an_epoch_the_seed_and_the_images_must_stay(phantom, room, monkeypatch):
+    cut_off(monkeypatch, training(phantom, room / "run", **EVERY_STEP), 2)
+    command = training(phantom, room / "run", **EVERY_STEP, seed=7)
+    assert_refused(call(*command), "stands inside epoch 0, of which it has done 2 steps", "seed 42 instead of 7")
+
+
+def test_between_epochs_the_seed_may_change_and_that_is_told(trained, phantom, room):
+    command = training(phantom, room / "run", "--resume", trained / "checkpoint.pth", epochs=3, seed=7)
+    outcome = call(*command)
+    assert outcome.code == 0, outcome.err
+    assert "changed since: epochs 2 -> 3, seed 42 -> 7" in outcome.out
+
+
+def test_the_last_checkpoints_are_kept(phantom, room):
+    changes = {**EVERY_STEP, "keep_last_checkpoints": 3}
+    assert call(*training(phantom, room / "run", **changes)).code == 0
+    steps = [load(room / "run" / name)["step"] for name in ("checkpoint.pth", "checkpoint.1.pth", "checkpoint.2.pth")]
+    assert steps == [6, 5, 4]
+    assert not (room / "run/checkpoint.3.pth").exists()
+
+
+def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom, room, monkeypatch):
+    command = training(phantom, room / "run", **EVERY_STEP)
+    cut_off(monkeypatch, command, 5)
+    own, older = room / "run/checkpoint.pth", room / "run/checkpoint.1.pth"
+    own.write_bytes(own.read_bytes()[:1000])
+    assert_refused(call(*command), "cannot be read as a checkpoint", f"rename it to {own.name} to go on from there")
+    older.replace(own)
+    assert call(*command).code == 0
+    assert figures(room / "run") == figures(whole)
+
+
+def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
+    monkeypatch.setattr("util.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    (tmp_path / "a").write_text("whole")
+    keep_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("util.run_folder.time.monotonic", lambda: now[0])
+    clock = SaveClock(2.0, saved=0.0)
+    now[0] = 119.0
+    assert not clock.is_due
+    now[0] = 120.0
+    assert clock.is_due
+    assert clock.moves_on(5)
+    assert not clock.is_due
+    assert not clock.moves_on(5), "the same step again"
+
+
+def test_without_an_interval_no_checkpoint_is_due(monkeypatch):
+    clock = SaveClock(0.0)
+    monkeypatch.setattr("util.run_folder.time.monotonic", lambda: 1e9)
+    assert not clock.is_due

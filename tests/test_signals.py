@@ -1,0 +1,215 @@
+"""A run that is asked to stop saves, says so and goes on later as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from end_to_end import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, rows, training
+
+import main
+from util.exit_codes import REQUEUE
+from util.preemption import StopRequest
+
+pytest_plugins = ["end_to_end_fixtures"]
+
+LONG = {"epochs": 40, "lr_drop": [], "log_every": 1, "num_workers": 1, "eval_every": 40}
+TWO_RANKS = {**LONG, "gradient_accumulation_steps": 1}
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    """The request that main looks at; no signal is sent within this process."""
+    request = StopRequest()
+    monkeypatch.setattr(main, "STOP", request)
+    return request
+
+
+def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom, room, stop, monkeypatch):
+    command, follow = training(phantom, room / "run"), main.follow
+
+    def ask(run, *rest):
+        if run.state.step == 3:  # after the plan of step 4, so it is heard by the plan of step 5
+            stop.signal = signal.SIGUSR1
+        follow(run, *rest)
+
+    monkeypatch.setattr(main, "follow", ask)
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (REQUEUE, "")
+    assert outcome.out.endswith(
+        "asked to stop (SIGUSR1): stopped in epoch 1 after step 5; the same command goes on from there. Exit code 75\n"
+    )
+    assert load(room / "run/checkpoint.pth")["step"] == 5
+    stop.signal = None
+    monkeypatch.setattr(main, "follow", follow)
+    assert call(*command).code == 0
+    assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
+    assert figures(room / "run") == figures(trained)
+
+
+def test_a_run_asked_to_stop_while_it_is_judged_judges_later(trained, phantom, room, stop, monkeypatch):
+    command, predict = training(phantom, room / "run"), main.predict
+
+    def ask(*args, **more):
+        stop.signal = signal.SIGTERM
+        return predict(*args, **more)
+
+    monkeypatch.setattr(main, "predict", ask)
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (REQUEUE, "")
+    assert load(room / "run/checkpoint.pth")["judged"] == 0
+    assert rows(room / "run", "eval") == []
+    stop.signal = None
+    monkeypatch.setattr(main, "predict", predict)
+    assert call(*command).code == 0
+    assert figures(room / "run") == figures(trained)
+
+
+def begin(command, *, shell=False, **env):
+    """Start a command as a process group of its own."""
+    return subprocess.Popen(
+        [*(["bash"] if shell else [sys.executable]), *map(str, command)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **{k: str(v) for k, v in env.items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process, timeout=90):
+    """Its exit code and what it said; nothing of its group is left."""
+    try:
+        said = process.communicate(timeout=timeout)[0]
+    finally:
+        with suppress(ProcessLookupError):  # as it should be
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said
+
+
+def steps_done(folder):
+    """Steps in the log so far."""
+    return len(rows(folder, "train")) if (folder / "log.jsonl").exists() else 0
+
+
+def wait_for_steps(folder, process, num, timeout=90):
+    """Until the log has `num` steps; how many it has."""
+    until = time.monotonic() + timeout
+    while steps_done(folder) < num:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, "no steps"
+        time.sleep(0.01)
+    return steps_done(folder)
+
+
+def ranks_of(agent):
+    """The processes that torchrun has started, by their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = next(line.split()[1] for line in path.read_text().splitlines() if line.startswith("PPid:"))
+            is_rank = int(parent) == agent and b"main.py" in (path.parent / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [int(path.parent.name)] if is_rank else []
+    return found
+
+
+@pytest.mark.slow
+def test_a_signal_while_torch_is_imported_is_heard(phantom, room):
+    process = begin(["main.py", *training(phantom, room / "run", **LONG)])
+    time.sleep(0.5)
+    process.send_signal(signal.SIGUSR1)
+    code, said = end(process)
+    assert code == REQUEUE, said
+    assert "asked to stop (SIGUSR1)" in said
+    assert load(room / "run/checkpoint.pth")["step"] == 1
+
+
+@pytest.mark.slow
+def test_sigusr1_to_the_ranks_under_torchrun(phantom, room):
+    told = room / "code"
+    process = begin([*TORCHRUN, "main.py", *training(phantom, room / "run", **TWO_RANKS)], EXIT_CODE_FILE=told)
+    wait_for_steps(room / "run", process, 2)
+    ranks = ranks_of(process.pid)
+    assert len(ranks) == 2
+    before = steps_done(room / "run")
+    os.kill(ranks[1], signal.SIGUSR1)  # one is enough: the ranks agree
+    code, said = end(process)
+    assert code == 1, "torchrun's own code"
+    assert "exitcode  : 75" in said
+    assert told.read_text() == "75\n"
+    kept = load(room / "run/checkpoint.pth")
+    assert kept["step"] == len(rows(room / "run", "train")) <= before + 3  # the row under way, and two windows
+    assert (
+        call(
+            *training(phantom, room / "run", **{**LONG, **ONE_EPOCH, "epochs": 1 + kept["epoch"], "eval_every": 1})
+        ).code
+        == 0
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_to_the_whole_job_leads_to_the_documented_code(phantom, room, number):
+    """torchrun, its ranks and their loader processes all get it; torchrun passes a SIGTERM on once more."""
+    job = room / "job.sh"
+    job.write_text(f'source {ROOT}/scripts/common.sh\nlaunch "$@"\n')
+    where = {"DATA_PATH": phantom, "OUTPUT_DIR": room / "run", "GPUS": 2, "VENV": "none"}
+    command = training(phantom, room / "run", **TWO_RANKS)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = begin([job, *command], shell=True, PATH=path, **where)
+    before = wait_for_steps(room / "run", process, 2)
+    # What Slurm does to all processes of a job step, whatever process group they are in. A SIGTERM ends the shell.
+    [agent] = children(process.pid)
+    for target in [agent, *ranks_of(agent), *(c for rank in ranks_of(agent) for c in children(rank))]:
+        os.kill(target, number)
+    if number == signal.SIGUSR1:
+        process.send_signal(number)
+    code, said = end(process)
+    assert code == REQUEUE, said
+    assert f"asked to stop ({number.name})" in said
+    kept = load(room / "run/checkpoint.pth")
+    assert kept["step"] == len(rows(room / "run", "train")) <= before + 4
+
+
+def children(pid):
+    """Child processes."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+SLOW_STEP = """
+import sys, time
+from util.preemption import STOP
+STOP.listen()
+import main
+follow = main.follow
+def slow(run, *rest):
+    follow(run, *rest)
+    if run.state.step == 2:
+        time.sleep(60)
+main.follow = slow
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once_and_the_checkpoint_is_whole(phantom, room):
+    command = training(phantom, room / "run", **LONG, checkpoint_every_minutes=1e-9)
+    process = begin(["-c", SLOW_STEP, *command], PYTHONPATH=ROOT)
+    wait_for_steps(room / "run", process, 2)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.2)
+    assert process.poll() is None
+    asked = time.monotonic()
+    process.send_signal(signal.SIGUSR1)
+    code, said = end(process)
+    assert (code, time.monotonic() - asked < 5) == (128 + signal.SIGUSR1, True), said
+    assert load(room / "run/checkpoint.pth")["step"] == 2

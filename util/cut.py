@@ -1,0 +1,29 @@
+"""How the images of an optimizer step are shared out. Only the total makes a difference."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Cut(NamedTuple):
+    """Images per rank and forward pass, forward passes per step, ranks."""
+
+    batch_size: int
+    accumulation: int
+    ranks: int
+
+    @property
+    def images_per_step(self) -> int:
+        """The total batch, all that the training depends on."""
+        return self.batch_size * self.accumulation * self.ranks
+
+    def __str__(self) -> str:
+        parts = f"{self.batch_size} per rank x {self.accumulation} accumulation x {self.ranks} ranks"
+        return f"{parts} = {self.images_per_step}"
+
+    def mend(self, other: Cut) -> str:
+        """What would bring as many images per step as `other` has."""
+        accumulation, rest = divmod(other.images_per_step, self.batch_size * self.ranks)
+        if rest == 0:
+            return f"Set gradient_accumulation_steps={accumulation}"
+        return f"Choose batch_size, gradient_accumulation_steps and ranks with the product {other.images_per_step}"
