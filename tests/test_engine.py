@@ -1,72 +1,28 @@
 """A window must give the gradient of the batch it stands for, however it is cut into micro-batches and ranks."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import tiny_dino
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from toy import CPU, Toy, batch_of, flat, steps, toy_learner, train
 
-from engine import Learner, accumulate, check_finite, predict, train_one_epoch
-from util.batch import Batch, Window, windows
+from engine import accumulate, predict
+from util.batch import Window, windows
+from util.distributed import WindowPlan, Wishes
 from util.precision import Precision
 
-CPU = torch.device("cpu")
 # no box anywhere, all on one image, some empty, all with boxes
 COUNTS = [(0, 0, 0, 0), (0, 0, 4, 0), (2, 0, 1, 3), (1, 1, 1, 1)]
 
 
-class Toy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Linear(8, 1).double()
-
-    def forward(self, images, _mask, _targets=None, _most_boxes=None):
-        return self.net(images)
-
-
-class SumOverBoxes(nn.Module):
-    """Stands in for SetCriterion: a term on every query plus one on every box."""
-
-    def forward(self, outputs, targets, num_boxes):
-        terms = [out.square().sum() + out[: len(t["labels"])].sum() for out, t in zip(outputs, targets, strict=True)]
-        return {"loss": sum(terms) / num_boxes}
-
-
-def batch_of(counts, *, is_ghost=False):
-    images = torch.stack([torch.full((5, 8), 0.1 * (c + 1)).double() for c in counts])
-    targets = [{"labels": torch.zeros(c, dtype=torch.long), "image_id": torch.tensor(c)} for c in counts]
-    return Batch(images, torch.zeros(len(counts), 1, 1, dtype=torch.bool), targets, is_ghost)
-
-
-def toy_learner(model, *, max_norm=float("inf"), amp="off"):
-    return Learner(
-        model, SumOverBoxes(), torch.optim.SGD(model.parameters(), lr=1.0), Precision(amp, "cpu"), CPU, max_norm
-    )
-
-
-def train(learner, batches, accum_steps, *, before=lambda: None, after=lambda *_: None):
-    train_one_epoch(learner, batches, accum_steps=accum_steps, before_step=before, after_step=after)
-
-
-def flat(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
 def toy_gradient(counts, size, *extra):
     model = Toy()
-    batches = [batch_of(counts[i : i + size]) for i in range(0, len(counts), size)]
-    accumulate(toy_learner(model), Window([*batches, *extra]))
+    window = Window([*[batch_of(counts[i : i + size]) for i in range(0, len(counts), size)], *extra])
+    accumulate(toy_learner(model), window, tiny_dino.plan(window))
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -82,9 +38,9 @@ def test_a_ghost_batch_contributes_nothing():
 
 
 def test_a_step_is_taken_per_window_and_the_last_may_be_short():
-    model, seen = Toy(), []
-    train(toy_learner(model), [batch_of([1])] * 7, 3, after=lambda window, _: seen.append(len(window.batches)))
-    assert seen == [3, 3, 1]
+    seen = steps(toy_learner(Toy()), [batch_of([1])] * 7, 3)
+    assert [len(step.window.batches) for step in seen] == [3, 3, 1]
+    assert all(step.is_taken for step in seen)
 
 
 def test_a_short_last_window_steps_as_far_as_a_window_of_its_size():
@@ -100,53 +56,33 @@ def test_the_rate_is_set_before_and_the_weights_are_new_after_the_step():
 
     def before():
         order.append(("before", torch.equal(flat(model), start)))
+        return Wishes(save=True)
 
-    def after(window, losses):
+    def after(step):
         order.append(("after", torch.equal(flat(model), start)))
-        assert losses.keys() == {"loss", "grad_norm"}
-        assert window.num_boxes == 1
+        assert step.plan == WindowPlan(num_boxes=1.0, most_boxes=1, saves=True, stops=False)
+        assert step.is_finite
         assert all(p.grad is None for p in model.parameters())
 
     train(toy_learner(model), [batch_of([1])], 1, before=before, after=after)
     assert order == [("before", True), ("after", False)]
 
 
+def test_the_losses_of_a_step_are_those_of_its_batches_and_add_up_to_those_of_the_window():
+    batches = [batch_of([2]), batch_of([0, 1])]
+    (step,) = steps(toy_learner(Toy()), batches, 2)
+    assert len(step.losses) == 2
+    assert step.total["loss"] == pytest.approx(sum(part["loss"].item() for part in step.losses), rel=1e-12)
+    (whole,) = steps(toy_learner(Toy()), [batch_of([2, 0, 1])])
+    assert step.total["loss"].item() == pytest.approx(whole.total["loss"].item(), rel=1e-12)
+
+
 def test_gradients_are_clipped_over_the_whole_window():
-    model, norms = Toy(), []
-    start = flat(model)
-    train(
-        toy_learner(model, max_norm=0.01),
-        [batch_of([3])] * 2,
-        2,
-        after=lambda _, losses: norms.append(losses["grad_norm"]),
-    )
-    assert norms[0] > 0.01
-    assert (flat(model) - start).norm().item() == pytest.approx(0.01, rel=1e-4)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_no_step_is_taken_on_a_loss_that_is_not_finite(value):
     model = Toy()
     start = flat(model)
-    bad = batch_of([1, 2])
-    bad.images[1, 0, 0] = value
-    with pytest.raises(FloatingPointError, match=r"not finite: \{'loss': (nan|inf).*the optimizer step was not taken"):
-        train(toy_learner(model), [batch_of([1]), bad], 2)
-    assert torch.equal(flat(model), start)
-
-
-def test_no_step_is_taken_on_a_gradient_that_is_not_finite():
-    losses = {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(float("inf"))}
-    with pytest.raises(FloatingPointError, match="grad_norm"):
-        check_finite(losses)
-    check_finite(losses, allow_overflow=True)
-    with pytest.raises(FloatingPointError, match="loss"):
-        check_finite({"loss": torch.tensor(float("nan")), "grad_norm": torch.tensor(1.0)}, allow_overflow=True)
-    check_finite({"loss": torch.tensor(1.0), "grad_norm": torch.tensor(1.0)})
-
-
-def test_a_finite_loss_with_an_aside_that_is_not_goes_on():
-    check_finite({"loss": torch.tensor(1.0), "aside": torch.tensor(float("nan")), "grad_norm": torch.tensor(1.0)})
+    (step,) = steps(toy_learner(model, max_norm=0.01), [batch_of([3])] * 2, 2)
+    assert step.grad_norm > 0.01
+    assert (flat(model) - start).norm().item() == pytest.approx(0.01, rel=1e-4)
 
 
 def test_ranks_exchange_gradients_on_the_last_batch_only():
@@ -162,13 +98,14 @@ def test_ranks_exchange_gradients_on_the_last_batch_only():
             calls.append("forward")
             return super().forward(*arguments)
 
-    accumulate(toy_learner(Shared()), Window([batch_of([1])] * 3))
+    window = Window([batch_of([1])] * 3)
+    accumulate(toy_learner(Shared()), window, tiny_dino.plan(window))
     assert calls == ["held back", "forward", "held back", "forward", "forward"]
 
 
 def test_training_mode_is_set_and_evaluation_leaves_no_graph():
     model = Toy().eval()
-    train(toy_learner(model), [batch_of([1])], 1, before=lambda: None)
+    train(toy_learner(model), [batch_of([1])], 1)
     assert model.training
 
     def postprocess(outputs, targets):
@@ -210,36 +147,20 @@ def test_images_without_a_detection_are_listed():
 # the same with a real DINO
 
 
-def run_window(batches, *options):
-    model, criterion, _ = tiny_dino.build(*options)
-    learner = tiny_dino.learner(model.train(), criterion)
-    losses = accumulate(learner, Window(batches))
-    return {name: value.item() for name, value in losses.items()}, tiny_dino.gradients(model)
-
-
-def check_equal(found, wanted):
-    (losses, gradients), (wanted_losses, wanted_gradients) = found, wanted
-    assert losses == pytest.approx(wanted_losses, rel=1e-9, abs=1e-12)
-    assert gradients.keys() == wanted_gradients.keys()
-    largest = max(g.abs().max().item() for g in wanted_gradients.values())
-    for name, gradient in wanted_gradients.items():
-        np.testing.assert_allclose(gradients[name], gradient, rtol=1e-9, atol=1e-12 * largest, err_msg=name)
-
-
 @pytest.mark.parametrize("counts", COUNTS)
 def test_a_window_of_dino_equals_one_big_batch(counts):
-    whole = run_window(tiny_dino.cut(counts, 4))
+    whole = tiny_dino.run_window(tiny_dino.cut(counts, 4))
     assert (whole[0]["loss_bbox"] > 0) == (sum(counts) > 0)
     assert (whole[0]["loss_ce_dn"] > 0) == (sum(counts) > 0)
     for size in (1, 2):
-        check_equal(run_window(tiny_dino.cut(counts, size)), whole)
+        tiny_dino.check_equal(tiny_dino.run_window(tiny_dino.cut(counts, size)), whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_official_padding_loss_depends_on_the_cut_in_the_denoising_class_term_alone(counts):
-    whole, _ = run_window(tiny_dino.cut(counts, 4), "dn_padding_loss=True")
-    single, _ = run_window(tiny_dino.cut(counts, 1), "dn_padding_loss=True")
+    whole, _ = tiny_dino.run_window(tiny_dino.cut(counts, 4), "dn_padding_loss=True")
+    single, _ = tiny_dino.run_window(tiny_dino.cut(counts, 1), "dn_padding_loss=True")
     same = [name for name in whole if "_dn" not in name and name != "loss"]
     assert {k: single[k] for k in same} == pytest.approx({k: whole[k] for k in same}, rel=1e-9)
 
@@ -248,52 +169,38 @@ def test_a_ghost_batch_of_dino_contributes_nothing():
     counts = (2, 0, 3)
     ghost = tiny_dino.batch([2], counts, is_ghost=True)
     batches = [tiny_dino.batch([i], counts) for i in (0, 1)]
-    check_equal(run_window([*batches, ghost]), run_window(batches))
+    tiny_dino.check_equal(tiny_dino.run_window([*batches, ghost]), tiny_dino.run_window(batches))
 
 
 @pytest.mark.parametrize("aux_loss", [True, False])
 def test_every_trainable_weight_of_dino_has_a_gradient_even_without_boxes(aux_loss):
-    _, gradients = run_window(tiny_dino.cut((0, 0), 1), f"aux_loss={aux_loss}")
+    _, gradients = tiny_dino.run_window(tiny_dino.cut((0, 0), 1), f"aux_loss={aux_loss}")
     assert gradients["label_enc.weight"].abs().sum() == 0
 
 
 def test_the_order_of_images_in_a_window_does_not_matter():
     counts = (2, 0, 1)
     forth = [tiny_dino.batch([i], counts) for i in (0, 1, 2)]
-    check_equal(run_window(forth[::-1]), run_window(forth))
+    tiny_dino.check_equal(tiny_dino.run_window(forth[::-1]), tiny_dino.run_window(forth))
 
 
-def test_two_ranks_equal_one_rank_with_accumulation(tmp_path):
-    cases = {"both": (2, 1), "one": (0, 3), "none": (0, 0), "short": (2, 0, 1)}
-    launch_two_ranks(tmp_path, json.dumps(cases))
-    for name, counts in cases.items():
-        check_equal(tiny_dino.read(tmp_path / f"{name}.pt"), run_window(tiny_dino.cut(counts, 1)))
+@pytest.mark.parametrize("size", [1, 2])
+def test_dropout_follows_from_the_images_not_from_their_place(size):
+    batches = tiny_dino.cut((2, 0, 1, 3), size)
+    torch.manual_seed(1)
+    forth = tiny_dino.run_window(batches, "dropout=0.1")
+    torch.manual_seed(2)
+    tiny_dino.check_equal(tiny_dino.run_window(batches[::-1], "dropout=0.1"), forth)
+    assert forth[0]["loss"] != pytest.approx(tiny_dino.run_window(batches)[0]["loss"], rel=1e-3)
 
 
-def launch_two_ranks(*arguments):
-    """What torchrun would do, without its own start-up."""
-    script = Path(__file__).parent / "two_ranks.py"
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    common = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(script.parent), str(script.parent.parent)]),
-        "MASTER_ADDR": "localhost",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-    }
-    command = [sys.executable, str(script), *map(str, arguments)]
-    processes = [
-        subprocess.Popen(command, env={**common, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in "01"
-    ]
-    try:
-        said = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)[-3000:]
+def test_two_batches_do_not_share_their_dropout():
+    """Else all images of a run would lose the same units."""
+    first, second = tiny_dino.cut((0, 0), 1)
+    assert first.seed != second.seed
+    same_pixels = replace(second, images=first.images)
+    one, other = (tiny_dino.run_window([batch], "dropout=0.1")[0]["loss"] for batch in (first, same_pixels))
+    assert one != pytest.approx(other, rel=1e-6)
 
 
 def test_windows_of_an_epoch_add_up_to_all_batches():
