@@ -56,6 +56,7 @@ from util.seed import seed_everything
 from util.training_log import TrainingLog
 
 BEST_METRIC, BEST_CHECKPOINT = "all/per_class/AP", "best.pth"
+STOP_FILE = "stop"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -114,6 +115,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
+    if here.is_main:
+        STOP.watch(run.folder / STOP_FILE)
     judge_if_due(run)  # a run that was cut off while it was judged
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch, state.window)
@@ -304,8 +307,8 @@ def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
 def leave(run: Run) -> None:
     """Stop because somebody asked for it; everything is saved, and the ranks know of each other that they stop."""
     run.log.say(
-        f"asked to stop ({STOP.signal.name if STOP.signal else 'another rank'}): stopped in epoch {run.state.epoch} "
-        f"after step {run.state.step}; the same command goes on from there. Exit code {REQUEUE}"
+        f"asked to stop ({STOP.maker}): stopped in epoch {run.state.epoch} after step {run.state.step}; "
+        f"the same command goes on from there. Exit code {REQUEUE}"
     )
     wait_for_all()
     STOP.settle()

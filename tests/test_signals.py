@@ -13,7 +13,7 @@ from end_to_end import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, 
 
 import main
 from util.exit_codes import REQUEUE
-from util.preemption import StopRequest
+from util.preemption import SIGNALS, StopRequest
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -24,10 +24,13 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 @pytest.fixture
 def stop(monkeypatch):
-    """The request that main looks at; no signal is sent within this process."""
+    """The request that main looks at; no signal is sent to this process, whose handlers are put back."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     request = StopRequest()
     monkeypatch.setattr(main, "STOP", request)
-    return request
+    yield request
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom, room, stop, monkeypatch):
@@ -49,6 +52,26 @@ def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom
     monkeypatch.setattr(main, "follow", follow)
     assert call(*command).code == 0
     assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
+    assert figures(room / "run") == figures(trained)
+
+
+def test_a_file_asks_too_and_is_gone_when_the_run_has_stopped(trained, phantom, room, stop, monkeypatch):
+    command, follow = training(phantom, room / "run"), main.follow
+    monkeypatch.setattr("util.preemption.LOOK_EVERY", 0.0)
+
+    def ask(run, *rest):
+        if run.state.step == 1:
+            (room / "run/stop").touch()
+        follow(run, *rest)
+
+    monkeypatch.setattr(main, "follow", ask)
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (REQUEUE, "")
+    assert f"asked to stop ({room / 'run/stop'}): stopped in epoch 0 after step 3" in outcome.out
+    assert not (room / "run/stop").exists()
+    monkeypatch.setattr(main, "STOP", StopRequest())
+    monkeypatch.setattr(main, "follow", follow)
+    assert call(*command).code == 0
     assert figures(room / "run") == figures(trained)
 
 

@@ -9,12 +9,14 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+LOOK_EVERY = 1.0  # seconds between looks at the file, which may lie on a slow disk
 COPY_WITHIN = 1.0  # seconds: a SIGTERM to a whole process group comes once directly and once more through torchrun
 
 
@@ -23,16 +25,36 @@ class Preempted(Exception):  # noqa: N818 no error: everything is saved
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop. Only the main thread may call `listen` and `settle`."""
+    """Whether somebody asked this process to stop, by a signal or by a file: a file cannot come too early.
+
+    Only the main thread may call `listen` and `settle`.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._made_at = 0.0
+        self._file: Path | None = None
+        self._looked_at = -LOOK_EVERY
+        self._found = False
+
+    def watch(self, file: Path) -> None:
+        """From here on this file, once it is there, asks too."""
+        self._file = file
 
     @property
     def is_made(self) -> bool:
-        """Whether the first signal came."""
-        return self.signal is not None
+        """Whether a signal came or the file is there."""
+        if self._file is not None and not self._found and time.monotonic() - self._looked_at >= LOOK_EVERY:
+            self._looked_at = time.monotonic()
+            self._found = self._file.exists()
+        return self.signal is not None or self._found
+
+    @property
+    def maker(self) -> str:
+        """Who asked: the signal's name, the file, or, on this rank, nobody."""
+        if self.signal is not None:
+            return self.signal.name
+        return str(self._file) if self._found else "another rank"
 
     def listen(self) -> None:
         """From here on a first signal is noted, and a second one ends the process at once."""
@@ -40,7 +62,9 @@ class StopRequest:
             signal.signal(number, self._on_signal)
 
     def settle(self) -> None:
-        """Everything is saved: whatever comes now must not spoil the exit code."""
+        """Everything is saved: whatever comes now must not spoil the exit code. The file has done its duty."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

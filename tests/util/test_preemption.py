@@ -88,3 +88,20 @@ def test_items_end_with_the_request():
         if item == 2:
             request.signal = signal.SIGUSR1
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_file_is_a_request_looked_for_once_a_second(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("util.preemption.time.monotonic", lambda: now[0])
+    request = StopRequest()
+    request.watch(tmp_path / "stop")
+    assert not request.is_made
+    (tmp_path / "stop").touch()
+    assert not request.is_made
+    now[0] = 1.0
+    assert request.is_made
+    assert request.maker == str(tmp_path / "stop")
+    request.settle()
+    assert not (tmp_path / "stop").exists()
+    assert request.is_made, "what was asked stays asked"
