@@ -76,7 +76,10 @@ def train_one_epoch(
         losses = accumulate(learner, window, plan)
         grad_norm = learner.precision.unscale_and_clip(learner.optimizer, learner.model.parameters(), learner.max_norm)
         is_taken = bool(torch.isfinite(grad_norm))
-        (learner.precision.step if is_taken else learner.precision.skip)(learner.optimizer)
+        if is_taken:
+            learner.precision.step(learner.optimizer)
+        else:
+            learner.precision.skip()
         learner.optimizer.zero_grad(set_to_none=True)
         after_step(Step(window, plan, losses, grad_norm, is_taken))
 

@@ -117,3 +117,23 @@ def test_an_infinite_loss_in_fp16_is_not_taken():
     assert not step.is_finite
     assert torch.equal(flat(model), start)
     assert learner.precision.loss_scale < 2.0**16
+
+
+class Huge(SumOverBoxes):
+    """Gradients that are finite, but whose squares leave the range of float32."""
+
+    def forward(self, outputs, targets, num_boxes):
+        loss = super().forward(outputs, targets, num_boxes)["loss"]
+        return {"loss": loss + 1e20 * (outputs - outputs.detach()).sum()}
+
+
+def test_gradients_of_which_only_the_norm_overflows_are_not_taken_in_fp16():
+    model = Toy().float()
+    learner = replace(toy_learner(model, amp="fp16"), criterion=Huge())
+    start, scale, seen = flat(model), learner.precision.loss_scale, []
+    batch = batch_of([1])
+    train(learner, [replace(batch, images=batch.images.float())], 1, after=seen.append)
+    assert not seen[0].is_taken
+    assert seen[0].is_finite
+    assert torch.equal(flat(model), start)
+    assert learner.precision.loss_scale == scale / 2

@@ -44,10 +44,13 @@ class Precision:
         self._scaler.step(optimizer)
         self._scaler.update()
 
-    def skip(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leave out a step whose gradients are not finite; in fp16 the loss scale is lowered."""
+    def skip(self) -> None:
+        """Leave out a step whose gradient is not finite; in fp16 the loss scale is lowered.
+
+        The scaler's own step looks at the entries only, and would take one of which just the norm is infinite.
+        """
         if self.skips_overflow:
-            self.step(optimizer)  # finds the overflow by itself
+            self._scaler.update(self.loss_scale * self._scaler.get_backoff_factor())
 
     @property
     def loss_scale(self) -> float:

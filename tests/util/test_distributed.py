@@ -147,3 +147,23 @@ def test_where_one_rank_fails_all_do_and_each_message_is_told_once(monkeypatch, 
 
     with pytest.raises(raised):
         together(prepare)
+
+
+@pytest.mark.parametrize(("rank", "error"), [("0", UserError), ("1", ToldElsewhere)])
+def test_ranks_that_start_from_different_checkpoints_are_refused_by_the_first(monkeypatch, rank, error):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(distributed, "gather_objects", lambda _: [(1, 0, 3), (0, 0, 0)])
+    with pytest.raises(error, match=r"^$|logs/x: checkpoints of different steps were found by the ranks.*start again"):
+        distributed.require_same((1, 0, 3), "logs/x: checkpoints of different steps")
+
+
+def test_ranks_that_start_alike_go_on(monkeypatch):
+    monkeypatch.setattr(distributed, "gather_objects", lambda mine: [mine, mine])
+    distributed.require_same((1, 0, 3), "checkpoints")
+
+
+def test_without_a_launcher_that_asks_for_it_no_exit_code_is_written(monkeypatch, tmp_path):
+    monkeypatch.delenv("EXIT_CODE_FILE", raising=False)
+    assert distributed.exit_code_file() is None
+    monkeypatch.setenv("EXIT_CODE_FILE", str(tmp_path / "code"))
+    assert distributed.exit_code_file() == tmp_path / "code"

@@ -1,0 +1,71 @@
+"""The promise: only the total batch makes a difference, not how it is cut into micro-batches and ranks."""
+
+import json
+import shutil
+
+import layouts
+import pytest
+import torch
+from some_ranks import launch
+
+from util.cut import Cut
+
+BOUND = 1e-9  # relative to the largest entry of the same loss, gradient or movement of a weight
+QUICK = [Cut(1, 4, 1), Cut(2, 1, 2), Cut(1, 2, 2)]
+THOROUGH = [
+    *[Cut(1, 2, 1), Cut(2, 2, 1), Cut(4, 2, 1), Cut(2, 4, 1), Cut(1, 8, 1), Cut(1, 3, 1), Cut(3, 2, 1)],
+    *[Cut(1, 1, 2), Cut(4, 1, 2), Cut(2, 2, 2), Cut(1, 4, 2), Cut(3, 1, 2), Cut(1, 3, 2)],
+    *[Cut(1, 1, 3), Cut(2, 1, 3), Cut(1, 2, 3)],
+    *[Cut(1, 1, 4), Cut(2, 1, 4), Cut(1, 2, 4)],
+]
+
+
+def cases():
+    for cut in [*QUICK, *THOROUGH]:
+        marks = [pytest.mark.slow] if cut in THOROUGH else []
+        for pattern in layouts.PATTERNS:
+            yield pytest.param(cut, pattern, id=f"{'x'.join(map(str, cut))}-{pattern}", marks=marks)
+
+
+class Table:
+    """Fills in what the chosen tests ask for, all cases of a number of ranks at once: processes start slowly."""
+
+    def __init__(self, folder, chosen):
+        self.folder = folder
+        self.chosen = chosen
+        self.deviations = {}
+
+    def __getitem__(self, case):
+        if case not in self.deviations:
+            self.fill([other for other in self.chosen if other[0].ranks == case[0].ranks])
+        return self.deviations[case]
+
+    def fill(self, some):
+        for cut, pattern in some:
+            path = layouts.reference(self.folder, cut, pattern)
+            if not path.exists():
+                torch.save(layouts.train(Cut(cut.images_per_step, 1, 1), pattern), path)
+        path = self.folder / "found.json"
+        if some[0][0].ranks == 1:
+            layouts.main(self.folder, some, path)
+        else:
+            launch("layouts.py", some[0][0].ranks, self.folder, json.dumps(some), path)
+        self.deviations.update(zip(some, json.loads(path.read_text()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def table(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("layouts")
+    items = [item for item in request.session.items if item.name.startswith(PROMISE.__name__)]
+    yield Table(folder, [(item.callspec.params["cut"], item.callspec.params["pattern"]) for item in items])
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("cut", "pattern"), list(cases()))
+def test_three_steps_are_those_of_one_big_batch(cut, pattern, table):
+    deviations = table[cut, pattern]
+    assert deviations.keys() == {"losses", "gradients", "moves"}
+    assert {kind: worst for kind, worst in deviations.items() if not worst[0] <= BOUND} == {}
+
+
+PROMISE = test_three_steps_are_those_of_one_big_batch
