@@ -45,11 +45,6 @@ class Step:
         """The losses of the window on this rank."""
         return {name: torch.stack([losses[name] for losses in self.losses]).sum() for name in self.losses[0]}
 
-    @property
-    def is_finite(self) -> bool:
-        """Whether the losses of this rank are finite: if they are on all ranks, the gradient overflowed."""
-        return all(bool(torch.isfinite(losses["loss"])) for losses in self.losses)
-
 
 def train_one_epoch(
     learner: Learner,

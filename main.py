@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from util import checkpoint, nonfinite
 from util.command_line import parse_arguments
 from util.config import load_config, resolve
 from util.distributed import (
-    Ranks,
     Wishes,
     choose_device_type,
     distribute,
@@ -42,20 +41,21 @@ from util.distributed import (
     together,
     wait_for_all,
 )
-from util.errors import UserError
-from util.exit_codes import REQUEUE, run_to_exit_code
+from util.errors import ToldElsewhere, UserError
+from util.exit_codes import FAILED, REQUEUE, run_to_exit_code
+from util.launcher import Ranks
 from util.logger import Progress, RunLog
 from util.metrics.files import save_detections, save_report
 from util.metrics.protocols import format_table, report
 from util.metrics.tables import merge
-from util.optim import learning_rate_factor, learning_rates, set_learning_rate
+from util.optim import learning_rates
 from util.run_folder import SaveClock, open_log
-from util.run_state import RunState, build_state
+from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
 from util.seed import seed_everything
 from util.training_log import TrainingLog
 
-BEST_METRIC, BEST_CHECKPOINT = "all/per_class/AP", "best.pth"
+BEST_METRIC = "all/per_class/AP"
 STOP_FILE = "stop"
 
 
@@ -91,6 +91,7 @@ class Run:
     here: Ranks
     device: torch.device
     clock: SaveClock
+    named: dict[str, str] = field(default_factory=dict)  # the checkpoint, where evaluating it is all there is to do
 
 
 def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
@@ -117,7 +118,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     if here.is_main:
         STOP.watch(run.folder / STOP_FILE)
-    judge_if_due(run)  # a run that was cut off while it was judged
+    finish_epoch(run)  # a run that was cut off while it was judged
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch, state.window)
         training_log.start_epoch(state.epoch, state.window, state.collected)
@@ -131,10 +132,9 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         training_log.finish_epoch(state.step)
         state.epoch, state.window, state.collected = state.epoch + 1, 0, []
         keep(run)
-        judge_if_due(run)
-        if config.runtime.save_checkpoint_interval and state.epoch % config.runtime.save_checkpoint_interval == 0:
-            keep(run, f"checkpoint{state.epoch:04d}.pth")
+        finish_epoch(run)
         wait_for_all()
+    STOP.settle()
     best = "best {metric}: {value:.4f}, epoch {epoch}".format(**state.best) if state.best else "no best epoch"
     run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {best}")
 
@@ -162,6 +162,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         log.go_on_rows(state.rows)
     else:
         log.begin_rows()
+    if start.kind == "resume" and here.is_main and not checkpoint.take_best_along(start.path, args.output_dir):
+        state.best = {}  # what is not there cannot be the best
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
     if crowded := crowded_images(splits["train"], config.model.num_queries):
@@ -176,7 +178,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     """The same for a checkpoint to evaluate."""
     if args.pretrain_model_path:
         raise UserError("--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
-    path = args.resume or (args.output_dir / BEST_CHECKPOINT if args.output_dir else None)
+    path = args.resume or (args.output_dir / checkpoint.BEST_NAME if args.output_dir else None)
     if path is None:
         raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
     content = checkpoint.load(path)
@@ -195,8 +197,8 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
-    clock = SaveClock(0.0)
-    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock)
+    named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
+    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)
 
 
 def build_split_for(config: Config, args: argparse.Namespace, which: str, here: Ranks) -> Split:
@@ -220,20 +222,8 @@ def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
 
 
 def schedule(run: Run, log: TrainingLog) -> Wishes:
-    """Set the learning rate of the step to come, and say what this rank wishes to happen after it.
-
-    Steps are counted as if every epoch so far had been as long as this one: a run that goes on with more images still
-    drops its rates at the epochs of the config.
-    """
-    state, optim = run.state, run.config.optim
-    factor = learning_rate_factor(
-        state.epoch * log.num_windows + state.window,
-        log.num_windows,
-        warmup_steps=optim.warmup_steps,
-        drops=optim.lr_drop,
-        drop_factor=optim.lr_drop_factor,
-    )
-    set_learning_rate(state.optimizer, factor)
+    """Set the learning rate of the step to come, and say what this rank wishes to happen after it."""
+    set_rates(run.state, run.config.optim, log.num_windows)
     return Wishes(save=run.here.is_main and run.clock.is_due, stop=STOP.is_made)
 
 
@@ -253,7 +243,7 @@ def follow(run: Run, log: TrainingLog, step: Step) -> None:
         keep(run)
     if step.plan.stops:
         log.close()
-        leave(run)
+        leave(run, f"in epoch {state.epoch} after step {state.step}; the same command goes on from there")
 
 
 def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
@@ -263,35 +253,41 @@ def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
         FloatingPointError: with the step's images, kept in the run folder with a checkpoint that repeats it.
     """
     state, allowed = run.state, run.config.runtime.skip_nonfinite_steps
-    told = nonfinite.account(step.window, step.losses, run.splits["train"].files_by_id)
-    accounts = gather_objects((step.is_finite, told))
-    if all(is_finite for is_finite, _ in accounts) and nonfinite.is_only_overflow(state.precision):
+    accounts = nonfinite.examine(step.window, step.losses, run.splits["train"].files_by_id, state.precision)
+    if accounts is None:
         return
-    state.skipped += 1
     position = {"epoch": state.epoch, "window": state.window, "step": state.step, "seed": run.config.runtime.seed}
-    parts = [part for _, part in accounts]
-    reason = f"epoch {state.epoch}, after step {state.step}: not finite: {nonfinite.suspects(parts)}"
+    reason = f"epoch {state.epoch}, after step {state.step}: not finite: {nonfinite.suspects(accounts)}"
     if run.here.is_main:
-        path = nonfinite.save_account(run.folder, position, parts, step.grad_norm.item())
+        path = nonfinite.save_account(run.folder, position, accounts, step.grad_norm.item())
         reason += f". The optimizer step was not taken; {path} has its images and losses"
-    if state.skipped <= allowed:
+    if state.skipped < allowed:
+        state.skipped += 1
         run.log.say(f"warning: {reason}. Skipped, {state.skipped} of at most {allowed}")
         return
     state.collected = log.state()
     keep(run, nonfinite.CHECKPOINT)
+    wait_for_all()  # a rank that ended now would take the others with it
+    if not run.here.is_main:
+        raise ToldElsewhere(FAILED)
     again = f"--resume {run.folder / nonfinite.CHECKPOINT} --output_dir logs/NEW repeats it"
-    raise FloatingPointError(f"{reason}, and {again}. The last checkpoint is untouched. {nonfinite.MENDS}")
+    raise FloatingPointError(f"{reason}, and {again}. Older checkpoints are untouched. {nonfinite.MENDS}")
 
 
-def judge_if_due(run: Run) -> None:
-    """Judge the weights if their epoch is one to judge and it has not been done; keep them if they are the best."""
+def finish_epoch(run: Run) -> None:
+    """After an epoch: judge the weights if it is due and has not been done, keep the best and those kept for good."""
     state = run.state
+    if state.window or not state.epoch:
+        return
     is_due = state.epoch % run.config.eval.eval_every == 0 or state.epoch == run.config.optim.epochs
-    if is_due and not state.window and state.judged < state.epoch:
+    if is_due and state.judged < state.epoch:
         is_best = state.note(BEST_METRIC, judge(run).get(BEST_METRIC))
         if is_best:
-            keep(run, BEST_CHECKPOINT)
+            keep(run, checkpoint.BEST_NAME)
         keep(run)
+    interval, name = run.config.runtime.save_checkpoint_interval, f"checkpoint{state.epoch:04d}.pth"
+    if interval and state.epoch % interval == 0 and not (run.folder / name).exists():
+        keep(run, name)
 
 
 def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
@@ -304,12 +300,9 @@ def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
     run.state.save(run.folder / name)
 
 
-def leave(run: Run) -> None:
+def leave(run: Run, after: str) -> None:
     """Stop because somebody asked for it; everything is saved, and the ranks know of each other that they stop."""
-    run.log.say(
-        f"asked to stop ({STOP.maker}): stopped in epoch {run.state.epoch} after step {run.state.step}; "
-        f"the same command goes on from there. Exit code {REQUEUE}"
-    )
+    run.log.say(f"asked to stop ({STOP.maker}): stopped {after}. Exit code {REQUEUE}")
     wait_for_all()
     STOP.settle()
     raise Preempted
@@ -333,7 +326,7 @@ def judge(run: Run) -> dict[str, float]:
     progress.close()
     parts = gather_objects((part, STOP.is_made))
     if any(is_asked for _, is_asked in parts):
-        leave(run)
+        leave(run, "while evaluating; the same command evaluates anew")
     if not here.is_main:
         return {}
     truth = split.ground_truth()
@@ -341,7 +334,8 @@ def judge(run: Run) -> dict[str, float]:
     values = report(truth, found)
     save_detections(run.folder / "detections.json.gz", found)
     save_report(run.folder / "report.json", values)
-    run.log.row("eval", epoch=max(0, state.epoch - 1), step=state.step, weights=run.weights, **values)
+    position = {"epoch": max(0, state.epoch - 1), "step": state.step, "weights": run.weights}
+    run.log.row("eval", **position, **run.named, **values)
     run.log.say(f"evaluation after {state.epoch} epochs, weights: {run.weights}\n{format_table(values, truth)}")
     return values
 

@@ -32,7 +32,7 @@ TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PYTHON}
 # file -> why it may catch everything
 BROAD_EXCEPTS = {"util/config.py": "a config file is a program of the user's: whatever it raises is the user's error"}
 # file -> why it may ask for the environment
-ENVIRONMENT = {"util/distributed.py": "torchrun announces ranks there"}
+ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
 SILENT_EXCEPTS = {"util/plots.py": "a line of log.jsonl that a running job has not finished yet"}
 FLAGS = {
     "-h",
@@ -135,7 +135,7 @@ def test_no_error_is_swallowed():
     assert not [name(p) for p, n in nodes(FILES, ast.Name | ast.Attribute) if ast.unparse(n).endswith("suppress")]
 
 
-def test_only_util_distributed_reads_the_environment():
+def test_only_util_launcher_reads_the_environment():
     assert {name(p) for p, n in nodes(FILES, ast.Attribute) if n.attr in ("environ", "getenv")} == ENVIRONMENT.keys()
 
 

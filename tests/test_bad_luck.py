@@ -132,7 +132,7 @@ def test_numbers_that_explode_stop_the_training_before_they_are_saved(trained, p
     before = (run / "checkpoint.pth").read_bytes()
     wild = {"epochs": 4, "lr": 1e30, "lr_backbone": 1e30, "warmup_steps": 0, "clip_max_norm": 0.0}
     outcome = call(*training(phantom, run, **wild))
-    assert_refused(outcome, "epoch 2, after step", "not finite", "The last checkpoint is untouched", code=1)
+    assert_refused(outcome, "epoch 2, after step", "not finite", "Older checkpoints are untouched", code=1)
     assert (run / "checkpoint.pth").read_bytes() == before
     [account] = run.glob("nonfinite_epoch0002_window*.json")
     assert account.name in outcome.err
@@ -179,7 +179,23 @@ def test_one_more_than_allowed_stops_the_run(phantom, room, monkeypatch):
     spoil(monkeypatch, 0, 2)
     outcome = call(*training(phantom, room / "run", **ONE_EPOCH, skip_nonfinite_steps=1))
     assert_refused(outcome, "epoch 0, after step 2: not finite: loss_ce nan, loss nan on ", "nonfinite.pth", code=1)
-    assert load(room / "run/nonfinite.pth")["window"] == 2
+    kept = load(room / "run/nonfinite.pth")
+    assert (kept["window"], kept["skipped"]) == (2, 1), "before the step"
+
+
+def test_an_overflow_of_fp16_gradients_is_left_out_and_does_not_count(phantom, room):
+    """The scaler's first scale of 65536 is too large for this network."""
+    assert call(*training(phantom, room / "run", **ONE_EPOCH, amp="fp16")).code == 0
+    overflows = sum(row["skipped"] for row in rows(room / "run", "train"))
+    kept = load(room / "run/checkpoint.pth")
+    assert overflows > 0
+    assert (kept["skipped"], kept["scaler"]["scale"]) == (0, 2.0 ** (16 - overflows))
+
+
+def test_an_overflow_that_a_lower_loss_scale_cannot_mend_stops_the_run(phantom, room, monkeypatch):
+    monkeypatch.setattr("util.nonfinite.FLOOR", 2.0**16)
+    outcome = call(*training(phantom, room / "run", **ONE_EPOCH, amp="fp16"))
+    assert_refused(outcome, "all losses are finite, the gradient is not", code=1)
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
 """A run that was cut off anywhere goes on as if it had not been, also when its steps are cut in another way."""
 
 import math
+import os
 import shutil
 
 import pytest
-from end_to_end import assert_refused, assert_same_state, call, figures, load, rows, training
+from end_to_end import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
 
 import main
 from util.files import keep_copy
@@ -169,3 +170,47 @@ def test_without_an_interval_no_checkpoint_is_due(monkeypatch):
     clock = SaveClock(0.0)
     monkeypatch.setattr("util.run_folder.time.monotonic", lambda: 1e9)
     assert not clock.is_due
+
+
+def test_rows_of_an_evaluation_by_a_command_of_its_own_stay(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    assert call("--eval", "--output_dir", run, "--data_path", phantom).code == 0
+    named = [row.get("checkpoint") for row in rows(run, "eval")]
+    assert named == [None, None, str(run / "best.pth")]
+    assert call(*training(phantom, run)).code == 0
+    assert [row.get("checkpoint") for row in rows(run, "eval")] == named
+    assert call(*training(phantom, run, epochs=3)).code == 0
+    assert [row.get("checkpoint") for row in rows(run, "eval")] == [*named, None]
+
+
+def test_the_best_checkpoint_comes_along_to_another_folder(trained, phantom, room):
+    command = training(phantom, room / "run", "--resume", trained / "checkpoint.pth")
+    assert call(*command).code == 0
+    assert (room / "run/best.pth").read_bytes() == (trained / "best.pth").read_bytes()
+    assert load(room / "run/best.pth")["best"]["epoch"] == 0
+
+
+def test_without_the_best_checkpoint_nothing_is_called_best(trained, phantom, room):
+    alone = room / "alone.pth"
+    keep_copy(trained / "checkpoint.pth", alone)
+    outcome = call(*training(phantom, room / "run", "--resume", alone))
+    assert "no best epoch" in outcome.out
+
+
+def test_checkpoints_beyond_the_number_asked_for_go(phantom, room):
+    assert call(*training(phantom, room / "run", **EVERY_STEP, keep_last_checkpoints=4)).code == 0
+    assert (room / "run/checkpoint.3.pth").exists()
+    assert call(*training(phantom, room / "run", **EVERY_STEP, keep_last_checkpoints=2, epochs=3)).code == 0
+    names = sorted(path.name for path in (room / "run").glob("checkpoint*.pth"))
+    assert names == ["checkpoint.1.pth", "checkpoint.pth"]
+
+
+@pytest.mark.parametrize("is_of_this_id", [True, False])
+def test_what_a_killed_process_left_of_a_second_name_does_not_disturb_and_goes(tmp_path, is_of_this_id):
+    (tmp_path / "a").write_text("whole")
+    half = tmp_path / f".b.{os.getpid() if is_of_this_id else 1}.part"
+    half.write_text("ha")
+    os.utime(half, (0, 0))
+    keep_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -13,7 +13,7 @@ from end_to_end import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, 
 
 import main
 from util.exit_codes import REQUEUE
-from util.preemption import SIGNALS, StopRequest
+from util.preemption import StopRequest
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -24,13 +24,10 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 @pytest.fixture
 def stop(monkeypatch):
-    """The request that main looks at; no signal is sent to this process, whose handlers are put back."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    """The request that main looks at; it does not listen, so this process keeps its handlers."""
     request = StopRequest()
     monkeypatch.setattr(main, "STOP", request)
-    yield request
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return request
 
 
 def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom, room, stop, monkeypatch):
@@ -77,7 +74,7 @@ def test_a_file_asks_too_and_is_gone_when_the_run_has_stopped(trained, phantom, 
 
 
 def test_a_run_asked_to_stop_while_it_is_judged_judges_later(trained, phantom, room, stop, monkeypatch):
-    command, predict = training(phantom, room / "run"), main.predict
+    command, predict = training(phantom, room / "run", save_checkpoint_interval=1), main.predict
 
     def ask(*args, **more):
         stop.signal = signal.SIGTERM
@@ -88,10 +85,31 @@ def test_a_run_asked_to_stop_while_it_is_judged_judges_later(trained, phantom, r
     assert (outcome.code, outcome.err) == (REQUEUE, "")
     assert load(room / "run/checkpoint.pth")["judged"] == 0
     assert rows(room / "run", "eval") == []
+    assert not (room / "run/checkpoint0001.pth").exists()
     stop.signal = None
     monkeypatch.setattr(main, "predict", predict)
     assert call(*command).code == 0
     assert figures(room / "run") == figures(trained)
+    assert [load(room / f"run/checkpoint000{epoch}.pth")["epoch"] for epoch in (1, 2)] == [1, 2]
+
+
+def test_a_file_that_asks_too_late_is_gone_when_the_run_is_finished(phantom, room, monkeypatch):
+    save_report = main.save_report
+
+    def ask(*args):
+        save_report(*args)
+        (room / "run/stop").touch()
+
+    monkeypatch.setattr(main, "save_report", ask)
+    assert call(*training(phantom, room / "run", **ONE_EPOCH)).code == 0
+    assert not (room / "run/stop").exists()
+
+
+def test_an_evaluation_asked_to_stop_says_that_it_starts_anew(trained, phantom, room, stop):
+    stop.signal = signal.SIGTERM
+    outcome = call("--eval", "--resume", trained / "best.pth", "--data_path", phantom, "--output_dir", room / "eval")
+    assert outcome.code == REQUEUE
+    assert "stopped while evaluating; the same command evaluates anew. Exit code 75" in outcome.out
 
 
 def begin(command, *, shell=False, **env):

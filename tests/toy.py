@@ -68,3 +68,8 @@ def steps(learner, batches, accum_steps=1):
 
 def flat(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def is_finite(step):
+    """Whether the losses of this rank are."""
+    return all(bool(torch.isfinite(losses["loss"])) for losses in step.losses)

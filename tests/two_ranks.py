@@ -11,7 +11,7 @@ import tiny_dino
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from toy import CPU, Plus, Toy, batch_of, toy_learner
+from toy import CPU, Plus, Toy, batch_of, is_finite, toy_learner
 
 import main
 from engine import accumulate, train_one_epoch
@@ -79,7 +79,7 @@ def bad_luck(here):
 
     def after_step(step):
         has_gradients = any(p.grad is not None for p in model.parameters())
-        told.append({"is_taken": step.is_taken, "is_finite": step.is_finite, "has_gradients": has_gradients})
+        told.append({"is_taken": step.is_taken, "is_finite": is_finite(step), "has_gradients": has_gradients})
         told[-1]["weights"] = fingerprint(model)
 
     for ours, theirs in (0.0, 0.0), (0.0, torch.inf), (torch.nan, 0.0), (0.0, 0.0):

@@ -7,7 +7,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from util.errors import UserError
 from util.files import keep_copy, write_whole
 from util.text import first_few
 
-OWN_NAME = "checkpoint.pth"
+OWN_NAME, BEST_NAME = "checkpoint.pth", "best.pth"
 QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
 UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
     OSError,
@@ -83,12 +83,23 @@ def rotate(folder: Path, keep_last: int) -> None:
         WriteError: the disk is full or the folder cannot be written.
     """
     own, *older = (folder / _nth(number) for number in range(keep_last))
+    for number in takewhile(lambda n: (folder / _nth(n)).is_file(), count(keep_last)):
+        (folder / _nth(number)).unlink()  # of a time when more were kept
     if not older or not own.is_file() or (older[0].exists() and own.samefile(older[0])):
         return
     for newer, path in reversed(list(pairwise(older))):
         if newer.is_file():
             newer.replace(path)
     keep_copy(own, older[0])
+
+
+def take_best_along(source: Path, folder: Path) -> bool:
+    """For a run that goes on in another folder: whether the best checkpoint beside `source` is now there too."""
+    best = source.with_name(BEST_NAME)
+    if not best.is_file():
+        return False
+    keep_copy(best, folder / BEST_NAME)
+    return True
 
 
 def _nth(number: int) -> str:

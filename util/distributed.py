@@ -1,12 +1,10 @@
-"""Several ranks as one: start, the few collectives there are, and who speaks. Nothing else reads the environment."""
+"""Several ranks as one: start, the few collectives there are, and who speaks."""
 
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,28 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import ToldElsewhere, UserError
+from util.launcher import Ranks, announced
 from util.preemption import Preempted
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Where this process stands."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-
-    @property
-    def is_main(self) -> bool:
-        """The one that writes."""
-        return self.rank == 0
-
-
-def announced() -> Ranks:
-    """Where torchrun says in the environment that this process stands; without it, the only rank."""
-    return Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
 
 
 @contextmanager
@@ -188,9 +168,3 @@ def choose_device_type(wish: str) -> str:
             raise ToldElsewhere
         raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish
-
-
-def exit_code_file() -> Path | None:
-    """Where the launcher wants this command's exit code (EXIT_CODE_FILE): torchrun itself makes a 1 of every code."""
-    path = os.environ.get("EXIT_CODE_FILE")
-    return Path(path) if path else None

@@ -10,4 +10,12 @@ class UserError(ValueError):
 
 
 class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
-    """This rank stops because of a UserError that another rank tells."""
+    """This rank stops because of an error that another rank tells.
+
+    Args:
+        code: exit code of the process.
+    """
+
+    def __init__(self, code: int = 2) -> None:
+        super().__init__()
+        self.code = code

@@ -1,17 +1,16 @@
 """How a command ends: the exit code says what is to be done next."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from util.distributed import exit_code_file
 from util.errors import ToldElsewhere, UserError
+from util.launcher import leave_exit_code
 from util.logger import complain
 from util.preemption import Preempted
 
 FINISHED = 0
-FAILED = 1  # numbers that are not finite, a full GPU: the same command would fail again
+FAILED = 1  # numbers that are not finite, a full GPU, anything unexpected: the same command may well fail again
 MISTAKE = 2  # what the user can mend
 REQUEUE = 75  # asked to stop, everything is saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
 INTERRUPTED = 130  # Ctrl-C: the same command goes on from the last checkpoint
@@ -20,17 +19,12 @@ INTERRUPTED = 130  # Ctrl-C: the same command goes on from the last checkpoint
 def run_to_exit_code(work: Callable[[], None]) -> int:
     """Do the work of a command; tell the user what went wrong, and return the exit code."""
     code = _run(work)
-    path = exit_code_file()
-    if path and code and not path.exists():  # the first rank that fails decides; it takes the others down with it
-        _leave(code, path)
-    return code
-
-
-def _leave(code: int, path: Path) -> None:
     try:
-        path.write_text(f"{code}\n", encoding="utf-8")
+        leave_exit_code(code)
     except OSError as error:
-        complain(f"{path}: cannot be written ({error.strerror}); it is where EXIT_CODE_FILE wants the exit code {code}")
+        wish = f"it is where EXIT_CODE_FILE wants the exit code {code}"
+        complain(f"{error.filename}: cannot be written ({error.strerror}); {wish}")
+    return code
 
 
 def _run(work: Callable[[], None]) -> int:
@@ -38,8 +32,8 @@ def _run(work: Callable[[], None]) -> int:
         work()
     except Preempted:
         return REQUEUE
-    except ToldElsewhere:
-        return MISTAKE
+    except ToldElsewhere as error:
+        return error.code
     except UserError as error:
         complain(str(error))
         return MISTAKE

@@ -113,6 +113,8 @@ def keep_copy(path: Path, copy: Path) -> None:
     """Give a whole file a second name, which stays when the first one is replaced."""
     beside = copy.with_name(f".{copy.name}.{os.getpid()}.part")
     try:
+        beside.unlink(missing_ok=True)  # of a process that was killed and had the same id
+        _remove_stale(copy, now=path.stat().st_mtime)
         try:
             os.link(path, beside)
         except OSError:  # a disk without hard links

@@ -46,15 +46,29 @@ class RunLog:
             self.say(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
 
     def go_on_rows(self, num_bytes: int) -> None:
-        """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again."""
+        """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again.
+
+        Rows that name a checkpoint are of evaluations by a command of their own; they stay.
+        """
         if self.folder is None:
             return
-        if missing := num_bytes - cut_off(self.folder / ROWS, num_bytes):
+        path = self.folder / ROWS
+        later = path.read_bytes()[num_bytes:].decode(errors="replace") if path.exists() else ""
+        if missing := num_bytes - cut_off(path, num_bytes):
             self.say(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
+        if kept := "".join(line for line in later.splitlines(keepends=True) if _names_a_checkpoint(line)):
+            append(path, kept)
 
     def rows_on_disk(self) -> int:
         """Flush log.jsonl to the disk; its length in bytes."""
         return 0 if self.folder is None else flush(self.folder / ROWS)
+
+
+def _names_a_checkpoint(line: str) -> bool:
+    try:
+        return line.endswith("\n") and "checkpoint" in json.loads(line)
+    except json.JSONDecodeError:  # a row that was torn
+        return False
 
 
 def complain(text: str) -> None:

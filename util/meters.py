@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from util.distributed import Ranks, sum_over_ranks
+from util.distributed import sum_over_ranks
+from util.launcher import Ranks
 
 
 @dataclass

@@ -9,12 +9,27 @@ from typing import Any
 from torch import Tensor
 
 from util.batch import Batch, Window
+from util.distributed import gather_objects
 from util.files import write_whole
 from util.precision import Precision
 
 CHECKPOINT = "nonfinite.pth"
 FLOOR = 1.0  # a loss scale below it: the gradients themselves leave the range of fp16, not the scaled ones
 MENDS = "A lower lr, a longer warm-up or amp='off' are the usual mends"
+
+
+def examine(
+    window: Window, losses: list[dict[str, Tensor]], files: Mapping[int, str], precision: Precision
+) -> list[list[dict[str, Any]]] | None:
+    """What all ranks know of a window whose step was not taken, or None where only fp16 overflowed.
+
+    All ranks must call it together. The loss scale has been lowered already, which mends an overflow; below `FLOOR`
+    there is nothing to lower.
+    """
+    accounts = gather_objects(account(window, losses, files))
+    values = [value for batches in accounts for batch in batches for value in batch["losses"].values()]
+    is_overflow = precision.skips_overflow and precision.loss_scale >= FLOOR and all(map(math.isfinite, values))
+    return None if is_overflow else accounts
 
 
 def account(window: Window, losses: list[dict[str, Tensor]], files: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -45,7 +60,7 @@ def _images(batch: Batch, files: Mapping[int, str]) -> list[dict[str, Any]]:
 def suspects(ranks: list[list[dict[str, Any]]]) -> str:
     """The batches whose loss is not finite and the terms that are not, or else that it is the gradient."""
     found = []
-    for batch in (batch for batches in ranks for batch in batches):
+    for batch in (batch for batches in ranks for batch in batches if batch["images"]):  # ghosts repeat one of these
         bad = {name: value for name, value in batch["losses"].items() if not math.isfinite(value)}
         if bad:
             names = ", ".join(image["file"] for image in batch["images"])
@@ -57,14 +72,6 @@ def first_terms(bad: dict[str, float], at_most: int = 3) -> str:
     """The total and the first terms."""
     terms = [f"{name} {value}" for name, value in bad.items()]
     return ", ".join(terms[:at_most]) + (f" and {len(terms) - at_most} more terms" if len(terms) > at_most else "")
-
-
-def is_only_overflow(precision: Precision) -> bool:
-    """Where all losses are finite: whether the gradient left the range of fp16, and a lower loss scale will mend it.
-
-    The scale has been lowered already; below `FLOOR` there is nothing to lower.
-    """
-    return precision.skips_overflow and precision.loss_scale >= FLOOR
 
 
 def save_account(folder: Path, position: dict[str, int], ranks: list[list[dict[str, Any]]], grad_norm: float) -> Path:

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from util.launcher import is_under_torchrun, leave_exit_code
+
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 LOOK_EVERY = 1.0  # seconds between looks at the file, which may lie on a slow disk
-COPY_WITHIN = 1.0  # seconds: a SIGTERM to a whole process group comes once directly and once more through torchrun
 
 
 class Preempted(Exception):  # noqa: N818 no error: everything is saved
@@ -32,7 +33,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._made_at = 0.0
+        self._is_listening = False
         self._file: Path | None = None
         self._looked_at = -LOOK_EVERY
         self._found = False
@@ -57,7 +58,11 @@ class StopRequest:
         return str(self._file) if self._found else "another rank"
 
     def listen(self) -> None:
-        """From here on a first signal is noted, and a second one ends the process at once."""
+        """From here on a first signal is noted, and a second one ends the process at once.
+
+        Under torchrun a second SIGTERM does not: it is the one that torchrun passes on.
+        """
+        self._is_listening = True
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
@@ -65,7 +70,7 @@ class StopRequest:
         """Everything is saved: whatever comes now must not spoil the exit code. The file has done its duty."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
-        for number in SIGNALS:
+        for number in SIGNALS if self._is_listening else ():
             signal.signal(number, signal.SIG_IGN)
 
     def until_made(self, items: Iterable[T]) -> Iterator[T]:
@@ -76,13 +81,18 @@ class StopRequest:
             yield item
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
         if self.signal is None:
-            self.signal, self._made_at = signal.Signals(number), now
-            return
-        is_copy = number == self.signal == signal.SIGTERM and now - self._made_at < COPY_WITHIN
-        if not is_copy:
-            os._exit(128 + number)  # no clean-up that could hang: what is on the disk is whole at any moment
+            self.signal = signal.Signals(number)
+        elif not (number == signal.SIGTERM and is_under_torchrun()):
+            _leave_now(128 + number)
+
+
+def _leave_now(code: int) -> None:
+    """End without a clean-up that could hang: what is on the disk is whole at any moment."""
+    try:
+        leave_exit_code(code)
+    finally:
+        os._exit(code)
 
 
 def leave_signals_to_parent(_worker_id: int = 0) -> None:

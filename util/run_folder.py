@@ -10,8 +10,8 @@ import torch
 
 from util.config import dump
 from util.cut import Cut
-from util.distributed import Ranks
 from util.files import write_whole
+from util.launcher import Ranks
 from util.logger import RunLog
 from util.schema import Config
 

@@ -14,9 +14,9 @@ from util.checkpoint import CheckpointError, load, load_strictly, save
 from util.config import flatten
 from util.cut import Cut
 from util.ema import WeightAverage
-from util.optim import build_optimizer
+from util.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from util.precision import Precision
-from util.schema import Config
+from util.schema import Config, OptimConfig
 
 POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best")
 
@@ -175,3 +175,19 @@ def build_state(
         "category_names": {str(k): v for k, v in names.items()},
     }
     return RunState(model, average, optimizer, Precision(optim.amp, device.type), facts)
+
+
+def set_rates(state: RunState, optim: OptimConfig, num_windows: int) -> None:
+    """Set the learning rates of the step to come.
+
+    Steps are counted as if every epoch so far had had `num_windows`: a run that goes on with more images still drops
+    its rates at the epochs of the config.
+    """
+    factor = learning_rate_factor(
+        state.epoch * num_windows + state.window,
+        num_windows,
+        warmup_steps=optim.warmup_steps,
+        drops=optim.lr_drop,
+        drop_factor=optim.lr_drop_factor,
+    )
+    set_learning_rate(state.optimizer, factor)

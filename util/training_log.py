@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from util.batch import Batch, Window
-from util.distributed import Ranks, gather_objects
+from util.distributed import gather_objects
+from util.launcher import Ranks
 from util.logger import Progress, RunLog, train_line
 from util.meters import StepMeter
 

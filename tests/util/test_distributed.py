@@ -160,10 +160,3 @@ def test_ranks_that_start_from_different_checkpoints_are_refused_by_the_first(mo
 def test_ranks_that_start_alike_go_on(monkeypatch):
     monkeypatch.setattr(distributed, "gather_objects", lambda mine: [mine, mine])
     distributed.require_same((1, 0, 3), "checkpoints")
-
-
-def test_without_a_launcher_that_asks_for_it_no_exit_code_is_written(monkeypatch, tmp_path):
-    monkeypatch.delenv("EXIT_CODE_FILE", raising=False)
-    assert distributed.exit_code_file() is None
-    monkeypatch.setenv("EXIT_CODE_FILE", str(tmp_path / "code"))
-    assert distributed.exit_code_file() == tmp_path / "code"

@@ -9,6 +9,7 @@ ENDS = [
     (None, FINISHED, ""),
     (Preempted(), REQUEUE, ""),
     (ToldElsewhere(), MISTAKE, ""),
+    (ToldElsewhere(FAILED), FAILED, ""),
     (UserError("mend it"), MISTAKE, "mend it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),

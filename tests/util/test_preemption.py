@@ -28,29 +28,20 @@ def test_the_first_signal_is_noted(number):
     assert request.signal == number
 
 
-@pytest.mark.usefixtures("handlers")
-def test_a_sigterm_that_comes_twice_at_once_is_one_request():
-    request = StopRequest()
-    request.listen()
-    for _ in range(3):
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert request.signal == signal.SIGTERM
-
-
-def end_of(*signals, wait=0.0):
-    """How a process ends that gets these signals while it waits."""
+def end_of(*signals, **env):
+    """How a process ends that gets these signals, and the exit code it leaves in a file if it is asked to."""
     text = f"""
-import os, signal, sys, time
+import os, signal, sys
 from util.preemption import StopRequest
 assert "torch" not in sys.modules
 request = StopRequest()
 request.listen()
 for number in {[int(number) for number in signals]}:
     os.kill(os.getpid(), number)
-    time.sleep({wait})
 sys.exit(3)
 """
-    return subprocess.run([sys.executable, "-c", text], check=False, timeout=30).returncode
+    environment = {**os.environ, **{key: str(value) for key, value in env.items()}}
+    return subprocess.run([sys.executable, "-c", text], check=False, timeout=30, env=environment).returncode
 
 
 def test_a_second_signal_ends_the_process_at_once():
@@ -60,18 +51,33 @@ def test_a_second_signal_ends_the_process_at_once():
     assert end_of(signal.SIGTERM, signal.SIGUSR1) == 128 + signal.SIGUSR1
 
 
-def test_a_second_sigterm_after_a_while_ends_the_process():
-    assert end_of(signal.SIGTERM, signal.SIGTERM) == 3
-    assert end_of(signal.SIGTERM, signal.SIGTERM, wait=1.1) == 128 + signal.SIGTERM
+def test_under_torchrun_a_second_sigterm_is_the_one_that_torchrun_passes_on():
+    assert end_of(signal.SIGTERM, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert end_of(signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, TORCHELASTIC_RUN_ID="x") == 3
+    assert end_of(signal.SIGUSR1, signal.SIGUSR1, TORCHELASTIC_RUN_ID="x") == 128 + signal.SIGUSR1
+
+
+def test_the_exit_code_of_a_second_signal_reaches_the_launcher(tmp_path):
+    end_of(signal.SIGUSR1, signal.SIGUSR1, EXIT_CODE_FILE=tmp_path / "code")
+    assert (tmp_path / "code").read_text() == f"{128 + signal.SIGUSR1}\n"
+    assert end_of(signal.SIGUSR1, signal.SIGUSR1, EXIT_CODE_FILE=tmp_path / "absent/code") == 128 + signal.SIGUSR1
 
 
 @pytest.mark.usefixtures("handlers")
 def test_what_is_settled_is_not_disturbed():
     request = StopRequest()
+    request.listen()
     request.settle()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
     assert not request.is_made
+
+
+@pytest.mark.usefixtures("handlers")
+def test_who_did_not_listen_has_nothing_to_settle():
+    before = [signal.getsignal(number) for number in SIGNALS]
+    StopRequest().settle()
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.usefixtures("handlers")

@@ -1,0 +1,45 @@
+"""What a launcher says in the environment. Nothing else reads it.
+
+Knows no torch, so that a program can ask before that is imported.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where this process stands."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+    @property
+    def is_main(self) -> bool:
+        """The one that writes."""
+        return self.rank == 0
+
+
+def announced() -> Ranks:
+    """Where torchrun says that this process stands; without it, the only rank."""
+    return Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
+
+
+def is_under_torchrun() -> bool:
+    """Whether torchrun is there, who passes on the SIGTERM that it gets, and kills 30 seconds after that."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def leave_exit_code(code: int) -> None:
+    """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
+
+    The first rank that fails decides; those it takes down with it find the file there.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    name = os.environ.get("EXIT_CODE_FILE")
+    if name and code and not Path(name).exists():
+        Path(name).write_text(f"{code}\n", encoding="utf-8")
