@@ -13,7 +13,7 @@
 set -euo pipefail
 
 # Slurm's warning that time is short may come at any moment; `start` does what it asks for.
-warned=0 interrupted=0
+warned=0
 trap 'warned=1' USR1
 
 # fail CODE MESSAGE   End the job with a message that stands last in its log.
@@ -70,7 +70,7 @@ launch() {
     local code=0 log_start
     log_start=$(log_size)
     start || code=$?
-    if ((code == 75 && warned)); then requeue; fi
+    if [[ -n $JOB ]] && ((code == 75 && warned)); then requeue; fi
     ((code == 0)) || tell_the_end "$code" "$log_start" >&2
     return "$code"
 }
@@ -116,9 +116,9 @@ add_rendezvous() {
     fi
     each_node=(srun --nodes "$NODES" --ntasks "$NODES" --ntasks-per-node 1 --kill-on-bad-exit=1 "${each_node[@]}")
     local head
-    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
     command+=(--nnodes "$NODES" --nproc_per_node "$RANKS" --max_restarts 0 --rdzv_backend c10d)
-    command+=(--rdzv_endpoint "$head:$((15000 + JOB % 15000))" --rdzv_id "$JOB.$RESTARTS")
+    command+=(--rdzv_endpoint "${head%%$'\n'*}:$((15000 + JOB % 15000))" --rdzv_id "$JOB.$RESTARTS")
 }
 
 # What follows from the allocation. Stands before the user's own arguments, which win.
@@ -155,24 +155,22 @@ tell_about_job() {
     echo "follow: tail -f ${log:-$OUTPUT_DIR/info.txt}"
 }
 
-# Run the command until it ends; its exit code is the result. It runs in the background, as bash runs traps only
-# between commands and in `wait`. What asks a training to stop is a file in its folder: unlike a signal that cannot
-# come too early, and it reaches all nodes.
+# Run the command until it ends; its exit code is the result. It runs in the background, as bash runs no trap while a
+# command in the foreground does. What asks a training to stop is a file in its folder: unlike a signal that cannot come
+# too early, and it reaches all nodes.
 start() {
     local told=logs/.exit_code.${JOB:-$$} code=0 agent
-    mkdir -p logs "$OUTPUT_DIR" || fail 2 "cannot make the run folder $OUTPUT_DIR"
+    mkdir -p logs || fail 2 "cannot make the folder logs in $PWD"
     rm -f -- "$told" "$OUTPUT_DIR/stop" # of an earlier start
     EXIT_CODE_FILE=$told "${each_node[@]}" "${command[@]}" &
     agent=$!
-    trap 'warned=1 interrupted=1; ask_to_stop' USR1
-    trap 'interrupted=1; if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM
-    trap 'interrupted=1; kill -INT "$agent" 2>/dev/null || true' INT
+    trap 'warned=1; ask_to_stop' USR1
+    trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM
+    trap 'kill -INT "$agent" 2>/dev/null || true' INT
     ((warned == 0)) || ask_to_stop
-    while :; do
-        interrupted=0 code=0
-        wait "$agent" || code=$?
-        ((interrupted)) || break # otherwise it may be the trap that ended `wait`
-    done
+    # Not `wait` alone: a trap that interrupts it just as the command ends makes bash (5.2) lose the exit code.
+    while kill -0 "$agent" 2>/dev/null; do sleep 0.5 || true; done
+    wait "$agent" || code=$?
     trap - TERM INT
     ((code == 0)) || [[ ! -s $told ]] || code=$(<"$told")
     rm -f -- "$told" "$OUTPUT_DIR/stop"
@@ -181,7 +179,7 @@ start() {
 
 ask_to_stop() {
     echo "$(date '+%F %T') asking the run to save and to stop"
-    touch -- "$OUTPUT_DIR/stop" || true
+    { mkdir -p -- "$OUTPUT_DIR" && touch -- "$OUTPUT_DIR/stop"; } || true
 }
 
 # Everything is saved: wait in the queue for more time. Returns if that cannot be.

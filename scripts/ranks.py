@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background processes deaf to it
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # nor that a host has no name, or that the others have left
     logging.disable(logging.ERROR)  # torchrun's account of what its ranks have told already
 
 MISTAKE, INTERRUPTED = 2, 130
