@@ -139,6 +139,7 @@ tell_about_job() {
     local commit log time='?' memory='?'
     commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
     [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null | head -n 1) ]] || commit+=", with changes"
+    ((RESTARTS == 0)) || echo
     if [[ -n $JOB ]]; then
         read -r time memory < <(squeue --noheader --jobs "$JOB" --format '%l %m' 2>/dev/null) || true
         echo "job $JOB (${SLURM_JOB_NAME:-job}${TASK:+, task $TASK of array $SLURM_ARRAY_JOB_ID}) on" \
@@ -162,6 +163,7 @@ start() {
     local told=logs/.exit_code.${JOB:-$$} code=0 agent
     mkdir -p logs || fail 2 "cannot make the folder logs in $PWD"
     rm -f -- "$told" "$OUTPUT_DIR/stop" # of an earlier start
+    export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # its warnings are of hosts without a name, and of goodbyes
     EXIT_CODE_FILE=$told "${each_node[@]}" "${command[@]}" &
     agent=$!
     trap 'warned=1; ask_to_stop' USR1

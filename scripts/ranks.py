@@ -19,11 +19,10 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background processes deaf to it
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # nor that a host has no name, or that the others have left
     logging.disable(logging.ERROR)  # torchrun's account of what its ranks have told already
 
 MISTAKE, INTERRUPTED = 2, 130
-REQUEUE = 75  # no failure: the program has said why it stops
+TOLD = (MISTAKE, 75, INTERRUPTED)  # main.py has said why it ends; 75: asked to stop
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> int:
         if failure.exitcode < 0:
             say(f"rank {rank} on {socket.gethostname()} was killed by {signal.Signals(-failure.exitcode).name}")
             return 128 - failure.exitcode
-        if failure.exitcode not in (REQUEUE, INTERRUPTED):
+        if failure.exitcode not in TOLD:
             say(f"rank {rank} on {socket.gethostname()} ended first, with exit code {failure.exitcode}")
         return failure.exitcode
     except SignalException as error:

@@ -44,7 +44,7 @@ def test_a_job_starts_main_on_every_gpu_of_its_allocation(ready, job):
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_asks_for_the_gpus_its_config_is_made_for(job):
     lines = (ROOT / f"scripts/{job}.sbatch").read_text().splitlines()
-    assert f"#SBATCH --gres=gpu:{JOBS[job][0]}" in lines
+    assert f"#SBATCH --gpus-per-node={JOBS[job][0]}" in lines
     assert "#SBATCH --output=logs/%x_%j.out" in lines
     assert "#SBATCH --open-mode=append" in lines
     for line in ("#SBATCH --requeue", "#SBATCH --signal=B:USR1@300"):

@@ -183,6 +183,23 @@ def test_after_training_is_finished_a_requeue_does_nothing_and_says_so(jobs):
     assert figures(job.folder) == before
 
 
+def test_ranks_follow_from_whatever_way_gpus_are_asked_for(submit):
+    """The scripts say --gpus-per-node; the command line has the last word."""
+    ways = {
+        "--gpus-per-node=3": 3,
+        "--gres=gpu:4": 4,
+        "--gpus=2 --gpus-per-node=2": 2,
+        "--nodes=1": 1,
+        "--gpus-per-node=0": 0,
+    }
+    jobs = [(submit("train_tbx11k_1gpu", *way.split(), env={"DRY_RUN": "1"}), gpus) for way, gpus in ways.items()]
+    for job, gpus in jobs:
+        assert job.outcome() == ("COMPLETED", "0:0", 0)
+        assert f"on each {gpus} GPU(s), 4 CPUs" in job.log
+        assert f"--nproc_per_node {max(1, gpus)} " in job.log
+        assert ("--device cpu" in job.log) == (gpus == 0)
+
+
 def test_submitting_from_another_folder_says_what_to_do(submit, repo):
     inside = submit("train_tbx11k_1gpu", where=repo / "config", tiny=False, env={"DATA_PATH": "d"})
     job = submit("train_tbx11k_1gpu", where=repo / "scripts", tiny=False)
