@@ -9,6 +9,7 @@ import time
 import pytest
 from end_to_end import assert_same_state, figures, load
 
+pytest_plugins = ["end_to_end_fixtures"]
 pytestmark = pytest.mark.slurm
 
 # Steps of a second in the first part of a job make sure that it is caught in the middle.
@@ -155,6 +156,7 @@ def test_scancel_leaves_a_whole_checkpoint_and_does_not_requeue(jobs):
 def test_a_failing_job_is_failed_and_says_why_in_its_last_line(jobs, name, code, mend):
     job = jobs[name]
     assert job.outcome() == ("FAILED", f"{code}:0", 0)
+    assert job.facts()["RunTime"] < "00:01:00"
     assert job.last_line.startswith(f"job {job.number}: failed with exit code {code}: {mend}")
     assert "ChildFailedError" not in job.log
     assert (name == "crash") == ("Traceback" in job.log)
