@@ -66,6 +66,8 @@ def jobs(submit, tmp_path_factory):
         "nodes": submit(many, env=staged, **TWO),
         "seeds": submit(one, "--array=0-2", "--output=logs/%x_%A_%a.out", **SHORT),
     }
+    best, after = jobs["long"].folder / "best.pth", f"--dependency=afterok:{jobs['long'].number}"
+    jobs["evaluation"] = submit("eval_tbx11k", after, arguments=["--resume", str(best)], tiny=False)
     threading.Thread(target=disturb_when_under_way, args=[jobs], daemon=True).start()
     return jobs
 
@@ -210,9 +212,7 @@ def test_submitting_from_another_folder_says_what_to_do(submit, repo):
     assert inside.ended()["Reason"] == "JobLaunchFailure", "there is no folder logs: Slurm has nowhere to say anything"
 
 
-def test_evaluation_is_a_job_of_its_own(submit, jobs):
-    jobs["long"].ended()
-    best = jobs["long"].folder / "best.pth"
-    job = submit("eval_tbx11k", arguments=["--resume", str(best)], tiny=False)
+def test_evaluation_is_a_job_of_its_own(jobs):
+    job = jobs["evaluation"]
     assert job.outcome() == ("COMPLETED", "0:0", 0)
     assert json.loads((job.folder / "report.json").read_text())
