@@ -1,25 +1,39 @@
-# Shared by every job script; sourced, never run. A job script states its resources and
-# calls `launch`; everything else about a job is said here, once. From the environment or scripts/site.sh:
+# Shared by every job script; sourced, never run. A job script states its resources and calls `launch`; everything else
+# about a job is said here, once. From the environment or scripts/site.sh (docs/cluster.md has more):
 #
-#   DATA_PATH    the data folder (required)
-#   RUN_NAME     the run is logs/RUN_NAME (default JOBNAME_JOBID, so a new job never goes on with another's run)
-#   OUTPUT_DIR   the run folder, if it shall lie elsewhere
-#   GPUS         ranks (default: the GPUs of the allocation)
-#   VENV         virtual environment to activate if it is there (default .venv)
-#   DRY_RUN=1    print the command instead of running it
+#   DATA_PATH      the data folder (required)
+#   RUN_NAME       the run is logs/RUN_NAME (default JOBNAME_JOBID, so a new job never goes on with another's run)
+#   OUTPUT_DIR     the run folder, if it shall lie elsewhere; the tasks of a job array add _TASK to either
+#   GPUS           ranks per node (default: the GPUs of the allocation, and without any one rank on the CPU)
+#   VENV           virtual environment to activate if it is there (default .venv)
+#   MAX_REQUEUES   how often a training may requeue itself (default 20)
+#   STAGE_DATA=1   copy the data folder to the disk of each node first
+#   DRY_RUN=1      print the command instead of running it
 # shellcheck shell=bash
 set -euo pipefail
+
+# Slurm's warning that time is short may come at any moment; `start` does what it asks for.
+warned=0
+trap 'warned=1' USR1
+
+# fail CODE MESSAGE   End the job with a message that stands last in its log.
+fail() {
+    echo "error: $2" >&2
+    exit "$1"
+}
 
 # sbatch runs a copy of the job script from a spool directory, so paths start at the
 # directory the job was submitted from, not at ${BASH_SOURCE[0]}.
 cd -- "${SLURM_SUBMIT_DIR:-$PWD}"
-[[ -f main.py ]] || { echo "submit from the repository root (no main.py in $PWD)" >&2; exit 2; }
+[[ -f main.py ]] || fail 2 "submit from the repository root (no main.py in $PWD)"
 
 # Site settings: module loads, conda environment, data folder. Not versioned.
 if [[ -f scripts/site.sh ]]; then
     set +u # module and conda read variables that are not set
+    trap 'echo "error: scripts/site.sh: line $LINENO failed: $BASH_COMMAND" >&2' ERR
     # shellcheck source=scripts/site.example.sh
     source scripts/site.sh
+    trap - ERR
     set -u
 fi
 VENV=${VENV:-.venv}
@@ -28,30 +42,201 @@ if [[ -f $VENV/bin/activate ]]; then
     source "$VENV/bin/activate"
 fi
 
-: "${DATA_PATH:?set DATA_PATH to the TBX11K folder, in scripts/site.sh or in the environment}"
-RUN_NAME=${RUN_NAME:-${SLURM_JOB_ID:+${SLURM_JOB_NAME:-job}_$SLURM_JOB_ID}}
-RUN_NAME=${RUN_NAME:-$(basename -- "$0" .sbatch)} # outside Slurm: the name of the script
-OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME}
-GPUS=${GPUS:-${SLURM_GPUS_ON_NODE:-1}}
+JOB=${SLURM_JOB_ID:-}
+TASK=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_TASK_ID:-}}
+RUN_NAME=${RUN_NAME:-${JOB:+${SLURM_JOB_NAME:-job}_${SLURM_ARRAY_JOB_ID:-$JOB}}}
+RUN_NAME=${RUN_NAME:-$(basename -- "$0" | sed 's/\.[a-z]*$//')} # outside Slurm: the name of the script
+NODES=${SLURM_JOB_NUM_NODES:-1}
+GPUS=${GPUS:-${SLURM_GPUS_ON_NODE:-$([[ -n $JOB ]] && echo 0 || echo 1)}}
+RANKS=$((GPUS > 0 ? GPUS : 1)) # per node
+MAX_REQUEUES=${MAX_REQUEUES:-20}
+RESTARTS=${SLURM_RESTART_COUNT:-0}
 
-# launch ARGS...   Start main.py on every GPU of the job. --standalone takes a free port, so jobs can share a node.
-# The exit code is that of main.py (docs/resume.md), although torchrun makes a 1 of every code. A SIGUSR1 that reaches
-# the whole job asks the ranks to save and stop; this shell and torchrun, which would die of it, do not hear it.
+# launch ARGS...   Start main.py with ARGS on every GPU of the job, on all its nodes, and end with its exit code
+# (docs/resume.md). Warned by Slurm (#SBATCH --signal=B:USR1@SECONDS), a training saves and the job requeues itself.
 launch() {
-    local command=(torchrun --standalone --nproc_per_node "$GPUS" main.py
-                   --data_path "$DATA_PATH" --output_dir "$OUTPUT_DIR" "$@")
-    printf 'job %s on %s, commit %s:' "${SLURM_JOB_ID:-none}" "$(hostname)" \
-        "$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-    printf ' %q' "${command[@]}"
-    echo
+    take_paths "$@"
+    command=(python scripts/ranks.py)
+    add_rendezvous
+    command+=(main.py --data_path "${staged:-$DATA_PATH}" --output_dir "$OUTPUT_DIR")
+    ((GPUS > 0)) || command+=(--device cpu) # a GPU that was not asked for is another job's
+    add_options
+    command+=(${arguments[@]+"${arguments[@]}"}) # bash before 4.4 takes an empty array for an unset variable
+    tell_about_job
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
-    command -v torchrun >/dev/null ||
-        { echo "no torchrun on PATH; activate the environment in scripts/site.sh, or set VENV" >&2; exit 2; }
-    trap '' USR1
-    local code=0 told
-    told=$(mktemp -d)
-    EXIT_CODE_FILE=$told/code "${command[@]}" || code=$?
-    ((code)) && [[ -s $told/code ]] && code=$(<"$told/code")
-    rm -rf -- "$told"
+    command -v python >/dev/null || fail 2 "no python on PATH; activate the environment in scripts/site.sh, or set VENV"
+    if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/stage_data.sh "$DATA_PATH" "$staged"; fi
+
+    local code=0 log_start
+    log_start=$(log_size)
+    start || code=$?
+    if [[ -n $JOB ]] && ((code == 75 && warned)); then requeue; fi
+    ((code == 0)) || tell_the_end "$code" "$log_start" >&2
     return "$code"
+}
+
+# Paths may also stand among the arguments, as for main.py. Sets `arguments` to all others, and `staged` to where the
+# data will be on the node.
+take_paths() {
+    arguments=() staged=
+    while (($#)); do
+        case $1 in
+            --data_path | --coco_path) DATA_PATH=${2:-} ;;
+            --data_path=* | --coco_path=*) DATA_PATH=${1#*=} ;;
+            --output_dir) OUTPUT_DIR=${2:-} ;;
+            --output_dir=*) OUTPUT_DIR=${1#*=} ;;
+            *) arguments+=("$1") ;;
+        esac
+        case $1 in --data_path | --coco_path | --output_dir) (($# < 2)) || shift ;; esac
+        shift
+    done
+    [[ -n ${DATA_PATH:-} ]] || fail 2 "set DATA_PATH to the TBX11K folder, in scripts/site.sh or in the environment"
+    again="${JOB:+OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME} sbatch with }the same arguments"
+    OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME}${TASK:+_$TASK}
+    [[ ${STAGE_DATA:-0} != 1 ]] || choose_staged
+}
+
+# One place for one folder, whatever jobs use it; of the user's own, as /tmp is shared.
+choose_staged() {
+    local disk=${SLURM_TMPDIR:-${TMPDIR:-}} source
+    [[ -n $disk ]] || fail 2 "STAGE_DATA=1 needs SLURM_TMPDIR or TMPDIR: set TMPDIR in scripts/site.sh to the node's own disk"
+    source=$(cd -- "$DATA_PATH" 2>/dev/null && pwd -P) || fail 2 "DATA_PATH: there is no folder $DATA_PATH to stage"
+    staged=$disk/staged_$(id -u)_$(cksum <<<"$source" | cut -d ' ' -f 1)/${source##*/}
+}
+
+# Where the ranks meet, and in `each_node` how a command comes to every node. On one node torchrun takes a free port;
+# between nodes the number of the job gives one, so that jobs which share a node do not meet.
+add_rendezvous() {
+    # A SIGUSR1 to the whole job is for the ranks; an ignored signal stays ignored in what bash executes.
+    # shellcheck disable=SC2016
+    each_node=(bash -c 'trap "" USR1; exec "$@"' ranks)
+    if ((NODES == 1)); then
+        command+=(--standalone --nproc_per_node "$RANKS")
+        return
+    fi
+    each_node=(srun --nodes "$NODES" --ntasks "$NODES" --ntasks-per-node 1 --kill-on-bad-exit=1 "${each_node[@]}")
+    local head
+    head=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+    command+=(--nnodes "$NODES" --nproc_per_node "$RANKS" --max_restarts 0 --rdzv_backend c10d)
+    command+=(--rdzv_endpoint "${head%%$'\n'*}:$((15000 + JOB % 15000))" --rdzv_id "$JOB.$RESTARTS")
+}
+
+# What follows from the allocation. Stands before the user's own arguments, which win.
+add_options() {
+    local cpus=${SLURM_CPUS_PER_TASK:-} options=() workers
+    if [[ -n $cpus ]]; then
+        export SRUN_CPUS_PER_TASK=$cpus # srun does not inherit it
+        export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cpus > RANKS ? cpus / RANKS : 1))}
+        workers=$((cpus / RANKS - 1)) # one core is for the rank itself
+        options+=("num_workers=$((workers < 1 ? 1 : workers > 8 ? 8 : workers))")
+    fi
+    [[ -z $TASK || " ${arguments[*]-} " == *" --eval "* ]] || options+=("seed=$TASK")
+    ((${#options[@]} == 0)) || command+=(--options "${options[@]}")
+}
+
+# The head of the log: what ran where, and how to follow it. Never the environment.
+tell_about_job() {
+    local commit log time='?' memory='?'
+    commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+    [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null | head -n 1) ]] || commit+=", with changes"
+    ((RESTARTS == 0)) || echo
+    if [[ -n $JOB ]]; then
+        read -r time memory < <(squeue --noheader --jobs "$JOB" --format '%l %m' 2>/dev/null) || true
+        echo "job $JOB (${SLURM_JOB_NAME:-job}${TASK:+, task $TASK of array $SLURM_ARRAY_JOB_ID}) on" \
+            "${SLURM_JOB_NODELIST:-$(hostname)}, requeued $RESTARTS times"
+        echo "allocation: $NODES node(s), on each ${SLURM_GPUS_ON_NODE:-0} GPU(s), ${SLURM_CPUS_PER_TASK:-?} CPUs," \
+            "${memory:-?} memory; time limit ${time:-?}"
+    else
+        echo "no Slurm job; $RANKS rank(s) on $(hostname)"
+    fi
+    echo "commit: $commit"
+    printf 'command:' && printf ' %q' "${command[@]}" && echo
+    echo "run folder: $OUTPUT_DIR"
+    log=$(log_file)
+    echo "follow: tail -f ${log:-$OUTPUT_DIR/info.txt}"
+}
+
+# Run the command until it ends; its exit code is the result. It runs in the background, as bash runs no trap while a
+# command in the foreground does. What asks a training to stop is a file in its folder: unlike a signal that cannot come
+# too early, and it reaches all nodes.
+start() {
+    local told=logs/.exit_code.${JOB:-$$} code=0 agent
+    mkdir -p logs || fail 2 "cannot make the folder logs in $PWD"
+    rm -f -- "$told" "$OUTPUT_DIR/stop" # of an earlier start
+    export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # its warnings are of hosts without a name, and of goodbyes
+    EXIT_CODE_FILE=$told "${each_node[@]}" "${command[@]}" &
+    agent=$!
+    trap 'warned=1; ask_to_stop' USR1
+    trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM
+    trap 'kill -INT "$agent" 2>/dev/null || true' INT
+    ((warned == 0)) || ask_to_stop
+    # Not `wait` alone: a trap that interrupts it just as the command ends makes bash (5.2) lose the exit code.
+    while kill -0 "$agent" 2>/dev/null; do sleep 0.5 || true; done
+    wait "$agent" || code=$?
+    trap - TERM INT
+    ((code == 0)) || [[ ! -s $told ]] || code=$(<"$told")
+    rm -f -- "$told" "$OUTPUT_DIR/stop"
+    return "$code"
+}
+
+ask_to_stop() {
+    echo "$(date '+%F %T') asking the run to save and to stop"
+    { mkdir -p -- "$OUTPUT_DIR" && touch -- "$OUTPUT_DIR/stop"; } || true
+}
+
+# Everything is saved: wait in the queue for more time. Returns if that cannot be.
+requeue() {
+    if ((RESTARTS >= MAX_REQUEUES)); then
+        echo "requeued $RESTARTS times already and MAX_REQUEUES is $MAX_REQUEUES: not again"
+    elif echo "everything is saved; requeueing job $JOB, number $((RESTARTS + 1)) of at most $MAX_REQUEUES" &&
+        scontrol requeue "$JOB"; then
+        trap - USR1
+        sleep 300 # Slurm ends this shell; to leave earlier could pass for the end of the job
+    fi
+}
+
+# tell_the_end CODE LOG_START   The last line of the log: what became of the job, and what to do.
+tell_the_end() {
+    local what="${JOB:+job $JOB}" why
+    what=${what:-this run}
+    case $1 in
+        75) echo "$what: asked to stop, everything is saved. To go on: $again" ;;
+        130) echo "$what: interrupted. To go on from the last checkpoint: $again" ;;
+        *)
+            why=$(last_error "$2")
+            echo "$what: failed with exit code $1: ${why:-see above}"
+            ;;
+    esac
+}
+
+# last_error LOG_START   The last message in the log from that byte on, as one line: an error told to the user, with the
+# indented lines that belong to it; else what ended a traceback, or what killed a rank.
+last_error() {
+    local file
+    file=$(log_file)
+    [[ -n $file ]] || return 0
+    tail -c "+$(($1 + 1))" -- "$file" | awk -v again="$again" '
+        /^error: / { told = substr($0, 8); is_open = 1; next }
+        is_open && /^  / { sub(/^ +/, ""); told = told " | " $0; next }
+        { is_open = 0; sub(/^\[rank[0-9]+\]: /, "") }
+        /^[A-Za-z_][A-Za-z_.0-9]*(Error|Exception): / { crash = $0 }
+        /^rank [0-9]+ on .* was killed by / { killed = $0 }
+        END {
+            if (told) print told
+            else if (crash) print crash " (traceback above). Once mended, the run goes on from its last checkpoint, if it has one: " again
+            else if (killed) print killed ". Did it need more memory (sbatch --mem)? To go on from the last checkpoint: " again
+        }'
+}
+
+# The file that standard output goes to, if it is one.
+log_file() {
+    local file
+    file=$(readlink "/proc/$$/fd/1" 2>/dev/null) || true
+    if [[ -f $file ]]; then echo "${file#"$PWD"/}"; fi
+}
+
+log_size() {
+    local file
+    file=$(log_file)
+    if [[ -n $file ]]; then stat -c %s -- "$file"; else echo 0; fi
 }

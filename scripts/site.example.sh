@@ -1,5 +1,7 @@
-# Site settings for the job scripts: cp scripts/site.example.sh scripts/site.sh, which git ignores, and edit it.
-# Partition, account and mail are given to sbatch: on its command line or as SBATCH_PARTITION, SBATCH_ACCOUNT.
+# Site settings for the job scripts: cp scripts/site.example.sh scripts/site.sh, which git ignores, and edit it. It is
+# read at the start of every job; a command that fails in it ends the job. docs/cluster.md lists all settings.
+# Partition, account and mail are not for here: sbatch reads #SBATCH lines, its command line, SBATCH_PARTITION and
+# SBATCH_ACCOUNT before the job starts.
 # shellcheck shell=bash disable=SC2034
 
 # The data folder: holds annotations/json/ and imgs/. A value in the environment wins.
@@ -14,3 +16,11 @@ DATA_PATH=${DATA_PATH:-data/TBX11K}
 
 # Where pretrained backbones are looked for, in hub/checkpoints/, when compute nodes have no network:
 # export TORCH_HOME=$HOME/.cache/torch
+
+# Copy the data to the node's own disk at the start of every job, where reading many small files from the shared disk is
+# slow. TMPDIR must be that disk, unless the site sets SLURM_TMPDIR:
+# STAGE_DATA=${STAGE_DATA:-1}
+# export TMPDIR=/path/of/the/local/disk
+
+# How often a training may requeue itself when its time limit comes near:
+# MAX_REQUEUES=${MAX_REQUEUES:-20}

@@ -208,8 +208,8 @@ def test_a_signal_to_the_whole_job_leads_to_the_documented_code(phantom, room, n
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     process = begin([job, *command], shell=True, PATH=path, **where)
     before = wait_for_steps(room / "run", process, 2)
-    # What Slurm does to all processes of a job step, whatever process group they are in. A SIGTERM ends the shell.
-    [agent] = children(process.pid)
+    # What Slurm does to all processes of a job step, whatever process group they are in.
+    agent = agent_of(process.pid)
     for target in [agent, *ranks_of(agent), *(c for rank in ranks_of(agent) for c in children(rank))]:
         os.kill(target, number)
     if number == signal.SIGUSR1:
@@ -219,6 +219,33 @@ def test_a_signal_to_the_whole_job_leads_to_the_documented_code(phantom, room, n
     assert f"asked to stop ({number.name})" in said
     kept = load(room / "run/checkpoint.pth")
     assert kept["step"] == len(rows(room / "run", "train")) <= before + 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
+def test_a_local_run_heeds_ctrl_c_and_kill_and_leaves_nothing_behind(phantom, room, number, expected):
+    """Ctrl-C reaches the group of the shell; the ranks hear it once, and their message is the last but one."""
+    where = {"DATA_PATH": phantom, "OUTPUT_DIR": room / "run", "GPUS": 2, "VENV": "none"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = training(phantom, room / "run", **TWO_RANKS)
+    process = begin([ROOT / "scripts/train_local.sh", *command], shell=True, PATH=path, **where)
+    wait_for_steps(room / "run", process, 2)
+    agent = agent_of(process.pid)
+    family = [agent, *ranks_of(agent)]
+    assert len(family) == 3
+    asked = time.monotonic()
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code, said = end(process)
+    assert (code, time.monotonic() - asked < 15) == (expected, True), said
+    assert "Traceback" not in said
+    assert said.rstrip().endswith(": the same arguments"), said
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+
+
+def agent_of(shell):
+    """What the shell of a job has started: the parent of the ranks."""
+    [agent] = [c for c in children(shell) if b"ranks.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    return agent
 
 
 def children(pid):

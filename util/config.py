@@ -100,7 +100,7 @@ def parse_option(text: str) -> tuple[str, Any]:
 def _run(path: Path) -> dict[str, Any]:
     """The plain values a config file assigns. It is Python, so it may compute them."""
     if not path.is_file():
-        raise ConfigError(f"config file not found: {path}")
+        raise ConfigError(f"config file not found: {path}; the recipes are in config/DINO/")
     try:
         found = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
