@@ -6,7 +6,7 @@ not independent. Draws depend on the seed and the number of images alone, so two
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class Curve(Protocol):
         ...
 
 
-Curves = Mapping[str, Curve]  # by the prefix of their figures' keys
+Curves = Sequence[tuple[str, Curve]]  # with the prefix of their figures' keys
 
 
 @dataclass(frozen=True)
@@ -86,4 +86,4 @@ def draw_weights(images: NDArray[np.bool_], draws: int, rng: np.random.Generator
 
 
 def _values(curves: Curves, weights: NDArray) -> dict[str, NDArray[np.float64]]:
-    return {f"{prefix}/{key}": v for prefix, curve in curves.items() for key, v in curve.values(weights).items()}
+    return {f"{prefix}/{key}": v for prefix, curve in curves for key, v in curve.values(weights).items()}

@@ -6,7 +6,6 @@ x, y, width, height in pixels of the original image, so pycocotools and other to
 
 import gzip
 import json
-import math
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
@@ -75,16 +74,19 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
     )
 
 
-def save_report(path: str | Path, values: Mapping[str, float]) -> None:
-    """Write figures as JSON, sorted by key, whole or not at all.
+def save_report(path: str | Path, values: Mapping[str, float | list[float]]) -> None:
+    """Write figures and intervals as JSON, sorted by key, whole or not at all.
 
     Raises:
         ValueError: when a figure is not finite; what is undefined is left out of a report.
     """
-    bad = sorted(key for key, value in values.items() if not math.isfinite(value))
+    plain = {
+        key: [float(v) for v in values[key]] if isinstance(values[key], list) else float(values[key])
+        for key in sorted(values)
+    }
+    bad = [key for key, value in plain.items() if not np.isfinite(value).all()]
     if bad:
         raise ValueError(f"{path}: not written: figures that are not finite: {', '.join(bad[:5])}")
-    plain = {key: float(values[key]) for key in sorted(values)}
     _write(Path(path), (json.dumps(plain, indent=1) + "\n").encode())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from util.metrics.froc import froc_curve
 from util.metrics.image_level import ImageScores, roc
-from util.metrics.matching import one_label, once
+from util.metrics.matching import once, one_label
 from util.metrics.tables import Detections, GroundTruth
 
 Rule = Literal["sensitivity", "false_alarms", "youden"]

@@ -20,7 +20,7 @@ from util.metrics.coco_match import Matches
 from util.metrics.confusion import confusion
 from util.metrics.froc import froc_curve
 from util.metrics.image_level import ImageScores, alarms_at, image_scores
-from util.metrics.matching import one_label, once
+from util.metrics.matching import once, one_label
 from util.metrics.tables import Detections, GroundTruth
 
 Figures = dict[str, float | list[float]]
@@ -70,34 +70,34 @@ class Study:
         }
 
     @cached_property
-    def curves(self) -> dict[str, Curve]:
-        """What can be resampled, by the prefix of its keys, in every view."""
+    def curves(self) -> list[tuple[str, Curve]]:
+        """What can be resampled in every view, with the prefix of its keys."""
         if self.truth.is_crowd.all():
-            return {}
+            return []
         classes = {name: ap_curve(matches) for name, matches in self.matches[PER_CLASS].items()}
         one, one_once = (ap_curve(next(iter(self.matches[measure].values()))) for measure in (AGNOSTIC, ONCE))
-        return {
-            PER_CLASS: MeanCurve(classes),
-            **{f"{PER_CLASS}/{name}": curve for name, curve in classes.items()},
-            AGNOSTIC: one,
-            ONCE: one_once,
-            f"{PER_CLASS}/": froc_curve(self.truth, self.found),
-            f"{AGNOSTIC}/": froc_curve(self.one[0], self.one_once),
-        }
+        return [
+            (PER_CLASS, MeanCurve(classes)),
+            *((f"{PER_CLASS}/{name}", curve) for name, curve in classes.items()),
+            (AGNOSTIC, one),
+            (ONCE, one_once),
+            (PER_CLASS, froc_curve(self.truth, self.found)),
+            (AGNOSTIC, froc_curve(self.one[0], self.one_once)),
+        ]
 
     @cached_property
-    def image_curves(self) -> dict[str, Curve]:
+    def image_curves(self) -> list[tuple[str, Curve]]:
         """The same of figures about whole images."""
-        curves: dict[str, Curve] = {"image": self.images}
+        curves: list[tuple[str, Curve]] = [("image", self.images)]
         if self.threshold is not None:
-            curves["image/"] = alarms_at(self.images, self.one_once, self.threshold)
+            curves.append(("image", alarms_at(self.images, self.one_once, self.threshold)))
         return curves
 
-    def view(self, name: str) -> tuple[NDArray[np.bool_], dict[str, Curve]]:
+    def view(self, name: str) -> tuple[NDArray[np.bool_], list[tuple[str, Curve]]]:
         """The images [I] of a view, and the curves that have a meaning there."""
         if name == "all":
-            return np.ones(len(self.ids), dtype=bool), {**self.curves, **self.image_curves}
-        return np.isin(self.ids, self.truth.image_id[~self.truth.is_crowd]), dict(self.curves)
+            return np.ones(len(self.ids), dtype=bool), self.curves + self.image_curves
+        return np.isin(self.ids, self.truth.image_id[~self.truth.is_crowd]), self.curves
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,10 @@ def report(
 ) -> Figures:
     """Every figure under a flat key; a figure without truth is absent. docs/evaluation.md defines them.
 
-    {all,tb_only}/per_class/AP is the mean over categories, .../per_class/NAME/AP one category, .../agnostic/AP with every
-    box of one class, and .../agnostic_once/AP the same with a box under two classes counted once; likewise for each
-    of util.metrics.coco_ap.FIGURES, for froc@RATE and froc_mean. all/image/... are of whole images.
+    {all,tb_only}/per_class/AP is the mean over categories, .../per_class/NAME/AP one category, .../agnostic/AP with
+    every box of one class, and .../agnostic_once/AP the same with a box under two classes counted once; likewise for
+    each of util.metrics.coco_ap.FIGURES. froc@RATE and froc_mean are there per_class and agnostic (a box under two
+    classes counted once). all/image/... are of whole images.
 
     Args:
         truth: of the evaluated images.
@@ -139,7 +140,11 @@ def report(
         draws: of the bootstrap; each figure that has one gets its interval as KEY/ci95.
         seed: of the draws.
     """
-    study = Study(truth, found, kinds or {}, threshold)
+    return report_of(Study(truth, found, kinds or {}, threshold), draws=draws, seed=seed)
+
+
+def report_of(study: Study, *, draws: int = 0, seed: int = 0) -> Figures:
+    """The same of a study."""
     values: Figures = {}
     for view in VIEWS:
         images, curves = study.view(view)
@@ -148,10 +153,15 @@ def report(
         values = _prefixed(view, point(curves, images)) | values  # COCO's own mean is the one to keep
         if draws:
             for key, drawn in resample(curves, images, draws, seed).items():
-                name, ends = f"{view}/{clean(key)}", interval(drawn)
+                name, ends = f"{view}/{key}", interval(drawn)
                 if ends and name in values:
                     values[f"{name}/ci95"] = list(ends)
     return values | _at_threshold(study)
+
+
+def images_with_boxes(truth: GroundTruth) -> GroundTruth:
+    """Only images with a box that is no crowd, the 'Only TB' rows of the TBX11K benchmark."""
+    return truth.on(truth.image_id[~truth.is_crowd].tolist())
 
 
 def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
@@ -171,13 +181,8 @@ def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
         for key in before.keys() & after.keys():
             gap = difference(drawn[key], drawn_after[key], after[key] - before[key])
             if gap is not None:
-                found[f"{view}/{clean(key)}"] = gap
+                found[f"{view}/{key}"] = gap
     return found
-
-
-def clean(key: str) -> str:
-    """A key without the doubled stroke that keeps two curves of one prefix apart."""
-    return key.replace("//", "/")
 
 
 def _coco(matches: Mapping[str, Matches], images: NDArray[np.bool_], measure: str) -> dict[str, float]:
@@ -204,7 +209,7 @@ def _at_threshold(study: Study) -> Figures:
 
 
 def _prefixed(prefix: str, values: Mapping[str, float]) -> Figures:
-    return {f"{prefix}/{clean(key)}": value for key, value in values.items()}
+    return {f"{prefix}/{key}": value for key, value in values.items()}
 
 
 def _mean(values: NDArray) -> NDArray[np.float64]:

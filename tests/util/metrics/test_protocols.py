@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from util.metrics.coco_ap import FIGURES
-from util.metrics.protocols import format_table, report
+from util.metrics.protocols import report
 from util.metrics.tables import Detections, GroundTruth
+from util.metrics.text_table import format_table
 
 A, B = (10, 10, 110, 110), (300, 300, 400, 400)
 NAMES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
