@@ -9,7 +9,7 @@ from typing import Any
 
 from util.files import write_whole
 from util.logger import RunLog
-from util.metrics.files import save_detections, save_report
+from util.metrics.files import save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
 from util.metrics.per_image import per_image_csv
 from util.metrics.protocols import Figures, Study, report_of
@@ -17,7 +17,7 @@ from util.metrics.tables import Detections, GroundTruth
 from util.metrics.text_table import format_table
 from util.schema import Config
 
-REPORT, DETECTIONS, PER_IMAGE = "report.json", "detections.json.gz", "per_image.csv"
+REPORT, DETECTIONS, TRUTH, PER_IMAGE = "report.json", "detections.json.gz", "truth.json.gz", "per_image.csv"
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class Evaluation:
         return f"{format_table(self.values, self.study.truth)}\n{told}"
 
     def tell(self, log: RunLog, folder: Path, *, epoch: int, step: int, weights: str) -> None:
-        """Write report.json, detections.json.gz and per_image.csv into a run folder, a row and the table into its log.
+        """Write figures, detections, truth and a line per image into a run folder, a row and the table into its log.
 
         The row has no intervals: its columns are numbers.
         """
         save_detections(folder / DETECTIONS, self.study.found)
+        save_truth(folder / TRUTH, self.study.truth)
         save_report(folder / REPORT, self.values)
         write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
         log.row("eval", epoch=max(0, epoch - 1), step=step, weights=weights, **self.numbers)

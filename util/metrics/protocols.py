@@ -20,7 +20,7 @@ from util.metrics.coco_match import Matches
 from util.metrics.confusion import confusion
 from util.metrics.froc import froc_curve
 from util.metrics.image_level import ImageScores, alarms_at, image_scores
-from util.metrics.matching import once, one_label
+from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
 
 Figures = dict[str, float | list[float]]
@@ -45,14 +45,20 @@ class Study:
         return np.sort(np.array(self.truth.images, dtype=np.int64))
 
     @cached_property
+    def known(self) -> Detections:
+        """Detections of a category that the truth lists; COCOeval does not see others either."""
+        is_known = np.isin(self.found.label, list(self.truth.names))
+        return self.found if is_known.all() else rows_of(self.found, np.flatnonzero(is_known))
+
+    @cached_property
     def images(self) -> ImageScores:
         """The images as wholes."""
-        return image_scores(self.truth, self.found, self.kinds)
+        return image_scores(self.truth, self.known, self.kinds)
 
     @cached_property
     def one(self) -> tuple[GroundTruth, Detections]:
         """Truth and detections as one class."""
-        return one_label(self.truth), one_label(self.found)
+        return one_label(self.truth), one_label(self.known)
 
     @cached_property
     def one_once(self) -> Detections:
@@ -64,7 +70,7 @@ class Study:
         """COCO's matches of each category by measure."""
         truth, found = self.one
         return {
-            PER_CLASS: match_categories(self.truth, self.found),
+            PER_CLASS: match_categories(self.truth, self.known),
             AGNOSTIC: match_categories(truth, found),
             ONCE: match_categories(truth, self.one_once),
         }
@@ -81,7 +87,7 @@ class Study:
             *((f"{PER_CLASS}/{name}", curve) for name, curve in classes.items()),
             (AGNOSTIC, one),
             (ONCE, one_once),
-            (PER_CLASS, froc_curve(self.truth, self.found)),
+            (PER_CLASS, froc_curve(self.truth, self.known)),
             (AGNOSTIC, froc_curve(self.one[0], self.one_once)),
         ]
 
@@ -197,13 +203,13 @@ def _coco(matches: Mapping[str, Matches], images: NDArray[np.bool_], measure: st
 def _at_threshold(study: Study) -> Figures:
     """Counts and reliability on all images."""
     values: Figures = {}
-    reliable = reliability(study.truth, study.found)
+    reliable = reliability(study.truth, study.known)
     if reliable is not None:
         values |= {"all/calibration/error": reliable.error, "all/calibration/largest_gap": reliable.largest_gap}
     if study.threshold is None:
         return values
     values["operating_point/threshold"] = study.threshold
-    for true, row in confusion(study.truth, study.found, study.threshold).items():
+    for true, row in confusion(study.truth, study.known, study.threshold).items():
         values |= {f"all/confusion/{true}/{said}": float(count) for said, count in row.items()}
     return values
 
