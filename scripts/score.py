@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from datasets.coco import load_split
 from datasets.tbx11k import image_kinds
 from util.errors import UserError
-from util.metrics.evaluation import DETECTIONS, REPORT, TRUTH, evaluate_tables
+from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables, load_threshold
 from util.metrics.files import load_detections, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.protocols import Study, compare, images_with_boxes
@@ -113,10 +113,7 @@ def compare_runs(args: argparse.Namespace) -> None:
 def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
     """A run's detections, with the operating point of its report, the one given, or one chosen on these images."""
     study = Study(images, load(run / DETECTIONS if run.is_dir() else run, truth, images), image_kinds(images.files))
-    report = run / REPORT
-    threshold = args.threshold
-    if threshold is None and report.is_file():
-        threshold = json.loads(report.read_text()).get("operating_point/threshold")
+    threshold = load_threshold(run) if args.threshold is None else args.threshold
     if threshold is None:
         threshold = choose_threshold(images, study.one_once, study.images, args.operating_rule, args.operating_target)
     return replace(study, threshold=threshold)
@@ -152,12 +149,19 @@ def load(path: Path, truth: GroundTruth, images: GroundTruth) -> Detections:
     found = load_detections(path, truth.images).on(images.images)
     empty = len(images.images) - len(np.unique(found.image_id))
     if empty:
-        print(f"warning: {path}: {empty} of {len(images.images)} images have no detection; they count as evaluated "
-              "images without one. If they were not evaluated, say so with --images")  # fmt: skip
+        warn(
+            f"{path}: {empty} of {len(images.images)} images have no detection; they count as evaluated images without "
+            "one. If they were not evaluated, say so with --images"
+        )
     strange = np.unique(found.label[~np.isin(found.label, list(truth.names))]).tolist()
     if strange:
-        print(f"warning: {path}: categories {first_few(strange)} are none of the truth; their detections are left out")
+        warn(f"{path}: categories {first_few(strange)} are none of the truth; their detections are left out")
     return found
+
+
+def warn(text: str) -> None:
+    """What may be a mistake, but need not."""
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def is_wanted(key: str, args: argparse.Namespace) -> bool:

@@ -11,10 +11,12 @@ import numpy as np
 from datasets.build import build_split
 from datasets.coco import Split, load_image
 from util.config import load_config
+from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
 from util.metrics.tables import Detections, GroundTruth
 from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, short_names
 
+SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")
 
 
@@ -23,7 +25,8 @@ def main() -> int:
     args = parse_args()
     output = args.output or args.run / "detections.png"
     try:
-        draw(args.run, args.data_path, args.num, args.score, output)
+        score = args.score if args.score is not None else load_threshold(args.run)
+        draw(args.run, args.data_path, args.num, SCORE if score is None else score, output)
     except (ValueError, OSError) as error:
         print(f"show_detections: {error}", file=sys.stderr)
         return 2
@@ -37,7 +40,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a run, with its config.py and detections.json.gz")
     parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--num", type=int, default=12, help="images on the sheet (default: 12)")
-    parser.add_argument("--score", type=float, default=0.3, help="weakest score drawn, but at least one (default: 0.3)")
+    parser.add_argument(
+        "--score",
+        type=float,
+        help=f"weakest score drawn, but at least one (default: the operating point of the run, else {SCORE})",
+    )
     parser.add_argument("--output", type=Path, help="picture to write; default: RUN/detections.png")
     args = parser.parse_args()
     if args.num < 1:
@@ -52,7 +59,7 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
     found = choose_detections(load_detections(path, truth.images), score)
     tiles = [tile_of(split, truth, found, image) for image in choose_images(truth, found, num)]
-    title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:g}, or the best one"
+    title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:.3g}, or the best one"
     draw_sheet(tiles, title).savefig(output)
 
 

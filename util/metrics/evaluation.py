@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from util.errors import UserError
 from util.files import write_whole
 from util.logger import RunLog
 from util.metrics.files import save_detections, save_report, save_truth
@@ -53,6 +55,23 @@ class Evaluation:
         write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
         log.row("eval", epoch=max(0, epoch - 1), step=step, weights=weights, **self.numbers)
         log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
+
+
+def load_threshold(folder: Path) -> float | None:
+    """The operating point at which the evaluation in a run folder was reported; None where it had none.
+
+    Raises:
+        UserError: report.json is no JSON object.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
+    threshold = values.get("operating_point/threshold") if isinstance(values, dict) else None
+    return float(threshold) if isinstance(threshold, float) else None
 
 
 def evaluate_as_configured(
