@@ -13,8 +13,7 @@ from datasets.coco import Split, load_image
 from util.config import load_config
 from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
-from util.metrics.tables import Detections, GroundTruth
-from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, short_names
+from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
 
 SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")
@@ -58,7 +57,9 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
     truth = split.ground_truth()
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
     found = choose_detections(load_detections(path, truth.images), score)
-    tiles = [tile_of(split, truth, found, image) for image in choose_images(truth, found, num)]
+    images = choose_images(truth, found, num)
+    pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
+    tiles = [tile_of(pixels, truth, found, image) for pixels, image in zip(pictures, images, strict=True)]
     title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:.3g}, or the best one"
     draw_sheet(tiles, title).savefig(output)
 
@@ -68,24 +69,6 @@ def validation_split(run: Path, data_path: Path) -> Split:
     config = load_config(run / "config.py")
     # of all images only those on the sheet are read
     return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
-
-
-def tile_of(split: Split, truth: GroundTruth, found: Detections, image: int) -> Tile:
-    """One image with its boxes, named and counted."""
-    there = (truth.image_id == image) & ~truth.is_crowd
-    said = found.image_id == image
-    names = short_names(truth.names)
-    num_hit = int(hits(truth.xyxy[there], found.xyxy[said]).sum())
-    counts = f"truth {there.sum()}, found {said.sum()}" + (f" ({num_hit} hit)" if there.any() else "")
-    return Tile(
-        image=np.asarray(load_image(split, truth.images.index(image))),
-        caption=f"{truth.files[image]}\n{counts}",
-        truth_boxes=truth.xyxy[there],
-        truth_labels=[names[k] for k in truth.label[there].tolist()],
-        found_boxes=found.xyxy[said],
-        found_labels=[names.get(k, str(k)) for k in found.label[said].tolist()],
-        found_scores=found.score[said],
-    )
 
 
 if __name__ == "__main__":
