@@ -24,14 +24,14 @@ POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
 
 
 # What the image folders say of whole images.
-KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"))
+KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
 
 
 def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
-    """What kind of image each id is, "tb", "healthy" or "sick", by its file name relative to imgs/.
+    """What kind of image each id is, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
 
-    Images that no folder tells of, such as those of test/ and of other data sets, are absent. Sick images show
-    something other than tuberculosis.
+    The truth of test/ is not published. Sick images show something other than tuberculosis. Images of other data sets
+    are absent.
     """
     kinds = {}
     for image, name in files.items():

@@ -94,18 +94,18 @@ def draw_precision_recall(study: Study) -> Figure:
 def draw_roc(study: Study) -> Figure | None:
     """Sensitivity against 1 - specificity of whole images; None where there are not both kinds."""
     images = study.images
-    if images.is_positive.all() or not images.is_positive.any():
+    if not images.has_both:
         return None
     figure, (axes,) = _page("Whole images: ROC of the highest box score", 1)
     _dress(axes, f"{images.is_positive.sum()} images with TB", "1 - specificity", "sensitivity")
-    groups = np.unique(images.group[~images.is_positive]).tolist()
+    groups = np.unique(images.group[images.is_negative]).tolist()
     rest = {f"against {group}": images.is_positive | (images.group == group) for group in groups if len(groups) > 1}
     for (name, rows), style in zip({EVERYTHING: np.ones(len(images.ids), bool), **rest}.items(), STYLES, strict=False):
         part = ImageScores(*(getattr(images, column)[rows] for column in ("ids", "score", "is_positive", "group")))
         x, y, scores = roc(part)
         area = part.values(np.ones((len(part.ids), 1)))["auc"][0]
         line = {**style, "marker": None}
-        label = f"{name} ({(~part.is_positive).sum()}), AUC {area:.3f}"
+        label = f"{name} ({part.is_negative.sum()}), AUC {area:.3f}"
         axes.plot(x, y, linewidth=1.7, label=label, **line)
         if study.threshold is not None and name == EVERYTHING:
             at = int((scores >= study.threshold).sum()) - 1

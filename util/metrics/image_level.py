@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from util.metrics.tables import Detections, GroundTruth
 
-POSITIVE = "tb"
+POSITIVE, UNKNOWN = "tb", "unknown"
 HIGH_SENSITIVITY = 0.9
 
 
@@ -19,16 +19,26 @@ class ImageScores:
     ids: NDArray[np.int64]  # [I]
     score: NDArray[np.float64]  # [I] the highest of its detections, -infinity without any
     is_positive: NDArray[np.bool_]  # [I]
-    group: NDArray[np.str_]  # [I] "tb" where positive; else what kind of image, such as "healthy"
+    group: NDArray[np.str_]  # [I] "tb" where positive; else what kind of image, such as "healthy" or "unknown"
+
+    @property
+    def is_negative(self) -> NDArray[np.bool_]:
+        """[I]: neither positive nor of an unknown kind."""
+        return ~self.is_positive & (self.group != UNKNOWN)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are positive and negative images."""
+        return bool(self.is_positive.any() and self.is_negative.any())
 
     def values(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """`auc`, `auc_GROUP` (positives against one group) and `partial_auc`, each [D]; NaN in a draw without either.
 
         Image i counts `weights[i, d]` times in draw d.
         """
-        positive = weights * self.is_positive[:, None]
-        values = {"auc": auc(self.score, positive, weights - positive)}
-        values["partial_auc"] = partial_auc(self.score, positive, weights - positive)
+        positive, negative = weights * self.is_positive[:, None], weights * self.is_negative[:, None]
+        values = {"auc": auc(self.score, positive, negative)}
+        values["partial_auc"] = partial_auc(self.score, positive, negative)
         for group in negative_groups(self):
             values[f"auc_{group}"] = auc(self.score, positive, weights * (self.group == group)[:, None])
         return values
@@ -40,7 +50,8 @@ def image_scores(truth: GroundTruth, found: Detections, kinds: Mapping[int, str]
     Args:
         truth: positive is an image with a box that is no crowd.
         found: detections of any class.
-        kinds: what kind of image by id, where that is known: "tb" is positive without a box too.
+        kinds: what kind of image by id, where that is known: "tb" is positive without a box too, and "unknown"
+            is neither positive nor negative without one. Other images without a box are negative.
     """
     ids = np.sort(np.array(truth.images, dtype=np.int64))
     score = np.full(len(ids), -np.inf)
@@ -54,7 +65,7 @@ def image_scores(truth: GroundTruth, found: Detections, kinds: Mapping[int, str]
 
 def negative_groups(images: ImageScores) -> list[str]:
     """The kinds of images without tuberculosis, where there is more than one."""
-    groups = np.unique(images.group[~images.is_positive]).tolist()
+    groups = np.unique(images.group[images.is_negative]).tolist()
     return groups if len(groups) > 1 else []
 
 
@@ -98,9 +109,9 @@ def roc(images: ImageScores) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     Raises:
         ValueError: when there is no positive or no negative image.
     """
-    if images.is_positive.all() or not images.is_positive.any():
+    if not images.has_both:
         raise ValueError("a ROC curve needs images with and without tuberculosis")
-    positive, negative = (mask[:, None].astype(float) for mask in (images.is_positive, ~images.is_positive))
+    positive, negative = (mask[:, None].astype(float) for mask in (images.is_positive, images.is_negative))
     hits, alarms = _tally(images.score, positive), _tally(images.score, negative)
     levels = np.concatenate([[np.inf], np.unique(images.score)[::-1]])
     return alarms[:, 0] / alarms[-1, 0], hits[:, 0] / hits[-1, 0], levels
@@ -129,8 +140,8 @@ class Alarms:
         """
         is_called = self.images.score >= self.threshold
         values = {"sensitivity": _share(is_called, self.images.is_positive, weights)}
-        values["specificity"] = _share(~is_called, ~self.images.is_positive, weights)
-        values["false_alarms"] = _share(self.detections, ~self.images.is_positive, weights)
+        values["specificity"] = _share(~is_called, self.images.is_negative, weights)
+        values["false_alarms"] = _share(self.detections, self.images.is_negative, weights)
         for group in negative_groups(self.images):
             of_group = self.images.group == group
             values[f"specificity_{group}"] = _share(~is_called, of_group, weights)

@@ -46,7 +46,7 @@ def _by_false_alarms(truth: GroundTruth, found: Detections, target: float) -> fl
 
 
 def _by_youden(images: ImageScores) -> float | None:
-    if images.is_positive.all() or not images.is_positive.any():
+    if not images.has_both:
         return None
     false_positives, sensitivity, scores = roc(images)
     index = sensitivity - false_positives
