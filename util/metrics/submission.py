@@ -4,7 +4,7 @@ A detector says how much an image looks like tuberculosis and nothing about heal
 nothing more: the order of p_tb is that of the highest box score s, p_tb is the largest of the three exactly where s
 reaches the threshold t, and the rest is shared out evenly.
 
-    p_tb = 0.34 s / t                               s < t
+    p_tb = 0.33 s / t                               s < t
     p_tb = 0.34 + 0.66 (s - t) / (1 - t)            s >= t
     p_healthy = p_sick = (1 - p_tb) / 2
 """
@@ -12,7 +12,7 @@ reaches the threshold t, and the rest is shared out evenly.
 import numpy as np
 from numpy.typing import NDArray
 
-CALLED = 0.34  # p_tb at the threshold: just above one third, so that it is the largest of three
+NOT_CALLED, CALLED = 0.33, 0.34  # p_tb just below and at the threshold: one third is where it becomes the largest
 
 
 def class_probabilities(score: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
@@ -26,7 +26,7 @@ def class_probabilities(score: NDArray[np.float64], threshold: float) -> NDArray
     if score.max(initial=0.0) > 1:
         raise ValueError(f"scores must lie in [0, 1], the highest is {score.max():g}")
     score = np.maximum(score, 0.0)
-    below = CALLED * score / threshold
+    below = NOT_CALLED * score / threshold
     above = CALLED + (1 - CALLED) * (score - threshold) / (1 - threshold)
     tuberculosis = np.where(score < threshold, below, above)
     rest = (1 - tuberculosis) / 2

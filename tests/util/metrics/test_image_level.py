@@ -57,9 +57,7 @@ def test_partial_auc_is_the_mean_specificity_over_high_sensitivities(positive, n
         after = next(i for i in range(len(y)) if y[i] >= level - 1e-12)
         share = 1.0 if y[after] == y[after - 1] else (level - y[after - 1]) / (y[after] - y[after - 1])
         rates.append(x[after - 1] + share * (x[after] - x[after - 1]))
-    assert partial_auc(score, is_positive, is_negative)[0] == pytest.approx(
-        1 - np.mean(rates), abs=2e-3
-    )
+    assert partial_auc(score, is_positive, is_negative)[0] == pytest.approx(1 - np.mean(rates), abs=2e-3)
 
 
 def test_partial_auc_by_hand():
