@@ -11,7 +11,6 @@ evaluated.
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +115,7 @@ def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.
     threshold = load_threshold(run) if args.threshold is None else args.threshold
     if threshold is None:
         threshold = choose_threshold(images, study.one_once, study.images, args.operating_rule, args.operating_target)
-    return replace(study, threshold=threshold)
+    return study.at(threshold)
 
 
 def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:

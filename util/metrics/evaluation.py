@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -113,5 +113,5 @@ def evaluate_tables(
     if not chosen:
         threshold = choose_threshold(truth, study.one_once, study.images, rule, target)
         chosen = {} if threshold is None else {"rule": rule, "target": target, "threshold": threshold}
-    study = replace(study, threshold=chosen.get("threshold"))
+    study = study.at(chosen.get("threshold"))
     return Evaluation(study, report_of(study, draws=draws, seed=seed), chosen, not operating_point)

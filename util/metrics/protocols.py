@@ -7,7 +7,7 @@ of the bootstrap.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,13 @@ class Study:
     found: Detections
     kinds: Mapping[int, str]
     threshold: float | None = None
+
+    def at(self, threshold: float | None) -> Study:
+        """The same study at an operating point; what was worked out without one is kept."""
+        other = replace(self, threshold=threshold)
+        kept = ("ids", "known", "images", "one", "one_once", "matches", "curves")
+        other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return other
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
