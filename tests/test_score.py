@@ -188,7 +188,7 @@ def test_two_ranks_leave_the_report_of_one_byte_for_byte(trained, phantom, tmp_p
 
 
 def test_the_operating_point_of_the_checkpoint_is_the_one_used(phantom, tmp_path):
-    rule = ["operating_rule=false_alarms", "operating_target=1.0"]
+    rule = ["operating_rule=sensitivity", "operating_target=1.0"]
     done = call(*training(phantom, tmp_path / "run", epochs=1, lr_drop=[]), "--options", *rule)
     assert done.code == 0, done.err
     said = json.loads((tmp_path / "run/report.json").read_text())
@@ -201,7 +201,7 @@ def test_the_operating_point_of_the_checkpoint_is_the_one_used(phantom, tmp_path
         "--output_dir",
         tmp_path / "again",
     ]
-    outcome = call(*again, "--options", "operating_rule=sensitivity")
+    outcome = call(*again, "--options", "operating_rule=youden")
     assert outcome.code == 0, outcome.err
     assert json.loads((tmp_path / "again/report.json").read_text()) == said
     assert "chosen before, on validation images" in outcome.out
