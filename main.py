@@ -15,9 +15,11 @@ if __name__ == "__main__":
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,12 +27,13 @@ from torch import nn
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.checks import check_pair
 from datasets.coco import Split
+from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model
 from models.backbone_weights import load_backbone_weights
 from util import checkpoint, nonfinite
 from util.command_line import parse_arguments
-from util.config import load_config, resolve
+from util.config import load_config
 from util.distributed import (
     Wishes,
     choose_device_type,
@@ -43,10 +46,10 @@ from util.distributed import (
 )
 from util.errors import ToldElsewhere, UserError
 from util.exit_codes import FAILED, REQUEUE, run_to_exit_code
+from util.judged import load_judged
 from util.launcher import Ranks
 from util.logger import Progress, RunLog
-from util.metrics.files import save_detections, save_report
-from util.metrics.protocols import format_table, report
+from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.optim import learning_rates
 from util.run_folder import SaveClock, open_log
@@ -141,7 +144,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
 
 def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     """Evaluate one checkpoint: that of --resume, or else the best of the run folder."""
-    judge(together(partial(prepare_evaluation, args, here, device)))
+    run = together(partial(prepare_evaluation, args, here, device))
+    judge(run, is_final=True, operating_point=run.state.operating_point)
 
 
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
@@ -176,24 +180,14 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
 
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """The same for a checkpoint to evaluate."""
-    if args.pretrain_model_path:
-        raise UserError("--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
-    path = args.resume or (args.output_dir / checkpoint.BEST_NAME if args.output_dir else None)
-    if path is None:
-        raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
-    content = checkpoint.load(path)
-    if args.config_file:
-        config = load_config(args.config_file, args.options)
-    elif "config" in content:
-        config = resolve(content["config"], args.options, source=f"{path} (the config inside)")
-    else:
-        raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
+    path, content, config = load_judged(args)
     folder = args.output_dir or path.parent
     split = build_split_for(config, args, "val", here)
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
+    state.operating_point = content.get("operating_point") or {}
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
@@ -281,7 +275,8 @@ def finish_epoch(run: Run) -> None:
         return
     is_due = state.epoch % run.config.eval.eval_every == 0 or state.epoch == run.config.optim.epochs
     if is_due and state.judged < state.epoch:
-        is_best = state.note(BEST_METRIC, judge(run).get(BEST_METRIC))
+        is_final = state.epoch == run.config.optim.epochs
+        is_best = state.note(BEST_METRIC, judge(run, is_final=is_final).get(BEST_METRIC))
         if is_best:
             keep(run, checkpoint.BEST_NAME)
         keep(run)
@@ -308,8 +303,11 @@ def leave(run: Run, after: str) -> None:
     raise Preempted
 
 
-def judge(run: Run) -> dict[str, float]:
-    """Predict the split over all ranks; on the main one report, save detections and figures, and return the figures."""
+def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Predict the split over all ranks; on the main one report, save detections and figures, and return the figures.
+
+    Without an operating point one is chosen on these images, and kept in the state. The final word has intervals.
+    """
     state, split, eval_config, here = run.state, run.splits["val"], run.config.eval, run.here
     loader = build_eval_loader(
         split, run.config.data, batch_size=eval_config.eval_batch_size, rank=here.rank, world_size=here.world_size
@@ -331,13 +329,12 @@ def judge(run: Run) -> dict[str, float]:
         return {}
     truth = split.ground_truth()
     found = merge([part for part, _ in parts], truth.images)
-    values = report(truth, found)
-    save_detections(run.folder / "detections.json.gz", found)
-    save_report(run.folder / "report.json", values)
-    position = {"epoch": max(0, state.epoch - 1), "step": state.step, "weights": run.weights}
-    run.log.row("eval", **position, **run.named, **values)
-    run.log.say(f"evaluation after {state.epoch} epochs, weights: {run.weights}\n{format_table(values, truth)}")
-    return values
+    kinds = image_kinds(truth.files)
+    evaluation = evaluate_as_configured(truth, found, kinds, run.config, operating_point, has_intervals=is_final)
+    state.operating_point = evaluation.operating_point
+    position = {"epoch": state.epoch, "step": state.step, "weights": run.weights, **run.named}
+    evaluation.tell(run.log, run.folder, **position)
+    return evaluation.numbers
 
 
 if __name__ == "__main__":

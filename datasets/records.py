@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +77,13 @@ def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
         DataError: no such file, not JSON, or not an object with these lists.
     """
     try:
-        content = json.loads(file.read_bytes())
+        packed = file.read_bytes()
+        content = json.loads(gzip.decompress(packed) if file.suffix == ".gz" else packed)
     except FileNotFoundError:
         raise DataError(f"{file}: no such annotation file; check --data_path and the split's name") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read as an annotation file: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read as an annotation file: {error.strerror or error}") from error
+    except (ValueError, RecursionError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: is not JSON ({error}); fetch or write the annotation file anew") from error
     wanted = "a COCO-format file is an object with the lists " + ", ".join(names)
     if not isinstance(content, dict):

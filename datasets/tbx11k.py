@@ -7,6 +7,7 @@ TBX11K/annotations/json/{TBX11K,all}_{train,val,trainval}.json and others
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,24 @@ CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "P
 # The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
 # begin with p.
 POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
+
+
+# What the image folders say of whole images.
+KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
+
+
+def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
+    """What kind of image each id is, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+
+    The truth of test/ is not published. Sick images show something other than tuberculosis. Images of other data sets
+    are absent.
+    """
+    kinds = {}
+    for image, name in files.items():
+        kind = "tb" if POSITIVE_EXTRA.match(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
+        if kind is not None:
+            kinds[image] = kind
+    return kinds
 
 
 def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:

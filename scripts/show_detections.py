@@ -11,10 +11,11 @@ import numpy as np
 from datasets.build import build_split
 from datasets.coco import Split, load_image
 from util.config import load_config
+from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
-from util.metrics.tables import Detections, GroundTruth
-from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, short_names
+from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
 
+SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")
 
 
@@ -23,7 +24,8 @@ def main() -> int:
     args = parse_args()
     output = args.output or args.run / "detections.png"
     try:
-        draw(args.run, args.data_path, args.num, args.score, output)
+        score = args.score if args.score is not None else load_threshold(args.run)
+        draw(args.run, args.data_path, args.num, SCORE if score is None else score, output)
     except (ValueError, OSError) as error:
         print(f"show_detections: {error}", file=sys.stderr)
         return 2
@@ -37,7 +39,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("run", type=Path, help="folder of a run, with its config.py and detections.json.gz")
     parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--num", type=int, default=12, help="images on the sheet (default: 12)")
-    parser.add_argument("--score", type=float, default=0.3, help="weakest score drawn, but at least one (default: 0.3)")
+    parser.add_argument(
+        "--score",
+        type=float,
+        help=f"weakest score drawn, but at least one (default: the operating point of the run, else {SCORE})",
+    )
     parser.add_argument("--output", type=Path, help="picture to write; default: RUN/detections.png")
     args = parser.parse_args()
     if args.num < 1:
@@ -51,8 +57,10 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
     truth = split.ground_truth()
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
     found = choose_detections(load_detections(path, truth.images), score)
-    tiles = [tile_of(split, truth, found, image) for image in choose_images(truth, found, num)]
-    title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:g}, or the best one"
+    images = choose_images(truth, found, num)
+    pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
+    tiles = [tile_of(pixels, truth, found, image) for pixels, image in zip(pictures, images, strict=True)]
+    title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:.3g}, or the best one"
     draw_sheet(tiles, title).savefig(output)
 
 
@@ -61,24 +69,6 @@ def validation_split(run: Path, data_path: Path) -> Split:
     config = load_config(run / "config.py")
     # of all images only those on the sheet are read
     return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
-
-
-def tile_of(split: Split, truth: GroundTruth, found: Detections, image: int) -> Tile:
-    """One image with its boxes, named and counted."""
-    there = (truth.image_id == image) & ~truth.is_crowd
-    said = found.image_id == image
-    names = short_names(truth.names)
-    num_hit = int(hits(truth.xyxy[there], found.xyxy[said]).sum())
-    counts = f"truth {there.sum()}, found {said.sum()}" + (f" ({num_hit} hit)" if there.any() else "")
-    return Tile(
-        image=np.asarray(load_image(split, truth.images.index(image))),
-        caption=f"{truth.files[image]}\n{counts}",
-        truth_boxes=truth.xyxy[there],
-        truth_labels=[names[k] for k in truth.label[there].tolist()],
-        found_boxes=found.xyxy[said],
-        found_labels=[names.get(k, str(k)) for k in found.label[said].tolist()],
-        found_scores=found.score[said],
-    )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def detections_of(folder, phantom):
 def test_a_training_leaves_one_readable_folder(trained):
     assert {path.name for path in trained.iterdir()} == {
         "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "checkpoint.1.pth", "best.pth", "report.json",
-        "detections.json.gz", "console.txt",  # the test's own
+        "detections.json.gz", "truth.json.gz", "per_image.csv", "console.txt",  # the test's own
     }  # fmt: skip
     assert (trained / "info.txt").read_text() == (trained / "console.txt").read_text()
 
@@ -73,8 +73,10 @@ def test_the_learning_rate_warms_up_and_drops(trained):
 
 def test_the_report_is_the_last_evaluation(trained):
     report, last = json.loads((trained / "report.json").read_text()), rows(trained, "eval")[-1]
-    assert report == {key: value for key, value in last.items() if key in report}
-    assert "all/per_class/AP" in report
+    intervals = {key for key in report if key.endswith("/ci95")}
+    assert {k: v for k, v in report.items() if k not in intervals} == {k: v for k, v in last.items() if k in report}
+    assert {"all/per_class/AP/ci95", "tb_only/agnostic/froc_mean/ci95"} <= intervals
+    assert all(low <= high for low, high in (report[key] for key in intervals))
 
 
 def test_a_console_line_has_the_official_shape(trained):
@@ -126,7 +128,7 @@ def test_an_evaluation_in_a_run_folder_leaves_its_config_and_checkpoints(trained
     assert call("--eval", "--output_dir", run, "--data_path", phantom).code == 0
     after = snapshot(run)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed <= {"info.txt", "log.jsonl", "report.json", "detections.json.gz"}
+    assert changed <= {"info.txt", "log.jsonl", "report.json", "detections.json.gz", "truth.json.gz", "per_image.csv"}
     assert len(rows(run, "eval")) == 3
 
 
@@ -157,12 +159,14 @@ def test_bf16_trains_on_a_cpu(trained, phantom, room):
     assert ours != theirs
 
 
-def test_a_validation_set_without_a_box_gets_a_report_without_figures(data, room):
+def test_a_validation_set_without_a_box_gets_a_report_of_whole_images(data, room):
     path = data / "annotations/json/TBX11K_val.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
     outcome = call(*training(data, room / "run", **ONE_EPOCH))
     assert (outcome.code, outcome.err) == (0, "")
-    assert json.loads((room / "run/report.json").read_text()) == {}
+    report = json.loads((room / "run/report.json").read_text())
+    assert report
+    assert not [key for key in report if "/image/" not in key and "confusion" not in key and "operating" not in key]
     assert (room / "run/checkpoint.pth").is_file()
 
 
@@ -198,7 +202,7 @@ def test_the_environment_is_never_told(phantom, room, monkeypatch):
     assert outcome.code == 0
     assert secret not in outcome.out + outcome.err
     files = [path for path in (room / "run").rglob("*") if path.is_file()]
-    assert len(files) == 7
+    assert len(files) == 9
     assert not any(secret.encode() in path.read_bytes() for path in files)
 
 

@@ -56,6 +56,24 @@ def draw_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
     return figure
 
 
+def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int) -> Tile:
+    """One image with its boxes, named and counted; crowd regions are no boxes here."""
+    there = (truth.image_id == image) & ~truth.is_crowd
+    said = found.image_id == image
+    names = short_names(truth.names)
+    num_hit = int(hits(truth.xyxy[there], found.xyxy[said]).sum())
+    counts = f"truth {there.sum()}, found {said.sum()}" + (f" ({num_hit} hit)" if there.any() else "")
+    return Tile(
+        image=pixels,
+        caption=f"{truth.files[image]}\n{counts}",
+        truth_boxes=truth.xyxy[there],
+        truth_labels=[names[k] for k in truth.label[there].tolist()],
+        found_boxes=found.xyxy[said],
+        found_labels=[names.get(k, str(k)) for k in found.label[said].tolist()],
+        found_scores=found.score[said],
+    )
+
+
 def short_names(names: Mapping[int, str]) -> dict[int, str]:
     """Category names that fit beside a box: the first word of a CamelCase name where that tells them apart."""
     first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in names.items()}

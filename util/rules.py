@@ -101,6 +101,13 @@ def average_follows(use_ema: bool, ema_decay: float) -> str | None:
     return None
 
 
+def operating_target_fits(operating_rule: str, operating_target: float) -> str | None:
+    """A sensitivity is a share."""
+    if operating_rule == "sensitivity" and not 0 < operating_target <= 1:
+        return f"operating_target {operating_target:g} must lie in (0, 1] when operating_rule is 'sensitivity'"
+    return None
+
+
 RULES = (
     drops_happen,
     heads_divide_width,
@@ -113,4 +120,5 @@ RULES = (
     kept_checkpoints_happen,
     frozen_norm_fits_backbone,
     average_follows,
+    operating_target_fits,
 )

@@ -18,7 +18,7 @@ from util.optim import build_optimizer, learning_rate_factor, set_learning_rate
 from util.precision import Precision
 from util.schema import Config, OptimConfig
 
-POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best")
+POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best", "operating_point")
 
 
 @dataclass
@@ -38,6 +38,7 @@ class RunState:
     rows: int = 0  # bytes of log.jsonl that belong to the steps done
     judged: int = 0  # epochs done when the weights were last judged
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
+    operating_point: dict[str, Any] = field(default_factory=dict)  # of the weights last judged: rule, target, threshold
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors and plain values."""

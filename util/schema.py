@@ -163,6 +163,17 @@ class EvalConfig:
     )
     eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1, high=4096)
     eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1)
+    operating_rule: Literal["sensitivity", "false_alarms", "youden"] = knob(
+        "how the score from which on a box is shown is chosen on validation images: so that operating_target of the "
+        "images with tuberculosis are found, or operating_target false alarms per image are allowed, or so that "
+        "image-level sensitivity + specificity is highest"
+    )
+    operating_target: float = knob("the target of operating_rule; youden has none", low=0.0, high=1000.0)
+    bootstrap_draws: int = knob(
+        "draws of the bootstrap for 95 % intervals, after the last epoch and in evaluation; 0: no intervals",
+        low=0,
+        high=1_000_000,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,3 +91,19 @@ def test_the_gaps_of_the_real_annotations_are_those_known(tbx11k):
     assert gaps("TBX11K_val") == ""
     assert "137 extra images" in gaps("all_train")
     assert "135 extra images" in gaps("all_val")
+
+
+def test_the_folder_tells_what_kind_of_image_it_is():
+    names = {
+        "tb/tb0003.png": "tb",
+        "health/h0001.png": "healthy",
+        "sick/s0001.png": "sick",
+        "test/unknown_1.png": "unknown",
+        "extra/mc+shenzhen/val/CHNCXR_0429_1.png": "tb",
+        "extra/mc+shenzhen/val/MCUCXR_0027_0.png": "healthy",
+        "extra/da+db/train/p12.jpg": "tb",
+        "extra/da+db/train/n12.jpg": "healthy",
+        "val2017/000000000139.jpg": None,
+    }
+    kinds = tbx.image_kinds(dict(enumerate(names)))
+    assert [kinds.get(i) for i in range(len(names))] == list(names.values())

@@ -70,6 +70,11 @@ BREAKS = [
         "are for ResNets",
     ),
     (rules.average_follows, {"use_ema": True, "ema_decay": 1.0}, "ema_decay 1 would never follow the weights"),
+    (
+        rules.operating_target_fits,
+        {"operating_rule": "sensitivity", "operating_target": 90.0},
+        r"operating_target 90 must lie in (0, 1]",
+    ),
 ]
 HOLDS = [
     (rules.drops_happen, {"lr_drop": (11,), "epochs": 12}),
@@ -95,6 +100,8 @@ HOLDS = [
     ),
     (rules.average_follows, {"use_ema": True, "ema_decay": 0.9999}),
     (rules.average_follows, {"use_ema": False, "ema_decay": 1.0}),
+    (rules.operating_target_fits, {"operating_rule": "sensitivity", "operating_target": 1.0}),
+    (rules.operating_target_fits, {"operating_rule": "false_alarms", "operating_target": 2.0}),
 ]
 
 

@@ -1,21 +1,20 @@
-"""COCO average precision and recall of boxes, computed by pycocotools' own COCOeval.
+"""COCO average precision and recall of boxes.
 
-The figures are those of the COCO detection challenge (Lin et al. 2014, https://cocodataset.org/#detection-eval).
-Class-agnostic figures are this same function on relabelled tables.
+The figures are those of the COCO detection challenge (Lin et al. 2014, https://cocodataset.org/#detection-eval), equal
+to pycocotools' to the last digit. Class-agnostic figures are this same function on relabelled tables.
 """
 
-import io
-from collections.abc import Iterable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.coco_match import ALARM, HIT, IOUS, SIZES, Matches, match_category
+from util.metrics.steps import Steps, build_steps
+from util.metrics.tables import Detections, GroundTruth
 
-# figure -> (what COCOeval accumulated, IoU threshold, size of the truth, detections per image and class)
+# figure -> (IoU threshold, None for the mean over all; size of the truth; detections per image and class)
 PRECISIONS: dict[str, tuple[float | None, str, int]] = {
     "AP": (None, "all", 100),
     "AP50": (0.50, "all", 100),
@@ -33,6 +32,7 @@ RECALLS: dict[str, tuple[float | None, str, int]] = {
     "AR_large": (None, "large", 100),
 }
 FIGURES = (*PRECISIONS, *RECALLS)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 
 
 def coco_ap(truth: GroundTruth, found: Detections) -> dict[str, float]:
@@ -53,18 +53,24 @@ def per_category(truth: GroundTruth, found: Detections) -> dict[str, dict[str, f
     Raises:
         ValueError: when `found` does not cover every image of `truth`.
     """
+    return {name: figures(matches) for name, matches in match_categories(truth, found).items()}
+
+
+def match_categories(truth: GroundTruth, found: Detections) -> dict[str, Matches]:
+    """The matches of each category that has a box, by name; the same terms as `per_category`."""
+    require_coverage(truth, found)
+    present = [int(k) for k in np.unique(truth.label[~truth.is_crowd])]
+    return {truth.names.get(k, str(k)): match_category(truth, found, k) for k in present}
+
+
+def require_coverage(truth: GroundTruth, found: Detections) -> None:
+    """Raise ValueError when `found` does not cover every image of `truth`."""
     unseen = sorted(set(truth.images) - set(found.images))
     if unseen:
         raise ValueError(
             f"detections cover {len(found.images)} images, but {len(unseen)} images of the truth are not among them, "
             f"such as {unseen[:5]}; cut the truth down with truth.on(found.images)"
         )
-    present = [int(k) for k in np.unique(truth.label[~truth.is_crowd])]
-    if not present:
-        return {}
-    evaluation = _evaluate(truth, found, present)
-    names = {k: truth.names.get(k, str(k)) for k in present}
-    return {names[k]: _figures(evaluation, column) for column, k in enumerate(present)}
 
 
 def mean_over_categories(categories: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -74,62 +80,76 @@ def mean_over_categories(categories: Iterable[Mapping[str, float]]) -> dict[str,
     return {figure: float(np.mean(column)) for figure, column in columns.items() if column}
 
 
-def _evaluate(truth: GroundTruth, found: Detections, categories: list[int]) -> COCOeval:
-    # pycocotools says what it does on stdout, whether or not anyone wants to know
-    with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(truth, _truth_rows(truth)), _index(truth, _found_rows(truth, found)), "bbox")
-        evaluation.params.imgIds = sorted(truth.images)
-        evaluation.params.catIds = categories
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
-
-
-def _figures(evaluation: COCOeval, column: int) -> dict[str, float]:
-    """One category's figures. COCOeval marks with -1 what has no truth."""
-    precision = evaluation.eval["precision"][:, :, column]  # [IoU, recall level, size, detections]
-    recall = evaluation.eval["recall"][:, column]  # [IoU, size, detections]
-    values = {name: _pick(evaluation, precision, *where) for name, where in PRECISIONS.items()}
-    values |= {name: _pick(evaluation, recall, *where) for name, where in RECALLS.items()}
-    return {name: float(v.mean()) for name, v in values.items() if (v > -1).all()}
-
-
-def _pick(evaluation: COCOeval, cube: NDArray, iou: float | None, size: str, detections: int) -> NDArray:
-    p = evaluation.params
-    rows = slice(None) if iou is None else np.flatnonzero(np.isclose(p.iouThrs, iou))
-    return cube[rows][..., p.areaRngLbl.index(size), p.maxDets.index(detections)]
-
-
-def _index(truth: GroundTruth, rows: list[dict]) -> COCO:
-    index = COCO()
-    index.dataset = {
-        "images": [{"id": i} for i in truth.images],
-        "categories": [{"id": int(k)} for k in truth.names],
-        "annotations": rows,
+def figures(matches: Matches) -> dict[str, float]:
+    """One category's figures; those without truth are absent."""
+    sizes = list(SIZES)
+    truths = dict(zip(sizes, matches.truths.sum(axis=1).tolist(), strict=True))
+    curves = {size: precisions(matches, size) for size in sizes if truths[size]}
+    values = {
+        name: float(curves[size][_rows(iou)].mean()) for name, (iou, size, _) in PRECISIONS.items() if size in curves
     }
-    index.createIndex()
-    return index
+    for name, (iou, size, most) in RECALLS.items():
+        if size in curves:
+            hits = matches.outcome[sizes.index(size)][:, matches.rank < most] == HIT
+            values[name] = float((hits.sum(axis=1) / truths[size])[_rows(iou)].mean())
+    return values
 
 
-def _truth_rows(truth: GroundTruth) -> list[dict]:
-    crowd = truth.is_crowd.astype(int).tolist()
-    return [
-        row | {"area": area, "iscrowd": is_crowd}
-        for row, area, is_crowd in zip(_rows(truth), truth.area.tolist(), crowd, strict=True)
-    ]
+def precisions(matches: Matches, size: str = "all") -> NDArray[np.float64]:
+    """[IoUs, 101]: the best precision at or beyond each level of recall."""
+    row = list(SIZES).index(size)
+    truths = np.array([matches.truths[row].sum()], dtype=float)
+    curves = []
+    for outcome in matches.outcome[row]:
+        at = np.flatnonzero(outcome == HIT)
+        hits, alarms = np.arange(1.0, len(at) + 1), np.cumsum(outcome == ALARM)[at]
+        curves.append(_interpolate(hits[:, None], alarms[:, None], truths)[0])
+    return np.stack(curves)
 
 
-def _found_rows(truth: GroundTruth, found: Detections) -> list[dict]:
-    found = found.on(truth.images)
-    return [
-        row | {"area": row["bbox"][2] * row["bbox"][3], "score": score}
-        for row, score in zip(_rows(found), found.score.tolist(), strict=True)
-    ]
+@dataclass(frozen=True)
+class APCurve:
+    """What AP under a choice of images needs of one category: its steps at each IoU threshold."""
+
+    steps: Sequence[Steps]
+    truths: NDArray[np.float64]  # [I]
+
+    def values(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """AP, AP50 and AP75 as [D], when image i counts `weights[i, d]` times; NaN in a draw without truth."""
+        truths = self.truths @ weights
+        levels = np.stack([_interpolate(*steps.counts(weights), truths) for steps in self.steps], axis=1)
+        levels[truths == 0] = np.nan
+        names = {"AP": None, "AP50": 0.50, "AP75": 0.75}
+        return {name: levels[:, _rows(iou)].reshape(len(levels), -1).mean(axis=1) for name, iou in names.items()}
 
 
-def _rows(boxes: Boxes) -> list[dict]:
-    xyxy = np.asarray(boxes.xyxy, dtype=np.float64)
-    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
-    columns = zip(boxes.image_id.tolist(), boxes.label.tolist(), xywh, strict=True)
-    # ids start at 1: COCOeval reads a match with id 0 as no match
-    return [{"id": n, "image_id": i, "category_id": k, "bbox": b} for n, (i, k, b) in enumerate(columns, start=1)]
+def ap_curve(matches: Matches) -> APCurve:
+    """The compact form of a category's matches, of all sizes of box."""
+    num_images = matches.truths.shape[1]
+    steps = []
+    for outcome in matches.outcome[0]:
+        rows = outcome >= ALARM
+        is_hit = outcome[rows] == HIT
+        at = np.cumsum(is_hit) - is_hit  # a false alarm belongs to the next hit
+        steps.append(build_steps(at, is_hit, matches.image[rows], (int(is_hit.sum()), num_images)))
+    return APCurve(steps, matches.truths[0].astype(float))
+
+
+def _rows(iou: float | None) -> NDArray | slice:
+    return slice(None) if iou is None else np.flatnonzero(np.isclose(IOUS, iou))
+
+
+def _interpolate(hits: NDArray, alarms: NDArray, truths: NDArray) -> NDArray[np.float64]:
+    """[K, D], [K, D] and [D] -> [D, 101]: the best precision at or beyond each level of recall, 0 beyond the last."""
+    num_steps, num_draws = hits.shape
+    levels = np.zeros((num_draws, len(RECALL_LEVELS)))
+    if not num_steps:
+        return levels
+    precision = hits / (alarms + hits + np.spacing(1))
+    best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    recall = np.divide(hits, truths, out=np.zeros_like(hits), where=truths > 0)
+    for draw in range(num_draws):
+        at = np.searchsorted(recall[:, draw], RECALL_LEVELS, side="left")
+        reached = at < num_steps
+        levels[draw, reached] = best[at[reached], draw]
+    return levels

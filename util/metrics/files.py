@@ -6,7 +6,6 @@ x, y, width, height in pixels of the original image, so pycocotools and other to
 
 import gzip
 import json
-import math
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ import numpy as np
 
 from util.errors import UserError
 from util.files import write_whole
-from util.metrics.tables import Detections
+from util.metrics.tables import Detections, GroundTruth
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
@@ -56,15 +55,17 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
 
     Raises:
         DetectionsError: naming the file and the first row (from 0) that is malformed, not finite, on an unknown
-            image, or there twice.
+            image, or there twice. Rounded figures of two queries may be the same, so rows without an id are refused
+            only where half of them repeat others: such a file was written twice.
     """
     images = tuple(images)
     rows = _read(Path(path))
-    known, seen = set(images), {}
+    known = set(images)
     for n, row in enumerate(rows):
-        problem = _problem(row, known) or _repetition(row, n, seen)
+        problem = _problem(row, known)
         if problem:
             raise DetectionsError(f"{path}: row {n} (from 0): {problem}")
+    _require_written_once(rows, path)
     xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
     return Detections(
         images=images,
@@ -75,17 +76,39 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
     )
 
 
-def save_report(path: str | Path, values: Mapping[str, float]) -> None:
-    """Write figures as JSON, sorted by key, whole or not at all.
+def save_report(path: str | Path, values: Mapping[str, float | list[float]]) -> None:
+    """Write figures and intervals as JSON, sorted by key, whole or not at all.
 
     Raises:
         ValueError: when a figure is not finite; what is undefined is left out of a report.
     """
-    bad = sorted(key for key, value in values.items() if not math.isfinite(value))
+    plain = {
+        key: [float(v) for v in values[key]] if isinstance(values[key], list) else float(values[key])
+        for key in sorted(values)
+    }
+    bad = [key for key, value in plain.items() if not np.isfinite(value).all()]
     if bad:
         raise ValueError(f"{path}: not written: figures that are not finite: {', '.join(bad[:5])}")
-    plain = {key: float(values[key]) for key in sorted(values)}
     _write(Path(path), (json.dumps(plain, indent=1) + "\n").encode())
+
+
+def save_truth(path: str | Path, truth: GroundTruth) -> None:
+    """Write truth as a COCO-format file, so that detections can be judged again without the data folder."""
+    xywh = np.concatenate([truth.xyxy[:, :2], truth.xyxy[:, 2:] - truth.xyxy[:, :2]], axis=1).tolist()
+    columns = (truth.image_id, truth.label, truth.area, truth.is_crowd.astype(int))
+    rows = zip(xywh, *(column.tolist() for column in columns), strict=True)
+    content = {
+        "images": [
+            {"id": i, "file_name": truth.files[i], "height": truth.sizes[i][0], "width": truth.sizes[i][1]}
+            for i in truth.images
+        ],
+        "categories": [{"id": k, "name": name} for k, name in truth.names.items()],
+        "annotations": [
+            {"id": n, "bbox": box, "image_id": i, "category_id": k, "area": area, "iscrowd": crowd}
+            for n, (box, i, k, area, crowd) in enumerate(rows, start=1)
+        ],
+    }
+    _write(Path(path), json.dumps(content, separators=(",", ":")).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -124,14 +147,21 @@ def _problem(row: Any, images: set[int]) -> str | None:
     return None
 
 
-def _repetition(row: dict[str, Any], n: int, seen: dict[Any, int]) -> str | None:
-    """Rows with an id are told apart by it, others by all they say."""
-    what = row["id"] if "id" in row else (row["image_id"], row["category_id"], *row["bbox"], row["score"])
-    try:
-        first = seen.setdefault(what, n)
-    except TypeError:
-        return f"id must be a number, got {what!r}"
-    return None if first == n else f"the same detection as row {first}; was the file written twice?"
+def _require_written_once(rows: list[dict[str, Any]], path: str | Path) -> None:
+    if len({row["id"] for row in rows if type(row.get("id")) is int}) == len(rows):
+        return  # told apart by their ids
+    first: dict[tuple, int] = {}
+    repeats = []
+    for n, row in enumerate(rows):
+        what = (row["image_id"], row["category_id"], *row["bbox"], row["score"], str(row.get("id")))
+        if first.setdefault(what, n) != n:
+            repeats.append((n, first[what]))
+    certain = [pair for pair in repeats if "id" in rows[pair[0]]]
+    if certain or 2 * len(repeats) >= max(1, len(rows)):
+        n, before = (certain or repeats)[0]
+        raise DetectionsError(
+            f"{path}: row {n} (from 0): the same detection as row {before}; was the file written twice?"
+        )
 
 
 def _is_finite(value: Any) -> bool:

@@ -5,65 +5,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import coco_reference
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metric_tables import NAMES, found_of, permuted, random_tables, truth_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from util.metrics.coco_ap import FIGURES, coco_ap, per_category
-from util.metrics.tables import Detections, GroundTruth
+from util.metrics.froc import RATES
+from util.metrics.protocols import report
+from util.metrics.tables import Detections
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
-NAMES = {1: "red", 2: "green", 3: "blue"}
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def truth_of(images, rows):
-    """rows: (image, label, (x1, y1, x2, y2)), or with True at the end for a crowd."""
-    boxes = np.array([r[2] for r in rows], dtype=float).reshape(-1, 4)
-    return GroundTruth(
-        images=tuple(images),
-        image_id=np.array([r[0] for r in rows], dtype=np.int64),
-        label=np.array([r[1] for r in rows], dtype=np.int64),
-        xyxy=boxes,
-        area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-        is_crowd=np.array([len(r) > 3 for r in rows], dtype=bool),
-        names=NAMES,
-        sizes=dict.fromkeys(images, (512, 512)),
-        files={i: f"{i}.png" for i in images},
-    )
-
-
-def found_of(images, rows):
-    """rows: (image, label, (x1, y1, x2, y2), score)."""
-    boxes = np.array([r[2] for r in rows], dtype=float).reshape(-1, 4)
-    image_id, label, score = (np.array([r[c] for r in rows]) for c in (0, 1, 3))
-    return Detections(tuple(images), image_id.astype(np.int64), label.astype(np.int64), boxes, score.astype(float))
-
-
-def random_tables(seed, ties=False):
-    """A few images with boxes, crowds, near hits and false alarms; some images and perhaps a class without any."""
-    rng = np.random.default_rng(seed)
-    images = tuple(int(i) for i in rng.permutation(30)[: rng.integers(1, 8)])  # id 0 may be among them
-    there, said = [], []
-    for image in images:
-        for _ in range(rng.integers(0, 5)):
-            corner, size = rng.uniform(0, 300, 2), rng.uniform(10, 160, 2)
-            box = np.concatenate([corner, corner + size])
-            label = int(rng.integers(1, 3))
-            there.append((image, label, box, True) if rng.random() < 0.2 else (image, label, box))
-            for _ in range(rng.integers(0, 4)):
-                near = box + rng.normal(0, 0.05, 4) * np.tile(size, 2)
-                said.append((image, label if rng.random() < 0.8 else 3, near, rng.random()))
-        for _ in range(rng.integers(0, 130) if rng.random() < 0.3 else 2):
-            corner = rng.uniform(0, 300, 2)
-            said.append((image, int(rng.integers(1, 4)), [*corner, *(corner + rng.uniform(5, 200, 2))], rng.random()))
-    found = found_of(images, said)
-    truth = truth_of(images, there)
-    truth = replace(truth, area=truth.area * rng.uniform(0.3, 1, len(truth)))  # as if from a mask
-    return truth, replace(found, score=found.score.round(1)) if ties else found
 
 
 def raw_pycocotools(truth, found, folder):
@@ -211,13 +168,15 @@ def test_the_figures_are_those_of_pycocotools(tmp_path_factory, ties, seed):
 @settings(deadline=None, max_examples=25)
 def test_the_order_of_rows_and_images_changes_nothing(seed):
     truth, found = random_tables(seed)
-    rng = np.random.default_rng(seed)
-    images = tuple(rng.permutation(truth.images).tolist())
-    p, q = rng.permutation(len(truth)), rng.permutation(len(found))
-    columns = {c: getattr(truth, c)[p] for c in ("image_id", "label", "xyxy", "area", "is_crowd")}
-    other = replace(truth, images=images, **columns)
-    found_other = Detections(images, found.image_id[q], found.label[q], found.xyxy[q], found.score[q])
-    assert per_category(other, found_other) == per_category(truth, found)
+    assert per_category(*permuted(truth, found, seed)) == per_category(truth, found)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@given(SEEDS)
+@settings(deadline=None, max_examples=60)
+def test_each_category_equals_pycocotools_to_the_last_digit(ties, seed):
+    truth, found = random_tables(seed, ties)
+    assert per_category(truth, found) == coco_reference.per_category(truth, found)
 
 
 @given(SEEDS)
@@ -275,3 +234,22 @@ def test_real_predictions_score_what_pycocotools_says():
     assert set(categories) == {"ActiveTuberculosis", "ObsoletePulmonaryTuberculosis"}
     for name, values in categories.items():
         assert_figures(values, renamed(expected["per_category"][name]), 1e-9)
+    assert categories == coco_reference.per_category(truth, found)
+
+
+@pytest.mark.data
+def test_real_predictions_have_the_sensitivities_that_are_expected():
+    truth, found, _ = golden_tables()
+    values = report(truth, found)
+    expected = json.loads((SHARED / "eval/expected_top100.json").read_text())
+    once = renamed(expected["coco"]["class_agnostic_dedup_200_tb_images"])
+    assert_figures({k: values[f"tb_only/agnostic_once/{k}"] for k in once if once[k] > -1}, once, 1e-9)
+    parts = {
+        "per_class": expected["froc_class_aware_200_images"],
+        "agnostic": expected["froc_class_agnostic_same_box_counted_once_200_images"],
+    }
+    for measure, stated in parts.items():
+        for rate in RATES:
+            ours = values[f"tb_only/{measure}/froc@{rate:g}"]
+            assert ours == pytest.approx(stated[str(rate)]["sensitivity"], abs=1e-9), (measure, rate)
+        assert values[f"tb_only/{measure}/froc_mean"] == pytest.approx(stated["mean_7_points_0.125_to_8"], abs=1e-9)

@@ -100,12 +100,24 @@ def test_a_row_that_is_no_detection_is_named(tmp_path, row):
         load_detections(written(tmp_path / "found.json", [ROW, row]), IMAGES)
 
 
-@pytest.mark.parametrize("extra", [{}, {"id": 7}])
-def test_a_detection_written_twice_is_named(tmp_path, extra):
-    row = ROW | extra
+def test_a_detection_written_twice_under_one_id_is_named(tmp_path):
+    row = ROW | {"id": 7}
     path = written(tmp_path / "found.json", [row, ROW | {"score": 0.4, "id": 8}, row])
     with pytest.raises(DetectionsError, match=r"row 2 \(from 0\): the same detection as row 0"):
         load_detections(path, IMAGES)
+
+
+def test_a_file_written_twice_is_refused(tmp_path):
+    rows = [ROW, ROW | {"score": 0.4}]
+    with pytest.raises(
+        DetectionsError, match=r"row 2 \(from 0\): the same detection as row 0; was the file written tw"
+    ):
+        load_detections(written(tmp_path / "found.json", rows + rows), IMAGES)
+
+
+def test_rounding_may_make_two_detections_the_same(tmp_path):
+    path = written(tmp_path / "found.json", [ROW, ROW | {"score": 0.4}, ROW])
+    assert load_detections(path, IMAGES).score.tolist() == [0.5, 0.4, 0.5]
 
 
 @pytest.mark.parametrize("content", ["", "[{", "{}", '"text"', "3"])

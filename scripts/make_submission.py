@@ -1,0 +1,98 @@
+r"""The two files of the TBX11K challenge from saved detections; see docs/evaluation.md.
+
+    python main.py --eval --resume logs/RUN/best.pth --data_path DIR --output_dir logs/RUN_test \
+        --options val_list=all_test
+    python scripts/make_submission.py logs/RUN_test --data_path DIR
+
+Writes RUN/submission/detections.json, a COCO results list over the ids of all_test.json, and classification.txt, a line
+"p_healthy p_sick p_tb" per image in the order of all_test.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.coco import Split, load_split
+from datasets.tbx11k import find_split
+from util.errors import UserError
+from util.files import write_whole
+from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
+from util.metrics.files import load_detections
+from util.metrics.image_level import image_scores
+from util.metrics.overlap import to_xywh
+from util.metrics.submission import class_probabilities
+from util.metrics.tables import Detections, GroundTruth
+
+LIST = "all_test"
+WARNING = (
+    "warning: a detector does not tell healthy from sick: p_healthy = p_sick on every line, so accuracy, AP and AR of "
+    "the classification track mean nothing; AUC (TB), sensitivity and specificity do"
+)
+
+
+def main() -> int:
+    """Write the files; 2 when that is not possible."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help=f"folder of an evaluation on {LIST}")
+    parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--threshold", type=float, help="operating point; default: that of the evaluation")
+    parser.add_argument("--output", type=Path, help="folder to write to; default: RUN/submission")
+    args = parser.parse_args()
+    try:
+        write(args)
+    except (UserError, OSError) as error:
+        print(f"make_submission: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(args: argparse.Namespace) -> None:
+    """Both files."""
+    split = load_split(*find_split(args.data_path, LIST))
+    truth = split.ground_truth()
+    require_same_images(args.run, split)
+    found = load_detections(args.run / DETECTIONS, truth.images)
+    threshold = load_threshold(args.run) if args.threshold is None else args.threshold
+    if threshold is None:
+        raise UserError(f"{args.run}: its report has no operating point; give --threshold, chosen on validation images")
+    folder = args.output or args.run / "submission"
+    contents = {"detections.json": detection_file(found), "classification.txt": class_file(truth, found, threshold)}
+    for name, text in contents.items():
+        write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
+        print(folder / name)
+    print(WARNING, file=sys.stderr)
+
+
+def require_same_images(run: Path, split: Split) -> None:
+    """Ids begin at 1 in every list of TBX11K: those of another list would pass for these."""
+    evaluated = load_split(run, run / TRUTH)
+    if evaluated.files_by_id != split.files_by_id:
+        raise UserError(
+            f"{run}: was evaluated on {evaluated.num_images} images that are not those of {split.name}, "
+            f"{split.num_images}; evaluate with --options val_list={LIST}"
+        )
+
+
+def detection_file(found: Detections) -> str:
+    """A COCO results list."""
+    columns = (found.image_id.tolist(), found.label.tolist(), to_xywh(found.xyxy).tolist(), found.score.tolist())
+    keys = ("image_id", "category_id", "bbox", "score")
+    return json.dumps([dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)], separators=(",", ":"))
+
+
+def class_file(truth: GroundTruth, found: Detections, threshold: float) -> str:
+    """A line of three probabilities per image, in the order of the list."""
+    images = image_scores(truth, found, {})
+    try:
+        rows = class_probabilities(images.score, threshold).tolist()
+    except ValueError as error:
+        raise UserError(f"no probabilities can be made of these scores: {error}") from error
+    line = dict(zip(images.ids.tolist(), rows, strict=True))
+    return "".join("{:.6f} {:.6f} {:.6f}\n".format(*line[image]) for image in truth.images)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Draw the last evaluation of a run: python scripts/plot_evaluation.py logs/RUN [--data_path DIR].
+
+Writes froc, precision_recall, roc, scores, confusion and calibration into RUN/plots, and with the data folder also
+worst_misses and worst_false_alarms on the X-rays; each as PNG and SVG.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from datasets.build import build_split
+from datasets.coco import Split, load_image, load_split
+from datasets.tbx11k import image_kinds
+from util.config import load_config
+from util.evaluation_plots import (
+    draw_calibration,
+    draw_confusion,
+    draw_froc,
+    draw_precision_recall,
+    draw_roc,
+    draw_scores,
+)
+from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
+from util.metrics.files import load_detections
+from util.metrics.gallery import worst_false_alarms, worst_misses
+from util.metrics.protocols import Study
+from util.pictures import choose_detections, draw_sheet, tile_of
+
+SCORE = 0.3  # drawn from here on where there is no operating point
+
+
+def main() -> int:
+    """Write the plots; 2 when that is not possible."""
+    args = parse_args()
+    folder = args.output or args.run / "plots"
+    try:
+        study = load_study(args.run, args.detections, args.truth)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures(study, args):
+            for ending in ("png", "svg"):
+                figure.savefig(folder / f"{name}.{ending}")
+            print(folder / f"{name}.png")
+    except (ValueError, OSError) as error:
+        print(f"plot_evaluation: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, with its report, detections and truth")
+    add("--data_path", type=Path, help="folder of the data set; without it no X-rays are drawn")
+    add("--detections", type=Path, help="COCO results file; default: that of the run")
+    add("--truth", type=Path, help="COCO-format file; default: that of the run")
+    add("--num", type=int, default=8, help="X-rays per sheet (default: 8)")
+    add("--bootstrap", type=int, default=500, help="draws for the band of the FROC curve (default: 500; 0: none)")
+    add("--seed", type=int, default=0, help="of the draws (default: 0)")
+    add("--output", type=Path, help="folder to write to; default: RUN/plots")
+    args = parser.parse_args()
+    if args.num < 1 or args.bootstrap < 0:
+        parser.error("--num must be at least 1 and --bootstrap at least 0")
+    return args
+
+
+def load_study(run: Path, detections: Path | None, truth: Path | None) -> Study:
+    """The evaluation of a run, at its operating point."""
+    there = load_split(run, truth or run / TRUTH).ground_truth()
+    found = load_detections(detections or run / DETECTIONS, there.images)
+    return Study(there, found, image_kinds(there.files), load_threshold(run))
+
+
+def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
+    """What can be drawn, by name."""
+    yield "froc", draw_froc(study, args.bootstrap, args.seed)
+    yield "precision_recall", draw_precision_recall(study)
+    yield "scores", draw_scores(study)
+    for name, draw in {"roc": draw_roc, "confusion": draw_confusion, "calibration": draw_calibration}.items():
+        figure = draw(study)
+        if figure is not None:
+            yield name, figure
+    if args.data_path is not None:
+        config = load_config(args.run / "config.py")
+        split = build_split(
+            config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
+        )
+        yield from sheets(study, split, args.num)
+
+
+def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
+    """The worst misses and the worst false alarms, on the X-rays."""
+    score = SCORE if study.threshold is None else study.threshold
+    kinds = {
+        "worst_misses": ("Worst misses", worst_misses(study, num)),
+        "worst_false_alarms": ("Worst false alarms", worst_false_alarms(study, num)),
+    }
+    found = choose_detections(study.known, score)
+    for name, (title, images) in kinds.items():
+        if images:
+            tiles = [
+                tile_of(np.asarray(load_image(split, split.image_ids.tolist().index(i))), study.truth, found, i)
+                for i in images
+            ]
+            yield name, draw_sheet(tiles, f"{title}: detections with a score of at least {score:.3g}, or the best one")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""scripts/score.py, scripts/plot_evaluation.py and scripts/make_submission.py, as a user runs them."""
+
+import gzip
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from end_to_end import call, call_apart, torchrun, training
+from PIL import Image
+
+from util.metrics.protocols import report
+from util.metrics.tables import Detections, GroundTruth
+
+pytest_plugins = ["end_to_end_fixtures"]
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+IMAGES = {1: "tb/a.png", 2: "tb/b.png", 3: "health/c.png", 4: "sick/d.png"}
+TRUTH = {
+    "images": [{"id": i, "file_name": name, "width": 512, "height": 512} for i, name in IMAGES.items()],
+    "categories": [{"id": 1, "name": "ActiveTuberculosis"}, {"id": 2, "name": "ObsoletePulmonaryTuberculosis"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 100, 100], "area": 10000, "iscrowd": 0},
+        {"id": 2, "image_id": 2, "category_id": 2, "bbox": [50, 50, 120, 100], "area": 12000, "iscrowd": 0},
+    ],
+}
+HIT = {"image_id": 1, "category_id": 1, "bbox": [10, 10, 100, 100], "score": 0.9}
+OTHER = {"image_id": 2, "category_id": 1, "bbox": [50, 50, 120, 100], "score": 0.8}
+ALARM = {"image_id": 4, "category_id": 1, "bbox": [300, 300, 50, 50], "score": 0.7}
+FOUND = [HIT, OTHER, ALARM]
+
+
+def scored(folder, found=FOUND, *more, truth=TRUTH):
+    """(outcome, report or None) of a call."""
+    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / "found.json").write_text(found if isinstance(found, str) else json.dumps(found))
+    files = ["--detections", folder / "found.json", "--truth", folder / "truth.json", "--output", folder / "R.json"]
+    outcome = call_apart("scripts/score.py", *files, *more)
+    return outcome, json.loads((folder / "R.json").read_text()) if outcome.code == 0 else None
+
+
+def test_a_report_has_flat_keys_that_other_tools_rely_on(tmp_path):
+    outcome, values = scored(tmp_path, FOUND, "--bootstrap", 50)
+    assert outcome.code == 0, outcome.err
+    assert values["all/per_class/ActiveTuberculosis/AP"] == pytest.approx(1.0)
+    assert values["all/per_class/AP"] == pytest.approx(0.5)
+    assert values["tb_only/agnostic/AP50"] == pytest.approx(1.0)
+    assert values["tb_only/agnostic/froc@0.5"] == values["tb_only/agnostic/froc_mean"] == 1.0
+    assert values["all/image/auc"] == 1.0
+    assert values["all/image/auc/ci95"] == [1.0, 1.0]
+    low, high = values["all/per_class/AP/ci95"]
+    assert 0 <= low <= 0.5 <= high <= 1
+    assert "whole images" in outcome.out
+
+
+@pytest.mark.slow
+def test_images_that_were_not_evaluated_are_in_no_denominator(tmp_path):
+    rows = [HIT, {**ALARM, "image_id": 2, "score": 0.95}, OTHER]
+    assert scored(tmp_path, rows)[1]["all/agnostic/froc@0.25"] == 1.0  # one alarm on four images
+    outcome, values = scored(tmp_path, rows, "--images", "tb")
+    assert values["all/agnostic/froc@0.25"] == 0.0  # on two
+    assert "all/image/auc" not in values
+    assert "warning" not in outcome.err
+    (tmp_path / "list.txt").write_text("tb/a.png\n4\n")
+    values = scored(tmp_path, rows, "--images", tmp_path / "list.txt")[1]
+    assert (values["all/agnostic/AP"], values["all/image/auc"]) == (pytest.approx(1.0), 1.0)
+    (tmp_path / "list.txt").write_text("tb/a.png\nsick/nowhere.png\n")
+    outcome, _ = scored(tmp_path, rows, "--images", tmp_path / "list.txt")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "1 entries are no image of the truth: sick/nowhere.png" in outcome.err
+
+
+@pytest.mark.slow
+def test_the_flags_that_people_know_choose_views(tmp_path):
+    everything = scored(tmp_path)[1]
+    tb = scored(tmp_path, FOUND, "--tb_only_eval")[1]
+    both = scored(tmp_path, FOUND, "--tb_only_eval", "--class_agnostic_tb")[1]
+    assert tb == {k: v for k, v in everything.items() if k.startswith("tb_only/")}
+    assert both == {k: v for k, v in tb.items() if "per_class" not in k}
+    assert "tb_only/agnostic/AP50" in both
+
+
+@pytest.mark.slow
+def test_no_detection_and_no_truth_have_defined_reports(tmp_path):
+    outcome, values = scored(tmp_path, [])
+    assert "4 of 4 images have no detection; they count as evaluated" in outcome.err
+    assert values["all/agnostic/AP"] == values["all/per_class/froc_mean"] == 0.0
+    assert values["all/image/auc"] == 0.5
+    blank = {**TRUTH, "annotations": []}
+    values = scored(tmp_path, FOUND, truth=blank)[1]
+    assert not [key for key in values if "AP" in key or "froc" in key]
+    assert values["all/image/auc"] == 1.0  # the folders still say which images show tuberculosis
+    for image in blank["images"]:
+        image["file_name"] = image["file_name"].replace("/", "_")
+    assert scored(tmp_path, FOUND, truth=blank)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "phrase"),
+    [
+        ('[{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": NaN}]', "finite number, got nan"),
+        ([{**HIT, "image_id": 77}], "image_id 77 is none of the 4 images"),
+        ([{**HIT, "bbox": ["10", "10", "100", "100"]}], "bbox must be four finite numbers"),
+        ([HIT, HIT], "was the file written twice?"),
+        ("{}", "expected a list of detections"),
+        ("[{", "cannot be read as JSON"),
+    ],
+)
+def test_what_is_no_detection_is_one_clear_error(tmp_path, found, phrase):
+    outcome, _ = scored(tmp_path, found)
+    assert (outcome.code, outcome.err.count("\n"), outcome.out) == (2, 1, "")
+    assert outcome.err.startswith(f"score: {tmp_path / 'found.json'}: ")
+    assert phrase in outcome.err
+    assert not (tmp_path / "R.json").exists()
+
+
+@pytest.mark.slow
+def test_categories_that_the_truth_does_not_list_are_left_out_with_a_warning(tmp_path):
+    outcome, values = scored(tmp_path, [*FOUND, {**ALARM, "category_id": 9, "score": 0.99}])
+    assert "categories 9 are none of the truth" in outcome.err
+    assert values == scored(tmp_path, FOUND)[1]
+
+
+def test_two_runs_are_compared_on_the_same_draws(trained, tmp_path):
+    command = ["scripts/score.py", "--compare", trained, trained, "--bootstrap", 20, "--output", tmp_path / "C.json"]
+    outcome = call_apart(*command)
+    assert outcome.code == 0, outcome.err
+    values = json.loads((tmp_path / "C.json").read_text())
+    assert values["all/agnostic/AP/difference"] == 0.0
+    assert values["all/agnostic/AP/difference/ci95"] == [0.0, 0.0]
+    assert values["all/agnostic/AP/difference/p"] == 1.0
+    assert "all/agnostic/AP50" in outcome.out
+
+
+def test_a_run_is_scored_again_from_its_own_files(trained, tmp_path):
+    said = json.loads((trained / "report.json").read_text())
+    files = ["--detections", trained / "detections.json.gz", "--truth", trained / "truth.json.gz"]
+    more = ["--bootstrap", 1000, "--seed", 42, "--output", tmp_path / "R.json"]
+    assert call_apart("scripts/score.py", *files, *more).code == 0
+    assert json.loads((tmp_path / "R.json").read_text()) == said
+
+
+def test_plot_evaluation_draws_every_figure(trained, phantom, tmp_path):
+    command = ["scripts/plot_evaluation.py", trained, "--data_path", phantom, "--bootstrap", 10, "--num", 2]
+    outcome = call_apart(*command, "--output", tmp_path)
+    assert outcome.code == 0, outcome.err
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert {"froc", "precision_recall", "roc", "scores", "calibration", "worst_false_alarms"} <= names
+    assert names == {path.stem for path in tmp_path.glob("*.svg")}
+    for name in names:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.width > 600
+    assert call_apart("scripts/plot_evaluation.py", tmp_path).code == 2
+
+
+@pytest.mark.slow
+def test_the_challenge_gets_both_files(trained, phantom, tmp_path):
+    script, where = "scripts/make_submission.py", ["--data_path", phantom]
+    outcome = call_apart(script, trained, *where, "--threshold", 0.4)
+    assert outcome.code == 2
+    assert "evaluate with --options val_list=all_test" in outcome.err
+    checkpoint = ["--resume", trained / "checkpoint.pth", "--output_dir", tmp_path / "test"]
+    done = call("--eval", *checkpoint, *where, "--options", "val_list=all_test")
+    if done.code:
+        pytest.skip(f"the phantom has no test images: {done.err}")
+    outcome = call_apart(script, tmp_path / "test", *where, "--threshold", 0.4)
+    assert outcome.code == 0, outcome.err
+    assert "p_healthy = p_sick" in outcome.err
+    images = json.loads((phantom / "annotations/json/all_test.json").read_text())["images"]
+    lines = (tmp_path / "test/submission/classification.txt").read_text().splitlines()
+    assert len(lines) == len(images)
+    assert all(abs(sum(map(float, line.split())) - 1) < 1e-5 for line in lines)
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_the_report_of_one_byte_for_byte(trained, phantom, tmp_path):
+    """With the recipe's eval_batch_size of 1: images that share a forward pass change each other's last digits."""
+    arguments = ["--eval", "--resume", trained / "checkpoint.pth", "--data_path", phantom, "--device", "cpu"]
+    arguments += ["--options", "eval_batch_size=1"]
+    for ranks in (1, 2):
+        outcome = torchrun(ranks, *arguments, "--output_dir", tmp_path / str(ranks))
+        assert outcome.code == 0, outcome.err
+    for name in ("report.json", "detections.json.gz", "truth.json.gz", "per_image.csv"):
+        assert (tmp_path / "2" / name).read_bytes() == (tmp_path / "1" / name).read_bytes(), name
+
+
+def test_the_operating_point_of_the_checkpoint_is_the_one_used(phantom, tmp_path):
+    rule = ["operating_rule=sensitivity", "operating_target=1.0"]
+    done = call(*training(phantom, tmp_path / "run", epochs=1, lr_drop=[]), "--options", *rule)
+    assert done.code == 0, done.err
+    said = json.loads((tmp_path / "run/report.json").read_text())
+    again = [
+        "--eval",
+        "--resume",
+        tmp_path / "run/checkpoint.pth",
+        "--data_path",
+        phantom,
+        "--output_dir",
+        tmp_path / "again",
+    ]
+    outcome = call(*again, "--options", "operating_rule=youden")
+    assert outcome.code == 0, outcome.err
+    assert json.loads((tmp_path / "again/report.json").read_text()) == said
+    assert "chosen before, on validation images" in outcome.out
+
+
+def crowded_tables(images, detections):
+    """As many images as TBX11K has, one in nine with a box or two, and detections near boxes and anywhere."""
+    rng = np.random.default_rng(0)
+    ids = tuple(range(1, images + 1))
+    of_box = np.repeat(np.arange(1, images // 9 + 1), rng.integers(1, 3, images // 9))
+    size, corner = np.exp(rng.normal(4.7, 0.35, (len(of_box), 2))), rng.uniform(0, 350, (len(of_box), 2))
+    boxes = np.concatenate([corner, corner + size], axis=1)
+    labels = rng.choice([1, 2], len(of_box), p=[0.8, 0.2])
+    truth = GroundTruth(
+        ids, of_box, labels, boxes, size.prod(axis=1), np.zeros(len(of_box), bool), {1: "a", 2: "b"}, {}, {}
+    )
+    of_found = np.repeat(np.array(ids), detections)
+    corner = rng.uniform(0, 350, (len(of_found), 2))
+    xyxy = np.concatenate([corner, corner + np.exp(rng.normal(4.7, 0.35, corner.shape))], axis=1)
+    near = (of_found <= images // 9) & (rng.random(len(of_found)) < 0.3)
+    first = np.searchsorted(of_box, of_found[near])
+    xyxy[near] = boxes[first] + rng.uniform(-15, 15, (near.sum(), 4))
+    score = rng.beta(0.3, 4, len(of_found))
+    score[near] = rng.beta(1, 3, near.sum())
+    return truth, Detections(ids, of_found, rng.integers(1, 3, len(of_found)), xyxy, score)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "detections", "seconds"), [(1800, 300, (30, 90)), (20_000, 30, (120, 300))])
+def test_a_large_set_is_scored_in_time_and_memory(images, detections, seconds):
+    truth, found = crowded_tables(images, detections)
+    kinds = {i: "healthy" if i % 2 else "sick" for i in range(images // 9 + 1, images + 1)}
+    for draws, limit in zip((0, 1000), seconds, strict=True):
+        start = time.monotonic()
+        values = report(truth, found, kinds=kinds, threshold=0.5, draws=draws)
+        assert time.monotonic() - start < limit
+        assert 0 < values["all/agnostic/AP50"] < 1
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < 3e9
+
+
+@pytest.mark.data
+def test_the_real_predictions_score_as_stated(tmp_path):
+    predictions, truth = (
+        SHARED / "eval/predictions_tb200_top100.json.gz",
+        SHARED / "tbx11k/annotations/json/TBX11K_val.json",
+    )
+    expected = SHARED / "eval/expected_top100.json"
+    if not (predictions.is_file() and truth.is_file() and expected.is_file()):
+        pytest.skip("the real annotations and predictions are not beside the repository")
+    files = ["--detections", predictions, "--truth", truth, "--output", tmp_path / "R.json", "--images", "tb"]
+    assert call_apart("scripts/score.py", *files).code == 0
+    values, stated = json.loads((tmp_path / "R.json").read_text()), json.loads(expected.read_text())
+    assert len(json.loads(gzip.decompress(predictions.read_bytes()))) == 20_000
+    keys = {"AR_max1": "AR1", "AR_max10": "AR10", "AR_max100": "AR100"}
+    parts = {"per_class": stated["coco"]["three_categories_200_tb_images"]}
+    parts |= {"agnostic": stated["coco"]["class_agnostic_200_tb_images"]}
+    parts |= {f"per_class/{name}": figures for name, figures in stated["coco"]["per_category"].items()}
+    for view in ("all", "tb_only"):
+        for measure, figures in parts.items():
+            for key, value in figures.items():
+                if not key.startswith(("A",)):
+                    continue
+                ours = values.get(f"{view}/{measure}/{keys.get(key, key)}", -1.0)
+                assert ours == pytest.approx(value, abs=1e-9), (view, measure, key)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from metric_tables import found_of, random_tables, truth_of
+
+from util.metrics.image_level import image_scores
+from util.metrics.operating_point import choose_threshold
+
+BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
+ROWS = [(1, 1, BOX, 0.9), (2, 1, BOX, 0.6), (3, 1, BOX, 0.3), (4, 1, BOX, 0.7), (5, 1, BOX, 0.2), (6, 1, FAR, 0.1)]
+
+
+def chosen(rule, target=0.9, rows=ROWS, boxes=(1, 2, 3), images=(1, 2, 3, 4, 5, 6)):
+    truth, found = truth_of(images, [(i, 1, BOX) for i in boxes]), found_of(images, rows)
+    return choose_threshold(truth, found, image_scores(truth, found, {}), rule, target)
+
+
+@pytest.mark.parametrize(
+    ("target", "threshold"), [(0.3, 0.9), (1 / 3, 0.9), (0.34, 0.6), (2 / 3, 0.6), (0.7, 0.3), (1.0, 0.3)]
+)
+def test_sensitivity_is_met_with_the_highest_score_that_does(target, threshold):
+    assert chosen("sensitivity", target) == threshold
+
+
+@pytest.mark.parametrize(("target", "threshold"), [(0.0, 0.9), (1 / 6, 0.3), (1.0, 0.3)])
+def test_false_alarms_stay_within_the_target(target, threshold):
+    assert chosen("false_alarms", target) == threshold
+
+
+def test_youden_takes_the_highest_sum():
+    assert chosen("youden") == 0.3  # 3/3 found, 1 of 3 called wrongly
+
+
+def test_what_cannot_be_met_or_has_no_meaning_is_none():
+    assert chosen("sensitivity", 1.0, rows=ROWS[:2]) is None  # an image without a detection is never found
+    assert chosen("sensitivity", boxes=()) is None
+    assert chosen("youden", boxes=()) is None
+    assert chosen("youden", boxes=(1, 2, 3, 4, 5, 6)) is None
+    assert chosen("youden", rows=[(4, 1, BOX, 0.9)]) is None  # worse than to call nothing
+    assert chosen("false_alarms", 1.0, boxes=()) is None
+    assert chosen("false_alarms", 0.0, rows=[(4, 1, BOX, 0.9), (1, 1, BOX, 0.8)]) is None
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_no_score_has_a_higher_youden_index(seed):
+    truth, found = random_tables(seed, ties=True)
+    images = image_scores(truth, found, {})
+    threshold = choose_threshold(truth, found, images, "youden", 0.0)
+    if not images.has_both:
+        assert threshold is None
+        return
+
+    def index(t):
+        called = images.score >= t
+        return called[images.is_positive].mean() - called[images.is_negative].mean()
+
+    best = max(map(index, np.unique(found.score)), default=0.0)
+    if best > 0:
+        assert index(threshold) == pytest.approx(best)
+    else:
+        assert threshold is None

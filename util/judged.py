@@ -1,0 +1,29 @@
+"""Which checkpoint is judged, and with which config."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from util import checkpoint
+from util.config import load_config, resolve
+from util.errors import UserError
+from util.schema import Config
+
+
+def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]:
+    """(path, content, config) of the checkpoint of --resume, or else of the best one of the run folder.
+
+    Raises:
+        UserError: none is named, or it holds no config and none is given.
+    """
+    if args.pretrain_model_path:
+        raise UserError("--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
+    path = args.resume or (args.output_dir / checkpoint.BEST_NAME if args.output_dir else None)
+    if path is None:
+        raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
+    content = checkpoint.load(path)
+    if args.config_file:
+        return path, content, load_config(args.config_file, args.options)
+    if "config" in content:
+        return path, content, resolve(content["config"], args.options, source=f"{path} (the config inside)")
+    raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")

@@ -1,0 +1,89 @@
+"""How much a figure would differ on other images: the bootstrap over images (Efron 1979), paired where two runs differ.
+
+A draw takes as many images as there are, with replacement. Boxes of one image stay together, as they must: they are
+not independent. Draws depend on the seed and the number of images alone, so two runs on the same images share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+AT_A_TIME = 100  # draws; bounds the memory
+LEVELS = (2.5, 97.5)  # percent
+
+
+class Curve(Protocol):
+    """Figures as functions of how often each image counts."""
+
+    def values(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """[I, D] -> figures [D]."""
+        ...
+
+
+Curves = Sequence[tuple[str, Curve]]  # with the prefix of their figures' keys
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What B has more than A, in one figure."""
+
+    value: float
+    low: float
+    high: float
+    p: float  # two-sided
+
+
+def point(curves: Curves, images: NDArray[np.bool_]) -> dict[str, float]:
+    """Every figure with each of the `images` [I] once; what is undefined is absent."""
+    values = _values(curves, images[:, None].astype(float))
+    return {key: float(value[0]) for key, value in values.items() if np.isfinite(value[0])}
+
+
+def resample(curves: Curves, images: NDArray[np.bool_], draws: int, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Every figure in each draw [draws] from the `images` [I]; NaN in a draw in which it is undefined."""
+    rng = np.random.default_rng(seed)
+    sizes = [min(AT_A_TIME, draws - begin) for begin in range(0, draws, AT_A_TIME)] if images.any() else []
+    parts = [_values(curves, draw_weights(images, size, rng)) for size in sizes]
+    return {key: np.concatenate([part[key] for part in parts]) for key in (parts[0] if parts else ())}
+
+
+def interval(draws: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The middle 95 % of the draws in which the figure is defined; None where it never is."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return None
+    low, high = np.percentile(defined, LEVELS)
+    return float(low), float(high)
+
+
+def difference(a: NDArray[np.float64], b: NDArray[np.float64], value: float) -> Difference | None:
+    """Compare two runs draw by draw; `value` is the difference on the images themselves.
+
+    p is twice the smaller share of draws on one side of zero, draws at zero counting for both, and one draw added to
+    both shares, so that it is never 0: with 1000 draws the smallest p is 0.002.
+    """
+    gaps = b - a
+    ends = interval(gaps)
+    if ends is None:
+        return None
+    gaps = gaps[np.isfinite(gaps)]
+    tail = 1 + min((gaps <= 0).sum(), (gaps >= 0).sum())
+    return Difference(value, *ends, p=float(min(1.0, 2 * tail / (len(gaps) + 1))))
+
+
+def draw_weights(images: NDArray[np.bool_], draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """[I, D]: how often each image is drawn; those not among `images` never."""
+    num = int(images.sum())
+    weights = np.zeros((len(images), draws))
+    for draw in range(draws):
+        weights[images, draw] = np.bincount(rng.integers(0, num, num), minlength=num)
+    return weights
+
+
+def _values(curves: Curves, weights: NDArray) -> dict[str, NDArray[np.float64]]:
+    return {f"{prefix}/{key}": v for prefix, curve in curves for key, v in curve.values(weights).items()}
