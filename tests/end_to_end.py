@@ -114,7 +114,7 @@ def figures(folder, *kinds):
 
 def losses(folder):
     """Per step, every figure that does not depend on the clock."""
-    return figures(folder, "train")
+    return [{k: v for k, v in row.items() if k != "kind"} for row in figures(folder, "train")]
 
 
 def load(path):
