@@ -111,7 +111,9 @@ def test_an_epoch_that_was_trained_but_not_judged_is_judged_at_the_next_start(ph
     """Trouble while judging must cost no training, and the best checkpoint must not be missed."""
     run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
     with monkeypatch.context() as trouble:
-        trouble.setattr("main.report", lambda *_: (_ for _ in ()).throw(UserError("no judgement today")))
+        trouble.setattr(
+            "main.evaluate_as_configured", lambda *_, **__: (_ for _ in ()).throw(UserError("no judgement today"))
+        )
         assert_refused(call(*command), "no judgement today")
     assert load(run / "checkpoint.pth")["epoch"] == 1
     assert call(*command).code == 0

@@ -13,6 +13,7 @@ from end_to_end import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, 
 
 import main
 from util.exit_codes import REQUEUE
+from util.metrics import evaluation
 from util.preemption import StopRequest
 
 pytest_plugins = ["end_to_end_fixtures"]
@@ -94,13 +95,13 @@ def test_a_run_asked_to_stop_while_it_is_judged_judges_later(trained, phantom, r
 
 
 def test_a_file_that_asks_too_late_is_gone_when_the_run_is_finished(phantom, room, monkeypatch):
-    save_report = main.save_report
+    save_report = evaluation.save_report
 
     def ask(*args):
         save_report(*args)
         (room / "run/stop").touch()
 
-    monkeypatch.setattr(main, "save_report", ask)
+    monkeypatch.setattr(evaluation, "save_report", ask)
     assert call(*training(phantom, room / "run", **ONE_EPOCH)).code == 0
     assert not (room / "run/stop").exists()
 

@@ -118,7 +118,7 @@ def test_an_official_checkpoint_serves_as_pretraining_but_cannot_be_resumed(offi
     refused = call(*training(phantom, room / "resumed", "--resume", official, **changes))
     assert refused.code == 2
     assert (
-        "cannot be resumed, it lacks best, collected, config, cut, judged, rows, skipped, step, window; "
-        "use --pretrain_model_path" in refused.err
+        "cannot be resumed, it lacks best, collected, config, cut, judged, operating_point, rows, skipped, step, "
+        "window; use --pretrain_model_path" in refused.err
     )
     assert not (room / "resumed").exists()
