@@ -26,7 +26,7 @@ from torch import nn
 
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.checks import check_pair
-from datasets.coco import Split
+from datasets.split import Split
 from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model

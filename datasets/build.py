@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from datasets import layout, tbx11k
 from datasets.checks import check_split
-from datasets.coco import CocoDataset, Split, load_split
+from datasets.coco import CocoDataset
 from datasets.samplers import WindowBatchSampler, eval_indices
+from datasets.split import Split, load_split
 from datasets.transforms import eval_transform, train_transform
 from util.batch import Batch, collate
 from util.preemption import leave_signals_to_parent

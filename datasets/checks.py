@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from datasets.coco import Split
 from datasets.errors import DataError
 from datasets.images import UNREADABLE, read_size
+from datasets.split import Split
 from util.logger import Progress
 from util.text import first_few
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets import layout
-from datasets.coco import Split
+from datasets.split import Split
 
 # As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
 CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from datasets.coco import Split, load_split
+from datasets.split import Split, load_split
 from datasets.tbx11k import find_split
 from util.errors import UserError
 from util.files import write_whole

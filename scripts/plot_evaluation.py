@@ -15,7 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from datasets.build import build_split
-from datasets.coco import Split, load_image, load_split
+from datasets.coco import load_image
+from datasets.split import Split, load_split
 from datasets.tbx11k import image_kinds
 from util.config import load_config
 from util.evaluation_plots import (

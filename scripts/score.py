@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from datasets.coco import load_split
+from datasets.split import load_split
 from datasets.tbx11k import image_kinds
 from util.errors import UserError
 from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables, load_threshold

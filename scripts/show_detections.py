@@ -9,7 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from datasets.build import build_split
-from datasets.coco import Split, load_image
+from datasets.coco import load_image
+from datasets.split import Split
 from util.config import load_config
 from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections

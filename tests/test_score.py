@@ -267,3 +267,11 @@ def test_the_real_predictions_score_as_stated(tmp_path):
                     continue
                 ours = values.get(f"{view}/{measure}/{keys.get(key, key)}", -1.0)
                 assert ours == pytest.approx(value, abs=1e-9), (view, measure, key)
+
+
+def test_scoring_needs_no_torch():
+    """Its import alone takes longer than the scoring of a small set."""
+    outcome = call_apart(
+        "-c", "import sys; sys.path.insert(0, 'scripts'); import score; assert 'torch' not in sys.modules"
+    )
+    assert outcome.code == 0, outcome.err

@@ -6,9 +6,9 @@ import torch
 
 from datasets import tbx11k as tbx
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
-from datasets.coco import load_split
 from datasets.errors import DataError
 from datasets.phantom import make_phantom
+from datasets.split import load_split
 from util.batch import windows
 from util.schema import DataConfig
 

@@ -2,8 +2,8 @@ import pytest
 
 from datasets import layout
 from datasets import tbx11k as tbx
-from datasets.coco import load_split
 from datasets.errors import DataError
+from datasets.split import load_split
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def jobs(submit, tmp_path_factory):
         "too short": submit(one, "--time=1", "--signal=B:USR1@30", env=CAUGHT, **ONE),
         "cancelled": submit(one, env=CAUGHT, **ONE),
         "warned": submit(two, "--nodelist=node1", env=CAUGHT, **TWO),
-        "beside": submit(two, "--nodelist=node2", **TWO),
+        "beside": submit(two, "--nodelist=node1", **TWO),  # the same node as the one that is warned
         "wrong data": submit(one, env={"DATA_PATH": "nowhere/TBX11K"}),
         "no config": submit(two, arguments=["--config_file", "config/none.py"]),
         "crash": submit(one, env={"TEST_CRASH": "1"}, **SHORT),

@@ -4,11 +4,13 @@ Detections are a COCO results file: a list of {"id", "image_id", "category_id", 
 x, y, width, height in pixels of the original image, so pycocotools and other tools read it too.
 """
 
+import gc
 import gzip
 import json
 import sys
 import zlib
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +62,45 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
     """
     images = tuple(images)
     rows = _read(Path(path))
-    known = set(images)
-    for n, row in enumerate(rows):
-        problem = _problem(row, known)
-        if problem:
-            raise DetectionsError(f"{path}: row {n} (from 0): {problem}")
-    _require_written_once(rows, path)
-    xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    return Detections(
-        images=images,
-        image_id=np.array([row["image_id"] for row in rows], dtype=np.int64),
-        label=np.array([row["category_id"] for row in rows], dtype=np.int64),
-        xyxy=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-        score=np.array([row["score"] for row in rows], dtype=np.float64),
-    )
+    columns = _columns(rows, images)
+    if columns is None:
+        known = set(images)
+        problems = ((n, _problem(row, known)) for n, row in enumerate(rows))
+        n, problem = next((n, problem) for n, problem in problems if problem)
+        raise DetectionsError(f"{path}: row {n} (from 0): {problem}")
+    if not _is_told_apart(columns):
+        _require_written_once(rows, path)
+    return columns
+
+
+def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:
+    """The rows as a table, all of them checked at once; None where `_problem` finds one that is wrong."""
+    try:
+        ids, labels, boxes, scores = ([row[key] for row in rows] for key in KEYS)
+        numbers = [*chain.from_iterable(boxes), *scores]
+    except (KeyError, TypeError, IndexError):
+        return None
+    kinds = [(rows, {dict}), (ids, {int}), (labels, {int}), (boxes, {list}), (numbers, {int, float})]
+    if any(set(map(type, values)) - allowed for values, allowed in kinds) or set(map(len, boxes)) - {4}:
+        return None
+    try:
+        xywh, score = (np.array(values, dtype=np.float64) for values in (boxes, scores))
+        image_id, label = (np.array(values, dtype=np.int64) for values in (ids, labels))
+    except OverflowError:
+        return None
+    xywh = xywh.reshape(-1, 4)
+    is_right = np.isfinite(xywh).all() and np.isfinite(score).all() and (xywh[:, 2:] >= 0).all()
+    if not (is_right and ((label >= 0) & (label < 2**31)).all() and np.isin(image_id, images).all()):
+        return None
+    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    return Detections(images=images, image_id=image_id, label=label, xyxy=xyxy, score=score)
+
+
+def _is_told_apart(found: Detections) -> bool:
+    """Whether no two detections of an image have the same score, so that none can be there twice."""
+    order = np.lexsort((found.score, found.image_id))
+    same = (np.diff(found.image_id[order]) == 0) & (np.diff(found.score[order]) == 0)
+    return not same.any()
 
 
 def save_report(path: str | Path, values: Mapping[str, float | list[float]]) -> None:
@@ -122,12 +149,23 @@ def _read(path: Path) -> list[Any]:
         raise DetectionsError(f"detections file not found: {path}")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        rows = json.loads(content)
+        rows = _loads(content)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DetectionsError(f"{path}: cannot be read as JSON, perhaps cut short: {error}") from error
     if not isinstance(rows, list):
         raise DetectionsError(f"{path}: expected a list of detections (a COCO results file), got {_kind(rows)}")
     return rows
+
+
+def _loads(content: bytes) -> Any:
+    """JSON without the garbage collector, which would go through millions of new objects again and again."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(content)
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def _problem(row: Any, images: set[int]) -> str | None:

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
@@ -175,3 +175,41 @@ def test_a_report_with_a_figure_that_is_not_finite_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="not finite: all/AP"):
         save_report(tmp_path / "report.json", {"all/AP": float("nan"), "x": 1.0})
     assert not list(tmp_path.iterdir())
+
+
+WEIRD = [
+    None,
+    True,
+    "5",
+    "",
+    -1,
+    -0.5,
+    float("nan"),
+    float("inf"),
+    10**400,
+    2**63,
+    2**31,
+    [],
+    [1, 2, 3],
+    {},
+    [1, 2, 3, "4"],
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_a_row_with_anything_in_it_is_read_or_named(tmp_path_factory, data):
+    rows = [{"image_id": i, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.1 * i} for i in (1, 2, 3)]
+    number, key = data.draw(st.integers(0, 2)), data.draw(st.sampled_from(["image_id", "category_id", "bbox", "score"]))
+    rows[number][key] = data.draw(st.sampled_from(WEIRD))
+    if data.draw(st.booleans()):
+        rows[number] = data.draw(st.sampled_from([rows[number], None, [], "row", {"bbox": 1}]))
+    path = tmp_path_factory.mktemp("rows") / "D.json"
+    path.write_text(json.dumps(rows))
+    found, error = None, ""
+    try:
+        found = load_detections(path, [1, 2, 3])
+    except DetectionsError as problem:
+        error = str(problem)
+    assert found is None or np.isfinite(found.xyxy).all()
+    assert found is not None or f"row {number} (from 0): " in error
