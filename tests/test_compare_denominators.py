@@ -124,6 +124,7 @@ def test_a_denominator_divides_every_term_also_those_of_denoising(annotations_on
     torch.testing.assert_close({k: v / 2.5 for k, v in whole.items()}, dict(parts))
 
 
+@pytest.mark.slow
 def test_the_command_needs_annotations_alone_and_repeats_itself(annotations_only, capsys):
     command = [SCRIPT, "--data_path", annotations_only, "--windows", 1, "--batch", "1x2x1", "1x1x2"]
     outcome = call_apart(*command)

@@ -18,7 +18,7 @@ def near(actual, wanted, atol):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS, ids=["float32", "float64"])
-@pytest.mark.parametrize("num_queries", [300, 900])
+@pytest.mark.parametrize("num_queries", [300, pytest.param(900, marks=pytest.mark.slow)])
 def test_evaluation_forward_is_the_official_one(num_queries, dtype, tolerance):
     model, _, postprocess = filled(f"num_queries={num_queries}", dtype=dtype)
     with torch.no_grad():

@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import sys
 from contextlib import contextmanager
 from unittest import mock
@@ -16,14 +17,13 @@ ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes":
 def terminal():
     """A real terminal as standard output; yields a function that reads what was written to it."""
     ours, theirs = os.openpty()
-    os.set_blocking(ours, False)
 
     def read():
         sys.stdout.flush()
-        try:
-            return os.read(ours, 2**16).decode()
-        except BlockingIOError:
-            return ""
+        text = b""
+        while select.select([ours], [], [], 0.2)[0]:  # the terminal hands on what was written a moment later
+            text += os.read(ours, 2**16)
+        return text.decode()
 
     with os.fdopen(theirs, "w") as stream, mock.patch.object(sys, "stdout", stream):
         yield read
