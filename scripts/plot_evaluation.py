@@ -19,6 +19,7 @@ from datasets.coco import load_image
 from datasets.split import Split, load_split
 from datasets.tbx11k import image_kinds
 from util.config import load_config
+from util.errors import UserError
 from util.evaluation_plots import (
     draw_calibration,
     draw_confusion,
@@ -92,7 +93,19 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
         split = build_split(
             config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
         )
+        require_same_images(study, split)
         yield from sheets(study, split, args.num)
+
+
+def require_same_images(study: Study, split: Split) -> None:
+    """The ids of each list begin with 1, so only file names tell whether these are the X-rays that were evaluated."""
+    listed = split.files_by_id
+    other = [name for image, name in study.truth.files.items() if listed.get(image) != name]
+    if other:
+        raise UserError(
+            f"{split.annotation_file}: is not the list that was evaluated: {len(other)} images differ, as {other[0]}. "
+            "Draw from the folder of an evaluation whose config.py names its val_list, or leave --data_path out"
+        )
 
 
 def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:

@@ -25,6 +25,7 @@ from util.metrics.files import load_detections, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.protocols import Study, compare, images_with_boxes
 from util.metrics.tables import Detections, GroundTruth
+from util.rules import operating_target_fits
 from util.text import first_few
 
 DEFAULT_DRAWS = 1000  # of a comparison, which is nothing without them
@@ -67,6 +68,13 @@ def parse_args() -> argparse.Namespace:
         parser.error("--compare names its detections itself; leave --detections out")
     if args.bootstrap is not None and args.bootstrap < 0:
         parser.error(f"--bootstrap must be at least 0, got {args.bootstrap}")
+    if args.seed < 0:
+        parser.error(f"--seed must be at least 0, got {args.seed}")
+    if args.threshold is not None and not np.isfinite(args.threshold):
+        parser.error(f"--threshold must be a finite number, got {args.threshold}")
+    problem = operating_target_fits(args.operating_rule, args.operating_target)
+    if problem or not 0 <= args.operating_target < np.inf:
+        parser.error(problem or f"--operating_target must be a number from 0 on, got {args.operating_target}")
     return args
 
 
@@ -111,6 +119,7 @@ def compare_runs(args: argparse.Namespace) -> None:
 
 def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
     """A run's detections, with the operating point of its report, the one given, or one chosen on these images."""
+    require_truth_of(run, truth)
     study = Study(images, load(run / DETECTIONS if run.is_dir() else run, truth, images), image_kinds(images.files))
     threshold = load_threshold(run) if args.threshold is None else args.threshold
     if threshold is None:
@@ -118,9 +127,31 @@ def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.
     return study.at(threshold)
 
 
+def require_truth_of(run: Path, truth: GroundTruth) -> None:
+    """The ids of each list of TBX11K begin with 1, so only file names tell whether a run saw these images."""
+    if not (run / TRUTH).is_file():
+        return
+    theirs = load_split(run, run / TRUTH).files_by_id
+    other = [name for image, name in theirs.items() if truth.files.get(image, name) != name]
+    if other:
+        raise UserError(
+            f"{run}: was evaluated on other images than the truth lists: {len(other)} file names differ, first "
+            f"{first_few(other)}; compare runs that were evaluated on the same list"
+        )
+
+
 def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
     """The truth of all images of the file, and of those that were evaluated."""
-    truth = load_split(path.parent, path).ground_truth()
+    split = load_split(path.parent, path)
+    is_wrong = ~(np.isfinite(split.xywh).all(axis=1) & (split.xywh[:, 2:] > 0).all(axis=1) & np.isfinite(split.area))
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        where = f"on {split.file_names[split.image_of_box[first]]}: {split.xywh[first].tolist()}"
+        raise UserError(
+            f"{path}: {int(is_wrong.sum())} boxes are not finite or have no width or height, first {where}; nothing "
+            "could ever find them: correct or remove them"
+        )
+    truth = split.ground_truth()
     if which == "all":
         return truth, truth
     return truth, images_with_boxes(truth) if which == "tb" else truth.on(listed(Path(which), truth))
@@ -130,8 +161,11 @@ def listed(path: Path, truth: GroundTruth) -> list[int]:
     """The image ids that a file lists, as ids or file names, one per line or as a JSON list."""
     if not path.is_file():
         raise UserError(f"--images {path}: expected all, tb, or a file that lists image names or ids")
-    text = path.read_text()
-    entries = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        entries = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as text or as a JSON list ({error}); write a name per line") from error
     entries = [str(entry).strip() for entry in entries if str(entry).strip()]
     ids = {**{name: image for image, name in truth.files.items()}, **{str(image): image for image in truth.images}}
     unknown = [entry for entry in entries if entry not in ids]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from end_to_end import call, call_apart, torchrun, training
+from end_to_end import call, call_apart, copy_run, torchrun, training
 from PIL import Image
 
 from util.metrics.protocols import report
@@ -274,3 +274,66 @@ def test_scoring_needs_no_torch():
         "-c", "import sys; sys.path.insert(0, 'scripts'); import score; assert 'torch' not in sys.modules"
     )
     assert outcome.code == 0, outcome.err
+
+
+def changed_truth(**changes):
+    """The truth with another first box, or other lists."""
+    box = {**TRUTH["annotations"][0], **changes.pop("box", {})}
+    return {**TRUTH, "annotations": [box, *TRUTH["annotations"][1:]], **changes}
+
+
+NAN = float("nan")
+SAME_NAMES = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
+MISTAKES = {
+    "a box that is no number": (changed_truth(box={"bbox": [1, 2, NAN, 4]}), (), "1 boxes are not finite or have no"),
+    "a negative width": (changed_truth(box={"bbox": [30, 30, -20, 20]}), (), "first on tb/a.png: [30.0, 30.0, -20.0"),
+    "two categories of one name": (changed_truth(categories=SAME_NAMES), (), "1 names occur more than once"),
+    "a threshold": (TRUTH, ("--threshold", "nan"), "--threshold must be a finite number"),
+    "a seed": (TRUTH, ("--seed", -1), "--seed must be at least 0"),
+    "a sensitivity": (TRUTH, ("--operating_rule", "sensitivity", "--operating_target", 5), "must lie in (0, 1]"),
+    "a rate": (TRUTH, ("--operating_rule", "false_alarms", "--operating_target", "nan"), "must be a number from 0 on"),
+    "an output": (TRUTH, ("--output", "."), "is no name of a file"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_clear_error(tmp_path, case):
+    truth, more, phrase = MISTAKES[case]
+    outcome, _ = scored(tmp_path, FOUND, *more, truth=truth)
+    assert outcome.code == 2, outcome.out
+    assert phrase in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"[1, 2", b"\x1f\x8b\xff", b"[" * 200_000], ids=["cut", "binary", "deep"])
+def test_a_list_of_images_that_cannot_be_read_is_one_clear_error(tmp_path, content):
+    (tmp_path / "images").write_bytes(content)
+    outcome, _ = scored(tmp_path, FOUND, "--images", tmp_path / "images")
+    assert (outcome.code, "cannot be read as text or as a JSON list" in outcome.err) == (2, True), outcome.err
+
+
+@pytest.mark.slow
+def test_runs_on_other_images_are_not_compared(tmp_path):
+    for name, prefix in (("a", ""), ("b", "other/")):
+        (tmp_path / name).mkdir()
+        images = [{**image, "file_name": prefix + image["file_name"]} for image in TRUTH["images"]]
+        for file, content in (("truth", {**TRUTH, "images": images}), ("detections", FOUND)):
+            (tmp_path / name / f"{file}.json.gz").write_bytes(gzip.compress(json.dumps(content).encode()))
+    outcome = call_apart("scripts/score.py", "--compare", tmp_path / "a", tmp_path / "b")
+    assert outcome.code == 2
+    assert (
+        "was evaluated on other images than the truth lists: 4 file names differ, first other/tb/a.png" in outcome.err
+    )
+    assert call_apart("scripts/score.py", "--compare", tmp_path / "a", tmp_path / "a", "--bootstrap", 20).code == 0
+
+
+@pytest.mark.slow
+def test_no_other_x_rays_are_drawn_than_those_that_were_evaluated(trained, phantom, tmp_path):
+    run = copy_run(trained, tmp_path / "run")
+    config = (run / "config.py").read_text()
+    (run / "config.py").write_text(config.replace("val_list = 'TBX11K_val'", "val_list = 'TBX11K_train'"))
+    outcome = call_apart("scripts/plot_evaluation.py", run, "--data_path", phantom)
+    assert outcome.code == 2, outcome.out
+    assert "is not the list that was evaluated: " in outcome.err

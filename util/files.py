@@ -27,6 +27,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
     """
+    if not path.name:
+        raise WriteError(f"{str(path)!r} is no name of a file; give one")
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def load_threshold(folder: Path) -> float | None:
         return None
     try:
         values = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
     threshold = values.get("operating_point/threshold") if isinstance(values, dict) else None
     return float(threshold) if isinstance(threshold, float) else None

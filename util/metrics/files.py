@@ -150,7 +150,7 @@ def _read(path: Path) -> list[Any]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         rows = _loads(content)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DetectionsError(f"{path}: cannot be read as JSON, perhaps cut short: {error}") from error
     if not isinstance(rows, list):
         raise DetectionsError(f"{path}: expected a list of detections (a COCO results file), got {_kind(rows)}")

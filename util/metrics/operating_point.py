@@ -49,7 +49,7 @@ def _by_youden(images: ImageScores) -> float | None:
     if not images.has_both:
         return None
     false_positives, sensitivity, scores = roc(images)
-    index = sensitivity - false_positives
+    index = (sensitivity - false_positives).round(12)  # equal sums shall be equal
     index[~np.isfinite(scores)] = 0.0
     best = int(index.argmax())
     return float(scores[best]) if index[best] > 0 else None

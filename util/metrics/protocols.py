@@ -191,7 +191,7 @@ def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
         _, others = b.view(view)
         before, after = point(curves, images), point(others, images)
         drawn, drawn_after = (resample(c, images, draws, seed) for c in (curves, others))
-        for key in before.keys() & after.keys():
+        for key in (key for key in before if key in after):
             gap = difference(drawn[key], drawn_after[key], after[key] - before[key])
             if gap is not None:
                 found[f"{view}/{key}"] = gap

@@ -61,3 +61,10 @@ def test_no_score_has_a_higher_youden_index(seed):
         assert index(threshold) == pytest.approx(best)
     else:
         assert threshold is None
+
+
+def test_of_equal_sums_the_highest_threshold_is_taken():
+    """.3 - 0 and .4 - .1, which differ in the last digit as floats."""
+    images, boxes = tuple(range(1, 21)), tuple(range(1, 11))
+    rows = [(i, 1, BOX, 0.9) for i in (1, 2, 3)] + [(4, 1, BOX, 0.8), (11, 1, BOX, 0.8)]
+    assert chosen("youden", rows=rows, boxes=boxes, images=images) == 0.9
