@@ -6,7 +6,7 @@
 #   OUTPUT_DIR     the run folder, if it shall lie elsewhere; the tasks of a job array add _TASK to either
 #   GPUS           ranks per node (default: the GPUs of the allocation, and without any one rank on the CPU)
 #   VENV           virtual environment to activate if it is there (default .venv)
-#   MAX_REQUEUES   how often a training may requeue itself (default 20)
+#   MAX_REQUEUES   how often a training requeues itself; every restart of the job counts (default 20)
 #   STAGE_DATA=1   copy the data folder to the disk of each node first
 #   DRY_RUN=1      print the command instead of running it
 # shellcheck shell=bash
@@ -29,13 +29,14 @@ cd -- "${SLURM_SUBMIT_DIR:-$PWD}"
 
 # Site settings: module loads, conda environment, data folder. Not versioned.
 if [[ -f scripts/site.sh ]]; then
-    set +u # module and conda read variables that are not set
+    set +u -E # module and conda read variables that are not set; they are functions, in which the trap shall work too
     trap 'echo "error: scripts/site.sh: line $LINENO failed: $BASH_COMMAND" >&2' ERR
     # shellcheck source=scripts/site.example.sh
     source scripts/site.sh
     trap - ERR
-    set -u
+    set -u +E
 fi
+[[ -z ${VENV:-} || $VENV == none || -f $VENV/bin/activate ]] || fail 2 "VENV: there is no environment in $VENV"
 VENV=${VENV:-.venv}
 if [[ -f $VENV/bin/activate ]]; then
     # shellcheck source=/dev/null
@@ -114,7 +115,7 @@ add_rendezvous() {
         command+=(--standalone --nproc_per_node "$RANKS")
         return
     fi
-    each_node=(srun --nodes "$NODES" --ntasks "$NODES" --ntasks-per-node 1 --kill-on-bad-exit=1 "${each_node[@]}")
+    each_node=(srun --export=ALL --nodes "$NODES" --ntasks "$NODES" --ntasks-per-node 1 --kill-on-bad-exit=1 "${each_node[@]}")
     local head
     head=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
     command+=(--nnodes "$NODES" --nproc_per_node "$RANKS" --max_restarts 0 --rdzv_backend c10d)
@@ -167,13 +168,13 @@ start() {
     EXIT_CODE_FILE=$told "${each_node[@]}" "${command[@]}" &
     agent=$!
     trap 'warned=1; ask_to_stop' USR1
-    trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM
+    trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM HUP
     trap 'kill -INT "$agent" 2>/dev/null || true' INT
     ((warned == 0)) || ask_to_stop
     # Not `wait` alone: a trap that interrupts it just as the command ends makes bash (5.2) lose the exit code.
     while kill -0 "$agent" 2>/dev/null; do sleep 0.5 || true; done
     wait "$agent" || code=$?
-    trap - TERM INT
+    trap - TERM INT HUP
     ((code == 0)) || [[ ! -s $told ]] || code=$(<"$told")
     rm -f -- "$told" "$OUTPUT_DIR/stop"
     return "$code"
@@ -223,8 +224,9 @@ last_error() {
         /^rank [0-9]+ on .* was killed by / { killed = $0 }
         END {
             if (told) print told
+            else if (killed ~ /SIGKILL/) print killed ". Did it need more memory (sbatch --mem)? To go on from the last checkpoint: " again
             else if (crash) print crash " (traceback above). Once mended, the run goes on from its last checkpoint, if it has one: " again
-            else if (killed) print killed ". Did it need more memory (sbatch --mem)? To go on from the last checkpoint: " again
+            else if (killed) print killed ". To go on from the last checkpoint: " again
         }'
 }
 

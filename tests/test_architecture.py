@@ -167,6 +167,12 @@ def test_every_knob_has_a_meaning():
     assert all(len(spec.metadata["doc"]) > 5 for _, spec in KNOBS.values())
 
 
+def test_flags_are_written_out():
+    """Job scripts look for the full names."""
+    with pytest.raises(SystemExit):
+        parse_arguments(["--data", "x"])
+
+
 def test_the_command_line_is_frozen(capsys):
     with pytest.raises(SystemExit):
         parse_arguments(["--help"])

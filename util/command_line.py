@@ -6,7 +6,10 @@ from pathlib import Path
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Train or evaluate DINO on a TBX11K or COCO-format folder.")
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate DINO on a TBX11K or COCO-format folder.",
+        allow_abbrev=False,  # scripts look for the full names
+    )
     add = parser.add_argument
     add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
     add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
