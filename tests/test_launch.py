@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from shell_jobs import ROOT, last_line, run, submit
+from shell_jobs import ROOT, last_line, put, run, submit
 
 pytest_plugins = ["shell_fixtures"]
 
@@ -160,11 +160,11 @@ def test_the_head_of_the_log_names_the_commit(ready):
 def test_an_environment_that_is_not_there_is_refused_instead_of_another_python(ready):
     finished = submit(ready, "train_tbx11k", DRY_RUN="1", VENV="/no/such")
     assert finished.returncode == 2
-    assert "error: VENV: there is no environment in /no/such" in finished.stdout + finished.stderr
+    assert "error: VENV: there is no environment in /no/such" in finished.stdout
 
 
 def test_a_site_file_that_fails_inside_a_function_says_where(ready):
     put(ready / "scripts/site.sh", "module() { grep -q zz /dev/null; echo loaded; }\nmodule load x\n")
     finished = submit(ready, "train_tbx11k", DRY_RUN="1")
     assert finished.returncode != 0
-    assert "error: scripts/site.sh: line 1 failed: grep -q zz /dev/null" in finished.stdout + finished.stderr
+    assert "error: scripts/site.sh: line 1 failed: grep -q zz /dev/null" in finished.stdout
