@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +98,6 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
     lists = read_records(file, ("images", "annotations", "categories"))
     images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
     image_ids, category_ids = _unique_ids(images), _unique_ids(categories)
-    _require_other_names(categories)
     of_image = _positions(boxes, "image_id", image_ids, listed_in="images")
     of_category = _positions(boxes, "category_id", category_ids, listed_in="categories")
     xywh = boxes.boxes("bbox")
@@ -117,16 +115,6 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
         is_crowd=boxes.flags("iscrowd")[by_image],
         names=dict(zip(category_ids.tolist(), categories.texts("name"), strict=True)),
     )
-
-
-def _require_other_names(categories: Records) -> None:
-    """Figures are told by name."""
-    repeated = [name for name, times in Counter(categories.texts("name")).items() if times > 1]
-    if repeated:
-        raise DataError(
-            f"{categories.file}: {len(repeated)} names occur more than once in 'categories', first "
-            f"{first_few(repeated)}; give every category a name of its own"
-        )
 
 
 def _unique_ids(records: Records) -> NDArray[np.int64]:

@@ -151,6 +151,10 @@ def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
             f"{path}: {int(is_wrong.sum())} boxes are not finite or have no width or height, first {where}; nothing "
             "could ever find them: correct or remove them"
         )
+    if len(set(split.names.values())) < len(split.names):
+        raise UserError(
+            f"{path}: a category name occurs more than once; figures are told by name, so give each its own"
+        )
     truth = split.ground_truth()
     if which == "all":
         return truth, truth

@@ -287,7 +287,7 @@ SAME_NAMES = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
 MISTAKES = {
     "a box that is no number": (changed_truth(box={"bbox": [1, 2, NAN, 4]}), (), "1 boxes are not finite or have no"),
     "a negative width": (changed_truth(box={"bbox": [30, 30, -20, 20]}), (), "first on tb/a.png: [30.0, 30.0, -20.0"),
-    "two categories of one name": (changed_truth(categories=SAME_NAMES), (), "1 names occur more than once"),
+    "two categories of one name": (changed_truth(categories=SAME_NAMES), (), "a category name occurs more than once"),
     "a threshold": (TRUTH, ("--threshold", "nan"), "--threshold must be a finite number"),
     "a seed": (TRUTH, ("--seed", -1), "--seed must be at least 0"),
     "a sensitivity": (TRUTH, ("--operating_rule", "sensitivity", "--operating_target", 5), "must lie in (0, 1]"),
