@@ -143,6 +143,7 @@ def test_a_run_is_scored_again_from_its_own_files(trained, tmp_path):
     assert json.loads((tmp_path / "R.json").read_text()) == said
 
 
+@pytest.mark.slow
 def test_plot_evaluation_draws_every_figure(trained, phantom, tmp_path):
     command = ["scripts/plot_evaluation.py", trained, "--data_path", phantom, "--bootstrap", 10, "--num", 2]
     outcome = call_apart(*command, "--output", tmp_path)

@@ -18,6 +18,7 @@ def assert_told(outcome, script, *phrases):
     assert not missing, f"{missing} not in {outcome.err}"
 
 
+@pytest.mark.slow
 def test_make_phantom_makes_it_once(tmp_path):
     command = ["scripts/make_phantom.py", "--out", tmp_path / "p", "--train", 4, "--val", 2, "--size", 64]
     made = call_apart(*command, "--workers", 1)

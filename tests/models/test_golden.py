@@ -17,7 +17,11 @@ def near(actual, wanted, atol):
     np.testing.assert_allclose(actual, wanted, atol=atol, rtol=0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS, ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [PRECISIONS[0], pytest.param(*PRECISIONS[1], marks=pytest.mark.slow)],
+    ids=["float32", "float64"],
+)
 @pytest.mark.parametrize("num_queries", [300, pytest.param(900, marks=pytest.mark.slow)])
 def test_evaluation_forward_is_the_official_one(num_queries, dtype, tolerance):
     model, _, postprocess = filled(f"num_queries={num_queries}", dtype=dtype)
