@@ -1,9 +1,9 @@
 """scripts/score.py, scripts/plot_evaluation.py and scripts/make_submission.py, as a user runs them."""
 
+import copy
 import gzip
 import json
-import resource
-import sys
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from end_to_end import call, call_apart, copy_run, torchrun, training
 from PIL import Image
 
+from util.memory import peak_resident_bytes
 from util.metrics.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 
@@ -89,7 +90,7 @@ def test_no_detection_and_no_truth_have_defined_reports(tmp_path):
     assert "4 of 4 images have no detection; they count as evaluated" in outcome.err
     assert values["all/agnostic/AP"] == values["all/per_class/froc_mean"] == 0.0
     assert values["all/image/auc"] == 0.5
-    blank = {**TRUTH, "annotations": []}
+    blank = copy.deepcopy({**TRUTH, "annotations": []})
     values = scored(tmp_path, FOUND, truth=blank)[1]
     assert not [key for key in values if "AP" in key or "froc" in key]
     assert values["all/image/auc"] == 1.0  # the folders still say which images show tuberculosis
@@ -229,18 +230,27 @@ def crowded_tables(images, detections):
     return truth, Detections(ids, of_found, rng.integers(1, 3, len(of_found)), xyxy, score)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("images", "detections", "seconds"), [(1800, 300, (30, 90)), (20_000, 30, (120, 300))])
-def test_a_large_set_is_scored_in_time_and_memory(images, detections, seconds):
+def score_crowded_tables(images, detections):
+    """(seconds without and with intervals, peak memory in bytes); for a process of its own."""
     truth, found = crowded_tables(images, detections)
     kinds = {i: "healthy" if i % 2 else "sick" for i in range(images // 9 + 1, images + 1)}
-    for draws, limit in zip((0, 1000), seconds, strict=True):
+    seconds = []
+    for draws in (0, 1000):
         start = time.monotonic()
         values = report(truth, found, kinds=kinds, threshold=0.5, draws=draws)
-        assert time.monotonic() - start < limit
+        seconds.append(time.monotonic() - start)
         assert 0 < values["all/agnostic/AP50"] < 1
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < 3e9
+    return seconds, peak_resident_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "detections", "limits"), [(1800, 300, (30, 90)), (20_000, 30, (120, 300))])
+def test_a_large_set_is_scored_in_time_and_memory(images, detections, limits):
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds, peak = pool.apply(score_crowded_tables, (images, detections))
+    assert seconds[0] < limits[0]
+    assert seconds[1] < limits[1]
+    assert peak < 3e9
 
 
 @pytest.mark.data

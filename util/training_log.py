@@ -1,6 +1,5 @@
 """What training says while it runs: a row and a console line every few steps, a row per epoch."""
 
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from util.batch import Batch, Window
 from util.distributed import gather_objects
 from util.launcher import Ranks
 from util.logger import Progress, RunLog, train_line
+from util.memory import peak_resident_bytes
 from util.meters import StepMeter
 
 
@@ -153,5 +153,4 @@ def peak_memory_mb(device: torch.device) -> float:
     """The most memory in use so far: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return peak_resident_bytes() / 2**20
