@@ -37,13 +37,24 @@ class Step:
     window: Window
     plan: WindowPlan
     losses: list[dict[str, Tensor]]  # of each batch: its share of the window's
+    events: list[dict[str, Tensor]]  # of each batch, all 0 for ghosts: what the criterion counted besides
     grad_norm: Tensor  # before clipping, the same on all ranks
     is_taken: bool  # False: the gradient is not finite on any rank, and the weights are what they were
 
     @property
     def total(self) -> dict[str, Tensor]:
         """The losses of the window on this rank."""
-        return {name: torch.stack([losses[name] for losses in self.losses]).sum() for name in self.losses[0]}
+        return _added(self.losses)
+
+    @property
+    def counted(self) -> dict[str, Tensor]:
+        """The events of the window on this rank."""
+        return _added(self.events)
+
+
+def _added(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The sums by name."""
+    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
 
 
 def train_one_epoch(
@@ -68,7 +79,7 @@ def train_one_epoch(
     learner.criterion.train()
     for window in windows(loader, accum_steps):
         plan = plan_window(window.num_boxes, window.most_boxes, learner.device, before_step())
-        losses = accumulate(learner, window, plan)
+        losses, events = accumulate(learner, window, plan)
         grad_norm = learner.precision.unscale_and_clip(learner.optimizer, learner.model.parameters(), learner.max_norm)
         is_taken = bool(torch.isfinite(grad_norm))
         if is_taken:
@@ -76,30 +87,34 @@ def train_one_epoch(
         else:
             learner.precision.skip()
         learner.optimizer.zero_grad(set_to_none=True)
-        after_step(Step(window, plan, losses, grad_norm, is_taken))
+        after_step(Step(window, plan, losses, events, grad_norm, is_taken))
 
 
-def accumulate(learner: Learner, window: Window, plan: WindowPlan) -> list[dict[str, Tensor]]:
-    """Backpropagate a window and return the losses of its batches.
+def accumulate(
+    learner: Learner, window: Window, plan: WindowPlan
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Backpropagate a window and return the losses of its batches, and their events.
 
     Every loss term is a sum over boxes or queries divided by the same `num_boxes`, that of
     the whole window averaged over ranks. So the terms of the batches simply add up, and a
     window of K batches gives the gradient of one batch K times as large.
     """
     parts: list[dict[str, Tensor]] = []
+    counted: list[dict[str, Tensor]] = []
     for i, batch in enumerate(window.batches, start=1):
         torch.manual_seed(batch.seed)
         with only_sync_on(learner.model, last=i == len(window.batches)):
             moved = batch.to(learner.device)
             with learner.precision.autocast():
                 outputs = learner.model(moved.images, moved.mask, moved.targets, plan.most_boxes)
-            losses = learner.criterion(outputs, moved.targets, plan.num_boxes)
+            losses, events = learner.criterion.examine(outputs, moved.targets, plan.num_boxes)
             if batch.is_ghost:  # keeps step with the other ranks and contributes nothing
                 losses = {name: value * 0.0 for name, value in losses.items()}
             scaled = learner.precision.scale(losses["loss"])
             scaled.backward(not_finite_told(scaled))
         parts.append({name: value.detach() for name, value in losses.items()})
-    return parts
+        counted.append({name: torch.zeros_like(value) if batch.is_ghost else value for name, value in events.items()})
+    return parts, counted
 
 
 def not_finite_told(loss: Tensor) -> Tensor:

@@ -26,12 +26,14 @@ from torch import nn
 
 from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
 from datasets.checks import check_pair
+from datasets.facts import split_facts
 from datasets.split import Split
 from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model
 from models.backbone_weights import load_backbone_weights
 from util import checkpoint, nonfinite
+from util.class_skill import FocalSettings
 from util.command_line import parse_arguments
 from util.config import load_config
 from util.distributed import (
@@ -51,7 +53,7 @@ from util.launcher import Ranks
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
-from util.optim import learning_rates
+from util.optim import learning_rates, trainable_parts
 from util.run_folder import SaveClock, open_log
 from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
@@ -116,7 +118,11 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     )
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
-    training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here)
+    focal = FocalSettings(config.loss.focal_alpha, config.loss.focal_gamma, config.model.num_queries)
+    ids, is_verbose = run.splits["train"].category_ids, args.verbose_losses
+    training_log = TrainingLog(
+        run.log, config.runtime.log_every, sampler.num_windows, device, here, ids, focal, is_verbose
+    )
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     if here.is_main:
@@ -173,6 +179,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     if crowded := crowded_images(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
     log.say(said)
+    facts = {which: split_facts(split) for which, split in splits.items()}
+    log.start(epoch=state.epoch, step=state.step, **facts, **state.facts, trainable=trainable_parts(state.model))
     weights = "ema" if state.average.is_copy else "model"
     clock = SaveClock(config.runtime.checkpoint_every_minutes, step=state.step if start.kind == "own" else -1)
     return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)
@@ -229,7 +237,10 @@ def follow(run: Run, log: TrainingLog, step: Step) -> None:
     state.step, state.window = state.step + 1, state.window + 1
     if step.is_taken:
         state.average.update(state.model, state.step)
-        log.add(step.window, {**step.total, "grad_norm": step.grad_norm}, step=state.step, rates=rates)
+        max_norm = run.config.optim.clip_max_norm or float("inf")
+        gradient = {"grad_norm": step.grad_norm, "clipped_share": (step.grad_norm > max_norm).float()}
+        losses = {**step.total, **gradient}
+        log.add(step.window, step.plan.num_boxes, losses, step.counted, step=state.step, rates=rates)
     else:
         log.leave_out(step=state.step, rates=rates)
     if step.plan.saves:

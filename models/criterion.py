@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.losses import giou_loss, l1_loss, sigmoid_focal_loss
-from models.matcher import Assignment, HungarianMatcher, one_hot_targets
+from models.events import count_events
+from models.losses import giou_loss, l1_loss, sigmoid_focal_terms
+from models.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.batch import Target
 
@@ -52,40 +53,60 @@ class SetCriterion(nn.Module):
         Returns:
             the same keys on every step; terms that nothing contributes to are zero.
         """
+        return self.examine(outputs, targets, num_boxes)[0]
+
+    def examine(
+        self, outputs: DINOOutput, targets: Sequence[Target], num_boxes: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses as `forward` gives them, and what the log tells besides, both from one matching.
+
+        Returns:
+            losses, and the sums of `models.events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
+            the loss of the images of either kind before the division by `num_boxes`. All are detached.
+        """
         zero = outputs.last.logits.new_zeros(())
         losses = dict.fromkeys(self.weights, zero)
+        class_sums = []  # [B] each: what an image adds to the total through its class terms, times num_boxes
         matched = [(s, p) for s, p in outputs.matched() if f"loss_ce{s}" in self.weights]
         assignments = self.matcher([p for _, p in matched], targets)
-        for (suffix, prediction), assignment in zip(matched, assignments, strict=True):
-            losses.update(self._terms(suffix, prediction, assignment, targets, num_boxes))
+        truths = [matched_truth(targets, assignment) for assignment in assignments]
+        for (suffix, prediction), assignment, truth in zip(matched, assignments, truths, strict=True):
+            terms, sums = self._terms(suffix, prediction, assignment, truth, num_boxes)
+            losses.update(terms)
+            class_sums.append(self.weights[f"loss_ce{suffix}"] * sums)
         if outputs.denoising:
             assignment, counts = self._assign_denoising(outputs.denoising, targets)
-            shared = num_boxes * outputs.denoising.groups
+            truth, shared = matched_truth(targets, assignment), num_boxes * outputs.denoising.groups
             for suffix, prediction in outputs.denoised():
                 if f"loss_ce{suffix}" in self.weights:
-                    losses.update(self._terms(suffix, prediction, assignment, targets, shared, counts))
+                    terms, sums = self._terms(suffix, prediction, assignment, truth, shared, counts)
+                    losses.update(terms)
+                    class_sums.append(self.weights[f"loss_ce{suffix}"] * sums / outputs.denoising.groups)
         losses["loss"] = torch.stack([w * losses[name] for name, w in self.weights.items()]).sum()
-        return losses
+        events = count_events(outputs.last, targets, assignments[0], truths[0][0])
+        return losses, events | _shares(losses["loss"].detach() * num_boxes, torch.stack(class_sums).sum(0), targets)
 
     def _terms(
         self,
         suffix: str,
         prediction: Prediction,
         assignment: Assignment,
-        targets: Sequence[Target],
+        truth: tuple[Tensor, Tensor],
         denominator: float,
         counts: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The three terms of one prediction."""
-        starts = torch.tensor([0, *(len(t["labels"]) for t in targets)], device=prediction.logits.device).cumsum(0)
-        rows = starts[assignment.image] + assignment.box
-        labels = torch.cat([t["labels"] for t in targets])[rows]
-        true_boxes = torch.cat([t["boxes"] for t in targets])[rows].to(prediction.boxes.dtype)
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The three terms of one prediction, and the class term image by image [B] before the division, detached."""
+        labels, true_boxes = truth[0], truth[1].to(prediction.boxes.dtype)
         boxes = prediction.boxes[assignment.image, assignment.query]
         wanted = one_hot_targets(prediction, assignment.image, assignment.query, labels)
-        ce = sigmoid_focal_loss(prediction.logits, wanted, denominator, self.focal_alpha, self.focal_gamma, counts)
-        values = (ce, l1_loss(boxes, true_boxes, denominator), giou_loss(boxes, true_boxes, denominator))
-        return {name + suffix: value for name, value in zip(TERMS, values, strict=True)}
+        focal = sigmoid_focal_terms(prediction.logits, wanted, self.focal_alpha, self.focal_gamma, counts)
+        sums = focal.sum(dim=(1, 2))
+        values = (
+            sums.sum() / denominator,
+            l1_loss(boxes, true_boxes, denominator),
+            giou_loss(boxes, true_boxes, denominator),
+        )
+        return {name + suffix: value for name, value in zip(TERMS, values, strict=True)}, sums.detach()
 
     def _assign_denoising(self, denoising: Denoised, targets: Sequence[Target]) -> tuple[Assignment, Tensor | None]:
         """Positives belong to their boxes by construction; also which slots [B, T] carry a loss, None for all."""
@@ -99,6 +120,14 @@ class SetCriterion(nn.Module):
         if self.dn_padding_loss:
             return assignment, None
         return assignment, filled[:, None].expand(-1, 2 * groups, -1).flatten(1)
+
+
+def _shares(total: Tensor, class_sums: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
+    """Which part of a loss belongs to images with and without boxes; the latter have class terms only."""
+    empty = [class_sums[i] for i, t in enumerate(targets) if not len(t["labels"])]
+    without = sum(empty, total.new_zeros(()))
+    rest = total.new_zeros(()) if len(empty) == len(targets) else total - without
+    return {"loss_without_boxes": without, "loss_with_boxes": rest}
 
 
 def loss_weights(

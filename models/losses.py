@@ -20,13 +20,20 @@ def sigmoid_focal_loss(
         gamma: (1 - p)^gamma damps what is right already.
         counts: [B, Q], False for queries that carry no loss; None: all do.
     """
+    return sigmoid_focal_terms(logits, targets, alpha, gamma, counts).sum() / num_boxes
+
+
+def sigmoid_focal_terms(
+    logits: Tensor, targets: Tensor, alpha: float, gamma: float, counts: Tensor | None = None
+) -> Tensor:
+    """The terms of that sum, of the shape of `logits`."""
     # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
     z = torch.where(targets > 0, logits, -logits)
     loss = -functional.logsigmoid(z) * torch.exp(gamma * functional.logsigmoid(-z))
     loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
     if counts is not None:
         loss = loss * counts[..., None]
-    return loss.sum() / num_boxes
+    return loss
 
 
 def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float) -> Tensor:

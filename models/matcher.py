@@ -97,6 +97,13 @@ def assign(costs: Sequence[np.ndarray], device: torch.device) -> Assignment:
     return Assignment(*columns)
 
 
+def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
+    """Labels [N] and boxes [N, 4] of the assigned boxes, a row per pair."""
+    starts = torch.tensor([0, *(len(t["labels"]) for t in targets)], device=assignment.box.device).cumsum(0)
+    rows = starts[assignment.image] + assignment.box
+    return torch.cat([t["labels"] for t in targets])[rows], torch.cat([t["boxes"] for t in targets])[rows]
+
+
 def one_hot_targets(prediction: Prediction, image: Tensor, query: Tensor, labels: Tensor) -> Tensor:
     """[B, Q, C] with a one for the class of each assigned query."""
     target = torch.zeros_like(prediction.logits)

@@ -47,6 +47,7 @@ FLAGS = {
     "--pretrain_model_path",
     "--eval",
     "--device",
+    "--verbose_losses",
 }
 RECIPE = {
     "num_classes": 4,

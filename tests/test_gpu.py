@@ -44,7 +44,7 @@ def window_on(device, amp="off"):
     precision = Precision(amp, device.type)
     learner = Learner(model, criterion.to(device), optimizer, precision, device, max_norm=float("inf"))
     window = Window(batches())
-    losses = accumulate(learner, window, plan_window(window.num_boxes, window.most_boxes, device))
+    losses, _ = accumulate(learner, window, plan_window(window.num_boxes, window.most_boxes, device))
     precision.unscale_and_clip(optimizer, model.parameters(), learner.max_norm)
     return {name: sum(part[name].item() for part in losses) for name in losses[0]}, tiny_dino.gradients(model)
 

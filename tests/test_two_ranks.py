@@ -40,7 +40,7 @@ def test_a_step_adds_one_all_reduce_to_those_of_ddp_and_they_come_in_its_last_ba
         gradients = [REDUCE]  # the toy's weights fit into one message
         quiet = [REDUCE, FORWARD, FORWARD, FORWARD, *gradients]
         assert [said[i] for i in (0, 2, 3, 5)] == [quiet] * 4
-        assert said[4] == [*quiet, REDUCE, REDUCE, REDUCE, REDUCE]  # a row of the log: losses and counts, twice
+        assert said[4] == [*quiet, REDUCE, REDUCE, REDUCE]  # a row of the log: losses, counts, losses step by step
         assert [name for name in said[1] if name != SETTLES] == quiet
 
 

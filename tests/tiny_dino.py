@@ -92,7 +92,7 @@ def run_window(batches, *options):
     """Losses and gradients of a window on a single rank."""
     model, criterion, _ = build(*options)
     window = Window(batches)
-    losses = accumulate(learner(model.train(), criterion), window, plan(window))
+    losses, _ = accumulate(learner(model.train(), criterion), window, plan(window))
     return {name: sum(part[name].item() for part in losses) for name in losses[0]}, gradients(model)
 
 

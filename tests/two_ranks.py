@@ -16,6 +16,7 @@ from toy import CPU, Plus, Toy, batch_of, is_finite, toy_learner
 import main
 from engine import accumulate, train_one_epoch
 from util.batch import Window
+from util.class_skill import FocalSettings
 from util.config import load_config
 from util.distributed import Wishes, distribute, gather_objects, plan_window, ranks
 from util.logger import RunLog
@@ -56,7 +57,7 @@ def conversation(here):
     state = build_state(config, {1: "a", 2: "b", 3: "c"}, 6, learner.model, CPU, here.world_size)
     mute, clock = RunLog(None), SaveClock(0.0)
     run = main.Run(Path(), config, {}, state, learner.criterion, nn.Identity(), "ema", mute, here, CPU, clock)
-    log = TrainingLog(mute, 5, 1000, CPU, here)
+    log = TrainingLog(mute, 5, 1000, CPU, here, [0], FocalSettings(0.25, 2.0, 5))
     log.start_epoch(0)
     learner = replace(learner, model=distribute(state.model, here), optimizer=state.optimizer)
     batches = [batch_of([count]) for count in COUNTS[here.rank :: 2]]

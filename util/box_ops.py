@@ -18,6 +18,12 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     return torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), dim=-1)
 
 
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of xyxy boxes [..., 4] and [..., 4], broadcast against each other -> [...]."""
+    inter = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    return inter / (_area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - inter + IOU_EPS)
+
+
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     """GIoU (arXiv 1902.09630) of xyxy boxes [..., 4] and [..., 4], broadcast against each other -> [...]."""
     inter = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))

@@ -19,4 +19,5 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
+    add("--verbose_losses", action="store_true", help="every loss term on the console; log.jsonl always has them")
     return parser.parse_args(arguments)

@@ -11,9 +11,8 @@ from termcolor import colored
 
 from util.files import append, cut_off, flush, set_aside
 
-SHOWN = ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "loss_bbox_dn", "loss_giou_dn", "grad_norm")
-
 ROWS = "log.jsonl"
+SCHEMA = 2  # of its rows, docs/logs.md
 
 
 class RunLog:
@@ -39,6 +38,10 @@ class RunLog:
         if self.folder is None:
             return
         append(self.folder / ROWS, json.dumps({"kind": kind, **values}) + "\n")
+
+    def start(self, **facts: Any) -> None:
+        """The row of a start or a resume: what the rows after it are of, and which columns they have."""
+        self.row("start", schema=SCHEMA, **facts)
 
     def begin_rows(self) -> None:
         """Start log.jsonl; one that is there is of a training that left no checkpoint, and is set aside."""
@@ -120,21 +123,3 @@ class Progress:
         """Leave the line to others."""
         if self.is_shown:
             clear_progress()
-
-
-def train_line(epoch: int, window: int, num_windows: int, eta: float, row: dict[str, Any], mean: dict[str, Any]) -> str:
-    """A console line in the shape people know: the mean since the last line, and in brackets the mean of the epoch."""
-    width = len(str(num_windows))
-    parts = [
-        f"Epoch: [{epoch}]",
-        f"[{window:{width}d}/{num_windows}]",
-        f"eta: {timedelta(seconds=int(eta))}",
-        f"lr: {row['lr']:.6f}",
-        *(f"{name}: {row[name]:.4f} ({mean[name]:.4f})" for name in SHOWN if name in row),
-        f"boxes: {row['boxes']}",
-        *([f"skipped: {row['skipped']}"] if row.get("skipped") else []),
-        f"time: {row['time']:.4f}",
-        f"data: {row['data']:.4f}",
-        f"max mem: {row['max_mem_mb']:.0f}",
-    ]
-    return "  ".join(parts)

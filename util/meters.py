@@ -1,6 +1,9 @@
-"""Running sums of training figures. A mean is called a mean, and says of what."""
+"""Running sums of training figures: every figure of the log is a ratio of two of them."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +22,7 @@ class Sums:
     total: Tensor | None = None
     steps: int = 0
 
-    def add(self, values: dict[str, Tensor]) -> None:
+    def add(self, values: Mapping[str, Tensor]) -> None:
         """One step more. The names must be the same on every step."""
         if self.total is None:
             self.names = tuple(values)
@@ -45,39 +48,88 @@ class Sums:
         return dict(zip(self.names, sum_over_ranks(self.total.clone()).tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class Totals:
+    """What a stretch of optimizer steps adds up to, over steps and ranks."""
+
+    steps: int = 0  # that were taken
+    losses: Mapping[str, float] = field(default_factory=dict)  # of each step the mean over ranks
+    events: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
+    step_losses: tuple[float, ...] = ()  # the loss of every step by itself
+
+    def __add__(self, other: Totals) -> Totals:
+        """Both stretches as one."""
+        return Totals(
+            self.steps + other.steps,
+            _added(self.losses, other.losses),
+            _added(self.events, other.events),
+            _added(self.counts, other.counts),
+            self.step_losses + other.step_losses,
+        )
+
+
+def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+    return {name: a.get(name, 0) + b.get(name, 0) for name in (*a, *(k for k in b if k not in a))}
+
+
 @dataclass
 class StepMeter:
-    """What the log says of a stretch of optimizer steps.
+    """Collects a stretch of optimizer steps on one rank.
 
-    Losses are averaged over steps and ranks, counts are summed. `loss` over a stretch is the mean of the loss that the
-    optimizer saw; a median would hide the steps that have boxes where most have none.
+    Losses and events stay on their device and counts on the host, so that adding a step waits for nothing.
     """
 
+    keeps_steps: bool = False  # the loss of every step, too
     losses: Sums = field(default_factory=Sums)
-    counts: Sums = field(default_factory=Sums)
+    events: Sums = field(default_factory=Sums)
+    counts: Counter[str] = field(default_factory=Counter)
+    step_losses: list[Tensor] = field(default_factory=list)
 
-    def add(self, losses: dict[str, Tensor], counts: dict[str, int], device: torch.device) -> None:
-        """One step more; without losses, one that was not taken."""
+    def add(self, losses: Mapping[str, Tensor], events: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
+        """One step more; without losses, one that was not taken. The names of the counts must not change."""
         if losses:
             self.losses.add(losses)
-        self.counts.add({k: torch.tensor(v, device=device) for k, v in counts.items()})
+        if events:
+            self.events.add(events)
+        if losses and self.keeps_steps:
+            self.step_losses.append(losses["loss"].detach().to(torch.float32))
+        for name, count in counts.items():  # Counter.update would be slower
+            self.counts[name] += count
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values, of this rank."""
-        return {"losses": self.losses.state_dict(), "counts": self.counts.state_dict()}
+        return {
+            "losses": self.losses.state_dict(),
+            "events": self.events.state_dict(),
+            "counts": dict(self.counts),
+            "step_losses": torch.stack(self.step_losses).tolist() if self.step_losses else [],
+        }
 
     def restore(self, states: Sequence[dict[str, Any]], here: Ranks, device: torch.device) -> None:
         """Go on from the `state_dict` of every rank of a run's earlier part, whose number of ranks may have differed.
 
-        Then every rank gets the mean of the losses, and the first one all counts.
+        Then every rank gets the mean of the losses, and the first one all events and counts.
         """
         is_same = len(states) == here.world_size
         states = [states[here.rank]] if is_same else states
+        share = 1.0 if is_same else float(here.is_main)
         self.losses.restore([s["losses"] for s in states], 1.0 / len(states), device)
-        self.counts.restore([s["counts"] for s in states], 1.0 if is_same else float(here.is_main), device)
+        self.events.restore([s["events"] for s in states], share, device)
+        for state in states:
+            for name, count in state["counts"].items():
+                self.counts[name] += count * int(share)
+        if states[0]["step_losses"]:
+            columns = torch.tensor([s["step_losses"] for s in states], device=device)
+            self.step_losses = list(columns.mean(dim=0))
 
-    def read(self, world_size: int) -> dict[str, float]:
-        """Means of the losses and sums of the counts, over the steps since the start and over the ranks."""
-        divisor = max(1, self.losses.steps) * world_size
-        values = {name: value / divisor for name, value in self.losses.read().items()}
-        return {**values, **{name: int(value) for name, value in self.counts.read().items()}}
+    def read(self, here: Ranks, device: torch.device) -> Totals:
+        """The totals over steps and ranks; the only place that waits for the device. All ranks call it together."""
+        losses = {name: value / here.world_size for name, value in self.losses.read().items()}
+        names = sorted(self.counts)
+        counts = torch.tensor([float(self.counts[name]) for name in names], dtype=torch.float64, device=device)
+        found = dict(zip(names, sum_over_ranks(counts).tolist(), strict=True)) if names else {}
+        by_step: tuple[float, ...] = ()
+        if self.step_losses:
+            by_step = tuple((sum_over_ranks(torch.stack(self.step_losses)) / here.world_size).tolist())
+        return Totals(self.losses.steps, losses, self.events.read(), found, by_step)

@@ -78,3 +78,16 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The rates of the rest (`lr`) and of the backbone (`lr_backbone`), as they are now."""
     rates = {group["label"]: group["lr"] for group in optimizer.param_groups}
     return {"lr": rates["rest"], **({"lr_backbone": rates["backbone"]} if "backbone" in rates else {})}
+
+
+def trainable_parts(model: nn.Module) -> dict[str, list[int]]:
+    """Parameters that are trained, and all, of each part of the network; the heads apart from what they stand on."""
+    counts: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        heads = [w for w in words if w.endswith(("class_embed", "bbox_embed"))]
+        part = heads[0] if heads else words[1] if words[0] == "transformer" else words[0]
+        found = counts.setdefault(part, [0, 0])
+        found[0] += parameter.numel() * parameter.requires_grad
+        found[1] += parameter.numel()
+    return counts

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,21 @@ import torch
 from torch import Tensor
 
 from util.batch import Batch, Window
+from util.class_skill import FocalSettings
 from util.distributed import gather_objects
+from util.figures import figures, nothing_counted, window_counts
 from util.launcher import Ranks
-from util.logger import Progress, RunLog, train_line
+from util.logger import Progress, RunLog
 from util.memory import peak_resident_bytes
-from util.meters import StepMeter
+from util.meters import StepMeter, Totals
+from util.train_line import train_line
+
+CONSOLE_IMAGES = 20  # with boxes: a console line is of as many of the last rows as it takes to have seen them,
+CONSOLE_ROWS = 50  # but of no more rows than these
+
+
+def _recent_meter() -> StepMeter:
+    return StepMeter(keeps_steps=True)
 
 
 @dataclass
@@ -27,6 +38,9 @@ class TrainingLog:
         num_windows: optimizer steps of an epoch.
         device: where the losses live.
         here: this rank.
+        category_ids: all that the data has.
+        focal: how the class loss is computed.
+        is_verbose: the console gets every loss term.
     """
 
     log: RunLog
@@ -34,9 +48,12 @@ class TrainingLog:
     num_windows: int
     device: torch.device
     here: Ranks
+    category_ids: Sequence[int]
+    focal: FocalSettings
+    is_verbose: bool = False
     epoch: int = 0
     window: int = 0  # optimizer steps done in this epoch
-    _recent: StepMeter = field(default_factory=StepMeter)
+    _recent: StepMeter = field(default_factory=_recent_meter)
     _epoch: StepMeter = field(default_factory=StepMeter)
     _waited: float = 0.0
     _told: int = 0  # the window of the last row
@@ -45,11 +62,12 @@ class TrainingLog:
     _started: float = 0.0  # when the epoch began; a moment in the past where another process had begun it
     _since: float = 0.0  # when the last row was told
     _progress: Progress | None = None
+    _told_lately: deque[Totals] = field(default_factory=lambda: deque(maxlen=CONSOLE_ROWS))
 
     def start_epoch(self, epoch: int, window: int = 0, states: Sequence[dict[str, Any]] = ()) -> None:
         """From here on figures belong to `epoch`, of which `window` steps are done; `states` as `state` gave them."""
         self.epoch, self.window, self._first, self._told = epoch, window, window, window
-        self._recent, self._epoch = StepMeter(), StepMeter()
+        self._recent, self._epoch = _recent_meter(), StepMeter()
         self._waited = 0.0
         self._begun = self._started = self._since = time.monotonic()
         if states:
@@ -85,23 +103,27 @@ class TrainingLog:
                 return
             yield batch
 
-    def add(self, window: Window, losses: dict[str, Tensor], *, step: int, rates: dict[str, float]) -> None:
+    def add(
+        self,
+        window: Window,
+        num_boxes: float,
+        losses: dict[str, Tensor],
+        events: dict[str, Tensor],
+        *,
+        step: int,
+        rates: dict[str, float],
+    ) -> None:
         """One optimizer step more; `step` counts from the start of training, `rates` are its learning rates."""
-        counts = {
-            "images": window.num_images,
-            "images_with_boxes": sum(len(t["labels"]) > 0 for b in window.batches if b.num_images for t in b.targets),
-            "boxes": window.num_boxes,
-            "skipped": 0,
-        }
+        counts = window_counts(window, num_boxes, self.category_ids, self.focal.num_queries)
         for meter in (self._recent, self._epoch):
-            meter.add(losses, counts, self.device)
+            meter.add(losses, events, counts)
         self._advance(step, rates)
 
     def leave_out(self, *, step: int, rates: dict[str, float]) -> None:
         """An optimizer step that was not taken; its losses and images count nowhere."""
-        counts = {"images": 0, "images_with_boxes": 0, "boxes": 0, "skipped": int(self.here.is_main)}
+        counts = nothing_counted(self.category_ids, skipped=int(self.here.is_main))
         for meter in (self._recent, self._epoch):
-            meter.add({}, counts, self.device)
+            meter.add({}, {}, counts)
         self._advance(step, rates)
 
     def _advance(self, step: int, rates: dict[str, float]) -> None:
@@ -114,27 +136,43 @@ class TrainingLog:
     def _tell(self, step: int, rates: dict[str, float]) -> None:
         now = time.monotonic()
         steps, seconds = self.window - self._told, now - self._since
-        recent, mean = self._recent.read(self.here.world_size), self._epoch.read(self.here.world_size)
-        row: dict[str, Any] = {
-            "epoch": self.epoch,
-            "step": step,
-            **rates,
-            **recent,
+        totals = self._recent.read(self.here, self.device)
+        values = self._figures(totals)
+        clock = {
             "time": seconds / steps,
             "data": self._waited / steps,
-            "images_per_second": recent["images"] / max(seconds, 1e-9),
+            "images_per_second": values["images"] / max(seconds, 1e-9),
             "max_mem_mb": peak_memory_mb(self.device),
         }
-        self.log.row("train", **row)
+        self.log.row("train", epoch=self.epoch, step=step, **rates, **values, **clock)
+        self._told_lately.append(totals)
+        lately = self._lately()
         eta = (now - self._begun) / (self.window - self._first) * (self.num_windows - self.window)
-        self.log.say(train_line(self.epoch, self.window, self.num_windows, eta, row, mean))
-        self._recent, self._waited, self._since, self._told = StepMeter(), 0.0, now, self.window
+        shown = {**rates, **self._figures(lately), **clock, "skipped": values["skipped"]}
+        where = (self.epoch, self.window, self.num_windows, eta)
+        self.log.say(train_line(*where, shown, steps=lately.steps, is_verbose=self.is_verbose))
+        self._recent, self._waited, self._since, self._told = _recent_meter(), 0.0, now, self.window
+
+    def _figures(self, totals: Totals) -> dict[str, Any]:
+        return figures(totals, self.focal, self.here.world_size)
+
+    def _lately(self) -> Totals:
+        """The newest stretches, as many as it takes to see some images with boxes.
+
+        Where nine images of ten have none, a few steps are often without a box, and their loss says nothing.
+        """
+        lately = Totals()
+        for totals in reversed(self._told_lately):
+            lately = totals + lately
+            if lately.counts.get("images_with_boxes", 0) >= CONSOLE_IMAGES:
+                break
+        return lately
 
     def finish_epoch(self, step: int) -> None:
-        """The means of the epoch."""
+        """The figures of the epoch."""
         self.close()
         seconds = time.monotonic() - self._started
-        values = self._epoch.read(self.here.world_size)
+        values = self._figures(self._epoch.read(self.here, self.device))
         self.log.row("epoch", epoch=self.epoch, step=step, **values, seconds=seconds)
         per_second = values["images"] / max(seconds, 1e-9)
         loss = f"mean loss per step {values['loss']:.4f}" if "loss" in values else "no step was taken"

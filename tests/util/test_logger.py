@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 
 from util.errors import UserError
-from util.logger import Progress, RunLog, complain, train_line
+from util.logger import Progress, RunLog, complain
 
 ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes": 7, "time": 0.5, "data": 0.01}
 
@@ -140,11 +140,3 @@ def test_silent_progress_is_silent(clock, capsys):
     with terminal() as read:
         told_silently(clock)
         assert read() == ""
-
-
-def test_a_train_line_has_the_shape_people_know():
-    mean = {"loss": 20.0, "loss_ce": 2.0, "grad_norm": 0.5}
-    assert train_line(3, 10, 1000, 3725.9, {**ROW, "max_mem_mb": 1234.6}, mean) == (
-        "Epoch: [3]  [  10/1000]  eta: 1:02:05  lr: 0.000100  loss: 12.3457 (20.0000)  loss_ce: 1.5000 (2.0000)  "
-        "grad_norm: 0.2500 (0.5000)  boxes: 7  time: 0.5000  data: 0.0100  max mem: 1235"
-    )

@@ -4,29 +4,31 @@ import pytest
 import torch
 
 from util.batch import Batch, Window
+from util.class_skill import FocalSettings
 from util.distributed import Ranks
 from util.logger import RunLog
 from util.training_log import TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0)
+FOCAL = FocalSettings(0.25, 2.0, 5)
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5}
 
 
 def batch(*counts, is_ghost=False):
-    targets = [{"labels": torch.zeros(n)} for n in counts]
+    targets = [{"labels": torch.zeros(n), "boxes": torch.full((n, 4), 0.5)} for n in counts]
     return Batch(torch.zeros(len(counts), 3, 1, 1), torch.zeros(len(counts), 1, 1), targets, is_ghost)
 
 
 def run(folder, windows, losses, *, every=2, epochs=1):
-    log = TrainingLog(RunLog(folder), every, len(windows), CPU, ALONE)
+    log = TrainingLog(RunLog(folder), every, len(windows), CPU, ALONE, [0], FOCAL)
     step = 0
     for epoch in range(epochs):
         log.start_epoch(epoch)
         for window, loss in zip(windows, losses, strict=True):
             step += 1
             values = {"loss": torch.tensor(loss), "grad_norm": torch.tensor(1.0)}
-            log.add(window, values, step=step, rates=RATES)
+            log.add(window, 1.0, values, {}, step=step, rates=RATES)
         log.finish_epoch(step)
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -70,16 +72,16 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
     monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
     losses = [0.1, 0.7, 0.2, 0.9, 0.4]
     for folder, cut in (("whole", None), ("parts", 3)):
-        log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE)
+        log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE, [0], FOCAL)
         (tmp_path / folder).mkdir()
         log.start_epoch(0)
         for step, loss in enumerate(losses, start=1):
             now[0] += 1.0
-            log.add(Window([batch(step)]), {"loss": torch.tensor(loss)}, step=step, rates=RATES)
+            log.add(Window([batch(step)]), 1.0, {"loss": torch.tensor(loss)}, {}, step=step, rates=RATES)
             if step == cut:
                 state = json.loads(json.dumps(log.state()))
                 now[0] += 1000.0  # no process was there
-                log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE)
+                log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE, [0], FOCAL)
                 log.start_epoch(0, step, state)
         log.finish_epoch(5)
     whole, parts = ((tmp_path / folder / "log.jsonl").read_text() for folder in ("whole", "parts"))
@@ -88,23 +90,25 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
 
 def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
     def state(rank):
-        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank))
+        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
         log.start_epoch(0)
-        log.add(Window([batch(rank + 1)]), {"loss": torch.tensor(2.0 + rank)}, step=1, rates=RATES)
+        log.add(Window([batch(rank + 1)]), 1.0, {"loss": torch.tensor(2.0 + rank)}, {}, step=1, rates=RATES)
         return log.state()[0]
 
-    log = TrainingLog(RunLog(tmp_path), 2, 2, CPU, ALONE)
+    log = TrainingLog(RunLog(tmp_path), 2, 2, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0, 1, [state(0), state(1)])
-    log.add(Window([batch(1)]), {"loss": torch.tensor(3.5)}, step=2, rates=RATES)
+    log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(3.5)}, {}, step=2, rates=RATES)
     row = json.loads((tmp_path / "log.jsonl").read_text())
     assert (row["loss"], row["images"], row["boxes"]) == (3.0, 3, 4)  # the first step's loss is the mean of its ranks
 
 
 def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, capsys):
-    log = TrainingLog(RunLog(tmp_path), 1, 2, CPU, ALONE)
+    log = TrainingLog(RunLog(tmp_path), 1, 2, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
     log.leave_out(step=1, rates=RATES)
-    log.add(Window([batch(1)]), {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(1.0)}, step=2, rates=RATES)
+    log.add(
+        Window([batch(1)]), 1.0, {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(1.0)}, {}, step=2, rates=RATES
+    )
     log.finish_epoch(2)
     left_out, taken, epoch = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert (left_out["skipped"], left_out["images"], "loss" in left_out) == (1, 0, False)
@@ -114,7 +118,7 @@ def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, c
 
 
 def test_an_epoch_in_which_no_step_was_taken_is_told(tmp_path, capsys):
-    log = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE)
+    log = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
     log.leave_out(step=1, rates=RATES)
     log.finish_epoch(1)
@@ -140,21 +144,23 @@ def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypat
             now[0] += 2.0
             yield i
 
-    log = TrainingLog(RunLog(tmp_path), 3, 3, CPU, ALONE)
+    log = TrainingLog(RunLog(tmp_path), 3, 3, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
     for step, _ in enumerate(log.watch(slow()), start=1):
         now[0] += 1.0
-        log.add(Window([batch(1)]), {"loss": torch.tensor(1.0)}, step=step, rates=RATES) if step < 3 else None
-    log.add(Window([batch(1)]), {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(1.0)}, step=3, rates=RATES)
+        log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(1.0)}, {}, step=step, rates=RATES) if step < 3 else None
+    log.add(
+        Window([batch(1)]), 1.0, {"loss": torch.tensor(1.0), "grad_norm": torch.tensor(1.0)}, {}, step=3, rates=RATES
+    )
     [row] = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert row["data"] == pytest.approx(2.0)
     assert row["time"] == pytest.approx(3.0)
 
 
 def test_other_ranks_keep_step_in_silence(capsys):
-    log = TrainingLog(RunLog(None), 1, 1, CPU, Ranks(1, 1, 0))
+    log = TrainingLog(RunLog(None), 1, 1, CPU, Ranks(1, 1, 0), [0], FOCAL)
     log.start_epoch(0)
-    log.add(Window([batch(1)]), {"loss": torch.tensor(1.0)}, step=1, rates=RATES)
+    log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(1.0)}, {}, step=1, rates=RATES)
     log.finish_epoch(1)
     assert capsys.readouterr().out == ""
     assert log.window == 1

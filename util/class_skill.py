@@ -1,0 +1,52 @@
+"""How much better than a constant the class scores are: the one figure of a class loss that reads the same everywhere.
+
+`loss_ce` depends on alpha, gamma, the number of queries and the share of images with boxes. The **class skill** is
+1 - loss_ce / (loss_ce of the best constant predictor for the same targets): 1 is perfect, 0 is what somebody reaches
+who never looks at an image, and below 0 is worse than that.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scipy.optimize import minimize_scalar
+
+
+@dataclass(frozen=True)
+class FocalSettings:
+    """What the class loss is computed with."""
+
+    alpha: float
+    gamma: float
+    num_queries: int
+
+
+def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSettings) -> float:
+    """The least focal loss that scores can have which are the same for every image and query; one score per class.
+
+    Args:
+        positives: per class, the sum over optimizer steps of (boxes of the class / denominator of the step).
+        slots: the sum over steps of (images x queries / denominator of the step).
+        focal: alpha and gamma.
+
+    Returns:
+        in the units of the sum over the same steps of `loss_ce`. A class without boxes costs nothing: the best score
+        for it is 0.
+    """
+    return sum(_least(positive, slots - positive, focal) for positive in positives if positive > 0)
+
+
+def class_skill(loss_ce: float, best_constant: float) -> float | None:
+    """1 - loss_ce / best_constant, or None where there is nothing to compare with (no box, alpha 0 or 1)."""
+    return 1.0 - loss_ce / best_constant if best_constant > 0 else None
+
+
+def _least(positives: float, negatives: float, focal: FocalSettings) -> float:
+    """The minimum over the score p of alpha P (1-p)^gamma (-log p) + (1-alpha) N p^gamma (-log (1-p))."""
+
+    def loss(logit: float) -> float:
+        log_p, log_q = -math.log1p(math.exp(-logit)), -math.log1p(math.exp(logit))
+        right = focal.alpha * positives * math.exp(focal.gamma * log_q) * -log_p
+        return right + (1 - focal.alpha) * negatives * math.exp(focal.gamma * log_p) * -log_q
+
+    return float(minimize_scalar(loss, bounds=(-40.0, 40.0), method="bounded", options={"xatol": 1e-6}).fun)

@@ -1,0 +1,149 @@
+"""A run as the doctor sees it: epoch by epoch, under the column names of log.jsonl, whoever wrote the log."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+SUMMED = ("images", "images_with_boxes", "boxes", "skipped", "class_error_n")
+EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch; what the log does not tell is absent or None."""
+
+    number: int  # from 0 on
+    figures: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `steps` from its "train" rows
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of the "eval" row after it; of the EMA if any
+    is_whole: bool = True  # False: still under way, or the run ended in it
+
+    def get(self, name: str) -> float | None:
+        """A figure, or None where there is none or it is not finite."""
+        return number(self.figures.get(name))
+
+    def judged(self, name: str) -> float | None:
+        """A figure of the evaluation, likewise."""
+        return number(self.evaluation.get(name))
+
+
+@dataclass(frozen=True)
+class History:
+    """A run."""
+
+    source: str  # whose log it is, in words
+    epochs: tuple[Epoch, ...]  # in order; epochs that the log lacks are left out
+    starts: tuple[Row, ...] = ()  # rows of kind "start": config and data of every start and resume
+    not_finite: tuple[Row, ...] = ()  # rows of kind "nonfinite": steps that were not taken
+    artefacts: tuple[str, ...] = ()  # figures of the log that say something else than they seem to
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The recipe of the last start; empty where the log does not tell."""
+        return self.starts[-1].get("config", EMPTY) if self.starts else EMPTY
+
+    @property
+    def last(self) -> Epoch | None:
+        """The newest epoch."""
+        return self.epochs[-1] if self.epochs else None
+
+    def until(self, epoch: int) -> History:
+        """What was known when `epoch` was over."""
+        return replace(
+            self,
+            epochs=tuple(e for e in self.epochs if e.number <= epoch),
+            starts=tuple(s for s in self.starts if s.get("epoch", 0) <= epoch),
+            not_finite=tuple(r for r in self.not_finite if r.get("epoch", 0) <= epoch),
+        )
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """(epoch, figure) of the epochs that have it."""
+        return [(e.number, value) for e in self.epochs if (value := e.get(name)) is not None]
+
+    def judged(self, name: str) -> list[tuple[int, float]]:
+        """The same of evaluations."""
+        return [(e.number, value) for e in self.epochs if (value := e.judged(name)) is not None]
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a log.jsonl; a line that a running or killed job has left half-written is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "kind" in row:
+            rows.append(row)
+    return rows
+
+
+def history_of(rows: Sequence[Row]) -> History:
+    """The history that the rows of log.jsonl tell."""
+    train, whole, judged = _by_epoch(rows, "train"), _by_epoch(rows, "epoch"), _evaluations(rows)
+    epochs = []
+    for n in sorted(train.keys() | whole.keys()):
+        parts = train.get(n, [])
+        figures = dict(whole[n][-1]) if n in whole else _combined(parts)
+        figures |= _of_the_rows(parts)
+        epochs.append(Epoch(n, figures, judged.get(n, EMPTY), is_whole=n in whole))
+    return History(
+        "log.jsonl of this repository",
+        tuple(epochs),
+        tuple(row for row in rows if row["kind"] == "start"),
+        tuple(row for row in rows if row["kind"] == "nonfinite"),
+    )
+
+
+def _by_epoch(rows: Iterable[Row], kind: str) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["kind"] == kind and type(row.get("epoch")) is int:
+            found.setdefault(row["epoch"], []).append(row)
+    return found
+
+
+def _evaluations(rows: Iterable[Row]) -> dict[int, Row]:
+    """By the epoch they judge. An evaluation counts the epochs done, so that of epoch 0 says 1."""
+    judged: dict[int, Row] = {}
+    for row in rows:
+        if row["kind"] == "eval" and type(row.get("epoch")) is int and "checkpoint" not in row:
+            judged[row["epoch"] - 1] = row
+    return judged
+
+
+def _of_the_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """What only the rows inside an epoch tell."""
+    if not rows:
+        return {}
+    waited, spent = (sum(number(r.get(k)) or 0.0 for r in rows) for k in ("data", "time"))
+    rates = [rate for r in rows if (rate := number(r.get("lr"))) is not None]
+    return {
+        "step": rows[-1].get("step"),
+        "lr": max(rates) if rates else None,
+        "data_share": waited / spent if spent else None,
+    }
+
+
+def _combined(rows: Sequence[Row]) -> dict[str, Any]:
+    """The figures of an epoch that is not over, from its rows: sums are added, ratios averaged."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    combined: dict[str, Any] = {}
+    for name in names:
+        values = [value for row in rows if (value := number(row.get(name))) is not None]
+        if values:
+            combined[name] = sum(values) if name in SUMMED else sum(values) / len(values)
+    found, constant = combined.get("loss_ce"), combined.get("loss_ce_of_best_constant")
+    if found is not None and constant:
+        combined["class_skill"] = 1 - found / constant
+    return combined

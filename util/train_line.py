@@ -1,0 +1,51 @@
+"""The console line of training: the ten figures that matter, or with `--verbose_losses` every loss term besides."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+NOTHING = "-"  # no image or box to take a figure of
+
+
+def train_line(
+    epoch: int, window: int, num_windows: int, eta: float, row: Mapping[str, Any], *, steps: int, is_verbose: bool
+) -> str:
+    """One line of the console.
+
+    Args:
+        epoch: from 0 on.
+        window: optimizer steps done in it, of `num_windows`.
+        eta: seconds to the end of the epoch.
+        row: figures of the last `steps` steps, and `lr`, `time`, `data`, `max_mem_mb` of the row.
+        steps: what the figures are of.
+        is_verbose: all loss terms follow.
+    """
+    width = len(str(num_windows))
+    matched = row.get("class_error_n", 0)
+    error = f"{row['class_error']:.1f} % of {matched}" if matched else NOTHING
+    parts = [
+        f"Epoch: [{epoch}]",
+        f"[{window:{width}d}/{num_windows}]",
+        f"eta: {timedelta(seconds=int(eta))}",
+        f"lr: {row['lr']:.6f}",
+        f"last {steps} steps: {row.get('boxes', 0)} boxes on {row.get('images', 0)} images",
+        f"loss: {told(row, 'loss') if row.get('boxes') else NOTHING}",
+        f"per image with boxes: {told(row, 'loss_with_boxes')} without: {told(row, 'loss_without_boxes')}",
+        f"skill: {told(row, 'class_skill', '+.2f')}",
+        f"class_error: {error}",
+        f"recall@10: {told(row, 'recall_top10', '.2f')}",
+        f"best score with: {told(row, 'best_score_with_boxes', '.2f')}"
+        f" without: {told(row, 'best_score_without_boxes', '.2f')}",
+        f"grad_norm: {told(row, 'grad_norm', '.2f')} ({told(row, 'clipped_share', '.0%')} clipped)",
+        *([f"skipped: {row['skipped']}"] if row.get("skipped") else []),
+        f"time: {row['time']:.3f} (data {row['data'] / row['time'] if row['time'] else 0.0:.0%})",
+        f"max mem: {row['max_mem_mb']:.0f}",
+        *(f"{k}: {row[k]:.4f}" for k in row if is_verbose and k.startswith("loss_") and type(row[k]) is float),
+    ]
+    return "  ".join(parts)
+
+
+def told(row: Mapping[str, Any], name: str, form: str = ".4f") -> str:
+    """A figure, or `NOTHING`."""
+    value = row.get(name)
+    return NOTHING if value is None else format(value, form)
