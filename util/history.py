@@ -114,11 +114,11 @@ def _by_epoch(rows: Iterable[Row], kind: str) -> dict[int, list[Row]]:
 
 
 def _evaluations(rows: Iterable[Row]) -> dict[int, Row]:
-    """By the epoch they judge. An evaluation counts the epochs done, so that of epoch 0 says 1."""
+    """By the epoch they judge; those by a command of its own are of no epoch."""
     judged: dict[int, Row] = {}
     for row in rows:
         if row["kind"] == "eval" and type(row.get("epoch")) is int and "checkpoint" not in row:
-            judged[row["epoch"] - 1] = row
+            judged[row["epoch"]] = row
     return judged
 
 
