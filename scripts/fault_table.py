@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from torch import nn
 import main as program
 from models import dino
 
+ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
 PHANTOM = ("--train", "360", "--val", "90", "--seed", "0", "--positive_fraction", "0.6")
 OPTIONS = {"epochs": 6, "bootstrap_draws": 0, "num_workers": 0, "on_failing": "stop"}
