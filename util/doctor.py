@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from util.history import History
+from util.plan import expectations
 from util.symptoms import CHECKS, FAILING, NOTE, SUSPICIOUS, Cause
 from util.symptoms.cause import has_trained, separation, whole_epochs
 
@@ -43,6 +44,7 @@ class Diagnosis:
     causes: tuple[Cause, ...]  # most likely first; with notes, which do not count for the verdict
     evidence: dict[str, Any]  # figures of the newest epoch
     artefacts: tuple[str, ...]  # figures of the log that say something else than they seem to
+    expectations: tuple[str, ...] = ()  # the plan of the tbx11k recipes against what was measured
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -53,6 +55,7 @@ class Diagnosis:
             "causes": causes,
             "evidence": self.evidence,
             "artefacts": list(self.artefacts),
+            "expectations": list(self.expectations),
         }
 
     def as_text(self) -> str:
@@ -63,6 +66,7 @@ class Diagnosis:
             lines += [f"- {cause.name} [{cause.level}]: {cause.evidence}", f"  mend: {cause.mend}"]
         shown = {k: v for k, v in self.evidence.items() if v is not None}
         lines += [f"figures: {', '.join(f'{k} {_short(v)}' for k, v in shown.items())}"] if shown else []
+        lines += [f"expected: {text}" for text in self.expectations]
         return "\n".join([*lines, *(f"artefact: {text}" for text in self.artefacts)])
 
 
@@ -81,7 +85,8 @@ def diagnose(history: History) -> Diagnosis:
     now = {cause.name for cause in causes}
     over = [Cause(name, NOTE, f"over now; {text}", "none needed if it stays away") for name, text in past.items()]
     causes = (*causes, *(cause for cause in over if cause.name not in now))
-    return Diagnosis(verdict, since, causes, _figures(history), history.artefacts)
+    plan = tuple(line.text for line in expectations(history))
+    return Diagnosis(verdict, since, causes, _figures(history), history.artefacts, plan)
 
 
 def find_causes(history: History) -> tuple[Cause, ...]:

@@ -32,10 +32,8 @@ def no_boxes(history: History) -> Cause | None:
 
 def category_never_seen(history: History) -> Cause | None:
     """A category that the validation images have is not in the training images, or not under this id."""
-    if not history.starts or not all(isinstance(history.starts[-1].get(k), dict) for k in ("train", "val")):
-        return None
-    train, val = (history.starts[-1][k].get("boxes_by_category", {}) for k in ("train", "val"))
-    names = history.starts[-1].get("category_names", {})
+    train, val = (history.start.get(k, {}).get("boxes_by_category", {}) for k in ("train", "val"))
+    names = history.start.get("category_names", {})
     if missing := [f"{c} ({names.get(c, '?')})" for c, n in val.items() if n and not train.get(c)]:
         evidence = f"categories {', '.join(missing)} have boxes in validation and none in training"
         mend = "are the category ids of both annotation files the same? Labels shifted by one look like this"
@@ -48,9 +46,7 @@ def category_never_seen(history: History) -> Cause | None:
 
 def train_and_val_boxes_differ(history: History) -> Cause | None:
     """The boxes of both lists are of different size: another scale, another frame."""
-    if not history.starts or not all(isinstance(history.starts[-1].get(k), dict) for k in ("train", "val")):
-        return None
-    train, val = history.starts[-1]["train"], history.starts[-1]["val"]
+    train, val = (history.start.get(k, {}) for k in ("train", "val"))
     if min(train.get("boxes", 0), val.get("boxes", 0)) < FEWEST_BOXES:
         return None
     ratios = [train[k] / val[k] for k in ("median_box_width", "median_box_height") if train.get(k) and val.get(k)]
@@ -72,8 +68,8 @@ def train_and_val_boxes_differ(history: History) -> Cause | None:
 def boxes_change_on_the_way(history: History) -> Cause | None:
     """What training sees is not what the file says: an augmentation that forgets the boxes, or blows them up."""
     last = history.last
-    facts = history.starts[-1].get("train") if history.starts else None
-    if last is None or not isinstance(facts, dict) or (last.get("boxes") or 0) < FEWEST_BOXES:
+    facts = history.start.get("train", {})
+    if last is None or (last.get("boxes") or 0) < FEWEST_BOXES:
         return None
     pairs = [(last.get(f"mean_box_{side}"), facts.get(f"median_box_{side}")) for side in ("width", "height")]
     ratios = [seen / stated for seen, stated in pairs if seen and stated]

@@ -12,7 +12,7 @@ def class_head_not_learning(history: History) -> Cause | None:
     if config.get("cls_loss_coef") == 0:
         evidence = "cls_loss_coef is 0: the class loss is not part of what is minimised"
         return Cause("class_head_not_learning", FAILING, evidence, "cls_loss_coef = 1", 95)
-    parts = history.starts[-1].get("trainable", {}) if history.starts else {}
+    parts = history.start.get("trainable", {})
     heads = {part: n for part, n in parts.items() if part.endswith("class_embed")}
     if frozen := [part for part, (trained, _) in heads.items() if not trained]:
         evidence = f"{' and '.join(frozen)}: no parameter is trained"

@@ -16,9 +16,9 @@ def not_finite(history: History) -> Cause | None:
         return None
     rows, last = history.not_finite, history.not_finite[-1]
     reached = max((epoch.get("step") or 0 for epoch in history.epochs), default=0)
-    is_end = (last.get("step") or 0) >= reached
+    is_end = last["step"] >= reached
     evidence = f"{len(rows)} optimizer steps with a loss or gradient that is not finite"
-    evidence += f", the last one after step {last.get('step')} in epoch {last.get('epoch')}: {last.get('terms', '?')}"
+    evidence += f", the last one after step {last['step']:.0f} in epoch {last['epoch']:.0f}: {last.get('terms', '?')}"
     mend = "a lower lr, a longer warmup_steps or amp='off'; nonfinite*.json in the run folder names the images"
     return Cause("not_finite", FAILING if is_end else SUSPICIOUS, evidence, mend, 95)
 

@@ -28,7 +28,7 @@ HARMLESS = {
 
 def other_recipe(history: History) -> Cause | None:
     """A resume went on with other values than those of the start before it."""
-    configs = [start.get("config", {}) for start in history.starts]
+    configs = [start["config"] for start in history.starts]
     changed = [
         f"{key} {before.get(key)!r} -> {after.get(key)!r}"
         for before, after in pairwise(configs)
