@@ -82,9 +82,8 @@ def diagnose(history: History) -> Diagnosis:
         past |= {c.name: f"in epoch {number}: {c.evidence}" for c in then if c.level == FAILING}
         if verdict_of(history.until(number), then) == verdict and since is not None and since - number <= 1:
             since = number
-    now = {cause.name for cause in causes}
-    over = [Cause(name, NOTE, f"over now; {text}", "none needed if it stays away") for name, text in past.items()]
-    causes = (*causes, *(cause for cause in over if cause.name not in now))
+    causes = (*causes, *_over(past, {cause.name for cause in causes}))
+    causes = tuple(sorted(causes, key=_gravity))
     plan = tuple(line.text for line in expectations(history))
     return Diagnosis(verdict, since, causes, _figures(history), history.artefacts, plan)
 
@@ -92,7 +91,17 @@ def diagnose(history: History) -> Diagnosis:
 def find_causes(history: History) -> tuple[Cause, ...]:
     """All causes that the figures speak for, the gravest and surest first."""
     found = [cause for check in CHECKS if (cause := check(history))]
-    return tuple(sorted(found, key=lambda c: (-LEVELS.index(c.level), -c.weight)))
+    return tuple(sorted(found, key=_gravity))
+
+
+def _gravity(cause: Cause) -> tuple[int, int]:
+    return -LEVELS.index(cause.level), -cause.weight
+
+
+def _over(past: dict[str, str], now: set[str]) -> list[Cause]:
+    """Failures of earlier epochs that are no more."""
+    mend = "none needed if it stays away"
+    return [Cause(name, NOTE, f"over now; {text}", mend, 90) for name, text in past.items() if name not in now]
 
 
 def verdict_of(history: History, causes: tuple[Cause, ...]) -> str:

@@ -218,8 +218,8 @@ def test_a_failure_that_is_over_is_remembered():
     found = diagnosis(figures=lambda n: {"class_skill": -9.0, "predicted_per_image": 29.0} if n == 0 else {})
     assert found.verdict == HEALTHY
     assert found.epoch == 1
-    assert names(found)[-1] == "predicts_everything"
-    assert "over now; in epoch 0" in found.causes[-1].evidence
+    assert names(found)[0] == "predicts_everything"
+    assert "over now; in epoch 0" in found.causes[0].evidence
 
 
 def test_what_is_known_later_does_not_change_an_earlier_verdict():
