@@ -71,21 +71,27 @@ class Diagnosis:
 
 
 def diagnose(history: History) -> Diagnosis:
-    """The verdict on a whole run. Its `epoch` is the first one since which the verdict has not changed."""
-    numbers = [epoch.number for epoch in history.epochs]
+    """The verdict on a whole run.
+
+    Its `epoch` is the first one since which the verdict has held. A failing run that seemed only suspicious for an
+    epoch in between has been failing all along.
+    """
     causes = find_causes(history)
     verdict = verdict_of(history, causes)
-    since = numbers[-1] if numbers else None
+    since: int | None = None
     past: dict[str, str] = {}
-    for i, number in enumerate(reversed(numbers)):
-        then = find_causes(history.until(number)) if i else causes
-        past |= {c.name: f"in epoch {number}: {c.evidence}" for c in then if c.level == FAILING}
-        if verdict_of(history.until(number), then) == verdict and since is not None and since - number <= 1:
-            since = number
+    is_going_on = True
+    for epoch in reversed(history.epochs):
+        known = history.until(epoch.number)
+        then = find_causes(known)
+        past |= {c.name: f"in epoch {epoch.number}: {c.evidence}" for c in then if c.level == FAILING}
+        said = verdict_of(known, then)
+        is_going_on = is_going_on and (said == verdict or {said, verdict} == {SUSPICIOUS, FAILING})
+        if is_going_on and (said == verdict or verdict == SUSPICIOUS or since is None):
+            since = epoch.number
     causes = (*causes, *_over(past, {cause.name for cause in causes}))
-    causes = tuple(sorted(causes, key=_gravity))
     plan = tuple(line.text for line in expectations(history))
-    return Diagnosis(verdict, since, causes, _figures(history), history.artefacts, plan)
+    return Diagnosis(verdict, since, tuple(sorted(causes, key=_gravity)), _figures(history), history.artefacts, plan)
 
 
 def find_causes(history: History) -> tuple[Cause, ...]:

@@ -214,6 +214,14 @@ def test_the_epoch_is_the_first_since_which_the_verdict_holds():
     assert (found.verdict, found.epoch) == (FAILING, 5)
 
 
+def test_an_epoch_of_mere_suspicion_does_not_make_a_failing_run_a_new_one():
+    rising = [10, 10, 10, 12, 13, 13, 11, 8.7, 14, 15]
+    found = diagnosis(epochs=10, figures=lambda n: {"loss": float(rising[n])})
+    verdicts = [diagnosis(epochs=n, figures=lambda n: {"loss": float(rising[n])}).verdict for n in range(5, 11)]
+    assert verdicts == [FAILING, FAILING, FAILING, SUSPICIOUS, FAILING, FAILING]
+    assert found.epoch == 4
+
+
 def test_a_failure_that_is_over_is_remembered():
     found = diagnosis(figures=lambda n: {"class_skill": -9.0, "predicted_per_image": 29.0} if n == 0 else {})
     assert found.verdict == HEALTHY
