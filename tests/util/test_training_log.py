@@ -71,6 +71,7 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
     """Its state passes through plain values, as in a checkpoint."""
     now = [0.0]
     monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.training_log.peak_memory_mb", lambda _: 1.0)
     losses = [0.1, 0.7, 0.2, 0.9, 0.4]
     for folder, cut in (("whole", None), ("parts", 3)):
         log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE, [0], FOCAL)
