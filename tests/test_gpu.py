@@ -1,5 +1,6 @@
 """On a GPU the network says what it says on the CPU: the same losses and detections, in half precision nearly so."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,16 @@ import pytest
 import tiny_dino
 import torch
 
-from engine import Learner, accumulate, predict
+from engine import Learner, Step, accumulate, predict
+from models.events import count_events
+from models.matcher import matched_truth
 from util.batch import Window
+from util.class_skill import FocalSettings
 from util.distributed import plan_window
+from util.launcher import Ranks
+from util.logger import RunLog
 from util.precision import Precision
+from util.training_log import TrainingLog
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,3 +108,44 @@ def test_detections_are_those_of_the_cpu():
     assert np.array_equal(found.label, expected.label)
     assert np.allclose(found.score, expected.score, atol=1e-3)
     assert np.allclose(found.xyxy, expected.xyxy, atol=0.5)  # pixels of 512
+
+
+@pytest.fixture
+def waiting_is_an_error():
+    """Whatever makes the host wait for the GPU raises, as far as PyTorch notices."""
+
+    def switch(mode):
+        torch.cuda.set_sync_debug_mode(mode)
+
+    yield switch
+    switch("default")
+
+
+def test_metering_waits_for_the_gpu_on_steps_that_log_alone(tmp_path, waiting_is_an_error):
+    model, criterion, _ = tiny_dino.build()
+    model, criterion = model.float().to(GPU).train(), criterion.to(GPU)
+    log = TrainingLog(RunLog(tmp_path), 3, 3, GPU, Ranks(0, 1, 0), [1, 2, 3], FocalSettings(0.25, 2.0, 12))
+    log.start_epoch(0)
+    window = Window(batches())
+    plan = plan_window(window.num_boxes, window.most_boxes, GPU)
+    learner = Learner(model, criterion, torch.optim.SGD(model.parameters(), lr=0.1), Precision("off", "cuda"), GPU, 0.1)
+    for number in (1, 2, 3):
+        losses, events = accumulate(learner, window, plan)
+        step = Step(window, plan, losses, events, torch.ones((), device=GPU), True)
+        with pytest.raises(RuntimeError, match="synchronizing") if number == 3 else nullcontext():
+            waiting_is_an_error("error")
+            log.add(window, plan.num_boxes, step.total, step.counted, step=number, rates={"lr": 0.1})
+        waiting_is_an_error("default")
+
+
+def test_counting_events_never_waits_for_the_gpu(waiting_is_an_error):
+    model, criterion, _ = tiny_dino.build()
+    batch = batches()[0].to(GPU)
+    outputs = model.float().to(GPU).train()(batch.images, batch.mask, batch.targets, batch.most_boxes)
+    [assignment, *_] = criterion.to(GPU).matcher([outputs.last], batch.targets)
+    labels, _ = matched_truth(batch.targets, assignment)
+    wanted, _ = count_events(outputs.last, batch.targets, assignment, labels), torch.cuda.synchronize()
+    waiting_is_an_error("error")
+    found = count_events(outputs.last, batch.targets, assignment, labels)
+    waiting_is_an_error("default")
+    assert {name: value.item() for name, value in found.items()} == {name: v.item() for name, v in wanted.items()}

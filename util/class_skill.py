@@ -31,9 +31,11 @@ def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSet
 
     Returns:
         in the units of the sum over the same steps of `loss_ce`. A class without boxes costs nothing: the best score
-        for it is 0.
+        for it is 0; nor does one whose boxes fill every slot, and with alpha 0 or 1 none costs anything.
     """
-    return sum(_least(positive, slots - positive, focal) for positive in positives if positive > 0)
+    if not 0 < focal.alpha < 1:
+        return 0.0
+    return sum((_least(p, slots - p, focal) for p in positives if 0 < p < slots), 0.0)
 
 
 def class_skill(loss_ce: float, best_constant: float) -> float | None:

@@ -9,12 +9,15 @@ from util.class_skill import FocalSettings, best_constant_loss, class_skill
 from util.meters import Totals
 
 
-def window_counts(window: Window, num_boxes: float, category_ids: Iterable[int], num_queries: int) -> dict[str, float]:
+def window_counts(
+    window: Window, denominator: float, category_ids: Iterable[int], num_queries: int
+) -> dict[str, float]:
     """What the images of an optimizer step on this rank hold, counted on the host.
 
     Args:
         window: its batches, on the CPU.
-        num_boxes: the denominator of the step's losses: boxes of all ranks (at least 1) / ranks.
+        denominator: boxes of the step on all ranks, at least 1. Sums over ranks of what is divided by it are in the
+            units of the losses, which are means over ranks of sums divided by (boxes of all ranks / ranks).
         category_ids: all that the data has.
         num_queries: of the network.
 
@@ -32,12 +35,12 @@ def window_counts(window: Window, num_boxes: float, category_ids: Iterable[int],
         "skipped": 0,
         "width": sum(w for w, _ in sides),
         "height": sum(h for _, h in sides),
-        "slots": len(targets) * num_queries / num_boxes,
+        "slots": len(targets) * num_queries / denominator,
     }
     for category in category_ids:
         number = labels.count(category)
         counts[f"boxes/{category}"] = number
-        counts[f"share/{category}"] = number / num_boxes
+        counts[f"share/{category}"] = number / denominator
     return counts
 
 
@@ -46,7 +49,7 @@ def nothing_counted(category_ids: Iterable[int], *, skipped: int) -> dict[str, f
     return {**window_counts(Window([]), 1.0, category_ids, 0), "skipped": skipped}
 
 
-def figures(totals: Totals, focal: FocalSettings, world_size: int) -> dict[str, Any]:
+def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
     """The columns of a row of the log, in the order in which they are documented."""
     counts, events, steps = totals.counts, totals.events, totals.steps
     images, with_boxes = counts.get("images", 0), counts.get("images_with_boxes", 0)
@@ -54,6 +57,7 @@ def figures(totals: Totals, focal: FocalSettings, world_size: int) -> dict[str, 
     values: dict[str, Any] = {name: total / steps for name, total in totals.losses.items()} if steps else {}
     if totals.step_losses:
         values["loss_median"] = median(totals.step_losses)
+    values["steps"] = steps
     for name in ("images", "images_with_boxes", "boxes", "skipped"):
         values[name] = round(counts.get(name, 0))
     values["boxes_by_category"] = {c: round(counts[f"boxes/{c}"]) for c in categories}
@@ -62,9 +66,7 @@ def figures(totals: Totals, focal: FocalSettings, world_size: int) -> dict[str, 
     if "matched" in events:
         values |= _event_figures(events, images, with_boxes, counts)
     if "loss_ce" in totals.losses:
-        # shares are relative to the denominator of one rank, and losses are means over ranks
-        shares = [counts[f"share/{c}"] / world_size for c in categories]
-        constant = best_constant_loss(shares, counts["slots"] / world_size, focal)
+        constant = best_constant_loss((counts[f"share/{c}"] for c in categories), counts["slots"], focal)
         values["loss_ce_of_best_constant"] = constant / steps
         values["class_skill"] = class_skill(totals.losses["loss_ce"], constant)
     return values

@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-SUMMED = ("images", "images_with_boxes", "boxes", "skipped", "class_error_n")
+SUMMED = ("images", "images_with_boxes", "boxes", "boxes_by_category", "skipped", "steps", "class_error_n")
+# the denominator of a ratio, where it is not `steps`
+DENOMINATORS = {
+    **dict.fromkeys(("loss_with_boxes", "best_score_with_boxes"), "images_with_boxes"),
+    **dict.fromkeys(("loss_without_boxes", "best_score_without_boxes"), "images_without_boxes"),
+    **dict.fromkeys(("recall_top10", "mean_box_width", "mean_box_height"), "boxes"),
+    **dict.fromkeys(("predicted_per_image", "boxes_per_image", "cardinality_error_unscaled"), "images"),
+    "class_error": "class_error_n",
+    "images_per_second": "seconds",
+    **dict.fromkeys(("time", "data"), "steps_and_skipped"),
+}
+NOT_OF_SEVERAL = ("kind", "epoch", "step", "loss_median", "max_mem_mb")  # or another column says it
 EMPTY: Mapping[str, Any] = {}
 PARTS = ("config", "train", "val", "trainable", "category_names")  # of a row of kind "start"
 
@@ -20,7 +31,7 @@ class Epoch:
     """Figures of one epoch; what the log does not tell is absent or None."""
 
     number: int  # from 0 on
-    figures: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `steps` from its "train" rows
+    figures: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of the "eval" row after it; of the EMA if any
     is_whole: bool = True  # False: still under way, or the run ended in it
 
@@ -139,24 +150,45 @@ def _of_the_rows(rows: Sequence[Row]) -> dict[str, Any]:
     """What only the rows inside an epoch tell."""
     if not rows:
         return {}
-    waited, spent = (sum(number(r.get(k)) or 0.0 for r in rows) for k in ("data", "time"))
+    waited, spent = _mean(rows, "data"), _mean(rows, "time")
     rates = [rate for r in rows if (rate := number(r.get("lr"))) is not None]
     return {
         "step": rows[-1].get("step"),
         "lr": max(rates) if rates else None,
-        "data_share": waited / spent if spent else None,
+        "data_share": waited / spent if waited is not None and spent else None,
     }
 
 
 def _combined(rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of an epoch that is not over, from its rows: sums are added, ratios averaged."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    combined: dict[str, Any] = {}
-    for name in names:
-        values = [value for row in rows if (value := number(row.get(name))) is not None]
-        if values:
-            combined[name] = sum(values) if name in SUMMED else sum(values) / len(values)
+    """The figures of an epoch that is not over, from its rows: sums of sums, and ratios by their denominators."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_OF_SEVERAL)
+    combined = {name: _sum(rows, name) if name in SUMMED else _mean(rows, name) for name in names}
     found, constant = combined.get("loss_ce"), combined.get("loss_ce_of_best_constant")
     if found is not None and constant:
         combined["class_skill"] = 1 - found / constant
     return combined
+
+
+def _sum(rows: Sequence[Row], name: str) -> Any:
+    """The sum of a column; of one with a sum per category, by category."""
+    values = [row[name] for row in rows if name in row]
+    if isinstance(values[0], Mapping):
+        return {key: sum(value.get(key, 0) for value in values) for key in values[0]}
+    return sum(value for value in values if number(value) is not None)
+
+
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+    """A ratio over all rows; None where no row has it."""
+    pairs = [(value, _denominator(row, name)) for row in rows if (value := number(row.get(name))) is not None]
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else None
+
+
+def _denominator(row: Row, name: str) -> float:
+    """What a row's figure was divided by; 1 where the row does not tell."""
+    known = {key: value for key in row if (value := number(row[key])) is not None}
+    all_steps = known.get("steps", 1.0) + known.get("skipped", 0.0)
+    known["steps_and_skipped"] = all_steps
+    known["seconds"] = all_steps * known.get("time", 1.0)
+    known["images_without_boxes"] = known.get("images", 1.0) - known.get("images_with_boxes", 0.0)
+    return known.get(DENOMINATORS.get(name, "steps"), 1.0)

@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 NOTHING = "-"  # no image or box to take a figure of
+# not among the loss terms: told already, or, as the median over steps of which most have no box, read as a collapse
+NO_TERMS = ("loss_with_boxes", "loss_without_boxes", "loss_median")
 
 
 def train_line(
@@ -16,10 +18,12 @@ def train_line(
         epoch: from 0 on.
         window: optimizer steps done in it, of `num_windows`.
         eta: seconds to the end of the epoch.
-        row: figures of the last `steps` steps, and `lr`, `time`, `data`, `max_mem_mb` of the row.
+        row: figures of the last `steps` steps, and `lr`, `time`, `data`, `max_mem_mb`, `skipped` of the row.
         steps: what the figures are of.
-        is_verbose: all loss terms follow.
+        is_verbose: all loss terms follow, where there was a box.
     """
+    has_boxes = bool(row.get("boxes"))  # without any, the loss is that of empty images alone
+    terms = [k for k in row if k.startswith("loss_") and k not in NO_TERMS] if is_verbose and has_boxes else []
     width = len(str(num_windows))
     matched = row.get("class_error_n", 0)
     error = f"{row['class_error']:.1f} % of {matched}" if matched else NOTHING
@@ -27,9 +31,9 @@ def train_line(
         f"Epoch: [{epoch}]",
         f"[{window:{width}d}/{num_windows}]",
         f"eta: {timedelta(seconds=int(eta))}",
-        f"lr: {row['lr']:.6f}",
+        f"lr: {row['lr']:.3g}",
         f"last {steps} steps: {row.get('boxes', 0)} boxes on {row.get('images', 0)} images",
-        f"loss: {told(row, 'loss') if row.get('boxes') else NOTHING}",
+        f"loss: {told(row, 'loss') if has_boxes else NOTHING}",
         f"per image with boxes: {told(row, 'loss_with_boxes')} without: {told(row, 'loss_without_boxes')}",
         f"skill: {told(row, 'class_skill', '+.2f')}",
         f"class_error: {error}",
@@ -40,7 +44,7 @@ def train_line(
         *([f"skipped: {row['skipped']}"] if row.get("skipped") else []),
         f"time: {row['time']:.3f} (data {row['data'] / row['time'] if row['time'] else 0.0:.0%})",
         f"max mem: {row['max_mem_mb']:.0f}",
-        *(f"{k}: {row[k]:.4f}" for k in row if is_verbose and k.startswith("loss_") and type(row[k]) is float),
+        *(f"{k}: {told(row, k)}" for k in terms),
     ]
     return "  ".join(parts)
 

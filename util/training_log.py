@@ -15,7 +15,7 @@ from util.class_skill import FocalSettings
 from util.distributed import gather_objects
 from util.figures import figures, nothing_counted, window_counts
 from util.launcher import Ranks
-from util.logger import Progress, RunLog
+from util.logger import SCHEMA, Progress, RunLog
 from util.memory import peak_resident_bytes
 from util.meters import StepMeter, Totals
 from util.schema import Config
@@ -71,7 +71,9 @@ class TrainingLog:
         self._recent, self._epoch = _recent_meter(), StepMeter()
         self._waited = 0.0
         self._begun = self._started = self._since = time.monotonic()
-        if states:
+        if states and states[0].get("schema") != SCHEMA:
+            self.log.say("warning: the figures of the steps before are of another version; the epoch's begin here")
+        elif states:
             self._recent.restore([s["recent"] for s in states], self.here, self.device)
             self._epoch.restore([s["epoch"] for s in states], self.here, self.device)
             self._told, self._waited = states[0]["told"], states[0]["waited"]
@@ -84,6 +86,7 @@ class TrainingLog:
         """What each rank has collected and not told yet, in plain values; all ranks must call it together."""
         now = time.monotonic()
         mine = {
+            "schema": SCHEMA,
             "recent": self._recent.state_dict(),
             "epoch": self._epoch.state_dict(),
             "told": self._told,
@@ -114,8 +117,18 @@ class TrainingLog:
         step: int,
         rates: dict[str, float],
     ) -> None:
-        """One optimizer step more; `step` counts from the start of training, `rates` are its learning rates."""
-        counts = window_counts(window, num_boxes, self.category_ids, self.focal.num_queries)
+        """One optimizer step more.
+
+        Args:
+            window: its batches, on the CPU.
+            num_boxes: the denominator of its losses: boxes of all ranks (at least 1) / ranks.
+            losses: of the step, on this rank.
+            events: likewise, sums as the criterion counts them.
+            step: how many there were since the start of training.
+            rates: its learning rates.
+        """
+        denominator = num_boxes * self.here.world_size
+        counts = window_counts(window, denominator, self.category_ids, self.focal.num_queries)
         for meter in (self._recent, self._epoch):
             meter.add(losses, events, counts)
         self._advance(step, rates)
@@ -155,7 +168,7 @@ class TrainingLog:
         self._recent, self._waited, self._since, self._told = _recent_meter(), 0.0, now, self.window
 
     def _figures(self, totals: Totals) -> dict[str, Any]:
-        return figures(totals, self.focal, self.here.world_size)
+        return figures(totals, self.focal)
 
     def _lately(self) -> Totals:
         """The newest stretches, as many as it takes to see some images with boxes.

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.criterion import SetCriterion, loss_weights
+from models.events import EVENTS
 from models.losses import sigmoid_focal_loss
 from models.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
@@ -187,6 +188,54 @@ def test_the_losses_of_images_add_up(counts, seed, num_boxes, padding, gamma):
     found = values(made(whole, goal, num_boxes))
     parts = [values(made(image_of(whole, i), goal[i : i + 1], num_boxes)) for i in range(len(counts))]
     assert found == pytest.approx({k: sum(p[k] for p in parts) for k in found}, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(2, 0), (0, 0), (3, 1)])
+def test_examining_gives_the_losses_of_forward_bit_for_bit(counts):
+    whole, goal = outputs(2), truth(*counts)
+    losses, events = criterion().examine(whole, goal, 3.0)
+    assert values(losses) == values(criterion()(whole, goal, 3.0))
+    assert set(events) == {*EVENTS, "loss_with_boxes", "loss_without_boxes"}
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    counts=st.lists(st.integers(0, SLOTS), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    num_boxes=st.floats(1, 20),
+    padding=st.booleans(),
+    alpha=st.floats(0, 1),
+)
+def test_the_loss_is_shared_out_among_images_as_if_each_were_alone(counts, seed, num_boxes, padding, alpha):
+    made = criterion(padding=padding, alpha=alpha, cls=0.7, interm=0.3)
+    whole, goal = outputs(len(counts), seed=seed), truth(*counts, seed=seed)
+    losses, events = made.examine(whole, goal, num_boxes)
+    shares = values(events)
+    total = losses["loss"].item() * num_boxes
+    assert shares["loss_with_boxes"] + shares["loss_without_boxes"] == pytest.approx(total, rel=1e-9, abs=1e-12)
+    alone = [made.examine(image_of(whole, i), goal[i : i + 1], num_boxes) for i in range(len(counts))]
+    for name, wanted in (("loss_with_boxes", True), ("loss_without_boxes", False)):
+        parts = [loss["loss"].item() for (loss, _), n in zip(alone, counts, strict=True) if bool(n) == wanted]
+        assert shares[name] == pytest.approx(sum(parts) * num_boxes, rel=1e-9, abs=1e-9)
+    assert shares == pytest.approx(
+        {name: sum(events[name].item() for _, events in alone) for name in shares}, rel=1e-6, abs=1e-6
+    )
+
+
+def test_nothing_that_is_examined_holds_the_graph():
+    whole = outputs(2)
+    for layer in (*whole.layers, whole.proposals, *whole.denoising.layers):
+        layer.logits.requires_grad_()
+        layer.boxes.requires_grad_()
+    losses, events = criterion().examine(whole, truth(2, 0), 2.0)
+    assert losses["loss"].requires_grad
+    assert not [name for name, value in events.items() if value.requires_grad]
+
+
+def test_an_epoch_of_empty_images_has_no_loss_with_boxes():
+    shares = values(criterion().examine(outputs(2), truth(0, 0), 1.0)[1])
+    assert shares["loss_with_boxes"] == 0
+    assert shares["loss_without_boxes"] > 0
 
 
 def test_the_order_of_boxes_does_not_matter_to_the_matching_part():

@@ -5,7 +5,7 @@ from torch import nn
 
 from models import build_model
 from util.config import load_config
-from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate
+from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate, trainable_parts
 
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
 COCO = {"warmup_steps": 0, "drops": (11,), "drop_factor": 0.1}
@@ -95,3 +95,26 @@ def test_the_position_of_a_step_survives_a_saved_optimizer():
     again.load_state_dict(optimizer.state_dict())
     set_learning_rate(again, 1.0)
     assert learning_rates(again) == {"lr": 1e-4, "lr_backbone": 1e-5}
+
+
+def test_parts_tell_what_is_trained_of_what_there_is():
+    assert trainable_parts(small()) == {"backbone": [6, 6], "rest": [6, 6], "frozen": [0, 6]}
+
+
+def test_the_parts_of_the_official_network_are_all_there_with_its_heads_apart(official):
+    parts = trainable_parts(official)
+    heads = {"class_embed", "bbox_embed", "enc_out_class_embed", "enc_out_bbox_embed"}
+    assert heads | {"backbone", "encoder", "decoder", "input_proj", "label_enc"} <= parts.keys()
+    assert sum(total for _, total in parts.values()) == sum(p.numel() for p in official.parameters())
+    trained = sum(p.numel() for p in official.parameters() if p.requires_grad)
+    assert sum(number for number, _ in parts.values()) == trained
+    assert parts["backbone"] == [23_232_512, 23_454_912]  # its stem and first stage are frozen
+    assert all(number == total for name, (number, total) in parts.items() if name != "backbone")
+
+
+def test_a_frozen_head_shows():
+    with torch.device("meta"):
+        model = build_model(load_config(CONFIG))[0]
+    model.transformer.decoder.class_embed.requires_grad_(False)
+    (trained, total) = trainable_parts(model)["class_embed"]
+    assert (trained, total > 0) == (0, True)

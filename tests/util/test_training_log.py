@@ -1,13 +1,14 @@
 import json
+import re
 
 import pytest
 import torch
 
 from util.batch import Batch, Window
-from util.class_skill import FocalSettings
+from util.class_skill import FocalSettings, best_constant_loss
 from util.distributed import Ranks
 from util.logger import RunLog
-from util.training_log import TrainingLog, peak_memory_mb
+from util.training_log import CONSOLE_ROWS, TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0)
@@ -70,6 +71,7 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
     """Its state passes through plain values, as in a checkpoint."""
     now = [0.0]
     monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.training_log.peak_memory_mb", lambda _: 1.0)
     losses = [0.1, 0.7, 0.2, 0.9, 0.4]
     for folder, cut in (("whole", None), ("parts", 3)):
         log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE, [0], FOCAL)
@@ -129,10 +131,87 @@ def test_the_console_gets_a_line_per_row_and_one_per_epoch(tmp_path, capsys):
     run(tmp_path, [Window([batch(1)])] * 3, [1.0, 2.0, 3.0])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Epoch: [0]  [2/3]  eta: 0:00:0")
-    assert "loss: 1.5000 (1.5000)" in lines[0]
-    assert "loss: 3.0000 (2.0000)" in lines[1]
+    assert "last 2 steps: 2 boxes on 2 images  loss: 1.5000 " in lines[0]
+    assert "last 3 steps: 3 boxes on 3 images  loss: 2.0000 " in lines[1]
     assert lines[2].endswith("mean loss per step 2.0000; 3 images, 3 with boxes")
     assert (tmp_path / "info.txt").read_text().splitlines() == lines
+
+
+def console(folder, windows, *, every=1):
+    """What the lines of the console are of: steps, boxes and images."""
+    run(folder, windows, [1.0] * len(windows), every=every)
+    said = re.findall(r"last (\d+) steps: (\d+) boxes on (\d+) images", (folder / "info.txt").read_text())
+    return [tuple(map(int, found)) for found in said]
+
+
+def test_a_console_line_is_of_as_many_rows_as_hold_20_images_with_boxes(tmp_path):
+    found = console(tmp_path, [Window([batch(2, 0, 0)])] * 60, every=2)
+    assert found[:3] == [(2, 4, 6), (4, 8, 12), (6, 12, 18)]
+    assert found[10:] == [(20, 40, 60)] * 20
+
+
+def test_a_console_line_looks_back_until_there_was_a_box_but_not_for_ever(tmp_path):
+    """One row of ten has an image with a box: the lines go back over 50 rows, the most there are."""
+    found = console(tmp_path, [Window([batch(1 if i % 10 == 0 else 0)]) for i in range(80)])
+    assert [boxes for _, boxes, _ in found[:2]] == [1, 1]
+    assert found[CONSOLE_ROWS - 1 :] == [(CONSOLE_ROWS, 5, CONSOLE_ROWS)] * 31
+
+
+def test_without_a_box_the_console_shows_no_loss_and_the_row_has_it(tmp_path, capsys):
+    [row, _] = run(tmp_path, [Window([batch(0, 0)])], [0.0002])
+    assert row["loss"] == pytest.approx(0.0002)
+    assert "0 boxes on 2 images  loss: -  " in capsys.readouterr().out
+
+
+def test_the_median_of_a_row_is_that_of_its_steps_and_an_epoch_has_none(tmp_path):
+    rows = run(tmp_path, [Window([batch(1)])] * 5, [1.0, 2.0, 9.0, 4.0, 3.0], every=5)
+    assert (rows[0]["loss_median"], "loss_median" in rows[1]) == (3.0, False)
+
+
+def test_losses_and_the_best_constant_are_in_the_same_units_on_any_number_of_ranks(tmp_path, monkeypatch):
+    """A rank that makes the constant's loss has skill 0, alone and as one of three that are alike."""
+    boxes, slots = 2.0, 4 * FOCAL.num_queries
+    for ranks in (1, 3):
+        monkeypatch.setattr("util.meters.sum_over_ranks", lambda values, ranks=ranks: values * ranks)
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        log = TrainingLog(RunLog(folder), 1, 1, CPU, Ranks(0, ranks, 0), [0], FOCAL)
+        log.start_epoch(0)
+        constant = best_constant_loss([boxes], slots, FOCAL) / boxes  # boxes of all ranks / ranks
+        loss = {"loss": torch.tensor(1.0), "loss_ce": torch.tensor(constant)}
+        log.add(Window([batch(2, 0, 0, 0)]), boxes, loss, {}, step=1, rates=RATES)
+        row = json.loads((folder / "log.jsonl").read_text())
+        assert (row["images"], row["boxes"]) == (4 * ranks, 2 * ranks)
+        assert row["class_skill"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_skill_is_the_same_when_a_run_goes_on_with_another_number_of_ranks(tmp_path):
+    def add(log, step, boxes, denominator):
+        loss = {"loss": torch.tensor(1.0), "loss_ce": torch.tensor(0.5)}
+        log.add(Window([batch(boxes, 0)]), denominator, loss, {}, step=step, rates=RATES)
+
+    states = []
+    for rank in range(2):
+        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
+        log.start_epoch(0)
+        add(log, 1, rank + 1, 3 / 2)
+        states += log.state()
+    alone = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE, [0], FOCAL)
+    alone.start_epoch(0, 0, states)
+    found = alone._figures(alone._epoch.read(ALONE, CPU))
+    assert found["loss_ce_of_best_constant"] == pytest.approx(best_constant_loss([1], 4 * 5 / 3, FOCAL))
+
+
+def test_figures_that_an_older_version_collected_are_left_out_and_that_is_told(tmp_path, capsys):
+    log = TrainingLog(RunLog(tmp_path), 2, 3, CPU, ALONE, [0], FOCAL)
+    old = {"losses": {"names": ["loss"], "total": [1.0], "steps": 1}, "counts": {"names": [], "total": [], "steps": 1}}
+    log.start_epoch(0, 1, [{"recent": old, "epoch": old, "told": 0, "waited": 0.0, "seconds": 1.0, "seconds_since": 1}])
+    assert "warning: the figures of the steps before" in capsys.readouterr().out
+    for step in (2, 3):
+        log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(3.0)}, {}, step=step, rates=RATES)
+    log.finish_epoch(3)
+    *_, epoch = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (epoch["kind"], epoch["steps"], epoch["loss"]) == ("epoch", 2, 3.0)
 
 
 def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypatch):
