@@ -25,9 +25,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder, or a log file")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, where its log does not tell")
     args = parser.parse_args()
     try:
-        history = read(args.run)
+        history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
     except (UserError, OSError) as error:
         print(f"check_run: {error}", file=sys.stderr)
         return 2
@@ -39,7 +40,7 @@ def main() -> int:
     return 0
 
 
-def read(path: Path) -> History:
+def read(path: Path, stated: dict[str, float]) -> History:
     """The history that a folder or a file tells.
 
     Raises:
@@ -53,7 +54,7 @@ def read(path: Path) -> History:
     if not path.is_file():
         raise UserError(f"{path}: does not exist; expected the folder of a run, or a log file")
     rows = read_rows(path)
-    return history_of(rows) if rows else read_foreign(path)
+    return history_of(rows) if rows else read_foreign(path, stated)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def test_text_is_for_people(trained):
 
 @pytest.mark.parametrize(
     ("content", "phrase"),
-    [(None, "does not exist"), (b"\x00\xff garbage \x01" * 50, "cannot be read"), (b"", "cannot be read")],
+    [(None, "does not exist"), (b"\x00\xff garbage \x01" * 50, "found neither"), (b"", "found neither")],
 )
 def test_what_is_no_log_is_one_clear_error(tmp_path, content, phrase):
     if content is not None:

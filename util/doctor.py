@@ -21,6 +21,8 @@ SHOWN = (
     "loss_with_boxes",
     "loss_without_boxes",
     "class_skill",
+    "class_skill_if_alpha_25",
+    "class_skill_if_alpha_75",
     "class_error",
     "class_error_n",
     "recall_top10",

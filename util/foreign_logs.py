@@ -54,19 +54,20 @@ def is_foreign(log: Path | str) -> bool:
     return any(is_console_line(line) or _is_row(line) for line in islice(_lines(log), HEAD))
 
 
-def read_foreign(path: Path) -> History:
+def read_foreign(path: Path, stated: Mapping[str, float] | None = None) -> History:
     """The run that a log of the official code or a fork tells, under the column names of log.jsonl.
 
     Args:
         path: log.txt, a console log, or the folder of a run.
+        stated: settings that the reader knows and the log does not tell, such as `focal_alpha`.
 
     Raises:
         ForeignLogError: nothing at all could be read, or not the file.
     """
-    return read_with_recovery(path)[0]
+    return read_with_recovery(path, stated)[0]
 
 
-def read_with_recovery(path: Path) -> tuple[History, recovery.Recovered]:
+def read_with_recovery(path: Path, stated: Mapping[str, float] | None = None) -> tuple[History, recovery.Recovered]:
     """`read_foreign`, and what it was worked out with."""
     reading = Reading()
     for line in _lines(path):
@@ -80,7 +81,7 @@ def read_with_recovery(path: Path) -> tuple[History, recovery.Recovered]:
             "neither. Give that file, or the logs/RUN folder of a run of this repository"
         )
     starts = _starts(reading, path, epochs[0].number)
-    recovered = recovery.recover(epochs, _settings(starts))
+    recovered = recovery.recover(epochs, {**_settings(starts), **(stated or {})})
     recovered = replace(recovered, remarks=(*recovered.remarks, *_remarks(reading)))
     history = History(
         "log of the official DINO code or a fork",

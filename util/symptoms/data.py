@@ -37,7 +37,8 @@ def category_never_seen(history: History) -> Cause | None:
     if missing := [f"{c} ({names.get(c, '?')})" for c, n in val.items() if n and not train.get(c)]:
         evidence = f"categories {', '.join(missing)} have boxes in validation and none in training"
         mend = "are the category ids of both annotation files the same? Labels shifted by one look like this"
-        return Cause("category_never_seen", SUSPICIOUS if any(train.values()) else NOTE, evidence, mend, 60)
+        is_certain = sum(train.values()) >= FEWEST_BOXES
+        return Cause("category_never_seen", SUSPICIOUS if is_certain else NOTE, evidence, mend, 60)
     if absent := [f"{c} ({names.get(c, '?')})" for c, n in train.items() if not n and not val.get(c)]:
         evidence = f"categories {', '.join(absent)} have no box at all; no figure says anything of them"
         return Cause("category_without_boxes", NOTE, evidence, "nothing to do where that is known", 10)
