@@ -115,6 +115,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         world_size=here.world_size,
     )
     max_norm = optim.clip_max_norm or float("inf")
+    run.log.say(f"an epoch: {sampler.account}")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
     training_log = TrainingLog(run.log, config.runtime.log_every, sampler.num_windows, device, here)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:

@@ -10,6 +10,7 @@ from pathlib import Path
 import tiny_dino
 import torch
 
+from datasets.orders import NaturalOrder
 from datasets.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from util.cut import Cut
@@ -49,12 +50,11 @@ def epochs(cut, pattern, rank):
     short = SHORT[cut.images_per_step]
     for epoch, num_images in enumerate(short if pattern == "short" else [cut.images_per_step] * 3):
         sampler = WindowBatchSampler(
-            num_images,
+            NaturalOrder(num_images, seed=0),
             batch_size=cut.batch_size,
             accumulation=cut.accumulation,
             rank=rank,
             world_size=cut.ranks,
-            seed=0,
         )
         sampler.set_epoch(epoch)
         yield [
