@@ -101,7 +101,8 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     boxes = cxcywh_to_xyxy(target["boxes"].double()).numpy() * [width, height, width, height]
     pixels = pixels_of(batch.images[row])
     pixels[batch.mask[row].numpy()] = PADDING
-    caption = f"{split.files_by_id[int(target['image_id'])]}\n{place}, {width} x {height}, {len(boxes)} boxes"
+    counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
+    caption = f"{split.files_by_id[int(target['image_id'])]}\n{place}, {width} x {height}, {counted}"
     return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
 
 
