@@ -71,6 +71,15 @@ def test_switching_a_step_off_changes_no_draw_of_the_others(name):
         assert torch.equal(full["boxes"], part["boxes"])
 
 
+def test_no_step_draws_from_the_generators_that_others_use():
+    own = draws(0)
+    for step in (*steps_before(**BEFORE), *steps_after(**AFTER)):
+        step(*sample(), own)
+    fresh = draws(0)
+    assert own.image.random() == fresh.image.random()
+    assert own.window.random() == fresh.window.random()
+
+
 def test_switching_the_warp_on_changes_no_draw_of_flip_and_crop():
     """A warp that does nothing takes its draws; the images are the same."""
     still = {"rotate": 0.0, "zoom": 1e-12}

@@ -13,7 +13,7 @@ from datasets.errors import DataError
 from datasets.phantom import make_phantom
 from datasets.split import load_split
 from datasets.transforms import crop_to, draw_crop, flip_horizontally, resize, to_network_input
-from util.batch import windows
+from util.batch import SampleKey, windows
 from util.config import read_values
 from util.schema import DataConfig
 from util.seed import derive_rng, derive_seed
@@ -205,6 +205,16 @@ def test_with_all_augmentation_and_repeated_images_the_cut_and_the_workers_still
         seen_by_cut.append([sorted(looks(chain(*together))) for together in zip(*parts, strict=True)])
     assert seen_by_cut[0] == seen_by_cut[1] == seen_by_cut[2]
     assert all(len(set(window)) == len(window) for window in seen_by_cut[0]), "an image that comes again looks new"
+
+
+def test_an_image_that_comes_again_gets_other_augmentation_and_other_noise(phantom):
+    data = replace(SQUARE, positive_fraction=1.0)
+    loader, _ = build_train_loader(phantom, data, batch_size=4, accumulation=1, seed=3)
+    noise = [(int(t["image_id"]), int(t["noise_seed"])) for batch in loader for t in batch.targets]
+    assert len({image for image, _ in noise}) < len(noise)
+    assert len(set(noise)) == len(noise)
+    first, again = (loader.dataset[SampleKey(0, 0, 0, repeat=repeat)].image for repeat in (0, 1))
+    assert not torch.equal(first, again)
 
 
 def looks(batches):
