@@ -8,11 +8,22 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from datasets import layout, tbx11k
+from datasets.augment import steps_after, steps_before
 from datasets.checks import check_split
-from datasets.coco import CocoDataset
+from datasets.coco import CocoDataset, Transform, kept_boxes
+from datasets.mixing import Mixer
+from datasets.orders import (
+    NaturalOrder,
+    Order,
+    PositiveShareOrder,
+    RepeatFactorOrder,
+    category_factors,
+    repeat_factors,
+)
 from datasets.samplers import WindowBatchSampler, eval_indices
 from datasets.split import Split, load_split
 from datasets.transforms import eval_transform, train_transform
@@ -20,6 +31,7 @@ from util.batch import Batch, collate
 from util.preemption import leave_signals_to_parent
 from util.schema import DataConfig
 from util.seed import derive_generator
+from util.text import first_few
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
@@ -56,24 +68,11 @@ def build_train_loader(
     world_size: int = 1,
 ) -> tuple[DataLoader[Batch], WindowBatchSampler]:
     """Augmented batches of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
-    transform = train_transform(
-        flip=data.data_aug_flip,
-        crop=data.data_aug_crop,
-        scales=data.data_aug_scales,
-        max_size=data.data_aug_max_size,
-        resize_before_crop=data.data_aug_scales2_resize,
-        crop_range=(data.data_aug_scales2_crop[0], data.data_aug_scales2_crop[1]),
-        square=data.data_aug_square,
-    )
+    order = _build_order(split, data, batch_size * accumulation * world_size, seed)
     sampler = WindowBatchSampler(
-        split.num_images,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        rank=rank,
-        world_size=world_size,
-        seed=seed,
+        order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
     )
-    dataset = CocoDataset(split, transform, seed=seed, is_train=True)
+    dataset = CocoDataset(split, _build_augmentation(data), seed=seed, is_train=True, mix=_build_mixer(split, data))
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
 
@@ -85,6 +84,62 @@ def build_eval_loader(
     dataset = CocoDataset(split, transform, seed=0, is_train=False)
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
+
+
+def _build_order(split: Split, data: DataConfig, window_size: int, seed: int) -> Order:
+    """The order of the images that the config asks for."""
+    if data.positive_fraction:
+        return PositiveShareOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
+    if data.repeat_threshold:
+        rows = kept_boxes(split)
+        image, label = split.image_of_box[rows], split.labels[rows]
+        of_category = category_factors(image, label, split.num_images, data.repeat_threshold)
+        rare = [f"{split.names[k]} {factor:.2f} times" for k, factor in of_category.items() if factor > 1]
+        means = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
+        return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), means, seed)
+    return NaturalOrder(split.num_images, seed)
+
+
+def _build_augmentation(data: DataConfig) -> Transform:
+    """Flip, crop and resize, between the steps for X-rays that are on."""
+    return train_transform(
+        flip=data.data_aug_flip,
+        crop=data.data_aug_crop,
+        scales=data.data_aug_scales,
+        max_size=data.data_aug_max_size,
+        resize_before_crop=data.data_aug_scales2_resize,
+        crop_range=(data.data_aug_scales2_crop[0], data.data_aug_scales2_crop[1]),
+        square=data.data_aug_square,
+        before=steps_before(rotate=data.data_aug_rotate, zoom=data.data_aug_zoom),
+        after=steps_after(
+            clahe=data.data_aug_clahe,
+            clahe_clip=data.data_aug_clahe_clip,
+            brightness=data.data_aug_brightness,
+            contrast=data.data_aug_contrast,
+            gamma=data.data_aug_gamma,
+            noise=data.data_aug_noise,
+            erase_probability=data.data_aug_erase,
+            erase_area=data.data_aug_erase_area,
+        ),
+    )
+
+
+def _build_mixer(split: Split, data: DataConfig) -> Mixer | None:
+    """Mosaic and copy-paste, where one of them is on."""
+    if not (data.data_aug_mosaic or data.data_aug_copy_paste):
+        return None
+    return Mixer(
+        donors=np.flatnonzero(_has_boxes(split)),
+        num_images=split.num_images,
+        mosaic=data.data_aug_mosaic,
+        copy_paste=data.data_aug_copy_paste,
+        end_epoch=data.data_aug_mix_end_epoch,
+    )
+
+
+def _has_boxes(split: Split) -> NDArray[np.bool_]:
+    """[I]: images of which training sees a box."""
+    return np.bincount(split.image_of_box[kept_boxes(split)], minlength=split.num_images) > 0
 
 
 def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from datasets.errors import DataError
 from datasets.phantom import make_phantom
 from datasets.split import load_split
 from util.batch import windows
+from util.config import read_values
 from util.schema import DataConfig
 
+OFF = read_values(Path(__file__).parents[2] / "config" / "_base_" / "sampling_augmentation.py")
 DATA = DataConfig(
     dataset_file="coco",
     train_list="mini",
@@ -25,6 +28,7 @@ DATA = DataConfig(
     data_aug_scales2_crop=(24, 32),
     data_eval_scale=32,
     num_workers=0,
+    **OFF,
 )
 
 
