@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -68,6 +68,22 @@ class Split:
     def boxes_of(self, index: int) -> slice:
         """The rows of the boxes of the image at position `index`."""
         return slice(int(self.first_box[index]), int(self.first_box[index + 1]))
+
+    def without(self, positions: NDArray[np.int64]) -> Split:
+        """The same split without the images at `positions` and their boxes."""
+        is_kept = ~np.isin(np.arange(self.num_images), positions)
+        rows = is_kept[self.image_of_box]
+        return replace(
+            self,
+            image_ids=self.image_ids[is_kept],
+            file_names=self.file_names[is_kept],
+            sizes=self.sizes[is_kept],
+            first_box=np.concatenate([[0], np.cumsum(np.diff(self.first_box)[is_kept])]),
+            xywh=self.xywh[rows],
+            labels=self.labels[rows],
+            area=self.area[rows],
+            is_crowd=self.is_crowd[rows],
+        )
 
     def ground_truth(self) -> GroundTruth:
         """The split as the metrics see it: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""

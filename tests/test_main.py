@@ -44,7 +44,7 @@ def detections_of(folder, phantom):
 def test_a_training_leaves_one_readable_folder(trained):
     assert {path.name for path in trained.iterdir()} == {
         "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "checkpoint.1.pth", "best.pth", "report.json",
-        "detections.json.gz", "truth.json.gz", "per_image.csv", "console.txt",  # the test's own
+        "detections.json.gz", "truth.json.gz", "per_image.csv", "image_check.npz", "console.txt",  # the test's own
     }  # fmt: skip
     assert (trained / "info.txt").read_text() == (trained / "console.txt").read_text()
 
@@ -202,7 +202,7 @@ def test_the_environment_is_never_told(phantom, room, monkeypatch):
     assert outcome.code == 0
     assert secret not in outcome.out + outcome.err
     files = [path for path in (room / "run").rglob("*") if path.is_file()]
-    assert len(files) == 9
+    assert len(files) == 10
     assert not any(secret.encode() in path.read_bytes() for path in files)
 
 
