@@ -57,24 +57,24 @@ def build_splits(
     Raises:
         DataError: as in `build_split`, or the splits do not go together.
     """
-    splits = {
-        which: build_split(data, data_path, which, num_classes=num_classes, opens_images=False) for which in SIDES
-    }
-    train, val = splits["train"], splits["val"]
-    check_pair(train, val)
+    listed = {which: _load(data, data_path, which) for which in SIDES}
+    for which, split in listed.items():
+        findings = _findings(split, data, which, num_classes, opens_images=False)
+        refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+    check_pair(listed["train"], listed["val"])
+    splits = {which: _trimmed(split, data, which) for which, split in listed.items()}
     if not opens_images:
         return Checked(splits, [], {})
-    paths = [split.image_dir / name for split in splits.values() for name in split.file_names.tolist()]
+    paths = [split.image_dir / name for split in listed.values() for name in split.file_names.tolist()]
     files = read_image_files(dict.fromkeys(paths), recall(run))
     warnings = []
-    for which, split in splits.items():
-        findings = _findings(_load(data, data_path, which), data, which, num_classes, files=files)
-        pictures = Pictures.of(split, files)
-        told = refuse_errors([*findings, *find_within(pictures)], f"{split.annotation_file}: cannot be used")
+    for which, split in listed.items():
+        findings = [*_findings(split, data, which, num_classes, files=files), *find_within(Pictures.of(split, files))]
+        told = refuse_errors(findings, f"{split.annotation_file}: cannot be used")
         warnings += [f"{split.name}: {line}" for line in told]
-    between = find_between(Pictures.of(train, files), Pictures.of(val, files))
-    warnings += refuse_errors(between, f"{val.annotation_file}: does not go with {train.annotation_file}")
-    return Checked(splits, warnings, files)
+    pictures = [Pictures.of(splits[which], files) for which in SIDES]
+    headline = f"{listed['val'].annotation_file}: does not go with {listed['train'].annotation_file}"
+    return Checked(splits, [*warnings, *refuse_errors(find_between(*pictures), headline)], files)
 
 
 def build_split(
@@ -96,6 +96,10 @@ def build_split(
     split = _load(data, data_path, which)
     findings = _findings(split, data, which, num_classes, opens_images=opens_images)
     refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+    return _trimmed(split, data, which)
+
+
+def _trimmed(split: Split, data: DataConfig, which: Side) -> Split:
     return split.without(tbx11k.unlabelled_tb(split)) if _excludes(data, which) else split
 
 
