@@ -111,8 +111,8 @@ def _load(data: DataConfig, data_path: Path | str, which: Side) -> Split:
 def _findings(split: Split, data: DataConfig, which: Side, num_classes: int, **how: Any) -> Iterator[Finding]:
     yield from find_in_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco", **how)
     if data.dataset_file == "tbx11k":
-        allows, excludes = data.allow_unlabelled_extras, _excludes(data, which)
-        yield from tbx11k.find_unlabelled(split, allows_extras=allows, is_excluded=excludes)
+        yield from tbx11k.find_unlabelled_tb(split, is_excluded=_excludes(data, which))
+        yield from tbx11k.find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
         yield from tbx11k.find_contradictions(split)
 
 

@@ -55,15 +55,6 @@ def find_between(train: Pictures, val: Pictures) -> Iterator[Finding]:
             yield Finding(kind, f"{text}; {mend}", "warning")
 
 
-def find_restarting_ids(train: Split, val: Split) -> Iterator[Finding]:
-    """Ids that stand for one image in training and for another in validation."""
-    theirs = val.files_by_id
-    clashing = [i for i, name in train.files_by_id.items() if theirs.get(i, name) != name]
-    if clashing:
-        text = f"{len(clashing)} image ids mean one image in {train.name} and another in {val.name}"
-        yield Finding("restarting_ids", f"{text}; join by file_name, never by id: nothing to mend", "note")
-
-
 def find_within(pictures: Pictures) -> Iterator[Finding]:
     """Pictures that a list holds more than once."""
     split = pictures.split

@@ -14,6 +14,8 @@ from datasets.records import Records, read_records
 from util.metrics.tables import GroundTruth
 from util.text import first_few
 
+LISTS = ("images", "annotations", "categories")
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -111,7 +113,15 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
             category that it does not list.
     """
     file = Path(annotation_file)
-    lists = read_records(file, ("images", "annotations", "categories"))
+    return make_split(image_dir, read_records(file, LISTS), file)
+
+
+def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> Split:
+    """The split that the lists of a COCO-format file describe; `file` is what messages call it.
+
+    Raises:
+        DataError: as in `load_split`.
+    """
     images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
     image_ids, category_ids = _unique_ids(images), _unique_ids(categories)
     of_image = _positions(boxes, "image_id", image_ids, listed_in="images")

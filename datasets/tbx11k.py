@@ -20,6 +20,7 @@ from util.text import first_few
 
 # As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
 CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
+NUM_CLASSES = max(CATEGORIES) + 1
 
 # The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
 # begin with p.
@@ -70,19 +71,19 @@ def _without_box(split: Split, is_meant: Callable[[str], bool]) -> NDArray[np.in
     return np.flatnonzero(has_no_box & is_named)
 
 
-def find_unlabelled(split: Split, *, allows_extras: bool, is_excluded: bool) -> Iterator[Finding]:
-    """Images that show tuberculosis but have no box: training would take it for background.
-
-    Args:
-        split: what to look at.
-        allows_extras: unlabelled extras are no reason to refuse the list.
-        is_excluded: the images in tb/ are going to be left out.
-    """
-    own, extras = unlabelled_tb(split), unlabelled_extras(split)
+def find_unlabelled_tb(split: Split, *, is_excluded: bool) -> Iterator[Finding]:
+    """Images in tb/ without a box; `is_excluded`: they are going to be left out of training."""
+    own = unlabelled_tb(split)
     if len(own):
-        what = "left out, which exclude_unlabelled_tb=False undoes" if is_excluded else "taken for background"
-        text = f"{len(own)} images in tb/ have no box: {first_few(split.file_names[own])}; unlabelled, not negative: "
-        yield Finding("unlabelled_tb", f"{text}{what}", "warning")
+        what = "left out of training" if is_excluded else "taken for background"
+        mend = "exclude_unlabelled_tb=False keeps them" if is_excluded else "exclude_unlabelled_tb=True leaves them out"
+        text = f"{len(own)} images in tb/ have no box: {first_few(split.file_names[own])}; unlabelled, not negative"
+        yield Finding("unlabelled_tb", f"{text}: {what}, {mend}", "warning")
+
+
+def find_unlabelled_extras(split: Split, *, is_allowed: bool) -> Iterator[Finding]:
+    """Extra images that show tuberculosis but have no box; `is_allowed`: they are no reason to refuse the list."""
+    extras = unlabelled_extras(split)
     if len(extras):
         num_tb = len(extras) + sum(name.startswith("tb/") for name in split.file_names.tolist())
         text = (
@@ -91,11 +92,11 @@ def find_unlabelled(split: Split, *, allows_extras: bool, is_excluded: bool) -> 
         )
         mend = (
             "they pass for background, as allow_unlabelled_extras says"
-            if allows_extras
+            if is_allowed
             else "a detector would learn them as background: use the lists TBX11K_*, "
             "or --options allow_unlabelled_extras=True"
         )
-        yield Finding("unlabelled_extras", text + mend, "warning" if allows_extras else "error")
+        yield Finding("unlabelled_extras", text + mend, "warning" if is_allowed else "error")
 
 
 def find_contradictions(split: Split) -> Iterator[Finding]:

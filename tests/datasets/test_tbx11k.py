@@ -73,7 +73,8 @@ def test_the_coco_layout_is_found_and_told_apart(folder, coco_folder):
 
 
 def told(split, *, allows_extras=False, is_excluded=True):
-    return {f.kind: f for f in tbx.find_unlabelled(split, allows_extras=allows_extras, is_excluded=is_excluded)}
+    own = tbx.find_unlabelled_tb(split, is_excluded=is_excluded)
+    return {f.kind: f for f in [*own, *tbx.find_unlabelled_extras(split, is_allowed=allows_extras)]}
 
 
 def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write):
