@@ -113,6 +113,7 @@ def _file_problems(split: Split, opens_images: bool, files: Files | None) -> Ite
             f"{len(outside)} of {len(names)} file names leave the image folder: {first_few(outside)}; "
             f"give them relative to {split.image_dir}, without '..'",
         )
+    yield from _repeated_images(names)
     if not split.image_dir.is_dir():
         yield Finding("no_folder", f"the image folder {split.image_dir} does not exist; check --data_path")
         return

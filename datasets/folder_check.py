@@ -125,11 +125,11 @@ def _find_between_lists(splits: Mapping[str, Split]) -> Iterator[Finding]:
     names: dict[int, set[str]] = defaultdict(set)
     facts: dict[tuple[Path, str], set[object]] = defaultdict(set)
     for split in splits.values():
-        for index, (image, name) in enumerate(split.files_by_id.items()):
+        here = {name: _record(split, index) for index, name in enumerate(split.file_names.tolist())}
+        for name, record in here.items():
+            facts[split.image_dir, name].add(record)
+        for image, name in split.files_by_id.items():
             names[image].add(name)
-            rows = split.boxes_of(index)
-            boxes = np.column_stack([split.labels[rows], split.xywh[rows].round(2)]).tolist()
-            facts[split.image_dir, name].add((*split.sizes[index].tolist(), *sorted(map(tuple, boxes))))
     clashing = [image for image, found in names.items() if len(found) > 1]
     if clashing:
         text = f"{len(clashing)} image ids mean different images in different lists, as where ids restart at 1"
@@ -139,6 +139,13 @@ def _find_between_lists(splits: Mapping[str, Split]) -> Iterator[Finding]:
     if disputed:
         text = f"{len(disputed)} images have other boxes or another size in one list than in another"
         yield Finding("disputed_record", f"{text}: {first_few(disputed)}; fetch the annotation files anew")
+
+
+def _record(split: Split, index: int) -> tuple[object, ...]:
+    """What a list says of an image; the last record counts where it has several."""
+    rows = split.boxes_of(index)
+    boxes = np.column_stack([split.labels[rows], split.xywh[rows].round(2)]).tolist()
+    return *split.sizes[index].tolist(), *sorted(map(tuple, boxes))
 
 
 def _find_in_tbx11k(root: Path, splits: Mapping[str, Split], union: Split) -> Iterator[Finding]:
