@@ -81,6 +81,10 @@ def change_images(change, name=TRAIN):
     return lambda root: edit(root, name, lambda content: change(content["images"]))
 
 
+def repeat_record(root):
+    change_images(lambda images: images.append({**images[0], "id": 5000}))(root)
+
+
 def truncate(root):
     image(root).write_bytes(image(root).read_bytes()[:-3000])
 
@@ -207,7 +211,7 @@ PLANTS = {
     "resized": (resize, "(96 x 96 instead of 128 x 128)", set()),
     "blank": (lambda root: Image.new("RGB", (128, 128)).save(image(root)), "1 of 17 images are blank", set()),
     "outside": (change_images(lambda images: images[0].update(file_name="../x.png")), "../x.png", {"orphan"}),
-    "repeated_image": (change_images(lambda images: images.append({**images[0], "id": 5000})), "1 images are", {"unlabelled_tb"}),
+    "repeated_image": (repeat_record, "1 images are listed more than once", {"unlabelled_tb"}),
     "not_finite": (first_box(bbox=[float("nan"), 1, 2, 3]), "not finite", set()),
     "empty_box": (first_box(bbox=[5, 5, 0, 9]), "[5, 5, 0, 9] on tb/", set()),
     "overhang": (first_box(bbox=[100, 5, 60, 9], area=540), "[100, 5, 60, 9] on tb/", set()),
