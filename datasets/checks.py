@@ -278,6 +278,9 @@ def _category_problems(split: Split, num_classes: int) -> Iterator[Finding]:
             f"category ids go up to {largest} ({split.names[largest]}), but num_classes is {num_classes}; "
             f"set --options num_classes={largest + 1}",
         )
+    if largest + 1 < num_classes:
+        text = f"num_classes is {num_classes}, but category ids go up to {largest} ({split.names[largest]})"
+        yield Finding("spare_classes", f"{text}; set --options num_classes={largest + 1}", "warning")
     repeated = [name for name, count in Counter(split.names.values()).items() if count > 1]
     if repeated:
         yield Finding(

@@ -79,7 +79,8 @@ def _find_in_each(splits: Mapping[str, Split], unions: list[Split], is_tbx11k: b
 
 
 def _find_in_list(split: Split, is_tbx11k: bool, files: Files) -> Iterator[Finding]:
-    num_classes = tbx11k.NUM_CLASSES if is_tbx11k else max(split.category_ids) + 1
+    fitting = max(split.category_ids) + 1
+    num_classes = min(tbx11k.NUM_CLASSES, fitting) if is_tbx11k else fitting
     yield from find_in_split(split, num_classes, drops_empty_boxes=not is_tbx11k, files=files)
     if is_tbx11k:
         yield from tbx11k.find_unlabelled_tb(split, is_excluded=True)

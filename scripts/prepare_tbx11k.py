@@ -12,6 +12,7 @@ to mend.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from util.text import first_few
 def main(arguments: list[str] | None = None) -> int:
     """Prepare, check; 2 when that is not possible or an error was found."""
     args = parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold what no terminal can show
     try:
         return work(args)
     except (UserError, OSError, RecursionError) as error:

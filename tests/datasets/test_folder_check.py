@@ -275,6 +275,7 @@ def test_all_lists_of_an_image_are_one_and_a_defect_of_one_list_alone_is_found_t
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_the_defects_of_the_real_folder_are_exactly_those_known(tbx11k):
     result = found(tbx11k)
     assert {kind: finding.severity for kind, finding in result.items()} == {
