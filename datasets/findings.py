@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from datasets.errors import DataError
@@ -22,10 +22,6 @@ class Finding:
     kind: str  # a short name, such as "missing"
     text: str
     severity: Severity = "error"
-
-    def as_severe_as(self, severity: Severity) -> Finding:
-        """The same defect, taken more or less seriously."""
-        return replace(self, severity=severity)
 
 
 def refuse_errors(findings: Iterable[Finding], headline: str) -> list[str]:

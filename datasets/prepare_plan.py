@@ -38,11 +38,6 @@ class Plan:
     is_moved: bool = False  # the images do not lie as the documents say
     root: str = ""  # of the official layout within the source, unless the images are moved
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the source is such a folder already."""
-        return not self.built and not self.is_moved
-
 
 def make_plan(source: Source) -> Plan:
     """Give every image its official name, and build the annotation files that are not there.

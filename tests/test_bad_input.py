@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from end_to_end import CONFIG, ONE_EPOCH, annotations, assert_refused, call, first_image, training, truncate
+from PIL import Image
 
 import main
 
@@ -258,6 +259,24 @@ def first_box(**changes):
 def test_annotations_that_cannot_be(data, room, change, phrases):
     edit(annotations(data), change)
     assert_refused_before_anything_is_written(data, room / "run", annotations(data), *phrases)
+
+
+def test_a_list_with_unlabelled_extras_is_refused_unless_it_is_wanted(data, room):
+    name, path = "extra/mc+shenzhen/train/CHNCXR_0001_1.png", data / "annotations/json/all_train.json"
+    (data / "imgs" / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((128, 128), 50).save(data / "imgs" / name)
+    content = json.loads((data / "annotations/json/TBX11K_train.json").read_text())
+    content["images"].append({**content["images"][0], "id": 999, "file_name": name})
+    path.write_text(json.dumps(content))
+    outcome = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train"))
+    assert_refused(
+        outcome, path, "1 extra images of all_train show tuberculosis by their names but have no box, 14.3 % of",
+        "--options allow_unlabelled_extras=True",
+    )  # fmt: skip
+    assert not (room / "run").exists()
+    wanted = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train", allow_unlabelled_extras=True))
+    assert wanted.code == 0, wanted.err
+    assert "warning: all_train: 1 extra images of all_train show tuberculosis" in wanted.out
 
 
 @pytest.mark.parametrize("weights", ["nothing.pth", "imagenett"])

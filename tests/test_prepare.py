@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from end_to_end import ONE_EPOCH, assert_refused, call, load_script, snapshot, training
+from end_to_end import ONE_EPOCH, call, load_script, snapshot, training
 from PIL import Image
 
 from datasets.phantom import make_phantom
@@ -323,19 +323,20 @@ def test_a_prepared_folder_trains_and_the_log_tells_of_leaks(phantom, tmp_path, 
     assert f"warning: 1 training images are byte-identical to a validation image: {first} = {last}; " in outcome.out
 
 
-def test_a_list_with_unlabelled_extras_is_refused_unless_it_is_wanted(data, room):
-    name, path = "extra/mc+shenzhen/train/CHNCXR_0001_1.png", data / "annotations/json/all_train.json"
-    (data / "imgs" / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.effect_noise((128, 128), 50).save(data / "imgs" / name)
-    content = json.loads((data / "annotations/json/TBX11K_train.json").read_text())
-    content["images"].append({**content["images"][0], "id": 999, "file_name": name})
-    path.write_text(json.dumps(content))
-    outcome = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train"))
-    assert_refused(
-        outcome, path, "1 extra images of all_train show tuberculosis by their names but have no box, 14.3 % of",
-        "--options allow_unlabelled_extras=True",
-    )  # fmt: skip
-    assert not (room / "run").exists()
-    wanted = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train", allow_unlabelled_extras=True))
-    assert wanted.code == 0, wanted.err
-    assert "warning: all_train: 1 extra images of all_train show tuberculosis" in wanted.out
+def test_a_full_disk_leaves_nothing_and_what_a_killed_run_left_is_begun_anew(official, tmp_path, ask, monkeypatch):
+    def fill(_, name, target):
+        if name.endswith("s1.png") or name.startswith("imgs/sick"):
+            raise OSError(28, "No space left on device")
+        target.write_bytes(b"x")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("datasets.prepare_tree.Folder.put", fill)
+        code, _, err = ask(official, "--out", tmp_path / "data")
+    assert code == 2
+    assert "cannot be written (No space left on device); free some space" in err
+    assert not (tmp_path / "data").exists()
+    (tmp_path / "data/.unfinished/imgs/tb").mkdir(parents=True)
+    (tmp_path / "data/.unfinished/imgs/tb/tb0001.png").write_text("half")
+    assert ask(official, "--out", tmp_path / "data")[0] == 0
+    assert snapshot(tmp_path / "data/imgs") == snapshot(official / "imgs")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["annotations", "imgs", "lists"]
