@@ -59,10 +59,13 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
     tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("reading the images", len(paths), "images")
     found: dict[str, ImageFile | str] = {}
-    with ThreadPoolExecutor(NUM_READERS) as pool:
+    pool = ThreadPoolExecutor(NUM_READERS)
+    try:
         for results in pool.map(lambda task: [(path, _read(path, known.get(str(path)))) for path in task], tasks):
             found.update({str(path): file for path, file in results if file is not None})
             progress.advance(len(results))
+    finally:
+        pool.shutdown(cancel_futures=True)  # who interrupts does not wait for thousands of images
     progress.close()
     return found
 
