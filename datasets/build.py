@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from datasets import layout, tbx11k
 from datasets.augment import steps_after, steps_before
-from datasets.checks import check_split
+from datasets.checks import Files, check_pair, find_in_split
 from datasets.coco import CocoDataset, Transform, kept_boxes
+from datasets.findings import Finding, refuse_errors
+from datasets.image_files import read_image_files, recall
 from datasets.mixing import Mixer
 from datasets.orders import (
     NaturalOrder,
@@ -24,6 +28,7 @@ from datasets.orders import (
     category_factors,
     repeat_factors,
 )
+from datasets.ready import Pictures, find_between, find_within
 from datasets.samplers import WindowBatchSampler, eval_indices
 from datasets.split import Split, load_split
 from datasets.transforms import eval_transform, train_transform
@@ -35,26 +40,96 @@ from util.text import first_few
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
+Side = Literal["train", "val"]
+SIDES: tuple[Side, ...] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a training works on."""
+
+    splits: dict[str, Split]  # "train" and "val"
+    warnings: list[str]
+    files: Files  # what the image files hold, for `datasets.image_files.remember`
+
+
+def build_splits(
+    data: DataConfig,
+    data_path: Path | str,
+    *,
+    num_classes: int,
+    opens_images: bool = True,
+    run: Path | None = None,
+) -> Checked:
+    """Find, read and check the training and the validation split.
+
+    What takes no time is checked first, then every image is read to its end, unless the folder of the run or one beside
+    it knows the file. Who shares the splits with a process that opens the images need not.
+
+    Raises:
+        DataError: as in `build_split`, or the splits do not go together.
+    """
+    listed = {which: _load(data, data_path, which) for which in SIDES}
+    for which, split in listed.items():
+        findings = _findings(split, data, which, num_classes, opens_images=False)
+        refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+    check_pair(listed["train"], listed["val"])
+    splits = {which: _trimmed(split, data, which) for which, split in listed.items()}
+    if not opens_images:
+        return Checked(splits, [], {})
+    paths = [split.image_dir / name for split in listed.values() for name in split.file_names.tolist()]
+    files = read_image_files(dict.fromkeys(paths), recall(run))
+    warnings = []
+    for which, split in listed.items():
+        findings = [*_findings(split, data, which, num_classes, files=files), *find_within(Pictures.of(split, files))]
+        told = refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+        warnings += [f"{split.name}: {line}" for line in told]
+    pictures = [Pictures.of(splits[which], files) for which in SIDES]
+    headline = f"{listed['val'].annotation_file}: does not go with {listed['train'].annotation_file}"
+    return Checked(splits, [*warnings, *refuse_errors(find_between(*pictures), headline)], files)
 
 
 def build_split(
     data: DataConfig,
     data_path: Path | str,
-    which: Literal["train", "val"],
+    which: Side,
     *,
     num_classes: int,
     opens_images: bool = True,
 ) -> Split:
-    """Find, read and check the training or the validation split; `opens_images` as in `check_split`.
+    """Find, read and check the training or the validation split; `opens_images` as in `find_in_split`.
+
+    Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
 
     Raises:
-        DataError: the folder is not laid out as `dataset_file` says, or its annotation file or images cannot be used.
+        DataError: the folder is not laid out as `dataset_file` says, its annotation file or images cannot be used, or
+            the list has extra images that show tuberculosis without a box, which the config must allow.
     """
+    split = _load(data, data_path, which)
+    findings = _findings(split, data, which, num_classes, opens_images=opens_images)
+    refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+    return _trimmed(split, data, which)
+
+
+def _trimmed(split: Split, data: DataConfig, which: Side) -> Split:
+    return split.without(tbx11k.unlabelled_tb(split)) if _excludes(data, which) else split
+
+
+def _load(data: DataConfig, data_path: Path | str, which: Side) -> Split:
     list_name = data.train_list if which == "train" else data.val_list
-    split = load_split(*FINDERS[data.dataset_file](data_path, list_name))
-    is_coco = data.dataset_file == "coco"
-    check_split(split, num_classes, drops_empty_boxes=is_coco, opens_images=opens_images)
-    return split
+    return load_split(*FINDERS[data.dataset_file](data_path, list_name))
+
+
+def _findings(split: Split, data: DataConfig, which: Side, num_classes: int, **how: Any) -> Iterator[Finding]:
+    yield from find_in_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco", **how)
+    if data.dataset_file == "tbx11k":
+        yield from tbx11k.find_unlabelled_tb(split, is_excluded=_excludes(data, which))
+        yield from tbx11k.find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
+        yield from tbx11k.find_contradictions(split)
+
+
+def _excludes(data: DataConfig, which: Side) -> bool:
+    return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 
 def build_train_loader(
@@ -160,7 +235,7 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
 
 
 def describe(split: Split) -> str:
-    """The split in one log line: images, boxes, categories; and a line per kind of image that lacks its boxes."""
+    """The split in one log line: images, boxes, categories."""
     labels = split.labels[~split.is_crowd]
     num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
     if len(split.names) <= MOST_CATEGORIES_NAMED:
@@ -168,11 +243,10 @@ def describe(split: Split) -> str:
     else:
         counts = f"{len(np.unique(labels))} of {len(split.names)} categories"
     share = 100 * num_with / split.num_images
-    summary = (
+    return (
         f"{split.name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), "
         f"{split.num_boxes} boxes: {counts}"
     )
-    return "\n  ".join([summary, *tbx11k.unlabelled_images(split)])
 
 
 def crowded_images(split: Split, num_queries: int) -> str | None:

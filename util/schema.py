@@ -137,6 +137,13 @@ class DataConfig:
     dataset_file: Literal["coco", "tbx11k"] = knob("layout of the data folder")
     train_list: str = knob("training split: a name the layout knows, such as 'TBX11K_train' or 'train2017'")
     val_list: str = knob("validation split")
+    allow_unlabelled_extras: bool = knob(
+        "use TBX11K lists with extra images that show TB by their names but have no box (the lists all_*): they pass "
+        "for background; False refuses such lists"
+    )
+    exclude_unlabelled_tb: bool = knob(
+        "leave TBX11K images of tb/ without a box out of training: not negative, unlabelled"
+    )
     data_aug_flip: float = knob("probability of a horizontal flip", low=0.0, high=1.0)
     data_aug_crop: float = knob("probability of resize, random crop, resize instead of one resize", low=0.0, high=1.0)
     data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32, high=16_384)
