@@ -11,6 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets import layout, tbx11k
+from datasets.cache import ImageCache
+from datasets.cache_build import ready_cache
 from datasets.checks import check_split
 from datasets.coco import CocoDataset
 from datasets.samplers import WindowBatchSampler, eval_indices
@@ -35,14 +37,24 @@ def build_split(
 ) -> Split:
     """Find, read and check the training or the validation split; `opens_images` as in `check_split`.
 
+    With `opens_images` the cache of its images is built too, if there shall be one.
+
     Raises:
         DataError: the folder is not laid out as `dataset_file` says, or its annotation file or images cannot be used.
+        WriteError: there is no room for the cache.
     """
     list_name = data.train_list if which == "train" else data.val_list
     split = load_split(*FINDERS[data.dataset_file](data_path, list_name))
     is_coco = data.dataset_file == "coco"
     check_split(split, num_classes, drops_empty_boxes=is_coco, opens_images=opens_images)
+    if opens_images:
+        build_cache(split, data)
     return split
+
+
+def build_cache(split: Split, data: DataConfig) -> ImageCache | None:
+    """The cache of a split's images, built where it is missing or out of date; None: they are read from their files."""
+    return ready_cache(split, Path(data.image_cache), workers=usable_cores()) if data.image_cache else None
 
 
 def build_train_loader(
@@ -73,7 +85,7 @@ def build_train_loader(
         world_size=world_size,
         seed=seed,
     )
-    dataset = CocoDataset(split, transform, seed=seed, is_train=True)
+    dataset = CocoDataset(split, transform, seed=seed, is_train=True, images=build_cache(split, data))
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
 
@@ -82,7 +94,7 @@ def build_eval_loader(
 ) -> DataLoader[Batch]:
     """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
     transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
-    dataset = CocoDataset(split, transform, seed=0, is_train=False)
+    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=build_cache(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
 

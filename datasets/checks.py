@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from datasets.errors import DataError
+from datasets.errors import DataError, MissingPackage
 from datasets.images import UNREADABLE, read_size
 from datasets.split import Split
 from util.logger import Progress
@@ -40,6 +40,7 @@ def check_split(split: Split, num_classes: int, *, drops_empty_boxes: bool = Fal
             outside the image folder, no images, or of another size than recorded; boxes not finite, without area, or
             outside their image by more than a pixel; category ids that `num_classes` has no room for; category names
             that are not unique.
+        MissingPackage: an image is DICOM, and what reads it is not installed.
     """
     problems = [
         *_file_problems(split, opens_images),
@@ -153,6 +154,8 @@ def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
 def _read_header(path: Path) -> tuple[int, int] | str:
     try:
         return read_size(path)
+    except MissingPackage:
+        raise
     except UnidentifiedImageError:
         return "no image" if path.stat().st_size else "empty"
     except UNREADABLE as error:

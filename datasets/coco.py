@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.errors import DataError
+from datasets.errors import DataError, MissingPackage
 from datasets.images import UNREADABLE, read_rgb
 from datasets.split import Split
 from util.batch import Sample, SampleKey, Target
@@ -28,6 +29,8 @@ class Draws:
 
 # (RGB image, target with boxes [n, 4] xyxy in its pixels, draws) -> what the network gets; see datasets.transforms
 Transform = Callable[[Image.Image, Target, Draws], tuple[Tensor, Target]]
+# position in the split -> its RGB image
+ImageLoader = Callable[[int], Image.Image]
 
 
 class CocoDataset(Dataset[Sample]):
@@ -35,13 +38,19 @@ class CocoDataset(Dataset[Sample]):
 
     What an image becomes depends on (seed, epoch, image id) and, in what it shares with the images of its optimizer
     step, on (seed, epoch, window): not on workers, ranks, or the order of calls.
+
+    Args:
+        images: another way to the same images than from their files.
     """
 
-    def __init__(self, split: Split, transform: Transform, *, seed: int, is_train: bool) -> None:
+    def __init__(
+        self, split: Split, transform: Transform, *, seed: int, is_train: bool, images: ImageLoader | None = None
+    ) -> None:
         self.split = split
         self.transform = transform
         self.seed = seed
         self.is_train = is_train
+        self.load_image = images or partial(load_image, split)
 
     def __len__(self) -> int:
         return self.split.num_images
@@ -62,18 +71,25 @@ class CocoDataset(Dataset[Sample]):
             image=derive_rng(self.seed, "augment", epoch, image_id),
             window=derive_rng(self.seed, "scale", epoch, window),
         )
-        image, target = self.transform(load_image(self.split, index), load_target(self.split, index), draws)
+        image, target = self.transform(self.load_image(index), load_target(self.split, index), draws)
         if self.is_train:
             target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", epoch, image_id))
         return Sample(image, target, is_ghost)
 
 
 def load_image(split: Split, index: int) -> Image.Image:
-    """The RGB image at position `index` of the split."""
+    """The RGB image at position `index` of the split.
+
+    Raises:
+        DataError: the image file is missing, damaged, or not of the size that the annotation file states; or it is
+            DICOM and a package to read it is missing.
+    """
     path = split.image_dir / str(split.file_names[index])
     record = f"image id {split.image_ids[index]} of {split.annotation_file}"
     try:
         image = read_rgb(path)
+    except MissingPackage:
+        raise
     except UNREADABLE as error:
         mend = f"fetch the file anew, or remove {record}"
         raise DataError(f"{path}: cannot be read as an image ({error}); {mend}") from error

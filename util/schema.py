@@ -150,6 +150,9 @@ class DataConfig:
     )
     data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16, high=16_384)
     data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32, high=16_384)
+    image_cache: str = knob(
+        "folder for the decoded images, one for each data set, built when missing or out of date; '': read the files"
+    )
     num_workers: int = knob("loader processes per rank, at most one per usable core", low=0, high=256)
 
 
