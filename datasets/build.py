@@ -48,11 +48,11 @@ def build_split(
     is_coco = data.dataset_file == "coco"
     check_split(split, num_classes, drops_empty_boxes=is_coco, opens_images=opens_images)
     if opens_images:
-        build_cache(split, data)
+        open_cache_of(split, data)
     return split
 
 
-def build_cache(split: Split, data: DataConfig) -> ImageCache | None:
+def open_cache_of(split: Split, data: DataConfig) -> ImageCache | None:
     """The cache of a split's images, built where it is missing or out of date; None: they are read from their files."""
     return ready_cache(split, Path(data.image_cache), workers=usable_cores()) if data.image_cache else None
 
@@ -85,7 +85,7 @@ def build_train_loader(
         world_size=world_size,
         seed=seed,
     )
-    dataset = CocoDataset(split, transform, seed=seed, is_train=True, images=build_cache(split, data))
+    dataset = CocoDataset(split, transform, seed=seed, is_train=True, images=open_cache_of(split, data))
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
 
@@ -94,7 +94,7 @@ def build_eval_loader(
 ) -> DataLoader[Batch]:
     """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
     transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
-    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=build_cache(split, data))
+    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_cache_of(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
 

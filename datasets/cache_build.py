@@ -232,5 +232,5 @@ def _cannot_write(path: Path, error: OSError) -> WriteError:
     mend = "Free some space there" if error.errno in NO_ROOM else "Mend this folder"
     return WriteError(
         f"{path}: cannot be written ({error.strerror}); what is there is kept, and the next start goes on from it. "
-        f"{mend}, or choose another one"
+        f"{mend}, choose another one, or set --options image_cache='' to read the image files"
     )

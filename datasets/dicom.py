@@ -14,6 +14,9 @@ Of the header only ELEMENTS are parsed, none of which names or describes a perso
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +24,11 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
+from pydicom.uid import UID, RLELossless
 
 from datasets.errors import MissingPackage
-from datasets.images import UNREADABLE, ImageFacts, to_rgb
+from datasets.images import ImageFacts, to_rgb
 
 ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
@@ -38,9 +41,16 @@ ELEMENTS = [
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # where Pillow refuses other images
 DEEPEST_IDENTITY = 8  # bits
+# For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.
+PLUGINS = {RLELossless: "pydicom"}
 
-# A value that breaks a rule of DICOM is shown in pydicom's warning; nothing of the header shall get into a log.
+# pydicom's warnings show the values that break a rule; nothing of the header shall get into a log.
+warnings.filterwarnings("ignore", module="pydicom")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
+    """A DICOM file that is damaged, or holds something that is not an image to be used."""
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -48,50 +58,42 @@ def read_rgb(path: Path) -> Image.Image:
 
     Raises:
         MissingPackage: the pixels are compressed in a way for which no package is installed.
-        OSError, ValueError: the file is missing or damaged, or holds something else than one grey or 8-bit RGB image.
+        RefusedDicom: the file is damaged, or holds something else than one grey or 8-bit RGB image.
+        OSError: it cannot be read.
     """
-    header = _read(path, with_pixels=True)
-    _require_decoder(path, header)
-    try:
-        pixels = pixel_array(header)
+    with _told_as_damage():
+        header = _read(path, with_pixels=True)
+        plugin = PLUGINS.get(_require_decoder(path, header), "")
+        # pydicom's own correction of unused bits supposes that they are the upper ones.
+        pixels = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=False)
         return to_rgb(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
-    except RefusedDicom:
-        raise
-    except UNREADABLE as error:
-        raise _damaged(error) from error
 
 
 def read_facts(path: Path) -> ImageFacts:
     """What the header says beside the pixels.
 
     Raises:
-        OSError, ValueError: as `read_rgb`, but for the pixels.
+        RefusedDicom, OSError: as `read_rgb`, but for the pixels.
     """
-    header = _read(path, with_pixels=False)
+    with _told_as_damage():
+        return _facts(_read(path, with_pixels=False))
+
+
+@contextmanager
+def _told_as_damage() -> Iterator[None]:
+    """Whatever pydicom stumbles over, without its own words: in a file that is out of step they may hold anything."""
     try:
-        return _facts(header)
-    except UNREADABLE as error:
-        raise _damaged(error) from error
-
-
-class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
-    """A DICOM file that is understood but not an image that can be used."""
+        yield
+    except (OSError, MissingPackage, RefusedDicom):
+        raise
+    except Exception as error:
+        raise RefusedDicom(f"the DICOM file is damaged or incomplete: {type(error).__name__}") from error
 
 
 def _read(path: Path, *, with_pixels: bool) -> Dataset:
-    try:
-        header = pydicom.dcmread(path, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
-        _check(header, with_pixels)
-    except (OSError, RefusedDicom):
-        raise
-    except (InvalidDicomError, *UNREADABLE) as error:
-        raise _damaged(error) from error
+    header = pydicom.dcmread(path, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
+    _check(header, with_pixels)
     return header
-
-
-def _damaged(error: Exception) -> ValueError:
-    """Without pydicom's own words: in a file that is out of step they may hold anything."""
-    return RefusedDicom(f"the DICOM file is damaged or incomplete: {type(error).__name__}")
 
 
 def _check(header: Dataset, with_pixels: bool) -> None:
@@ -112,17 +114,19 @@ def _check(header: Dataset, with_pixels: bool) -> None:
         raise RefusedDicom(f"has {header.BitsStored} of {depth} bits per sample; grey has up to 16, colour has 8")
 
 
-def _require_decoder(path: Path, header: Dataset) -> None:
+def _require_decoder(path: Path, header: Dataset) -> UID:
+    """The transfer syntax, which something here decodes."""
+    syntax = header.file_meta.TransferSyntaxUID
     try:
-        syntax = header.file_meta.TransferSyntaxUID
-        decoder = get_decoder(syntax)
-    except UNREADABLE as error:  # NotImplementedError is a RuntimeError
+        is_available = get_decoder(syntax).is_available
+    except NotImplementedError as error:
         raise RefusedDicom("its pixels are stored in no way that pydicom reads; export it as PNG") from error
-    if not decoder.is_available:
+    if not is_available:
         raise MissingPackage(
             f"{path}: its pixels are compressed as {syntax.name}; to read them packages are needed: "
             "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         )
+    return syntax
 
 
 def shown(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
