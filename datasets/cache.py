@@ -205,7 +205,7 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
             index = stream.read(length - tail - start)
         content = json.loads(index)
         entries = [Entry.load(values) for values in content["entries"]]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UnusableCache(f"{file}: there is no such cache") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and those above") from error
