@@ -13,7 +13,7 @@ from datasets.cache import cache_file, open_cache
 from datasets.phantom import make_phantom
 from util.config import load_config
 
-pytest_plugins = ["cache_folders"]
+pytest_plugins = ["cache_fixtures"]
 
 
 @pytest.fixture(scope="module")

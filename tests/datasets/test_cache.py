@@ -16,7 +16,7 @@ from datasets.cache_build import ready_cache
 from datasets.errors import DataError
 from datasets.split import load_split
 
-pytest_plugins = ["cache_folders"]
+pytest_plugins = ["cache_fixtures"]
 
 
 def test_the_cache_holds_the_pixels_of_the_files_to_the_bit(make, folder):

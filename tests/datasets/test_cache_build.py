@@ -15,7 +15,7 @@ from datasets.cache_build import journal_of, part_of, ready_cache
 from datasets.errors import DataError
 from util.files import WriteError
 
-pytest_plugins = ["cache_folders"]
+pytest_plugins = ["cache_fixtures"]
 
 FORK = multiprocessing.get_context("fork")
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from datasets.checks import check_split
 from datasets.coco import load_image
 from datasets.errors import DataError, MissingPackage
 from datasets.images import UNREADABLE, ImageFacts, read_facts, read_rgb, read_size
@@ -271,12 +272,9 @@ def test_a_damaged_file_is_read_or_refused_and_tells_nothing_of_the_person(tmp_p
     assert not any(value in told for value in [*PERSON.values(), "Florence", "4711"])
 
 
-def folder_of(tmp_path, path):
-    content = {
-        "images": [{"id": 5, "file_name": path.name, "width": 13, "height": 9}],
-        "annotations": [],
-        "categories": [{"id": 1, "name": "active"}],
-    }
+def folder_of(tmp_path, *paths):
+    images = [{"id": 5 + i, "file_name": path.name, "width": 13, "height": 9} for i, path in enumerate(paths)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "active"}]}
     (tmp_path / "split.json").write_text(json.dumps(content))
     return load_split(tmp_path, tmp_path / "split.json")
 
@@ -293,13 +291,34 @@ def test_a_training_image_may_be_dicom_and_a_bad_one_is_named(tmp_path):
         load_image(split, 0)
 
 
+def test_the_check_of_a_folder_names_every_bad_file(tmp_path):
+    good, cut = (write(tmp_path / name, values(8)) for name in ("good.dcm", "cut.dcm"))
+    cut.write_bytes(cut.read_bytes()[:200])
+    report = spoil(write(tmp_path / "report.dcm", values(8)), lambda data: delattr(data, "Rows"))
+    (tmp_path / "text.dcm").write_text("no image")
+    split = folder_of(tmp_path, good, cut, report, tmp_path / "text.dcm")
+    with pytest.raises(DataError) as error:
+        check_split(split, 2)
+    [told] = str(error.value).splitlines()[1:]
+    assert told.strip().startswith("3 of 4 images cannot be read: cut.dcm (")
+    assert "report.dcm (holds no image, or half of one: this DICOM file has no Rows)" in told
+    assert "text.dcm (no image)" in told
+    assert "Traceback" not in told
+
+
 def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(tmp_path, monkeypatch):
     path = write(tmp_path / "a.dcm", values(8))
     split = folder_of(tmp_path, path)
     monkeypatch.delitem(sys.modules, "datasets.dicom", raising=False)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.delattr("datasets.dicom", raising=False)
-    for read in (lambda: read_rgb(path), lambda: read_size(path), lambda: load_image(split, 0)):
+    readers = (
+        lambda: read_rgb(path),
+        lambda: read_size(path),
+        lambda: load_image(split, 0),
+        lambda: check_split(split, 2),
+    )
+    for read in readers:
         with pytest.raises(MissingPackage, match=r"a\.dcm: is a DICOM file; .*pip install pydicom"):
             read()
     Image.new("L", (4, 5)).save(tmp_path / "b.png")
