@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from datasets import layout, tbx11k
 from datasets.augment import steps_after, steps_before
+from datasets.cache import ImageCache
+from datasets.cache_build import ready_cache
 from datasets.checks import Files, check_pair, find_in_split
 from datasets.coco import CocoDataset, Transform, kept_boxes
 from datasets.findings import Finding, refuse_errors
@@ -86,7 +88,10 @@ def build_splits(
         warnings += [f"{split.name}: {line}" for line in told]
     pictures = [Pictures.of(splits[which], files) for which in SIDES]
     headline = f"{listed['val'].annotation_file}: does not go with {listed['train'].annotation_file}"
-    return Checked(splits, [*warnings, *refuse_errors(find_between(*pictures), headline)], files)
+    warnings += refuse_errors(find_between(*pictures), headline)
+    for split in splits.values():
+        open_cache_of(split, data)
+    return Checked(splits, warnings, files)
 
 
 def build_split(
@@ -101,14 +106,20 @@ def build_split(
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
 
+    With `opens_images` the cache of its images is built too, if there shall be one.
+
     Raises:
         DataError: the folder is not laid out as `dataset_file` says, its annotation file or images cannot be used, or
             the list has extra images that show tuberculosis without a box, which the config must allow.
+        WriteError: there is no room for the cache.
     """
     split = _load(data, data_path, which)
     findings = _findings(split, data, which, num_classes, opens_images=opens_images)
     refuse_errors(findings, f"{split.annotation_file}: cannot be used")
-    return _trimmed(split, data, which)
+    split = _trimmed(split, data, which)
+    if opens_images:
+        open_cache_of(split, data)
+    return split
 
 
 def _trimmed(split: Split, data: DataConfig, which: Side) -> Split:
@@ -132,6 +143,11 @@ def _excludes(data: DataConfig, which: Side) -> bool:
     return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 
+def open_cache_of(split: Split, data: DataConfig) -> ImageCache | None:
+    """The cache of a split's images, built where it is missing or out of date; None: they are read from their files."""
+    return ready_cache(split, Path(data.image_cache), workers=usable_cores()) if data.image_cache else None
+
+
 def build_train_loader(
     split: Split,
     data: DataConfig,
@@ -147,7 +163,8 @@ def build_train_loader(
     sampler = WindowBatchSampler(
         order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
     )
-    dataset = CocoDataset(split, _build_augmentation(data), seed=seed, is_train=True, mix=_build_mixer(split, data))
+    augmentation, mixer, images = _build_augmentation(data), _build_mixer(split, data), open_cache_of(split, data)
+    dataset = CocoDataset(split, augmentation, seed=seed, is_train=True, mix=mixer, images=images)
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
 
@@ -156,7 +173,7 @@ def build_eval_loader(
 ) -> DataLoader[Batch]:
     """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
     transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
-    dataset = CocoDataset(split, transform, seed=0, is_train=False)
+    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_cache_of(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
 

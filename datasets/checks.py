@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from datasets.errors import DataError
+from datasets.errors import DataError, MissingPackage
 from datasets.findings import Finding, refuse_errors
 from datasets.image_files import ImageFile
 from datasets.images import UNREADABLE, read_size
@@ -68,6 +68,9 @@ def find_in_split(
         opens_images: read the header of every image file too. That takes seconds on a local disk; who reads but a few
             of the images, or shares the split with a process that checks it, need not.
         files: what the files hold, where they have been read to their ends (`datasets.image_files`).
+
+    Raises:
+        MissingPackage: an image is DICOM, and what reads it is not installed.
     """
     yield from _file_problems(split, opens_images, files)
     yield from _box_problems(split, drops_empty_boxes)
@@ -206,6 +209,8 @@ def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
 def _read_header(path: Path) -> tuple[int, int] | str:
     try:
         return read_size(path)
+    except MissingPackage:
+        raise
     except UnidentifiedImageError:
         return "no image" if path.stat().st_size else "empty"
     except UNREADABLE as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.errors import DataError
+from datasets.errors import DataError, MissingPackage
 from datasets.images import UNREADABLE, read_rgb
 from datasets.split import Split
 from util.batch import Sample, SampleKey, Target
@@ -37,6 +38,8 @@ Loaded = tuple[Image.Image, Target]  # an RGB image, and its target with boxes [
 Transform = Callable[[Image.Image, Target, Draws], tuple[Tensor, Target]]
 # (position in the split, epoch, how to load the image at a position, draws) -> that image with parts of others
 Mix = Callable[[int, int, Callable[[int], Loaded], Draws], Loaded]
+# position in the split -> its RGB image
+ImageLoader = Callable[[int], Image.Image]
 
 
 class CocoDataset(Dataset[Sample]):
@@ -45,16 +48,27 @@ class CocoDataset(Dataset[Sample]):
     What an image becomes depends on (seed, epoch, image id), on how often the epoch has shown it before, and, in what
     it shares with the images of its optimizer step, on (seed, epoch, window): not on workers, ranks, or the order of
     calls.
+
+    Args:
+        images: another way to the same images than from their files.
     """
 
     def __init__(
-        self, split: Split, transform: Transform, *, seed: int, is_train: bool, mix: Mix | None = None
+        self,
+        split: Split,
+        transform: Transform,
+        *,
+        seed: int,
+        is_train: bool,
+        mix: Mix | None = None,
+        images: ImageLoader | None = None,
     ) -> None:
         self.split = split
         self.transform = transform
         self.seed = seed
         self.is_train = is_train
         self.mix = mix
+        self.load_image = images or partial(load_image, split)
 
     def __len__(self) -> int:
         return self.split.num_images
@@ -80,15 +94,22 @@ class CocoDataset(Dataset[Sample]):
         return Sample(image, target, is_ghost)
 
     def _load(self, index: int) -> Loaded:
-        return load_image(self.split, index), load_target(self.split, index)
+        return self.load_image(index), load_target(self.split, index)
 
 
 def load_image(split: Split, index: int) -> Image.Image:
-    """The RGB image at position `index` of the split."""
+    """The RGB image at position `index` of the split.
+
+    Raises:
+        DataError: the image file is missing, damaged, or not of the size that the annotation file states; or it is
+            DICOM and a package to read it is missing.
+    """
     path = split.image_dir / str(split.file_names[index])
     record = f"image id {split.image_ids[index]} of {split.annotation_file}"
     try:
         image = read_rgb(path)
+    except MissingPackage:
+        raise
     except UNREADABLE as error:
         mend = f"fetch the file anew, or remove {record}"
         raise DataError(f"{path}: cannot be read as an image ({error}); {mend}") from error

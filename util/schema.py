@@ -182,6 +182,9 @@ class DataConfig:
     data_aug_mosaic: float = knob("probability that an image is made of four", low=0.0, high=1.0)
     data_aug_copy_paste: float = knob("probability that an image gets the lesions of another", low=0.0, high=1.0)
     data_aug_mix_end_epoch: int = knob("epoch from which on there is neither mosaic nor copy-paste", low=0, high=10_000)
+    image_cache: str = knob(
+        "folder for the decoded images, one for each data set, built when missing or out of date; '': read the files"
+    )
     num_workers: int = knob("loader processes per rank, at most one per usable core", low=0, high=256)
 
 

@@ -29,6 +29,7 @@ DATA = DataConfig(
     data_aug_scales2_resize=(40,),
     data_aug_scales2_crop=(24, 32),
     data_eval_scale=32,
+    image_cache="",
     num_workers=0,
     **OFF,
 )
