@@ -39,12 +39,14 @@ class Step:
     losses: list[dict[str, Tensor]]  # of each batch: its share of the window's
     events: list[dict[str, Tensor]]  # of each batch, all 0 for ghosts: what the criterion counted besides
     grad_norm: Tensor  # before clipping, the same on all ranks
+    is_clipped: Tensor  # whether it was too large
     is_taken: bool  # False: the gradient is not finite on any rank, and the weights are what they were
 
     @property
     def total(self) -> dict[str, Tensor]:
-        """The losses of the window on this rank."""
-        return _added(self.losses)
+        """The losses of the window on this rank; for the log, the gradient's norm and whether it was clipped."""
+        gradient = {"grad_norm": self.grad_norm, "clipped_share": self.is_clipped.float()}
+        return {**_added(self.losses), **gradient}
 
     @property
     def counted(self) -> dict[str, Tensor]:
@@ -87,7 +89,7 @@ def train_one_epoch(
         else:
             learner.precision.skip()
         learner.optimizer.zero_grad(set_to_none=True)
-        after_step(Step(window, plan, losses, events, grad_norm, is_taken))
+        after_step(Step(window, plan, losses, events, grad_norm, grad_norm > learner.max_norm, is_taken))
 
 
 def accumulate(

@@ -33,7 +33,7 @@ from engine import Learner, Step, predict, train_one_epoch
 from models import build_model
 from models.backbone_weights import load_backbone_weights
 from util import checkpoint, nonfinite
-from util.class_skill import FocalSettings
+from util.checkup import consult
 from util.command_line import parse_arguments
 from util.config import load_config
 from util.distributed import (
@@ -53,12 +53,12 @@ from util.launcher import Ranks
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
-from util.optim import learning_rates, trainable_parts
+from util.optim import learning_rates
 from util.run_folder import SaveClock, open_log
 from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
 from util.seed import seed_everything
-from util.training_log import TrainingLog
+from util.training_log import TrainingLog, build_training_log
 
 BEST_METRIC = "all/per_class/AP"
 STOP_FILE = "stop"
@@ -118,11 +118,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     )
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
-    focal = FocalSettings(config.loss.focal_alpha, config.loss.focal_gamma, config.model.num_queries)
     ids, is_verbose = run.splits["train"].category_ids, args.verbose_losses
-    training_log = TrainingLog(
-        run.log, config.runtime.log_every, sampler.num_windows, device, here, ids, focal, is_verbose
-    )
+    training_log = build_training_log(run.log, config, sampler.num_windows, device, here, ids, is_verbose)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     if here.is_main:
@@ -142,10 +139,9 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         state.epoch, state.window, state.collected = state.epoch + 1, 0, []
         keep(run)
         finish_epoch(run)
-        wait_for_all()
+        consult(run.log, here, config.runtime.on_failing)
     STOP.settle()
-    best = "best {metric}: {value:.4f}, epoch {epoch}".format(**state.best) if state.best else "no best epoch"
-    run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {best}")
+    run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.told_best}")
 
 
 def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
@@ -180,7 +176,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         log.say(f"warning: {crowded}")
     log.say(said)
     facts = {which: split_facts(split) for which, split in splits.items()}
-    log.start(epoch=state.epoch, step=state.step, **facts, **state.facts, trainable=trainable_parts(state.model))
+    log.start(**state.started, **facts)
     weights = "ema" if state.average.is_copy else "model"
     clock = SaveClock(config.runtime.checkpoint_every_minutes, step=state.step if start.kind == "own" else -1)
     return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)
@@ -237,10 +233,7 @@ def follow(run: Run, log: TrainingLog, step: Step) -> None:
     state.step, state.window = state.step + 1, state.window + 1
     if step.is_taken:
         state.average.update(state.model, state.step)
-        max_norm = run.config.optim.clip_max_norm or float("inf")
-        gradient = {"grad_norm": step.grad_norm, "clipped_share": (step.grad_norm > max_norm).float()}
-        losses = {**step.total, **gradient}
-        log.add(step.window, step.plan.num_boxes, losses, step.counted, step=state.step, rates=rates)
+        log.add(step.window, step.plan.num_boxes, step.total, step.counted, step=state.step, rates=rates)
     else:
         log.leave_out(step=state.step, rates=rates)
     if step.plan.saves:
@@ -262,10 +255,7 @@ def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
     if accounts is None:
         return
     position = {"epoch": state.epoch, "window": state.window, "step": state.step, "seed": run.config.runtime.seed}
-    reason = f"epoch {state.epoch}, after step {state.step}: not finite: {nonfinite.suspects(accounts)}"
-    if run.here.is_main:
-        path = nonfinite.save_account(run.folder, position, accounts, step.grad_norm.item())
-        reason += f". The optimizer step was not taken; {path} has its images and losses"
+    reason = nonfinite.tell(run.log, position, accounts, step.grad_norm)
     if state.skipped < allowed:
         state.skipped += 1
         run.log.say(f"warning: {reason}. Skipped, {state.skipped} of at most {allowed}")

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
@@ -29,7 +28,12 @@ from torch import nn
 
 import main as program
 from models import dino
+from util.doctor import diagnose
+from util.history import history_of, read_rows
+from util.logger import ROWS
+from util.symptoms import FAILING
 
+ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
 PHANTOM = ("--train", "360", "--val", "90", "--seed", "0", "--positive_fraction", "0.6")
 OPTIONS = {"epochs": 6, "bootstrap_draws": 0, "num_workers": 0, "on_failing": "stop"}
@@ -191,7 +195,44 @@ def main() -> int:
     runs = [(name, seed) for seed in args.seeds for name in args.faults]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: launch(args.out, *run), runs))
+    print(table(args.out, args.faults, args.seeds))
     return 0
+
+
+def table(out: Path, faults: list[str], seeds: list[int]) -> str:
+    """Markdown: what the doctor says of every run, its first two causes, and whether the fault is among them."""
+    lines = [
+        "| what is broken | seed | verdict | since epoch | first two causes | named | AP50 | seconds |",
+        "|---" * 8 + "|",
+    ]
+    for name in faults:
+        for seed in seeds:
+            folder = out / slug(name, seed)
+            if (folder / ROWS).exists():
+                lines.append(line_of(name, seed, folder))
+    return "\n".join(lines)
+
+
+def line_of(name: str, seed: int, folder: Path) -> str:
+    """One run in the table."""
+    history = history_of(read_rows(folder / ROWS))
+    found, fault = diagnose(history), FAULTS[name]
+    first = [cause.name for cause in found.causes][:2]
+    is_named = bool(set(first) & set(fault.causes))
+    answer = ("yes" if is_named else "NO") if fault.causes else "FALSE ALARM" if found.verdict == FAILING else "-"
+    ap50 = max((value for _, value in history.judged("all/agnostic/AP50")), default=0.0)
+    seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
+    cells = [
+        name,
+        seed,
+        found.verdict,
+        found.epoch,
+        ", ".join(first) or "none",
+        answer,
+        f"{ap50:.3f}",
+        f"{seconds:.0f}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def launch(out: Path, name: str, seed: int) -> None:

@@ -33,7 +33,10 @@ TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PYTHON}
 BROAD_EXCEPTS = {"util/config.py": "a config file is a program of the user's: whatever it raises is the user's error"}
 # file -> why it may ask for the environment
 ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
-SILENT_EXCEPTS = {"util/plots.py": "a line of log.jsonl that a running job has not finished yet"}
+SILENT_EXCEPTS = {
+    "util/plots.py": "a line of log.jsonl that a running job has not finished yet",
+    "util/history.py": "likewise",
+}
 FLAGS = {
     "-h",
     "--help",

@@ -19,3 +19,7 @@ class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
     def __init__(self, code: int = 2) -> None:
         super().__init__()
         self.code = code
+
+
+class RunFailingError(RuntimeError):
+    """Going on with this training is a waste of time; the log says why."""

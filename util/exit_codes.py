@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from util.errors import ToldElsewhere, UserError
+from util.errors import RunFailingError, ToldElsewhere, UserError
 from util.launcher import leave_exit_code
 from util.logger import complain
 from util.preemption import Preempted
@@ -40,7 +40,7 @@ def _run(work: Callable[[], None]) -> int:
     except PermissionError as error:
         complain(f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it")
         return MISTAKE
-    except FloatingPointError as error:
+    except (FloatingPointError, RunFailingError) as error:
         complain(str(error))
         return FAILED
     except torch.OutOfMemoryError as error:

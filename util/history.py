@@ -23,6 +23,7 @@ DENOMINATORS = {
 }
 NOT_OF_SEVERAL = ("kind", "epoch", "step", "loss_median", "max_mem_mb")  # or another column says it
 EMPTY: Mapping[str, Any] = {}
+PARTS = ("config", "train", "val", "trainable", "category_names")  # of a row of kind "start"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class History:
     @property
     def config(self) -> Mapping[str, Any]:
         """The recipe of the last start; empty where the log does not tell."""
-        return self.starts[-1].get("config", EMPTY) if self.starts else EMPTY
+        return self.start.get("config", EMPTY)
+
+    @property
+    def start(self) -> Mapping[str, Any]:
+        """The last start: `config`, facts of the `train` and `val` lists, `trainable` parts; empty likewise."""
+        return self.starts[-1] if self.starts else EMPTY
 
     @property
     def last(self) -> Epoch | None:
@@ -68,8 +74,8 @@ class History:
         return replace(
             self,
             epochs=tuple(e for e in self.epochs if e.number <= epoch),
-            starts=tuple(s for s in self.starts if s.get("epoch", 0) <= epoch),
-            not_finite=tuple(r for r in self.not_finite if r.get("epoch", 0) <= epoch),
+            starts=tuple(s for s in self.starts if s["epoch"] <= epoch),
+            not_finite=tuple(r for r in self.not_finite if r["epoch"] <= epoch),
         )
 
     def series(self, name: str) -> list[tuple[int, float]]:
@@ -111,9 +117,16 @@ def history_of(rows: Sequence[Row]) -> History:
     return History(
         "log.jsonl of this repository",
         tuple(epochs),
-        tuple(row for row in rows if row["kind"] == "start"),
-        tuple(row for row in rows if row["kind"] == "nonfinite"),
+        tuple(_sound(row) for row in rows if row["kind"] == "start"),
+        tuple(_sound(row) for row in rows if row["kind"] == "nonfinite"),
     )
+
+
+def _sound(row: Row) -> Row:
+    """A row whose position is a number and whose parts are mappings, whatever was written."""
+    parts = {name: row.get(name) if isinstance(row.get(name), Mapping) else EMPTY for name in PARTS}
+    position = {name: number(row.get(name)) or 0 for name in ("epoch", "step")}
+    return {**row, **position, **parts}
 
 
 def _by_epoch(rows: Iterable[Row], kind: str) -> dict[int, list[Row]]:

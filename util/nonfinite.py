@@ -11,6 +11,7 @@ from torch import Tensor
 from util.batch import Batch, Window
 from util.distributed import gather_objects
 from util.files import write_whole
+from util.logger import RunLog
 from util.precision import Precision
 
 CHECKPOINT = "nonfinite.pth"
@@ -30,6 +31,19 @@ def examine(
     values = [value for batches in accounts for batch in batches for value in batch["losses"].values()]
     is_overflow = precision.skips_overflow and precision.loss_scale >= FLOOR and all(map(math.isfinite, values))
     return None if is_overflow else accounts
+
+
+def tell(log: RunLog, position: dict[str, int], accounts: list[list[dict[str, Any]]], grad_norm: Tensor) -> str:
+    """Write down a step that was not taken, in a file of its own and as a row of the log; what to say of it.
+
+    Only the rank that has a log writes.
+    """
+    if log.folder is None:
+        return ""
+    path, terms = save_account(log.folder, position, accounts, grad_norm.item()), suspects(accounts)
+    log.row("nonfinite", epoch=position["epoch"], step=position["step"], terms=terms)
+    where = f"epoch {position['epoch']}, after step {position['step']}"
+    return f"{where}: not finite: {terms}. The optimizer step was not taken; {path} has its images and losses"
 
 
 def account(window: Window, losses: list[dict[str, Tensor]], files: Mapping[int, str]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from util.checkpoint import CheckpointError, load, load_strictly, save
 from util.config import flatten
 from util.cut import Cut
 from util.ema import WeightAverage
-from util.optim import build_optimizer, learning_rate_factor, set_learning_rate
+from util.optim import build_optimizer, learning_rate_factor, set_learning_rate, trainable_parts
 from util.precision import Precision
 from util.schema import Config, OptimConfig
 
@@ -50,6 +50,17 @@ class RunState:
             "scaler": self.precision.state_dict(),
             **{name: getattr(self, name) for name in POSITION},
         }
+
+    @property
+    def started(self) -> dict[str, Any]:
+        """What the log says of a start: position, facts, and which parameters are trained."""
+        position = {"epoch": self.epoch, "step": self.step}
+        return {**position, **self.facts, "trainable": trainable_parts(self.model)}
+
+    @property
+    def told_best(self) -> str:
+        """The best epoch so far, in words."""
+        return "best {metric}: {value:.4f}, epoch {epoch}".format(**self.best) if self.best else "no best epoch"
 
     def restore(self, path: Path) -> str:
         """Go on from a checkpoint; what to say of it.

@@ -193,6 +193,9 @@ class RuntimeConfig:
         low=0,
         high=1_000_000,
     )
+    on_failing: Literal["warn", "stop"] = knob(
+        "what to do when the doctor calls the run failing at the end of an epoch: say so, or stop with an error"
+    )
     save_checkpoint_interval: int = knob("epochs between numbered checkpoints kept for good; 0: none", low=0)
 
 

@@ -18,6 +18,7 @@ from util.launcher import Ranks
 from util.logger import SCHEMA, Progress, RunLog
 from util.memory import peak_resident_bytes
 from util.meters import StepMeter, Totals
+from util.schema import Config
 from util.train_line import train_line
 
 CONSOLE_IMAGES = 20  # with boxes: a console line is of as many of the last rows as it takes to have seen them,
@@ -198,6 +199,21 @@ class TrainingLog:
         """Leave the terminal's line to others."""
         if self._progress:
             self._progress.close()
+
+
+def build_training_log(
+    log: RunLog,
+    config: Config,
+    num_windows: int,
+    device: torch.device,
+    here: Ranks,
+    category_ids: Sequence[int],
+    is_verbose: bool,
+) -> TrainingLog:
+    """The training log that a config asks for."""
+    focal = FocalSettings(config.loss.focal_alpha, config.loss.focal_gamma, config.model.num_queries)
+    every = config.runtime.log_every
+    return TrainingLog(log, every, num_windows, device, here, category_ids, focal, is_verbose)
 
 
 def peak_memory_mb(device: torch.device) -> float:

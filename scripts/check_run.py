@@ -1,0 +1,61 @@
+"""Ask the doctor about a run, finished or going on: python scripts/check_run.py logs/RUN [--json].
+
+Reads log.jsonl of a run folder, and logs of the official DINO code and its forks: log.txt with a JSON object per epoch,
+or what the console said. Of those it also says which figures are artefacts.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.doctor import diagnose
+from util.errors import UserError
+from util.foreign_logs import read_foreign
+from util.history import History, history_of, read_rows
+from util.logger import ROWS
+
+FOREIGN = "log.txt"  # of the official code, in its run folder
+
+
+def main() -> int:
+    """0 whatever the verdict, 2 when the log cannot be read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder, or a log file")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, where its log does not tell")
+    args = parser.parse_args()
+    try:
+        history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
+    except (UserError, OSError) as error:
+        print(f"check_run: {error}", file=sys.stderr)
+        return 2
+    found = diagnose(history)
+    if args.json:
+        print(json.dumps(found.as_json(), indent=1, allow_nan=False))
+    else:
+        print(f"{args.run}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
+    return 0
+
+
+def read(path: Path, stated: dict[str, float]) -> History:
+    """The history that a folder or a file tells.
+
+    Raises:
+        UserError: there is no log, or nothing in it can be read.
+    """
+    if path.is_dir():
+        found = [path / name for name in (ROWS, FOREIGN) if (path / name).is_file()]
+        if not found:
+            raise UserError(f"{path}: no {ROWS} and no {FOREIGN} in it; expected the folder of a run, or a log file")
+        path = found[0]
+    if not path.is_file():
+        raise UserError(f"{path}: does not exist; expected the folder of a run, or a log file")
+    rows = read_rows(path)
+    return history_of(rows) if rows else read_foreign(path, stated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

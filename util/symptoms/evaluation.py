@@ -1,0 +1,82 @@
+"""What the evaluations say, alone and against training."""
+
+from statistics import mean
+
+from util.history import History
+from util.plan import expectations
+from util.symptoms.cause import FAILING, NOTE, SUSPICIOUS, Cause, has_trained, whole_epochs
+
+AP, AP50 = "all/per_class/AP", "all/agnostic/AP50"
+
+
+def validation_falls(history: History) -> Cause | None:
+    """AP falls while the training loss goes on falling: overfitting."""
+    values = history.judged(AP)
+    losses = dict(history.series("loss"))
+    if len(values) < 6 or not has_trained(history, 6):
+        return None
+    means = [(values[i][0], mean(v for _, v in values[i - 2 : i + 1])) for i in range(2, len(values))]
+    (peak_epoch, peak), (_, now) = max(means, key=lambda pair: pair[1]), means[-1]
+    at_peak, at_end = losses.get(peak_epoch), losses.get(values[-1][0])
+    if peak < 0.02 or now > 0.75 * peak or at_peak is None or at_end is None or at_end > at_peak:
+        return None
+    evidence = (
+        f"AP, as mean of three evaluations, fell from {peak:.3f} around epoch {peak_epoch} to {now:.3f}, while the "
+        f"training loss fell from {at_peak:.3g} to {at_end:.3g}"
+    )
+    return Cause("validation_falls", SUSPICIOUS, evidence, "fewer epochs, more data_aug_, a larger weight_decay", 60)
+
+
+def average_too_slow(history: History) -> Cause | None:
+    """The averaged weights that are judged still hold those from before training."""
+    config, last = history.config, history.last
+    if not config.get("use_ema") or last is None or last.get("step") is None or not last.is_whole:
+        return None
+    planned = last.get("step") / (last.number + 1) * config.get("epochs", 0)
+    horizon = 1 / max(1e-12, 1 - config.get("ema_decay", 0.0))
+    if planned >= 3 * horizon or config.get("ema_warmup_steps", 0) >= planned:
+        return None
+    evidence = f"ema_decay averages over {horizon:.0f} steps, and the whole training has {planned:.0f}"
+    ap50, recall = last.judged(AP50), last.get("recall_top10")
+    is_felt = ap50 is not None and recall is not None and recall > 0.5 and ap50 < 0.1
+    mend = f"ema_decay = {max(0.0, 1 - 10 / max(planned, 10)):.4g} or less, or use_ema = False"
+    return Cause("average_too_slow", SUSPICIOUS if is_felt or planned < horizon else NOTE, evidence, mend, 50)
+
+
+def training_does_not_carry_over(history: History) -> Cause | None:
+    """Boxes are found in training, and not in validation."""
+    last = whole_epochs(history)[-1] if has_trained(history, 3) else None
+    recall, ap50 = (last.get("recall_top10"), last.judged(AP50)) if last else (None, None)
+    if recall is None or ap50 is None or recall < 0.6 or ap50 > 0.05:
+        return None
+    evidence = f"recall@10 is {recall:.2f} in training, AP50 {ap50:.3f} in validation"
+    mend = "are boxes and images of both lists in the same frame? Is the evaluation size data_eval_scale like training?"
+    return Cause("training_does_not_carry_over", FAILING, evidence, mend, 45)
+
+
+def validation_near_zero(history: History) -> Cause | None:
+    """Many evaluations, and none found anything."""
+    values = [v for name in (AP50, "all/per_class/AP50") for _, v in history.judged(name)]
+    epochs = len(history.judged("all/per_class/AP50"))
+    if epochs < 5 or not values or max(values) >= 0.1 or not has_trained(history, 5):
+        return None
+    evidence = f"the best AP50 of {epochs} evaluations is {max(values):.3f}"
+    mend = "see the other causes; a run of this length should find more"
+    return Cause("validation_near_zero", SUSPICIOUS, evidence, mend, 30)
+
+
+def below_expectation(history: History) -> Cause | None:
+    """A line of the tbx11k recipes' plan is not met."""
+    missed = [line.text for line in expectations(history) if line.is_met is False]
+    if not missed:
+        return None
+    return Cause("below_expectation", SUSPICIOUS, "; ".join(missed), "compare config.py with the recipe", 25)
+
+
+CHECKS = (
+    validation_falls,
+    average_too_slow,
+    training_does_not_carry_over,
+    validation_near_zero,
+    below_expectation,
+)
