@@ -112,12 +112,13 @@ def rows(folder, kind):
 
 
 OF_THE_CLOCK = ("time", "data", "images_per_second", "seconds", "max_mem_mb")
+OF_THE_PROCESS = ("start",)  # rows that tell when a process began, which a run that was not cut off has only one of
 
 
 def figures(folder, *kinds):
-    """The rows of the log, of all kinds unless said, without what depends on the clock."""
+    """The rows of the training, of all its kinds unless said, without what depends on the clock."""
     lines = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
-    kept = (row for row in lines if not kinds or row["kind"] in kinds)
+    kept = (row for row in lines if (row["kind"] in kinds if kinds else row["kind"] not in OF_THE_PROCESS))
     return [{k: v for k, v in row.items() if k not in OF_THE_CLOCK} for row in kept]
 
 

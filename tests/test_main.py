@@ -54,6 +54,7 @@ def test_the_log_has_a_row_per_step_per_epoch_and_per_evaluation(trained):
     assert [(row["epoch"], row["step"]) for row in steps] == [(step // 3, step + 1) for step in range(STEPS)]
     wanted = {"loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_0", "loss_ce_dn", "loss_ce_interm", "grad_norm"}
     wanted |= {"lr", "lr_backbone", "images", "images_with_boxes", "boxes", "time", "data", "images_per_second"}
+    wanted |= {"class_skill", "class_error", "class_error_n", "recall_top10", "loss_median", "clipped_share"}
     assert all(wanted <= row.keys() for row in steps)
     assert [(row["epoch"], row["step"], row["images"]) for row in epochs] == [(0, 3, TRAIN), (1, 6, TRAIN)]
     assert [(row["epoch"], row["step"], row["weights"]) for row in evaluations] == [(0, 3, "ema"), (1, 6, "ema")]
@@ -79,13 +80,25 @@ def test_the_report_is_the_last_evaluation(trained):
     assert all(low <= high for low, high in (report[key] for key in intervals))
 
 
-def test_a_console_line_has_the_official_shape(trained):
-    line = next(text for text in (trained / "console.txt").read_text().splitlines() if text.startswith("Epoch: [0]"))
+def test_a_console_line_is_short_and_says_what_its_figures_are_of(trained):
+    lines = [text for text in (trained / "console.txt").read_text().splitlines() if "lr: " in text]
     shape = (
-        rf"Epoch: \[0\]  \[1/3\]  eta: \d+:\d\d:\d\d  lr: 0\.000020  loss: {NUMBER} \({NUMBER}\)  "
-        rf"loss_ce: {NUMBER} \({NUMBER}\)  .*time: {NUMBER}  data: {NUMBER}  max mem: \d+"
+        rf"Epoch: \[0\]  \[2/3\]  eta: \d+:\d\d:\d\d  lr: 4e-05  last 2 steps: \d+ boxes on 8 images  loss: {NUMBER}  "
+        rf"per image with boxes: {NUMBER} without: {NUMBER}  skill: [+-]\d\.\d\d  class_error: \d+\.\d % of \d+  "
+        r"recall@10: \d\.\d\d  best score with: \d\.\d\d without: \d\.\d\d  grad_norm: \d+\.\d\d \(\d+% clipped\)  "
+        r"time: \d+\.\d{3} \(data \d+%\)  max mem: \d+"
     )
-    assert re.fullmatch(shape, line)
+    assert re.fullmatch(shape, lines[1])
+    assert len(lines) == STEPS
+    assert max(map(len, lines)) < 350
+
+
+def test_every_loss_term_is_told_on_request(phantom, room):
+    outcome = call(*training(phantom, room / "run", "--verbose_losses", **ONE_EPOCH))
+    [epoch] = rows(room / "run", "epoch")
+    *_, line = (text for text in outcome.out.splitlines() if "lr: " in text)
+    told = ("loss_median", "loss_with_boxes", "loss_without_boxes")
+    assert set(re.findall(r"(loss_\w+): ", line)) == {name for name in epoch if name.startswith("loss_")} - set(told)
 
 
 def test_the_start_says_what_is_trained_on_what(trained):

@@ -1,5 +1,6 @@
 """A run that was cut off anywhere goes on as if it had not been, also when its steps are cut in another way."""
 
+import json
 import math
 import os
 import shutil
@@ -61,6 +62,22 @@ def test_a_run_cut_off_many_times_loses_no_row_and_tells_none_twice(whole, phant
         log.write('{"kind": "train", "epo')  # a row that a power failure has torn
     assert call(*command).code == 0
     assert figures(room / "run") == figures(whole)
+    starts = rows(room / "run", "start")  # each stands before the rows of its steps
+    assert [(row["epoch"], row["step"]) for row in starts] == [(0, 0), (0, 1), (0, 2), (1, 4), (1, 5)]
+    assert all({**row, "epoch": 0, "step": 0} == rows(whole, "start")[0] for row in starts)
+
+
+def test_a_start_says_what_is_trained_on_what(whole):
+    [row] = rows(whole, "start")
+    assert (row["schema"], row["epoch"], row["step"], row["cut"]) == (2, 0, 0, [2, 2, 1])
+    assert (row["config"]["focal_alpha"], row["category_ids"]) == (0.75, [1, 2, 3])
+    assert [(row[which]["list"], row[which]["images"]) for which in ("train", "val")] == [
+        ("TBX11K_train", 12),
+        ("TBX11K_val", 6),
+    ]
+    assert all(trained == total for trained, total in row["trainable"].values())
+    first = (whole / "log.jsonl").read_text().splitlines()[0]
+    assert json.loads(first) == row
 
 
 def test_rows_that_were_lost_are_told(phantom, room, monkeypatch):
@@ -76,7 +93,8 @@ def test_rows_of_a_start_that_left_no_checkpoint_are_set_aside(whole, phantom, r
     assert not (room / "run/checkpoint.pth").exists()
     assert "are now in log.1.jsonl" in call(*command).out
     assert figures(room / "run") == figures(whole)
-    assert len((room / "run/log.1.jsonl").read_text().splitlines()) == 1
+    aside = (room / "run/log.1.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in aside] == ["start", "train"]
 
 
 SAMPLED = {
