@@ -129,7 +129,8 @@ def shows_learning(history: History) -> bool:
     skill, apart = last.get("class_skill"), separation(last)
     if apart is not None and apart < 1.06:
         return False
-    judged = [value for name in ("all/agnostic/AP50", "all/per_class/AP50") for _, value in history.judged(name)]
+    names = ("all/agnostic/AP50", "all/per_class/AP50", "model/all/per_class/AP50")
+    judged = [value for name in names for _, value in history.judged(name)]
     return (skill is not None and skill > 0.1) or (bool(judged) and max(judged) >= 0.1)
 
 

@@ -106,9 +106,37 @@ def test_a_healthy_run_is_healthy_and_never_called_failing_on_its_way():
     assert not {FAILING, SUSPICIOUS} & set(verdicts)
 
 
+@pytest.mark.parametrize("scores", [(0.045, 0.044), (0.07, 0.066)])
+def test_a_small_run_that_begins_slowly_is_not_called_failing(scores):
+    """Figures of a tiny network on 60 images, 60 steps to the epoch, that learned them in the end."""
+    skills = [-1.98, -1.51, -1.15, -1.06, -1.10, -1.10, -1.05, -1.03, -1.07, -1.02, -0.84, -0.89, -0.79]
+    losses = [14.3, 13.5, 12.4, 11.8, 11.5, 11.3, 10.7, 10.4, 9.9, 9.6, 9.5, 9.4, 9.2]
+    figures = {"best_score_with_boxes": scores[0], "best_score_without_boxes": scores[1], "images_with_boxes": 18}
+    history = history_of(
+        rows_of(
+            epochs=13,
+            figures=lambda n: {**figures, "class_skill": skills[n], "loss": losses[n], "recall_top10": 0.02 * n},
+            evaluation=lambda n: {"all/per_class/AP": 0.001 * n, "all/agnostic/AP50": 0.002 * n},
+        )
+    )
+    assert {diagnose(history.until(n)).verdict for n in range(13)} == {CANNOT_TELL}
+
+
+def test_few_boxes_and_a_slow_average_are_no_proof_that_training_does_not_carry_over():
+    changes = {"figures": lambda _: {"boxes": 25}, "evaluation": lambda _: POOR}
+    assert "training_does_not_carry_over" not in names(diagnosis(**changes))
+    slow = diagnosis(start={"config": {**CONFIG, "ema_decay": 0.9999}}, evaluation=lambda _: POOR)
+    assert names(slow)[0] == "average_too_slow"
+
+
 def test_before_anything_is_known_the_doctor_cannot_tell():
     for rows in ([], rows_of(epochs=0), rows_of(epochs=1, evaluation=lambda _: {"all/agnostic/AP50": 0.01})):
         assert diagnose(history_of(rows)).verdict == CANNOT_TELL
+
+
+def falling(n):
+    """Figures of an evaluation that get worse from epoch to epoch."""
+    return {"all/agnostic/AP50": 0.5 / (1 + n), "all/per_class/AP": 0.2 / (1 + n)}
 
 
 ALIKE = {"best_score_with_boxes": 0.4, "best_score_without_boxes": 0.4}
@@ -130,11 +158,14 @@ FAILURES = {
         "class_head_not_learning",
         {"start": {"trainable": {}}, "figures": lambda _: {"class_skill": -0.1, "loss_ce_dn": 3.0}},
     ),
-    "diverging boxes": ("boxes_diverge", {"figures": lambda n: {"loss_giou": 0.3 + 0.4 * max(0, n - 3)}}),
+    "diverging boxes": (
+        "boxes_diverge",
+        {"figures": lambda n: {"loss_giou": 0.3 + 0.4 * max(0, n - 3)}, "evaluation": falling},
+    ),
     "no learning rate": ("learning_rate_zero", {"lr": 0.0}),
     "hardly a learning rate": ("learning_rate_zero", {"lr": 1e-8, "figures": lambda _: {"loss": 30.0}}),
     "too high a learning rate": ("learning_rate_too_high", {"lr": 0.01, "figures": lambda _: STUCK}),
-    "a loss that rises": ("loss_rises", {"figures": lambda n: {"loss": 10.0 + abs(n - 2)}}),
+    "a loss that rises": ("loss_rises", {"figures": lambda n: {"loss": 10.0 + abs(n - 2)}, "evaluation": falling}),
     "a loss that is no number": ("not_finite", {"figures": lambda n: {"loss": float("nan")} if n == 7 else {}}),
     "no boxes": ("no_boxes", {"figures": lambda _: {"boxes": 0, "images_with_boxes": 0}}),
     "boxes of other images": ("labels_do_not_fit_images", {"figures": lambda _: ALIKE, "evaluation": lambda _: POOR}),
@@ -143,7 +174,10 @@ FAILURES = {
         {"start": {"train": {**FACTS, "median_box_width": 0.4}}, "evaluation": lambda _: POOR},
     ),
     "nothing carries over": ("training_does_not_carry_over", {"evaluation": lambda _: POOR}),
-    "worse than a constant": ("worse_than_a_constant", {"figures": lambda _: {"class_skill": -0.2}}),
+    "worse than a constant": (
+        "worse_than_a_constant",
+        {"figures": lambda _: {"class_skill": -0.2, "loss": 20.0}, "evaluation": lambda _: POOR},
+    ),
 }
 
 
@@ -216,8 +250,9 @@ def test_the_epoch_is_the_first_since_which_the_verdict_holds():
 
 def test_an_epoch_of_mere_suspicion_does_not_make_a_failing_run_a_new_one():
     rising = [10, 10, 10, 12, 13, 13, 11, 8.7, 14, 15]
-    found = diagnosis(epochs=10, figures=lambda n: {"loss": float(rising[n])})
-    verdicts = [diagnosis(epochs=n, figures=lambda n: {"loss": float(rising[n])}).verdict for n in range(5, 11)]
+    changes = {"figures": lambda n: {"loss": float(rising[n])}, "evaluation": falling}
+    found = diagnosis(epochs=10, **changes)
+    verdicts = [diagnosis(epochs=n, **changes).verdict for n in range(5, 11)]
     assert verdicts == [FAILING, FAILING, FAILING, SUSPICIOUS, FAILING, FAILING]
     assert found.epoch == 4
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 
 from util.history import Epoch, History
 
 NOTE, SUSPICIOUS, FAILING = "note", "suspicious", "failing"
 FEWEST_STEPS = 100  # optimizer steps in whole epochs before anything is said of what the network has learned
+EARLY = 5000  # optimizer steps before which a network that still gets better is not given up
 FEWEST_IMAGES = 50  # of a kind before a mean over them is trusted
 
 
@@ -50,6 +52,41 @@ def separation(epoch: Epoch) -> float | None:
     if images is None or with_boxes is None or high is None or not low:
         return None
     return high / low if min(with_boxes, images - with_boxes) >= FEWEST_IMAGES else None
+
+
+def still_finds_boxes(history: History) -> bool:
+    """Whether validation finds boxes about as well as ever, up to the last epochs.
+
+    Training figures that look bad are then of another scale (weights, augmentation, settings), not of a failing run.
+    """
+    return any(_is_kept_up(history, history.judged(name)) for name in ("all/agnostic/AP50", "all/per_class/AP50"))
+
+
+def _is_kept_up(history: History, judged: list[tuple[int, float]]) -> bool:
+    if not judged or judged[-1][0] < history.epochs[-1].number - 1:
+        return False
+    values = [value for _, value in judged]
+    means = [mean(values[max(0, i - 1) : i + 1]) for i in range(len(values))]  # of two: one alone is noisy
+    return means[-1] >= 0.1 and means[-1] >= 2 / 3 * max(means)
+
+
+def is_still_early(history: History) -> bool:
+    """Whether class scores that are no good yet may still become so: they or the loss get better, after few steps.
+
+    Small data and low learning rates take dozens of epochs to the first `EARLY` steps.
+    """
+    steps = (whole_epochs(history) or [Epoch(0, {})])[-1].get("step")
+    if steps is None or steps >= EARLY:
+        return False
+    skills, losses = (_means_of_three(history, name) for name in ("class_skill", "loss"))
+    gains = bool(skills) and skills[-1] > skills[0] + 0.1 and skills[-1] > max(skills) - 0.1
+    return gains or (len(losses) > 1 and losses[-1] < 0.98 * losses[max(0, len(losses) - 4)])
+
+
+def _means_of_three(history: History, name: str) -> list[float]:
+    """Means of an epoch and the two before it."""
+    values = [value for _, value in history.series(name)]
+    return [mean(values[max(0, i - 2) : i + 1]) for i in range(len(values))]
 
 
 def denoising_learns(history: History) -> bool | None:

@@ -1,7 +1,16 @@
 """What the network has and has not learned."""
 
 from util.history import History
-from util.symptoms.cause import FAILING, NOTE, SUSPICIOUS, Cause, has_trained, whole_epochs
+from util.symptoms.cause import (
+    FAILING,
+    NOTE,
+    SUSPICIOUS,
+    Cause,
+    has_trained,
+    is_still_early,
+    still_finds_boxes,
+    whole_epochs,
+)
 
 PRIOR = 0.01  # score of every query before training
 
@@ -67,7 +76,7 @@ def predicts_nothing(history: History) -> Cause | None:
         return None
     last = whole[-1]
     best, skill = last.get("best_score_with_boxes"), last.get("class_skill")
-    if best is None or skill is None or skill > 0 or best > 5 * PRIOR:
+    if best is None or skill is None or skill > 0 or best > (PRIOR if is_still_early(history) else 5 * PRIOR):
         return None
     evidence = f"the best score on images with boxes is {best:.3f} on average, class skill {skill:+.2f}"
     mend = "a larger focal_alpha, more steps, a higher lr; are the class heads trained?"
@@ -79,6 +88,8 @@ def worse_than_a_constant(history: History) -> Cause | None:
     whole = whole_epochs(history)
     skills = [epoch.get("class_skill") for epoch in whole[-3:]]
     if not has_trained(history, 4) or any(skill is None or skill > -0.05 for skill in skills):
+        return None
+    if still_finds_boxes(history) or is_still_early(history):
         return None
     told = ", ".join(f"{skill:+.2f}" for skill in skills)
     evidence = f"class skill in the last three epochs is {told}; 0 is the best constant score"
@@ -111,7 +122,7 @@ def hardly_learns(history: History) -> Cause | None:
         return None
     skills = [skill for _, skill in history.series("class_skill")]
     recalls = [recall for _, recall in history.series("recall_top10")]
-    if not skills or skills[-1] > 0.1 or not recalls or recalls[-1] > 0.3:
+    if is_still_early(history) or not skills or skills[-1] > 0.1 or not recalls or recalls[-1] > 0.3:
         return None
     evidence = f"after {len(whole)} epochs class skill is {skills[-1]:+.2f} and recall@10 {recalls[-1]:.2f}"
     mend = "longer training, a higher lr, pretrained backbone_weights"
