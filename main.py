@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.build import build_eval_loader, build_split, build_train_loader, crowded_images, describe
-from datasets.checks import check_pair
+from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
 from datasets.facts import split_facts
+from datasets.image_files import remember
 from datasets.split import Split
 from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
@@ -117,6 +117,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
         world_size=here.world_size,
     )
     max_norm = optim.clip_max_norm or float("inf")
+    run.log.say(f"an epoch: {sampler.account}")
     learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
     ids, is_verbose = run.splits["train"].category_ids, args.verbose_losses
     training_log = build_training_log(run.log, config, sampler.num_windows, device, here, ids, is_verbose)
@@ -155,8 +156,11 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     if not args.config_file or not args.output_dir:
         raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
     config = load_config(args.config_file, args.options)
-    splits = {which: build_split_for(config, args, which, here) for which in ("train", "val")}
-    check_pair(splits["train"], splits["val"])
+    num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
+    checked = build_splits(
+        config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
+    )
+    splits = checked.splits
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
@@ -164,6 +168,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
     said = begin(state, start, config)
     log = open_log(args.output_dir, config, here, device, is_training=True)
+    if is_main:
+        remember(args.output_dir, checked.files)
     if start.kind == "own":
         log.go_on_rows(state.rows)
     else:
@@ -172,6 +178,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         state.best = {}  # what is not there cannot be the best
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
+    for line in checked.warnings:
+        log.say(f"warning: {line}")
     if crowded := crowded_images(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
     log.say(said)
@@ -186,7 +194,8 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     """The same for a checkpoint to evaluate."""
     path, content, config = load_judged(args)
     folder = args.output_dir or path.parent
-    split = build_split_for(config, args, "val", here)
+    num_classes, is_main = config.model.num_classes, here.is_main
+    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=is_main)
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
@@ -197,12 +206,6 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)
-
-
-def build_split_for(config: Config, args: argparse.Namespace, which: str, here: Ranks) -> Split:
-    """The training or the validation split of the data folder, checked; one rank looks at the images for all."""
-    num_classes = config.model.num_classes
-    return build_split(config.data, args.data_path, which, num_classes=num_classes, opens_images=here.is_main)
 
 
 def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:

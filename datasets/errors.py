@@ -1,4 +1,4 @@
-"""The error of this room."""
+"""The errors of this room."""
 
 from util.errors import UserError
 
@@ -13,3 +13,7 @@ class DataError(UserError):
     def __init__(self, message: str) -> None:
         marker = f"{type(self).__module__}.{type(self).__qualname__}: "
         super().__init__(message.rpartition(marker)[2].strip())
+
+
+class MissingPackage(DataError):  # noqa: N818 the package is what is to be told
+    """A file that only an optional package can read; the message names the file, the package and how to get it."""

@@ -78,12 +78,22 @@ def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
     """
     try:
         packed = file.read_bytes()
-        content = json.loads(gzip.decompress(packed) if file.suffix == ".gz" else packed)
     except FileNotFoundError:
         raise DataError(f"{file}: no such annotation file; check --data_path and the split's name") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read as an annotation file: {error.strerror or error}") from error
-    except (ValueError, RecursionError, EOFError, zlib.error) as error:
+    return parse_records(packed, file, names)
+
+
+def parse_records(packed: bytes, file: Path, names: tuple[str, ...]) -> dict[str, Records]:
+    """The lists called `names` in the bytes of a COCO-format file; `file` is what messages call it.
+
+    Raises:
+        DataError: not JSON, or not an object with these lists.
+    """
+    try:
+        content = json.loads(gzip.decompress(packed) if file.suffix == ".gz" else packed)
+    except (OSError, ValueError, RecursionError, EOFError, zlib.error) as error:
         raise DataError(f"{file}: is not JSON ({error}); fetch or write the annotation file anew") from error
     wanted = "a COCO-format file is an object with the lists " + ", ".join(names)
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Which image when: pure functions of (seed, epoch).
+"""An epoch cut into windows, and a window into the micro-batches of the ranks.
 
 A window is the images of one optimizer step. It depends on (seed, epoch) and on the total batch only, never on how
 the total is cut into ranks and micro-batches.
@@ -6,20 +6,14 @@ the total is cut into ranks and micro-batches.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from math import ceil
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from datasets.orders import Order
 from util.batch import SampleKey
-from util.seed import derive_rng
-
-
-def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation [num_images] of the positions: the order of an epoch."""
-    return derive_rng(seed, "order", epoch).permutation(num_images)
 
 
 def eval_indices(num_images: int, rank: int, world_size: int) -> list[int]:
@@ -35,15 +29,12 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
     take equally many steps: one that has no images for a micro-batch gets a ghost, whose loss counts nothing.
     """
 
-    def __init__(
-        self, num_images: int, *, batch_size: int, accumulation: int, rank: int, world_size: int, seed: int
-    ) -> None:
-        self.num_images = num_images
+    def __init__(self, order: Order, *, batch_size: int, accumulation: int, rank: int, world_size: int) -> None:
+        self.order = order
         self.batch_size = batch_size
         self.window_size = batch_size * accumulation * world_size
         self.rank = rank
         self.world_size = world_size
-        self.seed = seed
         self.epoch = 0
         self.start_window = 0
 
@@ -55,23 +46,39 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
     @property
     def num_windows(self) -> int:
         """Optimizer steps of a whole epoch."""
-        return ceil(self.num_images / self.window_size)
+        return ceil(len(self.order) / self.window_size)
 
     def __len__(self) -> int:
         """Micro-batches of this rank, from `start_window` to the end of the epoch."""
         return sum(self._num_steps(self._images_in(w)) for w in range(self.start_window, self.num_windows))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, order = self.epoch, epoch_order(self.num_images, self.seed, self.epoch).tolist()
+        keys = self._keys(self.epoch)
         for w in range(self.start_window, self.num_windows):
-            window = order[w * self.window_size : (w + 1) * self.window_size]
+            window = keys[w * self.window_size : (w + 1) * self.window_size]
             for step in range(self._num_steps(len(window))):
                 start = (step * self.world_size + self.rank) * self.batch_size
-                chunk = window[start : start + self.batch_size]
-                yield [SampleKey(epoch, w, i) for i in chunk] or [SampleKey(epoch, w, window[0], is_ghost=True)]
+                yield window[start : start + self.batch_size] or [window[0]._replace(is_ghost=True)]
+
+    @property
+    def account(self) -> str:
+        """What an epoch means and how long it is, for the log."""
+        last = len(self.order) % self.window_size
+        short = f", the last of {last}" if last else ""
+        steps = f"{len(self.order)} images in {self.num_windows} steps of {self.window_size}{short}"
+        return f"{steps}; {self.order.account}"
+
+    def _keys(self, epoch: int) -> list[SampleKey]:
+        """The whole epoch. An image that comes again is told from its first time, so that it comes another way."""
+        shown: Counter[int] = Counter()
+        keys = []
+        for place, index in enumerate(self.order.of_epoch(epoch).tolist()):
+            keys.append(SampleKey(epoch, place // self.window_size, index, repeat=shown[index]))
+            shown[index] += 1
+        return keys
 
     def _images_in(self, window: int) -> int:
-        return min(self.window_size, self.num_images - window * self.window_size)
+        return min(self.window_size, len(self.order) - window * self.window_size)
 
     def _num_steps(self, num_images: int) -> int:
         """Micro-batches that every rank needs for a window of so many images."""

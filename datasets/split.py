@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from datasets.errors import DataError
 from datasets.records import Records, read_records
 from util.metrics.tables import GroundTruth
 from util.text import first_few
+
+LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,22 @@ class Split:
         """The rows of the boxes of the image at position `index`."""
         return slice(int(self.first_box[index]), int(self.first_box[index + 1]))
 
+    def without(self, positions: NDArray[np.int64]) -> Split:
+        """The same split without the images at `positions` and their boxes."""
+        is_kept = ~np.isin(np.arange(self.num_images), positions)
+        rows = is_kept[self.image_of_box]
+        return replace(
+            self,
+            image_ids=self.image_ids[is_kept],
+            file_names=self.file_names[is_kept],
+            sizes=self.sizes[is_kept],
+            first_box=np.concatenate([[0], np.cumsum(np.diff(self.first_box)[is_kept])]),
+            xywh=self.xywh[rows],
+            labels=self.labels[rows],
+            area=self.area[rows],
+            is_crowd=self.is_crowd[rows],
+        )
+
     def ground_truth(self) -> GroundTruth:
         """The split as the metrics see it: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""
         ids = self.image_ids.tolist()
@@ -95,7 +113,15 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
             category that it does not list.
     """
     file = Path(annotation_file)
-    lists = read_records(file, ("images", "annotations", "categories"))
+    return make_split(image_dir, read_records(file, LISTS), file)
+
+
+def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> Split:
+    """The split that the lists of a COCO-format file describe; `file` is what messages call it.
+
+    Raises:
+        DataError: as in `load_split`.
+    """
     images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
     image_ids, category_ids = _unique_ids(images), _unique_ids(categories)
     of_image = _positions(boxes, "image_id", image_ids, listed_in="images")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.coco import Draws, Transform
+from datasets.coco import Draws, Loaded, Transform
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
 
@@ -24,7 +24,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # (image, target with boxes in its pixels, the image's generator) -> the same kind of thing
-Reframing = Callable[[Image.Image, Target, np.random.Generator], tuple[Image.Image, Target]]
+Reframing = Callable[[Image.Image, Target, np.random.Generator], Loaded]
+# The same with the draws of the image: a step that draws from a generator of its own, see datasets.augment
+Step = Callable[[Image.Image, Target, Draws], Loaded]
 # (width, height, rng=generator) -> (top, left, height, width)
 CropDraw = Callable[..., tuple[int, int, int, int]]
 
@@ -38,6 +40,8 @@ def train_transform(
     resize_before_crop: Sequence[int],
     crop_range: tuple[int, int],
     square: bool,
+    before: Sequence[Step] = (),
+    after: Sequence[Step] = (),
 ) -> Transform:
     """Augmentation: a flip at times; then one resize or, at times, a resize, a crop and another resize.
 
@@ -53,6 +57,8 @@ def train_transform(
         resize_before_crop: shorter sides to choose from before a crop, pixels; no longest side there.
         crop_range: smallest and largest side of a crop, pixels.
         square: one square per window instead of a size per image (official).
+        before: steps on the image as it is in its file.
+        after: steps on the image in its final size.
     """
     reframe = partial(
         _flip_and_crop,
@@ -62,13 +68,21 @@ def train_transform(
         draw=partial(draw_square_crop if square else draw_crop, crop_range=crop_range),
     )
     if square:
-        return partial(_augment_to_square, reframe=reframe, scales=tuple(scales))
-    return partial(_augment, reframe=reframe, scales=tuple(scales), max_size=max_size)
+        augment = partial(_augment_to_square, reframe=reframe, scales=tuple(scales))
+    else:
+        augment = partial(_augment, reframe=reframe, scales=tuple(scales), max_size=max_size)
+    return partial(_take_steps, steps=(*before, augment, *after))
 
 
 def eval_transform(scale: int, max_size: int) -> Transform:
     """One resize to the shorter side `scale`, the longer one at most `max_size`. Nothing is drawn."""
     return partial(_only_resize, scale=scale, max_size=max_size)
+
+
+def _take_steps(image: Image.Image, target: Target, draws: Draws, *, steps: Sequence[Step]) -> tuple[Tensor, Target]:
+    for step in steps:
+        image, target = step(image, target, draws)
+    return to_network_input(image, target)
 
 
 def _augment(
@@ -79,16 +93,16 @@ def _augment(
     reframe: Reframing,
     scales: tuple[int, ...],
     max_size: int,
-) -> tuple[Tensor, Target]:
+) -> Loaded:
     image, target = reframe(image, target, draws.image)
-    return to_network_input(*resize(image, target, _choose(scales, draws.image), max_size))
+    return resize(image, target, _choose(scales, draws.image), max_size)
 
 
 def _augment_to_square(
     image: Image.Image, target: Target, draws: Draws, *, reframe: Reframing, scales: tuple[int, ...]
-) -> tuple[Tensor, Target]:
+) -> Loaded:
     image, target = reframe(image, target, draws.image)
-    return to_network_input(*resize_to_square(image, target, _choose(scales, draws.window)))
+    return resize_to_square(image, target, _choose(scales, draws.window))
 
 
 def _flip_and_crop(
@@ -181,11 +195,15 @@ def crop_to(
     image: Image.Image, target: Target, top: int, left: int, height: int, width: int
 ) -> tuple[Image.Image, Target]:
     """A part of the image. Boxes are shifted and clipped; those outside the part are dropped, even if none is left."""
-    boxes = target["boxes"] - torch.tensor([left, top, left, top])
-    boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height]))
+    shifted = {**target, "boxes": target["boxes"] - torch.tensor([left, top, left, top])}
+    return image.crop((left, top, left + width, top + height)), clip_boxes(shifted, width, height)
+
+
+def clip_boxes(target: Target, width: int, height: int) -> Target:
+    """Boxes clipped to an image of that size; those of which nothing is left are dropped."""
+    boxes = torch.minimum(target["boxes"].clamp(min=0), torch.tensor([width, height, width, height]))
     is_left = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    cropped = image.crop((left, top, left + width, top + height))
-    return cropped, {**target, "boxes": boxes[is_left], "labels": target["labels"][is_left]}
+    return {**target, "boxes": boxes[is_left], "labels": target["labels"][is_left]}
 
 
 def to_network_input(image: Image.Image, target: Target) -> tuple[Tensor, Target]:

@@ -7,7 +7,8 @@
 #   GPUS           ranks per node (default: the GPUs of the allocation, and without any one rank on the CPU)
 #   VENV           virtual environment to activate if it is there (default .venv)
 #   MAX_REQUEUES   how often a training requeues itself; every restart of the job counts (default 20)
-#   STAGE_DATA=1   copy the data folder to the disk of each node first
+#   IMAGE_CACHE    folder of the decoded images (scripts/build_cache.py), if there shall be one: image_cache=IMAGE_CACHE
+#   STAGE_DATA=1   copy the data folder, or with IMAGE_CACHE that one, to the disk of each node first
 #   DRY_RUN=1      print the command instead of running it
 # shellcheck shell=bash
 set -euo pipefail
@@ -59,14 +60,14 @@ launch() {
     take_paths "$@"
     command=(python scripts/ranks.py)
     add_rendezvous
-    command+=(main.py --data_path "${staged:-$DATA_PATH}" --output_dir "$OUTPUT_DIR")
+    command+=(main.py --data_path "$data" --output_dir "$OUTPUT_DIR")
     ((GPUS > 0)) || command+=(--device cpu) # a GPU that was not asked for is another job's
     add_options
     command+=(${arguments[@]+"${arguments[@]}"}) # bash before 4.4 takes an empty array for an unset variable
     tell_about_job
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
     command -v python >/dev/null || fail 2 "no python on PATH; activate the environment in scripts/site.sh, or set VENV"
-    if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/stage_data.sh "$DATA_PATH" "$staged"; fi
+    if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/stage_data.sh "${IMAGE_CACHE:-$DATA_PATH}" "$staged"; fi
 
     local code=0 log_start
     log_start=$(log_size)
@@ -76,8 +77,8 @@ launch() {
     return "$code"
 }
 
-# Paths may also stand among the arguments, as for main.py. Sets `arguments` to all others, and `staged` to where the
-# data will be on the node.
+# Paths may also stand among the arguments, as for main.py. Sets `arguments` to all others, `data` and `cache` to
+# where the job finds them, and `staged` to the one of them that is copied to the node.
 take_paths() {
     arguments=() staged=
     while (($#)); do
@@ -94,15 +95,19 @@ take_paths() {
     [[ -n ${DATA_PATH:-} ]] || fail 2 "set DATA_PATH to the TBX11K folder, in scripts/site.sh or in the environment"
     again="${JOB:+OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME} sbatch with }the same arguments"
     OUTPUT_DIR=${OUTPUT_DIR:-logs/$RUN_NAME}${TASK:+_$TASK}
+    data=$DATA_PATH cache=${IMAGE_CACHE:-}
     [[ ${STAGE_DATA:-0} != 1 ]] || choose_staged
 }
 
-# One place for one folder, whatever jobs use it; of the user's own, as /tmp is shared.
+# One place for one folder, whatever jobs use it; of the user's own, as /tmp is shared. With a cache, the image files
+# are looked at but not read, so the cache is what is worth a copy.
 choose_staged() {
-    local disk=${SLURM_TMPDIR:-${TMPDIR:-}} source
+    local disk=${SLURM_TMPDIR:-${TMPDIR:-}} what=DATA_PATH source
+    [[ -z ${IMAGE_CACHE:-} ]] || what=IMAGE_CACHE
     [[ -n $disk ]] || fail 2 "STAGE_DATA=1 needs SLURM_TMPDIR or TMPDIR: set TMPDIR in scripts/site.sh to the node's own disk"
-    source=$(cd -- "$DATA_PATH" 2>/dev/null && pwd -P) || fail 2 "DATA_PATH: there is no folder $DATA_PATH to stage"
+    source=$(cd -- "${!what}" 2>/dev/null && pwd -P) || fail 2 "$what: there is no folder ${!what} to stage"
     staged=$disk/staged_$(id -u)_$(cksum <<<"$source" | cut -d ' ' -f 1)/${source##*/}
+    if [[ -n $cache ]]; then cache=$staged; else data=$staged; fi
 }
 
 # Where the ranks meet, and in `each_node` how a command comes to every node. On one node torchrun takes a free port;
@@ -131,6 +136,7 @@ add_options() {
         workers=$((cpus / RANKS - 1)) # one core is for the rank itself
         options+=("num_workers=$((workers < 1 ? 1 : workers > 8 ? 8 : workers))")
     fi
+    [[ -z $cache ]] || options+=("image_cache=$cache")
     [[ -z $TASK || " ${arguments[*]-} " == *" --eval "* ]] || options+=("seed=$TASK")
     ((${#options[@]} == 0)) || command+=(--options "${options[@]}")
 }

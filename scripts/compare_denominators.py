@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from datasets.coco import load_target
 from datasets.layout import TBX11K
-from datasets.samplers import epoch_order
+from datasets.orders import epoch_order
 from datasets.split import Split, load_split
 from datasets.tbx11k import find_split
 from models import build_model

@@ -22,5 +22,8 @@ DATA_PATH=${DATA_PATH:-data/TBX11K}
 # STAGE_DATA=${STAGE_DATA:-1}
 # export TMPDIR=/path/of/the/local/disk
 
+# Keep the decoded images, so that no step waits for PNGs to be unpacked; with STAGE_DATA=1 they are what is copied:
+# IMAGE_CACHE=${IMAGE_CACHE:-data/cache}
+
 # How often a training may requeue itself when its time limit comes near:
 # MAX_REQUEUES=${MAX_REQUEUES:-20}

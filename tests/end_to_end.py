@@ -1,5 +1,6 @@
 """The command line called from within, on a training of a second or two: what the end-to-end tests share."""
 
+import importlib.util
 import io
 import json
 import os
@@ -94,6 +95,14 @@ def torchrun(ranks, *arguments):
     """Run main.py on several CPU ranks."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", "main.py"]
     return call_apart(*launch, *arguments, timeout=240)
+
+
+def load_script(name):
+    """A script of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"scripts/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def rows(folder, kind):

@@ -7,9 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import tiny_dino
 import torch
 
+from datasets.orders import NaturalOrder, PositiveShareOrder
 from datasets.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from util.cut import Cut
@@ -25,6 +27,7 @@ PATTERNS = {  # boxes on each image, by the images of a full window
     "all_boxes_on_one": lambda total: [0] * (total - 1) + [5],
     "one_box": lambda total: [1] + [0] * (total - 1),
     "empty": lambda total: [0] * total,
+    "positive_share": lambda total: [4] + [0] * (total - 1),  # the image with boxes comes again within its window
     "short": lambda total: [(3 * i + 2) % 4 for i in range(total)],
 }
 SHORT = {2: (1, 1, 1), 3: (2, 1, 2), 4: (3, 2, 1), 6: (4, 1, 5), 8: (5, 3, 7)}  # images in the short windows
@@ -48,13 +51,15 @@ def epochs(cut, pattern, rank):
     counts = PATTERNS[pattern](cut.images_per_step)
     short = SHORT[cut.images_per_step]
     for epoch, num_images in enumerate(short if pattern == "short" else [cut.images_per_step] * 3):
+        order = NaturalOrder(num_images, seed=0)
+        if pattern == "positive_share":
+            order = PositiveShareOrder(np.array(counts) > 0, 0.6, cut.images_per_step, seed=0)
         sampler = WindowBatchSampler(
-            num_images,
+            order,
             batch_size=cut.batch_size,
             accumulation=cut.accumulation,
             rank=rank,
             world_size=cut.ranks,
-            seed=0,
         )
         sampler.set_epoch(epoch)
         yield [

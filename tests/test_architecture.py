@@ -30,9 +30,14 @@ FILES = [p for p in PYTHON if room(p) in ROOMS]
 CONFIGS = sorted((ROOT / "config" / "DINO").glob("*.py"))
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PYTHON}
 # file -> why it may catch everything
-BROAD_EXCEPTS = {"util/config.py": "a config file is a program of the user's: whatever it raises is the user's error"}
+BROAD_EXCEPTS = {
+    "util/config.py": "a config file is a program of the user's: whatever it raises is the user's error",
+    "datasets/dicom.py": "in a damaged file pydicom stumbles over anything; its words may hold what nobody shall read",
+}
 # file -> why it may ask for the environment
 ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
+# package that only some data needs -> the file that imports it, itself imported where such data is met
+OPTIONAL = {"pydicom": "datasets/dicom.py"}
 SILENT_EXCEPTS = {
     "util/plots.py": "a line of log.jsonl that a running job has not finished yet",
     "util/history.py": "likewise",
@@ -205,13 +210,14 @@ def test_no_path_of_one_machine():
     assert not {where: paths for where, paths in found.items() if paths}
 
 
-def requirement_lines():
-    return [x for x in (ROOT / "requirements.txt").read_text().splitlines() if x.strip() and not x.startswith("#")]
+def requirement_lines(file="requirements.txt"):
+    return [x for x in (ROOT / file).read_text().splitlines() if x.strip() and not x.startswith("#")]
 
 
-def test_requirements_are_lower_bounds_only():
-    assert requirement_lines()
-    for line in requirement_lines():
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-extra.txt"])
+def test_requirements_are_lower_bounds_only(file):
+    assert requirement_lines(file)
+    for line in requirement_lines(file):
         assert re.fullmatch(r"[A-Za-z0-9_.-]+>=[0-9.]+", line), line
 
 
@@ -219,8 +225,22 @@ def test_every_import_is_required():
     package = {"PIL": "pillow"}
     listed = {line.split(">=")[0].lower() for line in requirement_lines()}
     used = set().union(*(imports(TREES[p]) for p in FILES)) - ROOMS.keys() - set(sys.stdlib_module_names)
+    used -= OPTIONAL.keys()
     missing = {package.get(u, u).lower() for u in used} - listed
     assert not missing, f"imported, but not in requirements.txt: {missing}"
+
+
+def test_an_optional_package_is_imported_by_one_file_that_nothing_imports_at_once():
+    extra = {line.split(">=")[0].lower() for line in requirement_lines("requirements-extra.txt")}
+    for package, home in OPTIONAL.items():
+        assert package in extra
+        assert {name(p) for p in FILES if package in imports(TREES[p])} == {home}
+        module = home.removesuffix(".py").replace("/", ".")
+        at_once = [n for p in FILES for n in TREES[p].body if isinstance(n, ast.Import | ast.ImportFrom)]
+        imported = {f"{n.module}.{a.name}" for n in at_once if isinstance(n, ast.ImportFrom) for a in n.names}
+        imported |= {n.module for n in at_once if isinstance(n, ast.ImportFrom)}
+        imported |= {a.name for n in at_once if isinstance(n, ast.Import) for a in n.names}
+        assert module not in imported
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)

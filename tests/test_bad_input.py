@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from end_to_end import CONFIG, ONE_EPOCH, annotations, assert_refused, call, first_image, training, truncate
+from PIL import Image
 
 import main
 
@@ -126,7 +127,7 @@ def test_a_folder_that_may_not_be_entered(phantom, room, monkeypatch):
     def refuse(*_args, **_more):
         raise PermissionError(13, "Permission denied", "shut/annotations")
 
-    monkeypatch.setattr(main, "build_split", refuse)
+    monkeypatch.setattr(main, "build_splits", refuse)
     outcome = call(*training(phantom, room / "run"))
     assert_refused(outcome, "shut/annotations: Permission denied; check the permissions of the file")
 
@@ -198,13 +199,11 @@ def test_a_file_that_is_no_image(data, room, spoil, reason, which):
     assert_refused_before_anything_is_written(data, room / "run", annotations(data, which), found)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_an_image_that_ends_in_the_middle(data, room, num_workers):
+def test_an_image_that_ends_in_the_middle(data, room):
     image = first_image(data)
     truncate(image)
-    outcome = call(*training(data, room / "run", **ONE_EPOCH, num_workers=num_workers))
-    assert_refused(outcome, f"{image}: cannot be read as an image", f"of {annotations(data)}", "fetch the file anew")
-    assert len(outcome.err.splitlines()) == 1
+    found = f"1 of 12 images cannot be read: {image.relative_to(data / 'imgs')} ("
+    assert_refused_before_anything_is_written(data, room / "run", annotations(data), found, "fetch these files anew")
 
 
 def test_an_image_of_another_size_than_recorded(data, room):
@@ -260,6 +259,24 @@ def first_box(**changes):
 def test_annotations_that_cannot_be(data, room, change, phrases):
     edit(annotations(data), change)
     assert_refused_before_anything_is_written(data, room / "run", annotations(data), *phrases)
+
+
+def test_a_list_with_unlabelled_extras_is_refused_unless_it_is_wanted(data, room):
+    name, path = "extra/mc+shenzhen/train/CHNCXR_0001_1.png", data / "annotations/json/all_train.json"
+    (data / "imgs" / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((128, 128), 50).save(data / "imgs" / name)
+    content = json.loads((data / "annotations/json/TBX11K_train.json").read_text())
+    content["images"].append({**content["images"][0], "id": 999, "file_name": name})
+    path.write_text(json.dumps(content))
+    outcome = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train"))
+    assert_refused(
+        outcome, path, "1 extra images of all_train show tuberculosis by their names but have no box, 14.3 % of",
+        "--options allow_unlabelled_extras=True",
+    )  # fmt: skip
+    assert not (room / "run").exists()
+    wanted = call(*training(data, room / "run", **ONE_EPOCH, train_list="all_train", allow_unlabelled_extras=True))
+    assert wanted.code == 0, wanted.err
+    assert "warning: all_train: 1 extra images of all_train show tuberculosis" in wanted.out
 
 
 @pytest.mark.parametrize("weights", ["nothing.pth", "imagenett"])

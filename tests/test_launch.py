@@ -73,6 +73,12 @@ def test_loader_processes_follow_from_the_cpus_and_the_user_wins(ready, cpus, ra
     assert (own < users, command[users]) == (True, "num_workers=7")
 
 
+def test_a_cache_of_the_images_reaches_the_training(ready):
+    command = dry_run(ready, "train_tbx11k", "--options", "lr=1", IMAGE_CACHE="my cache")
+    assert command.index("image_cache=my cache") < command.index("lr=1")
+    assert not [word for word in dry_run(ready, "train_tbx11k") if word.startswith("image_cache")]
+
+
 def test_threads_follow_from_the_cpus_of_a_rank(ready):
     job = {"DOES": "echo threads $OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK": "10", "SLURM_GPUS_ON_NODE": "2"}
     assert "threads 5\n" in submit(ready, "train_tbx11k", **job).stdout

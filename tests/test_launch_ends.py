@@ -192,6 +192,17 @@ def test_slurms_own_folder_on_the_node_comes_first(ready, tmp_path):
     assert last_line(finished).startswith(str(tmp_path / "slurms own"))
 
 
+def test_of_data_with_a_cache_the_cache_is_what_is_staged(ready, tmp_path):
+    put(ready / "decoded/train.images", "pixels")
+    does = """cat "$(sed 's/.* image_cache=//; s/ --config_file.*//' <<<"$*")/train.images"; echo; echo "$*" """
+    finished = submit(ready, JOB, STAGE_DATA="1", IMAGE_CACHE="decoded", DOES=does, TMPDIR=str(tmp_path / "disk"))
+    assert "(1 files, 6 bytes)" in finished.stdout
+    assert "\npixels\n" in finished.stdout
+    assert " --data_path data " in last_line(finished)
+    missing = submit(ready, JOB, STAGE_DATA="1", IMAGE_CACHE="nowhere", TMPDIR=str(tmp_path / "disk"))
+    assert last_line(missing) == "error: IMAGE_CACHE: there is no folder nowhere to stage"
+
+
 def test_a_folder_that_is_not_there_cannot_be_staged(ready, tmp_path):
     finished = stage(ready, tmp_path, DATA_PATH="nowhere")
     assert finished.returncode == 2

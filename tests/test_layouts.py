@@ -22,8 +22,8 @@ THOROUGH = [
 
 def cases():
     for cut in [*QUICK, *THOROUGH]:
-        marks = [pytest.mark.slow] if cut in THOROUGH else []
         for pattern in layouts.PATTERNS:
+            marks = [pytest.mark.slow] if cut in THOROUGH or pattern == "positive_share" else []
             yield pytest.param(cut, pattern, id=f"{'x'.join(map(str, cut))}-{pattern}", marks=marks)
 
 

@@ -44,7 +44,7 @@ def detections_of(folder, phantom):
 def test_a_training_leaves_one_readable_folder(trained):
     assert {path.name for path in trained.iterdir()} == {
         "config.py", "info.txt", "log.jsonl", "checkpoint.pth", "checkpoint.1.pth", "best.pth", "report.json",
-        "detections.json.gz", "truth.json.gz", "per_image.csv", "console.txt",  # the test's own
+        "detections.json.gz", "truth.json.gz", "per_image.csv", "image_check.npz", "console.txt",  # the test's own
     }  # fmt: skip
     assert (trained / "info.txt").read_text() == (trained / "console.txt").read_text()
 
@@ -187,7 +187,7 @@ def test_a_validation_set_without_a_box_gets_a_report_of_whole_images(data, room
 def test_a_training_set_without_a_box_trains_the_background(data, room):
     path = data / "annotations/json/TBX11K_train.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
-    outcome = call(*training(data, room / "run", **ONE_EPOCH))
+    outcome = call(*training(data, room / "run", **ONE_EPOCH, exclude_unlabelled_tb=False))
     assert (outcome.code, outcome.err) == (0, "")
     assert {(row["boxes"], row["loss_bbox"]) for row in rows(room / "run", "train")} == {(0, 0.0)}
     assert all(row["loss_ce"] > 0 for row in rows(room / "run", "train"))
@@ -216,7 +216,7 @@ def test_the_environment_is_never_told(phantom, room, monkeypatch):
     assert outcome.code == 0
     assert secret not in outcome.out + outcome.err
     files = [path for path in (room / "run").rglob("*") if path.is_file()]
-    assert len(files) == 9
+    assert len(files) == 10
     assert not any(secret.encode() in path.read_bytes() for path in files)
 
 

@@ -97,6 +97,47 @@ def test_rows_of_a_start_that_left_no_checkpoint_are_set_aside(whole, phantom, r
     assert [json.loads(line)["kind"] for line in aside] == ["start", "train"]
 
 
+SAMPLED = {
+    "positive_fraction": 0.75,
+    "data_aug_rotate": 8,
+    "data_aug_clahe": 0.5,
+    "data_aug_noise": 5,
+    "data_aug_erase": 0.5,
+    "data_aug_mosaic": 0.5,
+    "data_aug_copy_paste": 0.5,
+    "data_aug_mix_end_epoch": 1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [SAMPLED, {"repeat_threshold": 0.9}], ids=["share", "repeat"])
+def test_a_run_with_sampling_and_augmentation_goes_on_too_also_cut_in_another_way(phantom, room, monkeypatch, changes):
+    knobs = {**EVERY_STEP, **changes}
+    whole = call(*training(phantom, room / "whole", **knobs))
+    assert whole.code == 0, whole.err
+    assert "an epoch: " in whole.out
+    last = load(room / "whole/checkpoint.pth")
+    for step in (2, last["step"] - 1):
+        command = training(phantom, room / f"run{step}", **knobs)
+        cut_off(monkeypatch, command, step)
+        assert call(*command).code == 0
+        assert_same_state(load(room / f"run{step}/checkpoint.pth"), last)
+        assert figures(room / f"run{step}") == figures(room / "whole")
+    other_cut = {"batch_size": 1, "gradient_accumulation_steps": 4}
+    cut_off(monkeypatch, training(phantom, room / "other", **knobs), 2)
+    assert call(*training(phantom, room / "other", **knobs, **other_cut)).code == 0
+    for ours, theirs in zip(rows(room / "other", "train"), rows(room / "whole", "train"), strict=True):
+        assert (ours["step"], ours["images"], ours["boxes"]) == (theirs["step"], theirs["images"], theirs["boxes"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_inside_an_epoch_the_sampling_must_stay(phantom, room, monkeypatch):
+    cut_off(monkeypatch, training(phantom, room / "run", **EVERY_STEP), 2)
+    command = training(phantom, room / "run", **EVERY_STEP, positive_fraction=0.5)
+    assert_refused(call(*command), "of which it has done 2 steps", "positive_fraction 0.0 instead of 0.5")
+
+
 @pytest.mark.parametrize(
     "cut", [{"batch_size": 4, "gradient_accumulation_steps": 1}, {"batch_size": 1, "gradient_accumulation_steps": 4}]
 )

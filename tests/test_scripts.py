@@ -88,3 +88,27 @@ def test_show_detections_says_what_is_missing(trained, phantom, tmp_path):
     (tmp_path / "config.py").write_bytes((trained / "config.py").read_bytes())
     outcome = call_apart(script, tmp_path, "--data_path", phantom)
     assert_told(outcome, "show_detections", f"detections file not found: {tmp_path / 'detections.json.gz'}")
+
+
+SHOW = ["scripts/show_batch.py", "-c", "config/DINO/DINO_tiny_phantom.py", "--data_path"]
+
+
+@pytest.mark.slow
+def test_show_batch_draws_what_training_sees(phantom, tmp_path):
+    knobs = ["positive_fraction=0.5", "data_aug_rotate=10", "data_aug_square=False", "data_aug_crop=0.5"]
+    outcome = call_apart(*SHOW, phantom, "--num", 6, "--output", tmp_path / "sheet.png", "--options", *knobs)
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{tmp_path / 'sheet.png'}\n", "")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.width > 1000
+        assert (93, 255, 110) in {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}  # a true box
+
+
+@pytest.mark.slow
+def test_show_batch_says_what_it_cannot_do(phantom, tmp_path):
+    script, where = "show_batch", ["--output", tmp_path / "sheet.png"]
+    assert_told(call_apart(*SHOW, phantom, *where, "--step", 3), script, "--step 3: the epoch has 3 steps")
+    assert_told(call_apart(*SHOW, tmp_path, *where), script, tmp_path)
+    knobs = ["--options", "positive_fraction=0.5", "repeat_threshold=0.1"]
+    outcome = call_apart(*SHOW, phantom, *where, *knobs)
+    assert (outcome.code, outcome.err.count("set one of them to 0")) == (2, 1)
+    assert not (tmp_path / "sheet.png").exists()

@@ -18,12 +18,16 @@ Target = dict[str, Tensor]
 
 
 class SampleKey(NamedTuple):
-    """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed."""
+    """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed.
+
+    The step is for what its images have in common; what is an image's own follows from epoch, index and repeat.
+    """
 
     epoch: int
     window: int  # optimizer step of the epoch, from 0 on
     index: int
     is_ghost: bool = False
+    repeat: int = 0  # how often the epoch has shown the image before
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Boxes: conversions and overlaps. cxcywh is centre and size, xyxy two corners."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,10 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
 def _area(low: Tensor, high: Tensor) -> Tensor:
     width, height = (high - low).clamp(min=0).unbind(-1)
     return width * height
+
+
+def touches(box: Sequence[float], boxes: Tensor) -> bool:
+    """Whether a box has a part in common with one of the boxes [n, 4], all x1, y1, x2, y2; an edge is no part."""
+    left, top, right, bottom = box
+    x1, y1, x2, y2 = boxes.unbind(dim=1)
+    return bool(((x1 < right) & (left < x2) & (y1 < bottom) & (top < y2)).any())

@@ -39,21 +39,17 @@ class Tile:
 
 def draw_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
     """A sheet of tiles with a legend: truth solid with its name above, detections dashed with name and score below."""
-    if not tiles:
-        raise ValueError("no image to draw")
-    columns = min(columns, len(tiles))
-    rows = -(-len(tiles) // columns)
-    width = max(columns * TILE_INCHES, 2 * TILE_INCHES)  # the heading needs the width of two
-    figure = Figure(figsize=(width, rows * (TILE_INCHES + 0.3) + 0.8), dpi=110, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.01)
-    figure.suptitle(textwrap.fill(title, width=round(9 * width)), fontsize=12, fontweight="bold")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, tile in zip(panels, tiles, strict=False):
-        _draw_tile(axes, tile)
-    for axes in panels[len(tiles) :]:
-        axes.set_axis_off()
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=2, fontsize=10, frameon=False, handlelength=4)
-    return figure
+    return _draw_sheet(tiles, title, columns, _legend())
+
+
+def draw_truth_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+    """A sheet of tiles that have truth only."""
+    return _draw_sheet(tiles, title, columns, _legend()[:1])
+
+
+def truth_tile(pixels: NDArray[np.uint8], caption: str, boxes: NDArray[np.float64], labels: Sequence[str]) -> Tile:
+    """One image with true boxes [N, 4] and no detections."""
+    return Tile(pixels, caption, boxes, labels, np.zeros((0, 4)), [], np.zeros(0))
 
 
 def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int) -> Tile:
@@ -119,6 +115,24 @@ def hits(truth_boxes: NDArray, found_boxes: NDArray, iou: float = 0.5) -> NDArra
         if overlap.max(initial=0.0) >= iou:
             taken[overlap.argmax()] = True
     return taken
+
+
+def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Line2D]) -> Figure:
+    if not tiles:
+        raise ValueError("no image to draw")
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    width = max(columns * TILE_INCHES, 2 * TILE_INCHES)  # the heading needs the width of two
+    figure = Figure(figsize=(width, rows * (TILE_INCHES + 0.3) + 0.8), dpi=110, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.01)
+    figure.suptitle(textwrap.fill(title, width=round(9 * width)), fontsize=12, fontweight="bold")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, tile in zip(panels, tiles, strict=False):
+        _draw_tile(axes, tile)
+    for axes in panels[len(tiles) :]:
+        axes.set_axis_off()
+    figure.legend(handles=legend, loc="outside lower center", ncols=2, fontsize=10, frameon=False, handlelength=4)
+    return figure
 
 
 def _share_found(truth: GroundTruth, found: Detections, image: int) -> float:

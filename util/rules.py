@@ -108,6 +108,32 @@ def operating_target_fits(operating_rule: str, operating_target: float) -> str |
     return None
 
 
+def one_kind_of_sampling(positive_fraction: float, repeat_threshold: float) -> str | None:
+    """Both say how often an image comes."""
+    if positive_fraction and repeat_threshold:
+        return "positive_fraction and repeat_threshold cannot both be above 0: set one of them to 0"
+    return None
+
+
+def mixing_happens_and_ends(
+    data_aug_mosaic: float, data_aug_copy_paste: float, data_aug_mix_end_epoch: int, epochs: int
+) -> str | None:
+    """The last epochs should see images as they are, so the recipe says when mixing ends."""
+    if not (data_aug_mosaic or data_aug_copy_paste):
+        return None
+    if not data_aug_mix_end_epoch:
+        return (
+            "mosaic and copy-paste would never happen: data_aug_mix_end_epoch is 0; "
+            f"{max(1, epochs * 4 // 5)} leaves the last fifth of the epochs without them"
+        )
+    if data_aug_mix_end_epoch > epochs:
+        return (
+            f"data_aug_mix_end_epoch {data_aug_mix_end_epoch} lies behind the last of {epochs} epochs; "
+            f"{epochs} is: mosaic and copy-paste to the end"
+        )
+    return None
+
+
 RULES = (
     drops_happen,
     heads_divide_width,
@@ -121,4 +147,6 @@ RULES = (
     frozen_norm_fits_backbone,
     average_follows,
     operating_target_fits,
+    one_kind_of_sampling,
+    mixing_happens_and_ends,
 )

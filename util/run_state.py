@@ -120,6 +120,8 @@ class RunState:
             )
         pairs = {"seed": (content["config"].get("seed"), self.facts["config"]["seed"])}
         pairs["training images"] = (content.get("num_images"), self.facts["num_images"])
+        for name in ("positive_fraction", "repeat_threshold"):  # 0 before there were such knobs
+            pairs[name] = (content["config"].get(name, 0.0), self.facts["config"][name])
         changed = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
         if content["window"] and changed:
             raise CheckpointError(

@@ -137,6 +137,13 @@ class DataConfig:
     dataset_file: Literal["coco", "tbx11k"] = knob("layout of the data folder")
     train_list: str = knob("training split: a name the layout knows, such as 'TBX11K_train' or 'train2017'")
     val_list: str = knob("validation split")
+    allow_unlabelled_extras: bool = knob(
+        "use TBX11K lists with extra images that show TB by their names but have no box (the lists all_*): they pass "
+        "for background; False refuses such lists"
+    )
+    exclude_unlabelled_tb: bool = knob(
+        "leave TBX11K images of tb/ without a box out of training: not negative, unlabelled"
+    )
     data_aug_flip: float = knob("probability of a horizontal flip", low=0.0, high=1.0)
     data_aug_crop: float = knob("probability of resize, random crop, resize instead of one resize", low=0.0, high=1.0)
     data_aug_scales: tuple[int, ...] = knob("shorter sides to choose from, pixels", low=32, high=16_384)
@@ -150,6 +157,34 @@ class DataConfig:
     )
     data_aug_scales2_crop: tuple[int, ...] = knob("smallest and largest side of a crop, pixels", low=16, high=16_384)
     data_eval_scale: int = knob("shorter side in evaluation, pixels", low=32, high=16_384)
+    positive_fraction: float = knob(
+        "least share of the images of an optimizer step that have boxes, which then come more than once per epoch; "
+        "0: every image comes once",
+        low=0.0,
+        high=1.0,
+    )
+    repeat_threshold: float = knob(
+        "share of the images below which a category is rare, so that images with it come more than once per epoch "
+        "(LVIS); 0: every image comes once",
+        low=0.0,
+        high=1.0,
+    )
+    data_aug_rotate: float = knob("largest rotation either way, degrees", low=0.0, high=45.0)
+    data_aug_zoom: float = knob("largest change of scale either way, as a share", low=0.0, high=0.5)
+    data_aug_brightness: float = knob("largest change of brightness either way, as a share", low=0.0, high=0.9)
+    data_aug_contrast: float = knob("largest change of contrast either way, as a share", low=0.0, high=0.9)
+    data_aug_gamma: float = knob("x in gamma from 1 / (1 + x) to 1 + x", low=0.0, high=3.0)
+    data_aug_clahe: float = knob("probability of local histogram equalization (CLAHE)", low=0.0, high=1.0)
+    data_aug_clahe_clip: float = knob("largest clip limit of CLAHE, drawn from 1 on", low=1.0, high=40.0)
+    data_aug_noise: float = knob("largest standard deviation of Gaussian noise, grey levels of 255", low=0.0, high=64.0)
+    data_aug_erase: float = knob("probability that a rectangle outside all boxes is erased", low=0.0, high=1.0)
+    data_aug_erase_area: float = knob("largest share of the image that is erased", low=0.001, high=0.5)
+    data_aug_mosaic: float = knob("probability that an image is made of four", low=0.0, high=1.0)
+    data_aug_copy_paste: float = knob("probability that an image gets the lesions of another", low=0.0, high=1.0)
+    data_aug_mix_end_epoch: int = knob("epoch from which on there is neither mosaic nor copy-paste", low=0, high=10_000)
+    image_cache: str = knob(
+        "folder for the decoded images, one for each data set, built when missing or out of date; '': read the files"
+    )
     num_workers: int = knob("loader processes per rank, at most one per usable core", low=0, high=256)
 
 

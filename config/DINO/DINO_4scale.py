@@ -8,5 +8,6 @@ _base_ = [
     "../_base_/dino_r50.py",
     "../_base_/schedule_12e.py",
     "../_base_/coco.py",
+    "../_base_/sampling_augmentation.py",
     "../_base_/runtime.py",
 ]

@@ -11,6 +11,7 @@ _base_ = [
     "../_base_/dino_r50.py",
     "../_base_/schedule_12e.py",
     "../_base_/tbx11k.py",
+    "../_base_/sampling_augmentation.py",
     "../_base_/runtime.py",
 ]
 

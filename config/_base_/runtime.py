@@ -7,6 +7,7 @@ eval_every = 1
 operating_rule = "youden"
 operating_target = 0.9
 bootstrap_draws = 1000
+image_cache = ""
 num_workers = 4
 seed = 42
 log_every = 10

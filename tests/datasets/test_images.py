@@ -1,8 +1,10 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images import read_rgb, read_size
+from datasets.images import UNREADABLE, ImageFacts, read_facts, read_rgb, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 
@@ -48,3 +50,71 @@ def test_the_header_alone_tells_height_and_width(tmp_path):
     assert read_size(path) == (20, 30)
     with pytest.raises(OSError, match="truncated"):
         read_rgb(path)
+
+
+def test_white_may_be_zero_in_a_deep_tiff(tmp_path):
+    deep = np.array([[0, 257 * 100], [257 * 200, 65535]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "image.tif", tiffinfo={262: 0})
+    assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.tif"))[..., 0], 255 - GREY)
+
+
+def tiff_of_12_bits(values):
+    """A greyscale TIFF of one row of two pixels in three bytes, which Pillow reads but does not write."""
+    one, two = values
+    packed = bytes([one >> 4, (one & 15) << 4 | two >> 8, two & 255])
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI3sx", b"II", 42, 12, packed) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_twelve_bits_are_scaled_by_their_full_range(tmp_path):
+    (tmp_path / "image.tif").write_bytes(tiff_of_12_bits([4095, 2000]))
+    assert np.asarray(read_rgb(tmp_path / "image.tif"))[0, :, 0].tolist() == [255, round(2000 / 4095 * 255)]
+
+
+def test_a_tiff_of_several_pages_is_refused(tmp_path):
+    page = Image.fromarray(GREY)
+    page.save(tmp_path / "image.tif", save_all=True, append_images=[page, page])
+    for read in (read_rgb, read_size):
+        with pytest.raises(ValueError, match="holds 3 pages; save the one"):
+            read(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (333, 7), (600, 500)])
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_8_bit_colour_of_any_size_reads_as_pillow_reads_it(tmp_path, size, kind):
+    rgb = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path = tmp_path / f"image.{kind}"
+    Image.fromarray(rgb).save(path)
+    assert read_facts(path) == ImageFacts(*size)
+    with Image.open(path) as image:
+        assert np.array_equal(np.asarray(read_rgb(path)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.data
+def test_the_real_x_rays_read_as_pillow_reads_them(shared):
+    paths = sorted((shared / "tbx11k/imgs").rglob("*.*"))
+    assert len(paths) >= 20
+    for path in paths:
+        with Image.open(path) as image:
+            assert read_rgb(path).tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "bmp"])
+def test_damage_anywhere_is_an_error_that_readers_know(tmp_path, kind):
+    path = tmp_path / f"image.{kind}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    outcomes = set()
+    for seed in range(60):
+        rng, content = np.random.default_rng(seed), bytearray(whole)
+        for place in rng.integers(0, min(len(content), 300), 4):
+            content[place] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(len(content))] if seed % 4 == 0 else content)
+        try:
+            outcomes.add(read_rgb(path).mode)
+        except UNREADABLE:
+            outcomes.add("unreadable")
+    assert "unreadable" in outcomes
+    assert outcomes <= {"RGB", "unreadable"}

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.samplers import WindowBatchSampler, epoch_order, eval_indices
+from datasets.orders import NaturalOrder, epoch_order
+from datasets.samplers import WindowBatchSampler, eval_indices
 from util.batch import SampleKey, windows
 
 SMALL = st.integers(1, 4)
@@ -12,12 +13,11 @@ def samplers(num_images, batch_size, accumulation, world_size, seed=0, epoch=0, 
     ranks = []
     for rank in range(world_size):
         sampler = WindowBatchSampler(
-            num_images,
+            NaturalOrder(num_images, seed),
             batch_size=batch_size,
             accumulation=accumulation,
             rank=rank,
             world_size=world_size,
-            seed=seed,
         )
         sampler.set_epoch(epoch, start_window)
         ranks.append(sampler)

@@ -72,25 +72,42 @@ def test_the_coco_layout_is_found_and_told_apart(folder, coco_folder):
     assert refusal(layout.COCO.find_split, folder, "x").endswith("TBX11K: set --options dataset_file=tbx11k")
 
 
+def told(split, *, allows_extras=False, is_excluded=True):
+    own = tbx.find_unlabelled_tb(split, is_excluded=is_excluded)
+    return {f.kind: f for f in [*own, *tbx.find_unlabelled_extras(split, is_allowed=allows_extras)]}
+
+
 def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write):
     names = ["tb/tb0001.png", "tb/tb0002.png", "health/h1.png", "extra/mc+shenzhen/train/CHNCXR_0430_1.png"]
     names += ["extra/mc+shenzhen/train/CHNCXR_0055_0.png", "extra/da+db/train/p1.png", "extra/da+db/train/n1.png"]
     coco["images"] = [{"id": i, "file_name": n, "width": 9, "height": 9} for i, n in enumerate(names)]
     coco["annotations"] = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2]}]
-    own, extra = tbx.unlabelled_images(load_split(*write(coco)))
-    assert own == "1 images in tb/ have no box and pass for background, first tb/tb0002.png"
-    assert extra.startswith("2 extra images show tuberculosis")
+    split = load_split(*write(coco))
+    found = told(split)
+    assert found.keys() == {"unlabelled_tb", "unlabelled_extras"}
+    assert found["unlabelled_tb"].severity == "warning"
+    assert found["unlabelled_tb"].text.startswith("1 images in tb/ have no box: tb/tb0002.png; ")
+    assert "left out" in found["unlabelled_tb"].text
+    assert "taken for background" in told(split, is_excluded=False)["unlabelled_tb"].text
+    assert found["unlabelled_extras"].severity == "error"
+    assert found["unlabelled_extras"].text.startswith("2 extra images of split show tuberculosis by their names but")
+    assert " 50.0 % of its images with TB: " in found["unlabelled_extras"].text
+    assert "--options allow_unlabelled_extras=True" in found["unlabelled_extras"].text
+    assert told(split, allows_extras=True)["unlabelled_extras"].severity == "warning"
 
 
 @pytest.mark.data
 def test_the_gaps_of_the_real_annotations_are_those_known(tbx11k):
     def gaps(name):
-        return " ".join(tbx.unlabelled_images(load_split(*tbx.find_split(tbx11k, name))))
+        return {k: f.text for k, f in told(load_split(*tbx.find_split(tbx11k, name))).items()}
 
-    assert "1 images in tb/ have no box and pass for background, first tb/tb1199.png" in gaps("TBX11K_train")
-    assert gaps("TBX11K_val") == ""
-    assert "137 extra images" in gaps("all_train")
-    assert "135 extra images" in gaps("all_val")
+    train = gaps("TBX11K_train")
+    assert train.keys() == {"unlabelled_tb"}
+    assert train["unlabelled_tb"].startswith("1 images in tb/ have no box: tb/tb1199.png; ")
+    assert gaps("TBX11K_val") == {}
+    assert gaps("all_train")["unlabelled_extras"].startswith("137 extra images of all_train show")
+    assert " 18.6 % of its images with TB" in gaps("all_train")["unlabelled_extras"]
+    assert gaps("all_val")["unlabelled_extras"].startswith("135 extra images of all_val show")
 
 
 def test_the_folder_tells_what_kind_of_image_it_is():

@@ -66,7 +66,7 @@ def blank(width, height, boxes=()):
 
 
 def draws(image, window=0):
-    return Draws(np.random.default_rng(image), np.random.default_rng(window))
+    return Draws(np.random.default_rng(image), np.random.default_rng(window), (image,))
 
 
 def agrees(golden, name, image, target):

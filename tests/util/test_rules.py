@@ -57,6 +57,17 @@ BREAKS = [
         {"data_aug_scales": (), "data_eval_scale": 512, "data_aug_max_size": 800},
         "at least one",
     ),
+    (rules.one_kind_of_sampling, {"positive_fraction": 0.5, "repeat_threshold": 0.1}, "set one of them to 0"),
+    (
+        rules.mixing_happens_and_ends,
+        {"data_aug_mosaic": 0.5, "data_aug_copy_paste": 0.0, "data_aug_mix_end_epoch": 0, "epochs": 50},
+        "would never happen: data_aug_mix_end_epoch is 0; 40 leaves the last fifth",
+    ),
+    (
+        rules.mixing_happens_and_ends,
+        {"data_aug_mosaic": 0.0, "data_aug_copy_paste": 0.1, "data_aug_mix_end_epoch": 13, "epochs": 12},
+        "13 lies behind the last of 12 epochs",
+    ),
     (rules.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
     (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
     (
@@ -102,6 +113,16 @@ HOLDS = [
     (rules.average_follows, {"use_ema": False, "ema_decay": 1.0}),
     (rules.operating_target_fits, {"operating_rule": "sensitivity", "operating_target": 1.0}),
     (rules.operating_target_fits, {"operating_rule": "false_alarms", "operating_target": 2.0}),
+    (rules.one_kind_of_sampling, {"positive_fraction": 0.5, "repeat_threshold": 0.0}),
+    (rules.one_kind_of_sampling, {"positive_fraction": 0.0, "repeat_threshold": 0.1}),
+    (
+        rules.mixing_happens_and_ends,
+        {"data_aug_mosaic": 0.5, "data_aug_copy_paste": 0.5, "data_aug_mix_end_epoch": 12, "epochs": 12},
+    ),
+    (
+        rules.mixing_happens_and_ends,
+        {"data_aug_mosaic": 0.0, "data_aug_copy_paste": 0.0, "data_aug_mix_end_epoch": 0, "epochs": 12},
+    ),
 ]
 
 

@@ -22,6 +22,7 @@ HARMLESS = {
     "operating_target",
     "bootstrap_draws",
     "tensorboard",
+    "image_cache",
     "backbone_weights",
 }
 

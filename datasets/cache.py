@@ -1,0 +1,220 @@
+"""The decoded images of a split in one memory-mapped file: what it looks like, and how it is read.
+
+    16 bytes    MARK, which changes with the format
+    pixels      image after image as its 8-bit values: grey [h, w] where the three channels agree, else [h, w, 3]
+    index       JSON: who read the files, and per image an Entry
+    24 bytes    where the index begins, 8 bytes, little endian; MARK again
+
+The file is written whole or not at all (`datasets.cache_build`), and bears the split's name. An entry tells the file it
+was made of by name, size and time; where only the time differs, as after a copy, the content decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.errors import DataError
+from datasets.images import to_rgb
+from datasets.split import Split
+from util.text import first_few
+
+MARK = b"decoded images 1"
+WIDTH_OF_START = 8
+# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `datasets.images` does.
+READER = f"reader 1, Pillow {PIL.__version__}"
+NUM_READERS = 8  # threads; on a network disk they mostly wait
+FILES_PER_TASK = 64
+DIGEST_BYTES = 16
+
+
+class UnusableCache(DataError):  # noqa: N818 the reason is what is to be told
+    """There is no cache, or not the one of these images; it can be built."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, such that another content is another Source."""
+
+    name: str
+    num_bytes: int
+    mtime_ns: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image in the cache."""
+
+    source: Source
+    start: int  # byte where its pixels begin
+    height: int
+    width: int
+    channels: int  # 1 or 3
+    crc: int  # of its pixels
+
+    @property
+    def end(self) -> int:
+        """The byte after its pixels."""
+        return self.start + self.height * self.width * self.channels
+
+    def dump(self) -> str:
+        """As JSON, one line."""
+        source, *rest = astuple(self)
+        return json.dumps([*source, *rest])
+
+    @classmethod
+    def load(cls, values: Sequence) -> Entry:
+        """The entry that `dump` wrote, parsed."""
+        name, num_bytes, mtime_ns, digest, *rest = values
+        return cls(Source(name, num_bytes, mtime_ns, digest), *rest)
+
+
+class ImageCache:
+    """The images of a split, by position.
+
+    A process that is handed one, such as a loader process, maps the file for itself.
+
+    Args:
+        file: the cache.
+        entries: what it holds.
+        fingerprint: of its index.
+    """
+
+    def __init__(self, file: Path, entries: Sequence[Entry], fingerprint: str) -> None:
+        self.file = file
+        self.fingerprint = fingerprint
+        self.starts = np.array([entry.start for entry in entries])  # [I]
+        self.shapes = np.array([[e.height, e.width, e.channels] for e in entries])  # [I, 3]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __call__(self, index: int) -> Image.Image:
+        """The RGB image at a position of the split, equal to the bit to `datasets.coco.load_image`."""
+        height, width, channels = self.shapes[index].tolist()
+        start = int(self.starts[index])
+        pixels = self._bytes[start : start + height * width * channels]
+        return to_rgb(pixels.reshape((height, width) if channels == 1 else (height, width, channels)))
+
+    @property
+    def num_coloured(self) -> int:
+        """Images kept with three channels."""
+        return int((self.shapes[:, 2] == 3).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all pixels."""
+        return int(self.shapes.prod(axis=1).sum())
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        mapped = np.memmap(self.file, np.uint8, mode="r")
+        if _read_index(self.file)[1] != self.fingerprint:
+            raise DataError(f"{self.file}: was built anew meanwhile; start again")
+        return mapped
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in vars(self).items() if key != "_bytes"}  # would travel as its content
+
+
+def cache_file(split: Split, folder: Path) -> Path:
+    """Where the cache of a split lies."""
+    return folder / f"{split.name}.images"
+
+
+def open_cache(split: Split, folder: Path) -> ImageCache:
+    """The cache of a split, after a look at every image file it was made of.
+
+    Raises:
+        UnusableCache: saying why: it is not there, damaged, of other images, or a file has changed since.
+    """
+    file = cache_file(split, folder)
+    entries, fingerprint = _read_index(file)
+    if [entry.source.name for entry in entries] != split.file_names.tolist():
+        raise UnusableCache(f"{file}: holds the images of another list than {split.annotation_file}")
+    if changed := changed_sources(split, entries):
+        names = first_few([entries[i].source.name for i in changed])
+        raise UnusableCache(f"{file}: {len(changed)} images have changed since: {names}")
+    cache = ImageCache(file, entries, fingerprint)
+    if not np.array_equal(cache.shapes[:, :2], split.sizes):
+        raise UnusableCache(f"{file}: holds images of other sizes than {split.annotation_file} states")
+    return cache
+
+
+def source_of(split: Split, index: int) -> Source:
+    """The image file at a position, as it is now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    name = str(split.file_names[index])
+    path = split.image_dir / name
+    status = path.stat()
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
+    return Source(name, status.st_size, status.st_mtime_ns, digest)
+
+
+def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
+    """Positions among the first `entries` of the split whose image files are gone or have another content."""
+    tasks = [range(i, min(i + FILES_PER_TASK, len(entries))) for i in range(0, len(entries), FILES_PER_TASK)]
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        changed = pool.map(lambda task: [i for i in task if not _is_same(split, i, entries[i].source)], tasks)
+        return [i for some in changed for i in some]
+
+
+def _is_same(split: Split, index: int, source: Source) -> bool:
+    try:
+        status = (split.image_dir / source.name).stat()
+        if status.st_size != source.num_bytes:
+            return False
+        return status.st_mtime_ns == source.mtime_ns or source_of(split, index).digest == source.digest
+    except OSError:
+        return False
+
+
+def index_of(entries: Sequence[Entry]) -> bytes:
+    """What stands behind the pixels, which end where the last entry does."""
+    lines = ",\n".join(entry.dump() for entry in entries)
+    index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
+    return index + entries[-1].end.to_bytes(WIDTH_OF_START, "little") + MARK
+
+
+def _read_index(file: Path) -> tuple[list[Entry], str]:
+    """The entries and their fingerprint."""
+    tail = WIDTH_OF_START + len(MARK)
+    try:
+        with file.open("rb") as stream:
+            length = stream.seek(0, 2)
+            stream.seek(max(0, length - tail))
+            start, mark = int.from_bytes(stream.read(WIDTH_OF_START), "little"), stream.read()
+            stream.seek(0)
+            if mark != MARK or stream.read(len(MARK)) != MARK or start > length - tail:
+                raise UnusableCache(f"{file}: is no whole cache of this format")
+            stream.seek(start)
+            index = stream.read(length - tail - start)
+        content = json.loads(index)
+        entries = [Entry.load(values) for values in content["entries"]]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnusableCache(f"{file}: there is no such cache") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and those above") from error
+    except UnusableCache:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise UnusableCache(f"{file}: its index is damaged") from error
+    if content["reader"] != READER:
+        raise UnusableCache(f"{file}: was built by another version ({content['reader']} instead of {READER})")
+    if entries[-1].end != start:
+        raise UnusableCache(f"{file}: its index is damaged")
+    return entries, hashlib.blake2b(index, digest_size=DIGEST_BYTES).hexdigest()

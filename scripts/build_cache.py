@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Decode the images of a recipe's two splits once, into one file each, that training reads instead of the image files.
+
+    python scripts/build_cache.py -c config/DINO/DINO_4scale_tbx11k.py --data_path TBX11K --cache CACHE
+    python main.py ... --options image_cache=CACHE
+
+Training gets the same pixels to the bit, and builds what is missing by itself. Killed, the same command goes on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets.build import build_split, open_cache_of
+from util.config import load_config
+from util.errors import UserError
+
+MEGABYTE = 10**6
+
+
+def main() -> int:
+    """Build both caches; 2 when that is not possible."""
+    args = parse_args()
+    try:
+        config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
+        for which in ("train", "val"):
+            split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
+            images = open_cache_of(split, config.data)
+            coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
+            print(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB", flush=True)
+    except (UserError, OSError) as error:
+        print(f"build_cache: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbuild_cache: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config_file", type=Path, required=True, help="recipe: names the layout and the splits")
+    parser.add_argument("--data_path", type=Path, required=True, help="data folder")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for the caches, one for each data set")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Make a training-ready folder of TBX11K, whatever the download looks like, and check it.
+
+    python scripts/prepare_tbx11k.py DIR                        # what is there, against the published counts
+    python scripts/prepare_tbx11k.py DIR --out data/TBX11K      # lay it out, build the annotation files that lack
+    python scripts/prepare_tbx11k.py data/TBX11K --check        # look for everything that spoils a training
+    python scripts/prepare_tbx11k.py data/TBX11K --out data/TBX11K --drop_leaked
+
+DIR is a folder or a zip file: the official layout, also a level deeper, all images in one folder, JPEG for PNG, YOLO
+labels, or VOC xml alone. Nothing is written outside --out; images there are second names of the same files (hard
+links), or copies where the disk is another one. --check takes a COCO-format folder too. Exit code 2: there is an error
+to mend.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from datasets import layout
+from datasets.errors import DataError
+from datasets.folder_check import FolderCheck, check_folder
+from datasets.prepare_plan import Plan, make_plan
+from datasets.prepare_source import recognise
+from datasets.prepare_table import compare_with_published
+from datasets.prepare_tree import open_tree
+from datasets.prepare_write import write_clean_lists, write_plan
+from util.errors import UserError
+from util.text import first_few
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare, check; 2 when that is not possible or an error was found."""
+    args = parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold what no terminal can show
+    try:
+        return work(args)
+    except (UserError, OSError, RecursionError) as error:
+        print(f"prepare_tbx11k: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("prepare_tbx11k: interrupted; the same command begins anew", file=sys.stderr)
+        return 130
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("dir", type=Path, metavar="DIR", help="the download: a folder or a zip file")
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to fill: empty, not there yet, or DIR to complete it in place",
+    )
+    add("--dry_run", action="store_true", help="say what would be written, and write nothing")
+    add("--check", action="store_true", help="read every image and annotation, and list the defects")
+    add(
+        "--drop_leaked", action="store_true", help="write lists *_train_clean without images that are in validation too"
+    )
+    args = parser.parse_args(arguments)
+    if args.drop_leaked and not args.out:
+        parser.error("--drop_leaked writes lists: say --out FOLDER, which may be DIR itself")
+    return args
+
+
+def work(args: argparse.Namespace) -> int:
+    """Do what the flags ask for; the exit code."""
+    has_lists = any(kind.lists(args.dir) for kind in (layout.TBX11K, layout.COCO)) if args.dir.is_dir() else False
+    if args.check and not args.out and has_lists:
+        return tell(check_folder(args.dir))
+    plan = make_plan(recognise(open_tree(args.dir)))
+    for note in plan.notes:
+        print(f"note: {note}")
+    root = prepare(args, plan)
+    table, differences = compare_with_published(plan.images, plan.splits)
+    print(f"\n{table}\n")
+    print("\n".join(differences) or "every count is the published one")
+    if root is None or not (args.check or args.drop_leaked):
+        return 0
+    print()
+    found = check_folder(root)
+    if args.drop_leaked and not args.dry_run:
+        drop_leaked(root, found)
+    return tell(found)
+
+
+def prepare(args: argparse.Namespace, plan: Plan) -> Path | None:
+    """Write what is to be written; the data folder, None where there is none yet."""
+    is_folder = args.dir.is_dir()
+    here = args.dir / plan.root if is_folder and not plan.is_moved else None
+    todo = [f"annotation files to build: {', '.join(plan.built)}"] if plan.built else []
+    if not is_folder:
+        todo.append("files to unpack")
+    elif plan.is_moved:
+        todo.append("images to lay out")
+    print(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {here}'}")
+    if args.dry_run:
+        if args.out:
+            print(f"would write {len(plan.images)} images and {len(plan.documents)} annotation files to {args.out}")
+        return here
+    if args.out:
+        write_plan(plan, args.out)
+        print(f"written: --data_path {args.out}")
+        return args.out
+    if todo:
+        raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --out FOLDER")
+    return here
+
+
+def drop_leaked(root: Path, found: FolderCheck) -> None:
+    """Write the clean lists, and say which images they leave out."""
+    sides = (
+        {n for k, s in found.splits.items() if k.endswith(f"_{side}") for n in s.file_names.tolist()}
+        for side in ("train", "val")
+    )
+    leaked = {pair.first for pair in found.leaks} | set.intersection(*sides)
+    for name, count in write_clean_lists(root, leaked).items():
+        print(f"written: {name}, {count} images: --options train_list={name}")
+    print(f"left out: {len(leaked)} images{': ' + first_few(sorted(leaked)) if leaked else ''}\n")
+
+
+def tell(found: FolderCheck) -> int:
+    """One line per kind of defect; the exit code."""
+    order = ("error", "warning", "note")
+    for finding in sorted(found.findings, key=lambda finding: order.index(finding.severity)):
+        print(f"{finding.severity}: {finding.text}")
+    counts = [sum(finding.severity == severity for finding in found.findings) for severity in order]
+    print("checked: {} errors, {} warnings, {} notes".format(*counts))
+    return 2 if counts[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Draw what training sees, after sampling and augmentation, boxes on it.
+
+python scripts/show_batch.py --config_file CONFIG --data_path DIR --options data_aug_rotate=10 positive_fraction=0.5
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datasets.build import build_split, build_train_loader
+from datasets.samplers import WindowBatchSampler
+from datasets.split import Split
+from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from util.batch import Batch
+from util.box_ops import cxcywh_to_xyxy
+from util.config import load_config
+from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
+from util.schema import Config
+
+PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
+
+
+def main() -> int:
+    """Write the sheet; 2 when that is not possible."""
+    args = parse_args()
+    try:
+        draw(args, load_config(args.config_file, [*args.options, "num_workers=0"]))
+    except (ValueError, OSError) as error:
+        print(f"show_batch: {error}", file=sys.stderr)
+        return 2
+    print(args.output)
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config_file", type=Path, required=True, help="the recipe")
+    parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="knobs to change")
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs of the training, each with its share of a step")
+    parser.add_argument("--epoch", type=int, default=0, help="from 0 on (default: 0)")
+    parser.add_argument("--step", type=int, default=0, help="first optimizer step of the epoch to draw (default: 0)")
+    parser.add_argument("--num", type=int, default=12, help="images on the sheet (default: 12)")
+    parser.add_argument("--only_with_boxes", action="store_true", help="leave out images without a box")
+    parser.add_argument("--output", type=Path, default=Path("logs/batch.png"), help="default: logs/batch.png")
+    args = parser.parse_args()
+    for name, low in (("ranks", 1), ("num", 1), ("epoch", 0), ("step", 0)):
+        if getattr(args, name) < low:
+            parser.error(f"--{name} must be at least {low}, got {getattr(args, name)}")
+    return args
+
+
+def draw(args: argparse.Namespace, config: Config) -> None:
+    """Take the batches that training would take, write the picture.
+
+    Raises:
+        ValueError: the epoch has not so many steps, or what is left of it no image to draw.
+    """
+    classes = config.model.num_classes
+    split = build_split(config.data, args.data_path, "train", num_classes=classes, opens_images=False)
+    optim, seed = config.optim, config.runtime.seed
+    # One process cuts a step into the pieces of all ranks: the images of a step are the same however it is cut.
+    pieces = optim.gradient_accumulation_steps * args.ranks
+    batch_size = optim.batch_size
+    loader, sampler = build_train_loader(split, config.data, batch_size=batch_size, accumulation=pieces, seed=seed)
+    if args.step >= sampler.num_windows:
+        raise ValueError(f"--step {args.step}: the epoch has {sampler.num_windows} steps, numbered from 0")
+    sampler.set_epoch(args.epoch, args.step)
+    tiles = list(islice(tiles_of(split, sampler, loader, args.only_with_boxes), args.num))
+    if not tiles:
+        raise ValueError("no image with a box in what is left of the epoch; try another --step or --epoch")
+    title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
+    draw_truth_sheet(tiles, title).savefig(args.output)
+
+
+def tiles_of(
+    split: Split, sampler: WindowBatchSampler, loader: DataLoader[Batch], only_with_boxes: bool
+) -> Iterator[Tile]:
+    """The images of the epoch in their order; the loader itself does not say in which step an image comes."""
+    for keys, batch in zip(sampler, loader, strict=True):
+        for row, key in enumerate(keys):
+            if len(batch.targets[row]["labels"]) or not only_with_boxes:
+                again = f", shown before: {key.repeat}" if key.repeat else ""
+                yield tile_of(split, batch, row, f"step {key.window}{again}")
+
+
+def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
+    """One image of a batch with what pads it, its boxes in its pixels."""
+    target, names = batch.targets[row], short_names(split.names)
+    height, width = target["size"].tolist()
+    boxes = cxcywh_to_xyxy(target["boxes"].double()).numpy() * [width, height, width, height]
+    pixels = pixels_of(batch.images[row])
+    pixels[batch.mask[row].numpy()] = PADDING
+    counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
+    caption = f"{split.files_by_id[int(target['image_id'])]}\n{place}, {width} x {height}, {counted}"
+    return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
+
+
+def pixels_of(image: Tensor) -> NDArray[np.uint8]:
+    """[3, H, W] normalised -> [H, W, 3] as in the file."""
+    values = image.permute(1, 2, 0).numpy() * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
+    return (values * 255).round().clip(0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
