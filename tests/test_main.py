@@ -61,6 +61,15 @@ def test_the_log_has_a_row_per_step_per_epoch_and_per_evaluation(trained):
     assert all({"all/per_class/AP", "all/agnostic/AP50", "tb_only/agnostic/AP"} <= row.keys() for row in evaluations)
 
 
+def test_every_column_of_the_log_is_documented(trained):
+    said = set(re.findall(r"`([\w./]+)`", (ROOT / "docs/logs.md").read_text()))
+    base = re.compile(r"(_interm|_dn)?(_\d+)?$")  # suffixes are documented by themselves
+    for kind in ("start", "train", "epoch"):
+        columns = {base.sub("", name) for row in rows(trained, kind) for name in row}
+        assert columns <= said, columns - said
+    assert {"_interm", "_dn", "_0"} <= said
+
+
 def test_an_epoch_row_is_the_mean_of_its_steps(trained):
     for epoch in rows(trained, "epoch"):
         steps = [row["loss"] for row in rows(trained, "train") if row["epoch"] == epoch["epoch"]]
