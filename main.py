@@ -183,8 +183,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     if crowded := crowded_images(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
     log.say(said)
-    facts = {which: split_facts(split) for which, split in splits.items()}
-    log.start(**state.started, **facts)
+    if state.epoch < config.optim.epochs:  # a finished run that is started again leaves no trace in its rows
+        log.start(**state.started, **{which: split_facts(split) for which, split in splits.items()})
     weights = "ema" if state.average.is_copy else "model"
     clock = SaveClock(config.runtime.checkpoint_every_minutes, step=state.step if start.kind == "own" else -1)
     return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)

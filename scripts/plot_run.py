@@ -1,4 +1,7 @@
-"""Draw the curves of a run: python scripts/plot_run.py logs/RUN [--output FILE]."""
+"""Draw the dashboard of a run, or compare runs: python scripts/plot_run.py logs/RUN [logs/RUN ...] [--output FILE].
+
+Works on runs that are still going; a panel without data says why.
+"""
 
 import argparse
 import sys
@@ -6,19 +9,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.plots import draw_run, read_log
+from util.curves import load_run, names_of
+from util.dashboard import draw_dashboard
 
 
 def main() -> int:
-    """Write RUN/curves.png; 2 when that is not possible."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run, with its log.jsonl")
-    parser.add_argument("--output", type=Path, help="picture to write; default: RUN/curves.png")
+    """Write RUN/curves.png, or compare.png beside the first of several runs; 2 when that is not possible."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, with its log.jsonl")
+    parser.add_argument(
+        "--output", type=Path, help="picture; default: RUN/curves.png, of several runs RUN/../compare.png"
+    )
     args = parser.parse_args()
-    output = args.output or args.run / "curves.png"
+    runs = args.runs
+    output = args.output or (runs[0] / "curves.png" if len(runs) == 1 else runs[0].resolve().parent / "compare.png")
     try:
-        rows = read_log(args.run / "log.jsonl")
-        draw_run(rows, title=args.run.resolve().name).savefig(output)
+        loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
+        draw_dashboard(loaded).savefig(output)
     except (ValueError, OSError) as error:
         print(f"plot_run: {error}", file=sys.stderr)
         return 2

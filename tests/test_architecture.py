@@ -39,8 +39,7 @@ ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
 # package that only some data needs -> the file that imports it, itself imported where such data is met
 OPTIONAL = {"pydicom": "datasets/dicom.py"}
 SILENT_EXCEPTS = {
-    "util/plots.py": "a line of log.jsonl that a running job has not finished yet",
-    "util/history.py": "likewise",
+    "util/history.py": "a line of log.jsonl that a running job has not finished yet",
 }
 FLAGS = {
     "-h",

@@ -131,7 +131,8 @@ def test_metering_waits_for_the_gpu_on_steps_that_log_alone(tmp_path, waiting_is
     learner = Learner(model, criterion, torch.optim.SGD(model.parameters(), lr=0.1), Precision("off", "cuda"), GPU, 0.1)
     for number in (1, 2, 3):
         losses, events = accumulate(learner, window, plan)
-        step = Step(window, plan, losses, events, torch.ones((), device=GPU), True)
+        norm = torch.ones((), device=GPU)
+        step = Step(window, plan, losses, events, norm, norm > 0.1, True)
         with pytest.raises(RuntimeError, match="synchronizing") if number == 3 else nullcontext():
             waiting_is_an_error("error")
             log.add(window, plan.num_boxes, step.total, step.counted, step=number, rates={"lr": 0.1})

@@ -60,6 +60,16 @@ def test_plot_run_draws_the_curves_of_a_run(trained, tmp_path):
         assert len(image.convert("RGB").getcolors(1 << 24)) > 10
 
 
+def test_plot_run_compares_runs_beside_the_first(trained, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_bytes((trained / "log.jsonl").read_bytes())
+    outcome = call_apart("scripts/plot_run.py", tmp_path / "a", tmp_path / "b/")
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{tmp_path / 'compare.png'}\n", "")
+    with Image.open(tmp_path / "compare.png") as image:
+        assert image.width > 1000
+
+
 def test_plot_run_says_that_there_is_no_log(tmp_path):
     outcome = call_apart("scripts/plot_run.py", tmp_path)
     assert_told(outcome, "plot_run", f"no log found: {tmp_path / 'log.jsonl'}; expected the folder of a run")

@@ -171,10 +171,11 @@ def _combined(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _sum(rows: Sequence[Row], name: str) -> Any:
     """The sum of a column; of one with a sum per category, by category."""
-    values = [row[name] for row in rows if name in row]
-    if isinstance(values[0], Mapping):
-        return {key: sum(value.get(key, 0) for value in values) for key in values[0]}
-    return sum(value for value in values if number(value) is not None)
+    tables = [row[name] for row in rows if isinstance(row.get(name), Mapping)]
+    if tables:
+        keys = dict.fromkeys(key for table in tables for key in table)
+        return {key: sum(number(table.get(key)) or 0 for table in tables) for key in keys}
+    return sum(number(row.get(name)) or 0 for row in rows)
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:

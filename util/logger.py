@@ -10,6 +10,8 @@ from typing import Any
 from termcolor import colored
 
 from util.files import append, cut_off, flush, set_aside
+from util.history import read_rows
+from util.tensorboard_writer import FOLDER, Make, ScalarWriter
 
 ROWS = "log.jsonl"
 SCHEMA = 2  # of its rows, docs/logs.md
@@ -20,10 +22,13 @@ class RunLog:
 
     Args:
         folder: the run folder, or None for a rank that keeps silent.
+        summary_writer: TensorBoard's, where rows shall go there too; from `begin_rows` or `go_on_rows` on.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, summary_writer: Make | None = None) -> None:
         self.folder = folder
+        self._summary_writer = summary_writer
+        self._scalars: ScalarWriter | None = None
 
     def say(self, text: str) -> None:
         """A message to the console and to info.txt."""
@@ -38,6 +43,8 @@ class RunLog:
         if self.folder is None:
             return
         append(self.folder / ROWS, json.dumps({"kind": kind, **values}) + "\n")
+        if self._scalars:
+            self._scalars.add({"kind": kind, **values})
 
     def start(self, **facts: Any) -> None:
         """The row of a start or a resume: what the rows after it are of, and which columns they have."""
@@ -47,6 +54,7 @@ class RunLog:
         """Start log.jsonl; one that is there is of a training that left no checkpoint, and is set aside."""
         if self.folder is not None and (aside := set_aside(self.folder / ROWS)):
             self.say(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
+        self._open_scalars()
 
     def go_on_rows(self, num_bytes: int) -> None:
         """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again.
@@ -61,6 +69,14 @@ class RunLog:
             self.say(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
         if kept := "".join(line for line in later.splitlines(keepends=True) if _names_a_checkpoint(line)):
             append(path, kept)
+        self._open_scalars()
+
+    def _open_scalars(self) -> None:
+        """From now on rows go to TensorBoard, too, which gets to the state of log.jsonl first."""
+        if self.folder is not None and self._summary_writer is not None:
+            path = self.folder / ROWS
+            rows = read_rows(path) if path.exists() else []
+            self._scalars = ScalarWriter(self._summary_writer, self.folder / FOLDER, rows)
 
     def rows_on_disk(self) -> int:
         """Flush log.jsonl to the disk; its length in bytes."""

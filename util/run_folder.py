@@ -14,6 +14,7 @@ from util.files import write_whole
 from util.launcher import Ranks
 from util.logger import RunLog
 from util.schema import Config
+from util.tensorboard_writer import load_summary_writer
 
 
 @dataclass
@@ -44,12 +45,13 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
     """The log of the run folder, begun with what is needed to repeat the run; a run's config outlives evaluations."""
     if not here.is_main:
         return RunLog(None)
+    summary_writer = load_summary_writer() if is_training and config.runtime.tensorboard else None
     launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
     command = shlex.join([*launcher, *sys.argv])
     if is_training or not (folder / "config.py").exists():
         text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
         write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
-    log = RunLog(folder)
+    log = RunLog(folder, summary_writer)
     log.say(
         f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
     )

@@ -231,6 +231,7 @@ class RuntimeConfig:
     on_failing: Literal["warn", "stop"] = knob(
         "what to do when the doctor calls the run failing at the end of an epoch: say so, or stop with an error"
     )
+    tensorboard: bool = knob("write the rows of log.jsonl to RUN/tensorboard too; needs the package tensorboard")
     save_checkpoint_interval: int = knob("epochs between numbered checkpoints kept for good; 0: none", low=0)
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 NOTHING = "-"  # no image or box to take a figure of
+FEW = 10  # boxes; of fewer no share is told, since "100 % wrong" is soon true of two
 # not among the loss terms: told already, or, as the median over steps of which most have no box, read as a collapse
 NO_TERMS = ("loss_with_boxes", "loss_without_boxes", "loss_median")
 
@@ -25,7 +26,8 @@ def train_line(
     has_boxes = bool(row.get("boxes"))  # without any, the loss is that of empty images alone
     terms = [k for k in row if k.startswith("loss_") and k not in NO_TERMS] if is_verbose and has_boxes else []
     width = len(str(num_windows))
-    matched = row.get("class_error_n", 0)
+    shares = row if row.get("boxes", 0) >= FEW else {}
+    matched = shares.get("class_error_n", 0)
     error = f"{row['class_error']:.1f} % of {matched}" if matched else NOTHING
     parts = [
         f"Epoch: [{epoch}]",
@@ -35,9 +37,9 @@ def train_line(
         f"last {steps} steps: {row.get('boxes', 0)} boxes on {row.get('images', 0)} images",
         f"loss: {told(row, 'loss') if has_boxes else NOTHING}",
         f"per image with boxes: {told(row, 'loss_with_boxes')} without: {told(row, 'loss_without_boxes')}",
-        f"skill: {told(row, 'class_skill', '+.2f')}",
+        f"skill: {told(shares, 'class_skill', '+.2f')}",
         f"class_error: {error}",
-        f"recall@10: {told(row, 'recall_top10', '.2f')}",
+        f"recall@10: {told(shares, 'recall_top10', '.2f')}",
         f"best score with: {told(row, 'best_score_with_boxes', '.2f')}"
         f" without: {told(row, 'best_score_without_boxes', '.2f')}",
         f"grad_norm: {told(row, 'grad_norm', '.2f')} ({told(row, 'clipped_share', '.0%')} clipped)",

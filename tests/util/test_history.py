@@ -120,6 +120,17 @@ def test_a_median_of_medians_is_no_median():
     assert epoch.get("loss_median") is None
 
 
+def test_sums_of_nonsense_are_those_of_what_is_sound():
+    rows = [
+        train(0, 1, boxes_by_category=None, boxes=2, images="many"),
+        train(0, 2, boxes_by_category={"1": 3, "2": "x"}, boxes=None, images=[4]),
+        train(0, 3, boxes_by_category={"1": 1, "3": 5}, boxes=3),
+    ]
+    figures_found = only(rows).figures
+    assert figures_found["boxes_by_category"] == {"1": 4, "2": 0, "3": 5}
+    assert (figures_found["boxes"], figures_found["images"]) == (5, 0)
+
+
 def test_evaluations_belong_to_the_epoch_they_name_and_those_by_command_to_none():
     rows = [whole(0), evaluation(0, 0.1), whole(1), evaluation(1, 0.2), evaluation(1, 0.9, checkpoint="best.pth")]
     assert history_of(rows).judged("all/per_class/AP") == [(0, 0.1), (1, 0.2)]

@@ -1,6 +1,6 @@
 import pytest
 
-from util.train_line import train_line
+from util.train_line import FEW, train_line
 
 ROW = {
     "lr": 1e-4,
@@ -15,7 +15,7 @@ ROW = {
     "steps": 20,
     "images": 40,
     "images_with_boxes": 4,
-    "boxes": 7,
+    "boxes": 12,
     "skipped": 0,
     "loss_with_boxes": 21.5,
     "loss_without_boxes": 0.1,
@@ -47,7 +47,7 @@ def line(row=ROW, *, steps=20, is_verbose=False):
 
 def test_a_line_says_where_it_stands_and_the_figures_that_matter():
     assert line() == (
-        "Epoch: [0]  [   7/3300]  eta: 0:01:05  lr: 0.0001  last 20 steps: 7 boxes on 40 images  loss: 2.2500  "
+        "Epoch: [0]  [   7/3300]  eta: 0:01:05  lr: 0.0001  last 20 steps: 12 boxes on 40 images  loss: 2.2500  "
         "per image with boxes: 21.5000 without: 0.1000  skill: +0.29  class_error: 25.0 % of 8  recall@10: 0.50  "
         "best score with: 0.41 without: 0.08  grad_norm: 4.00 (30% clipped)  time: 0.500 (data 10%)  max mem: 1234"
     )
@@ -60,6 +60,15 @@ def test_without_a_box_no_figure_stands_that_would_look_like_a_collapse(is_verbo
     assert "class_error: -  recall@10: -  best score with: - without: 0.08" in said
     assert "0.0002" not in said
     assert "loss_" not in said
+
+
+@pytest.mark.parametrize("boxes", [1, FEW - 1])
+def test_of_a_few_boxes_no_share_is_told(boxes):
+    said = line({**ROW, "boxes": boxes, "class_error": 100.0, "class_error_n": boxes, "class_skill": -1.2})
+    assert (
+        f"{boxes} boxes on 40 images  loss: 2.2500  per image with boxes: 21.5000 without: 0.1000  skill: -  " in said
+    )
+    assert "class_error: -  recall@10: -  best score with: 0.41" in said
 
 
 def test_every_loss_term_follows_when_it_is_asked_for_but_no_median():
