@@ -23,7 +23,7 @@ READING = (
 PANELS = (
     Panel(
         "Loss, images with boxes",
-        {"loss_with_boxes": "per image with boxes", "loss": "per step, as minimised"},
+        {"loss_with_boxes": "per image with boxes", "loss": "per step, all images"},
         "log",
         "weighted sum of all terms",
         marks_bad_steps=True,

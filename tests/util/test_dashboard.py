@@ -171,7 +171,7 @@ def test_runs_are_told_apart_by_colour_and_dash_with_one_legend():
         assert [line.get_linestyle() for line in bold] == ["-", "--"]
     bold, faint = ([line for line in shown[TITLES[0]].lines if line.get_alpha() == a] for a in (None, 0.5))
     assert [line.get_ydata()[0] for line in (*bold, *faint)] == pytest.approx([40.0, 20.0, 12.0, 12.0])
-    assert legend(shown[TITLES[0]]) == ["per image with boxes", "per step, as minimised"]
+    assert legend(shown[TITLES[0]]) == ["per image with boxes", "per step, all images"]
 
 
 def test_a_run_of_an_older_log_is_compared_in_what_it_has():
@@ -182,7 +182,7 @@ def test_a_run_of_an_older_log_is_compared_in_what_it_has():
     assert len(curves(shown["Gradient norm"])) == 2
     alone = panels(RunCurves("old", tuple(old), {}))
     assert texts(alone["Class skill"])[-1] == texts(alone["waiting"])[-1] == "not in this log"
-    assert legend(alone[TITLES[0]]) == ["per step, as minimised"]
+    assert legend(alone[TITLES[0]]) == ["per step, all images"]
     assert texts(alone[TITLES[2]])[-1] == "no evaluation yet"
 
 
