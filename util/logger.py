@@ -10,6 +10,7 @@ from typing import Any
 from termcolor import colored
 
 from util.files import append, cut_off, flush, set_aside
+from util.launcher import announced
 
 ROWS = "log.jsonl"
 SCHEMA = 2  # of its rows, docs/logs.md
@@ -78,6 +79,13 @@ def complain(text: str) -> None:
     """An error for the user, on standard error."""
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]) + f" {text}", file=sys.stderr, flush=True)
+
+
+def remark(text: str) -> None:
+    """Something worth knowing that no log is there for yet, on standard error, by one rank."""
+    if announced().is_main:
+        clear_progress()
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def clear_progress() -> None:
