@@ -134,15 +134,20 @@ def cache_file(split: Split, folder: Path) -> Path:
 
 
 def open_cache(split: Split, folder: Path) -> ImageCache:
-    """The cache of a split, after a look at every image file it was made of.
+    """The cache of a split, after a look at each of its image files.
+
+    It may hold more images, in any order: a list serves training without its unlabelled images, validation with them.
 
     Raises:
         UnusableCache: saying why: it is not there, damaged, of other images, or a file has changed since.
     """
     file = cache_file(split, folder)
-    entries, fingerprint = _read_index(file)
-    if [entry.source.name for entry in entries] != split.file_names.tolist():
-        raise UnusableCache(f"{file}: holds the images of another list than {split.annotation_file}")
+    held, fingerprint = _read_index(file)
+    of_name = {entry.source.name: entry for entry in held}
+    lacking = [name for name in split.file_names.tolist() if name not in of_name]
+    if lacking:
+        raise UnusableCache(f"{file}: lacks {len(lacking)} images of {split.annotation_file}: {first_few(lacking)}")
+    entries = [of_name[name] for name in split.file_names.tolist()]
     if changed := changed_sources(split, entries):
         names = first_few([entries[i].source.name for i in changed])
         raise UnusableCache(f"{file}: {len(changed)} images have changed since: {names}")

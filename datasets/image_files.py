@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from datasets.errors import MissingPackage
 from datasets.images import UNREADABLE, read_rgb
 from util.files import write_whole
 from util.logger import Progress
@@ -54,6 +55,9 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
     """What each file holds, by absolute path; or, of one that is there and cannot be read, why.
 
     Files that are not there are left out, those that are `known` and unchanged are not read again.
+
+    Raises:
+        MissingPackage: a file is DICOM, and what reads it is not installed.
     """
     paths = [Path(os.path.abspath(path)) for path in paths]
     tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
@@ -79,6 +83,8 @@ def _read(path: Path, known: ImageFile | None) -> ImageFile | str | None:
         return read_image_file(path, stamp)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except MissingPackage:  # the file is whole, and so may be all others of its kind
+        raise
     except UnidentifiedImageError:
         return "no image" if stamp[0] else "empty"
     except UNREADABLE as error:

@@ -6,6 +6,7 @@ PNG, TIFF, JPEG and what else Pillow knows; DICOM through pydicom, which is aske
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
@@ -72,8 +73,11 @@ def read_rgb(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: Path | BytesIO) -> tuple[int, int]:
     """(height, width) in pixels, from the header alone: the pixels may still turn out to be damaged.
+
+    Args:
+        path: the file, or its content.
 
     Raises:
         as `read_rgb`.
@@ -82,7 +86,7 @@ def read_size(path: Path) -> tuple[int, int]:
     return facts.height, facts.width
 
 
-def read_facts(path: Path) -> ImageFacts:
+def read_facts(path: Path | BytesIO) -> ImageFacts:
     """What the header says beside the pixels; only DICOM says more than the size.
 
     Raises:
@@ -95,9 +99,11 @@ def read_facts(path: Path) -> ImageFacts:
         return ImageFacts(image.height, image.width)
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: Path | BytesIO) -> bool:
     """Whether the file says of itself that it is DICOM; its name does not matter."""
     offset, mark = DICOM_MARK
+    if isinstance(path, BytesIO):
+        return path.getvalue()[offset : offset + len(mark)] == mark
     with path.open("rb") as file:
         return file.read(offset + len(mark))[offset:] == mark
 
@@ -111,7 +117,7 @@ def to_rgb(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.merge("RGB", [Image.frombuffer("L", (width, height), pixels, "raw", "L", 0, 1)] * 3)
 
 
-def _dicom(path: Path) -> ModuleType:
+def _dicom(path: Path | BytesIO) -> ModuleType:
     try:
         from datasets import dicom
     except ImportError as error:

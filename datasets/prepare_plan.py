@@ -62,6 +62,9 @@ def make_plan(source: Source) -> Plan:
         members = [names.get(PurePosixPath(member).stem, member) for member in members]
         if name.endswith("_only_tb"):
             members = [member for member in members if facts.boxes_of(member)]
+            if not members:
+                plan.notes.append(f"{name} is not built: no image has a box")
+                continue
         plan.documents[name] = json.dumps(facts.document(members)).encode()
         plan.built.append(name)
     plan.splits = {name: _split(content, Path(f"{name}.json")) for name, content in plan.documents.items()}

@@ -80,6 +80,7 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     if not tiles:
         raise ValueError("no image with a box in what is left of the epoch; try another --step or --epoch")
     title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     draw_truth_sheet(tiles, title).savefig(args.output)
 
 

@@ -104,12 +104,20 @@ def test_every_layout_becomes_the_same_folder_and_nothing_else_changes(official,
         assert path.read_text() == (official / "lists" / path.name).read_text()
 
 
-def test_xml_and_lists_alone_give_the_same_json(official, tmp_path, ask):
-    code, out, err = ask(voc_only(official, tmp_path / "source"), "--out", tmp_path / "data", "--check")
+@pytest.mark.parametrize("pack", [lambda source, _: source, zipped])
+def test_xml_and_lists_alone_give_the_same_json(official, tmp_path, ask, pack):
+    source, data = pack(voc_only(official, tmp_path / "source"), tmp_path / "zip"), tmp_path / "data"
+    code, out, err = ask(source, "--out", data, "--check")
     assert (code, err) == (0, "")
     assert "annotation files to build: TBX11K_train, TBX11K_train_only_tb, TBX11K_val" in out
-    same_documents(official, tmp_path / "data", tolerance=1e-4)
-    assert snapshot(tmp_path / "data/imgs") == snapshot(official / "imgs")
+    same_documents(official, data, tolerance=1e-4)
+    assert snapshot(data / "imgs") == snapshot(official / "imgs")
+
+
+def test_without_any_box_there_are_no_lists_of_those_with_boxes(official, tmp_path, ask):
+    shutil.rmtree(voc_only(official, tmp_path / "source") / "Annotations")
+    _, out, _ = ask(tmp_path / "source", "--out", tmp_path / "data")
+    assert "note: TBX11K_train_only_tb is not built: no image has a box\n" in out
 
 
 def test_what_lacks_is_completed_in_place(official, tmp_path, ask):

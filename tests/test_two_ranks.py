@@ -66,3 +66,7 @@ def test_dropout_does_not_depend_on_the_rank(two_ranks):
     _, wanted = tiny_dino.run_window(tiny_dino.cut((2, 0, 1, 3), 2), "dropout=0.1")
     for rank in two_ranks:
         tiny_dino.check_gradients(rank["dropped"], wanted)
+
+
+def test_set_up_may_take_one_rank_longer_than_a_collective_waits():
+    launch("patient_ranks.py", 2, timeout=60)

@@ -15,10 +15,12 @@ from addict import Dict
 from yapf.yapflib.yapf_api import FormatCode
 
 from util.errors import UserError
+from util.logger import remark
 from util.rules import RULES
-from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, SECTIONS, Config
+from util.schema import KNOBS, LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, SECTIONS, Config
 
 BASE_KEY = "_base_"
+RUN_TITLE = "The resolved config of a run"
 
 
 class ConfigError(UserError):
@@ -35,10 +37,10 @@ def load_config(path: str | Path, options: Iterable[str] | None = None) -> Confi
 
 
 def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
-    """Merge a file over its bases. Two bases may not set the same key."""
+    """Merge a file over its bases. Two bases may not set the same key. What an older run wrote down is completed."""
     if path.resolve() in below:
         raise ConfigError(f"{path}: is its own {BASE_KEY}")
-    own = _run(path)
+    own = completed(_run(path), path) if _is_of_a_run(path) else _run(path)
     bases = own.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list | tuple) and all(isinstance(base, str) for base in bases)):
@@ -52,6 +54,18 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
         merged.update(inherited)
     merged.update(own)
     return merged
+
+
+def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """The config of a run, with the knobs that came later as what the run did without them; which ones is told.
+
+    A recipe is not completed: it says everything, or is refused.
+    """
+    lacking = {key: value for key, value in LATER_KNOBS.items() if key not in values}
+    if lacking:
+        pairs = ", ".join(f"{key}={value!r}" for key, value in lacking.items())
+        remark(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
+    return {**lacking, **values}
 
 
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:
@@ -107,6 +121,14 @@ def _run(path: Path) -> dict[str, Any]:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise ConfigError(f"{path}{where}: cannot be run as Python: {type(error).__name__}: {error}") from error
     return {k: v for k, v in found.items() if not (k.startswith("__") or isinstance(v, ModuleType) or callable(v))}
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether `util.run_folder` wrote the file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").startswith(f'"""{RUN_TITLE}')
+    except OSError:  # whoever runs it tells
+        return False
 
 
 def _unknown(key: str) -> str:

@@ -1,6 +1,7 @@
 """Several ranks as one: start, the few collectives there are, and who speaks."""
 
 import inspect
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from util.launcher import Ranks, announced
 from util.preemption import Preempted
 
 T = TypeVar("T")
+ARRIVALS, LOOK_EVERY = "dino/arrivals", 0.1  # a counter that all ranks see, and seconds between looks at it
 
 
 @contextmanager
@@ -52,6 +54,8 @@ def ranks(device_type: str) -> Iterator[Ranks]:
 def together(prepare: Callable[[], T]) -> T:
     """Do a piece of set-up on every rank. Where one rank fails all do, and each message is told once.
 
+    It may take one rank longer than a collective waits, as where that one reads every image for all.
+
     Raises:
         UserError: this rank is the first to meet the problem.
         ToldElsewhere: only others meet a problem, or an earlier rank tells the same.
@@ -61,12 +65,23 @@ def together(prepare: Callable[[], T]) -> T:
         result = prepare()
     except UserError as error:
         problem = error
+    _wait_patiently()
     messages = gather_objects(None if problem is None else str(problem))
     if problem is not None and messages.index(str(problem)) == announced().rank:
         raise problem
     if any(message is not None for message in messages):
         raise ToldElsewhere
     return result
+
+
+def _wait_patiently() -> None:
+    """Let every rank arrive, however long that takes; who launched the ranks ends them where one has died."""
+    if not is_distributed():
+        return
+    store, world = dist.distributed_c10d._get_default_store(), dist.get_world_size()
+    wanted = -(-store.add(ARRIVALS, 1) // world) * world  # nobody comes again before all have come
+    while store.add(ARRIVALS, 0) < wanted:
+        time.sleep(LOOK_EVERY)
 
 
 def require_same(value: object, what: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util import checkpoint
-from util.config import load_config, resolve
+from util.config import completed, load_config, resolve
 from util.errors import UserError
 from util.schema import Config
 
@@ -25,5 +25,6 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
     if "config" in content:
-        return path, content, resolve(content["config"], args.options, source=f"{path} (the config inside)")
+        source = f"{path} (the config inside)"
+        return path, content, resolve(completed(content["config"], source), args.options, source=source)
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")

@@ -11,6 +11,7 @@ from termcolor import colored
 
 from util.files import append, cut_off, flush, set_aside
 from util.history import read_rows
+from util.launcher import announced
 from util.tensorboard_writer import FOLDER, Make, ScalarWriter
 
 ROWS = "log.jsonl"
@@ -94,6 +95,13 @@ def complain(text: str) -> None:
     """An error for the user, on standard error."""
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]) + f" {text}", file=sys.stderr, flush=True)
+
+
+def remark(text: str) -> None:
+    """Something worth knowing that no log is there for yet, on standard error, by one rank."""
+    if announced().is_main:
+        clear_progress()
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def clear_progress() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from util.config import dump
+from util.config import RUN_TITLE, dump
 from util.cut import Cut
 from util.files import write_whole
 from util.launcher import Ranks
@@ -49,7 +49,7 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
     launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
     command = shlex.join([*launcher, *sys.argv])
     if is_training or not (folder / "config.py").exists():
-        text = dump(config, f"The resolved config of a run, started by\n\n    {command}\n")
+        text = dump(config, f"{RUN_TITLE}, started by\n\n    {command}\n")
         write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
     log = RunLog(folder, summary_writer)
     log.say(

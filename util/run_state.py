@@ -16,7 +16,7 @@ from util.cut import Cut
 from util.ema import WeightAverage
 from util.optim import build_optimizer, learning_rate_factor, set_learning_rate, trainable_parts
 from util.precision import Precision
-from util.schema import Config, OptimConfig
+from util.schema import LATER_KNOBS, Config, OptimConfig
 
 POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best", "operating_point")
 
@@ -118,10 +118,12 @@ class RunState:
                 f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
                 "begin a new training from its weights: another --output_dir and --pretrain_model_path"
             )
-        pairs = {"seed": (content["config"].get("seed"), self.facts["config"]["seed"])}
-        pairs["training images"] = (content.get("num_images"), self.facts["num_images"])
-        for name in ("positive_fraction", "repeat_threshold"):  # 0 before there were such knobs
-            pairs[name] = (content["config"].get(name, 0.0), self.facts["config"][name])
+        pairs = {"training images": (content.get("num_images"), self.facts["num_images"])}
+        knobs = ["seed", "positive_fraction", "repeat_threshold"]
+        if len({*pairs["training images"]}) > 1:
+            knobs.append("exclude_unlabelled_tb")  # may be why
+        config = {**LATER_KNOBS, **content["config"]}
+        pairs |= {name: (config.get(name), self.facts["config"][name]) for name in knobs}
         changed = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
         if content["window"] and changed:
             raise CheckpointError(
@@ -131,7 +133,7 @@ class RunState:
 
     def _changes(self, content: Mapping[str, Any]) -> str:
         """What differs from the part of the run that the checkpoint is of."""
-        theirs, ours = content["config"], self.facts["config"]
+        theirs, ours = {**LATER_KNOBS, **content["config"]}, self.facts["config"]
         by_cut = ("batch_size", "gradient_accumulation_steps")
         changed = [f"{k} {theirs[k]!r} -> {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v]
         changed = [text for text in changed if not text.startswith(by_cut)]

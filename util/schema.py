@@ -250,6 +250,29 @@ class Config:
 SECTIONS: dict[str, type] = {f.name: f.type for f in fields(Config)}  # type: ignore[misc]
 KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.items() for f in fields(cls)}
 
+# Knobs that came later, and what runs did before: configs of older runs, and of older checkpoints, lack them.
+LATER_KNOBS: dict[str, Any] = {
+    "allow_unlabelled_extras": True,
+    "exclude_unlabelled_tb": False,
+    "positive_fraction": 0.0,
+    "repeat_threshold": 0.0,
+    "data_aug_rotate": 0.0,
+    "data_aug_zoom": 0.0,
+    "data_aug_brightness": 0.0,
+    "data_aug_contrast": 0.0,
+    "data_aug_gamma": 0.0,
+    "data_aug_clahe": 0.0,
+    "data_aug_clahe_clip": 3.0,
+    "data_aug_noise": 0.0,
+    "data_aug_erase": 0.0,
+    "data_aug_erase_area": 0.05,
+    "data_aug_mosaic": 0.0,
+    "data_aug_copy_paste": 0.0,
+    "data_aug_mix_end_epoch": 0,
+    "image_cache": "",
+    "on_failing": "warn",
+}
+
 # Keys of the official config files that mean nothing here, and what to do instead.
 OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
     "dn_scalar": "is read by nothing, in the official code too; use dn_number",

@@ -10,6 +10,7 @@ from PIL import Image
 from datasets.checks import check_split
 from datasets.coco import load_image
 from datasets.errors import DataError, MissingPackage
+from datasets.image_files import read_image_files
 from datasets.images import UNREADABLE, ImageFacts, read_facts, read_rgb, read_size
 from datasets.split import load_split
 
@@ -317,6 +318,7 @@ def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(
         lambda: read_size(path),
         lambda: load_image(split, 0),
         lambda: check_split(split, 2),
+        lambda: read_image_files([path], {}),
     )
     for read in readers:
         with pytest.raises(MissingPackage, match=r"a\.dcm: is a DICOM file; .*pip install pydicom"):

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from util.config import ConfigError, dump, flatten, load_config, parse_option, read_values, resolve
-from util.schema import KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config import (
+    RUN_TITLE,
+    ConfigError,
+    completed,
+    dump,
+    flatten,
+    load_config,
+    parse_option,
+    read_values,
+    resolve,
+)
+from util.schema import KNOBS, LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
 
 TINY = Path(__file__).parents[2] / "config" / "DINO" / "DINO_tiny_phantom.py"
 VALUES = dict(read_values(TINY))
@@ -270,3 +280,34 @@ def test_a_dump_carries_any_docstring(text, tmp_path):
     path.write_text(dump(config_of(), text))
     assert load_config(path) == config_of()
     assert ast.get_docstring(ast.parse(path.read_text()), clean=False) == text
+
+
+def older(config):
+    """The config as a version wrote it down that had fewer knobs."""
+    return {key: value for key, value in flatten(config).items() if key not in LATER_KNOBS}
+
+
+def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_that_is_told(tmp_path, capsys):
+    lines = "".join(f"{key} = {value!r}\n" for key, value in older(config_of()).items())
+    (tmp_path / "config.py").write_text(f'"""{RUN_TITLE}, started by\n\n    python main.py\n"""\n\n{lines}')
+    (tmp_path / "child.py").write_text("_base_ = 'config.py'\nseed = 5")
+    for name in ("config.py", "child.py"):
+        config = load_config(tmp_path / name, ["positive_fraction=0.5"])
+        assert flatten(config) == {**flatten(config), **LATER_KNOBS, "positive_fraction": 0.5}
+        told = capsys.readouterr().err
+        assert told.count("without some knobs; taken as what it did then: ") == 1
+        assert "positive_fraction=0.0, " in told
+    assert load_config(tmp_path / "child.py").runtime.seed == 5
+
+
+def test_a_whole_config_is_not_completed(tmp_path, capsys):
+    (tmp_path / "config.py").write_text(dump(config_of(positive_fraction=0.25), f"{RUN_TITLE}, started by x"))
+    assert load_config(tmp_path / "config.py") == config_of(positive_fraction=0.25)
+    assert completed(flatten(config_of()), "a checkpoint") == flatten(config_of())
+    assert capsys.readouterr().err == ""
+
+
+def test_a_recipe_must_still_say_everything(tmp_path):
+    (tmp_path / "mine.py").write_text("".join(f"{k} = {v!r}\n" for k, v in older(config_of()).items()))
+    with pytest.raises(ConfigError, match="missing key 'positive_fraction'"):
+        load_config(tmp_path / "mine.py")
