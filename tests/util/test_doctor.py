@@ -165,6 +165,14 @@ FAILURES = {
     "no learning rate": ("learning_rate_zero", {"lr": 0.0}),
     "hardly a learning rate": ("learning_rate_zero", {"lr": 1e-8, "figures": lambda _: {"loss": 30.0}}),
     "too high a learning rate": ("learning_rate_too_high", {"lr": 0.01, "figures": lambda _: STUCK}),
+    "too high a learning rate, without clipping": (
+        "learning_rate_too_high",
+        {
+            "lr": 0.01,
+            "start": {"config": {**CONFIG, "clip_max_norm": 0.0}},
+            "figures": lambda _: {**STUCK, "clipped_share": 0.0},
+        },
+    ),
     "a loss that rises": ("loss_rises", {"figures": lambda n: {"loss": 10.0 + abs(n - 2)}, "evaluation": falling}),
     "a loss that is no number": ("not_finite", {"figures": lambda n: {"loss": float("nan")} if n == 7 else {}}),
     "no boxes": ("no_boxes", {"figures": lambda _: {"boxes": 0, "images_with_boxes": 0}}),
