@@ -291,6 +291,13 @@ def test_the_plan_is_for_the_tbx11k_recipes_alone_and_hides_nothing():
     assert "0.020" in poor.expectations[2]
 
 
+def test_a_class_error_that_does_not_fall_at_once_is_told_and_no_ground_for_suspicion():
+    """Of 900 boxes it has a standard error of more than one percent, and it begins where it ends after pretraining."""
+    found = diagnosis(start={"train": {**FACTS, "images": 6600}}, figures=lambda n: {"class_error": 20.0 + 0.1 * n})
+    assert (found.verdict, "below_expectation" in names(found)) == (HEALTHY, True)
+    assert "no (20.0 % and 20.1 %)" in found.expectations[1]
+
+
 def test_the_answer_is_json_and_text():
     found = diagnosis(figures=lambda _: {"boxes": 0, "images_with_boxes": 0})
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
