@@ -19,6 +19,7 @@ class Expectation:
     what: str
     measured: str
     is_met: bool | None  # None: not reached yet
+    is_sure: bool = True  # False: missing it may be chance
 
     @property
     def text(self) -> str:
@@ -51,7 +52,7 @@ def _class_error_falls(history: History) -> Expectation:
     whole = {epoch.number for epoch in history.epochs if epoch.is_whole}
     if not {0, 1} <= errors.keys() & whole:
         return Expectation(what, "", is_met=None)
-    return Expectation(what, f"{errors[0]:.1f} % and {errors[1]:.1f} %", is_met=errors[1] < errors[0])
+    return Expectation(what, f"{errors[0]:.1f} % and {errors[1]:.1f} %", is_met=errors[1] < errors[0], is_sure=False)
 
 
 def _ap(history: History, first: int, last: int, low: float, high: float) -> Expectation:

@@ -165,6 +165,14 @@ FAILURES = {
     "no learning rate": ("learning_rate_zero", {"lr": 0.0}),
     "hardly a learning rate": ("learning_rate_zero", {"lr": 1e-8, "figures": lambda _: {"loss": 30.0}}),
     "too high a learning rate": ("learning_rate_too_high", {"lr": 0.01, "figures": lambda _: STUCK}),
+    "too high a learning rate, without clipping": (
+        "learning_rate_too_high",
+        {
+            "lr": 0.01,
+            "start": {"config": {**CONFIG, "clip_max_norm": 0.0}},
+            "figures": lambda _: {**STUCK, "clipped_share": 0.0},
+        },
+    ),
     "a loss that rises": ("loss_rises", {"figures": lambda n: {"loss": 10.0 + abs(n - 2)}, "evaluation": falling}),
     "a loss that is no number": ("not_finite", {"figures": lambda n: {"loss": float("nan")} if n == 7 else {}}),
     "no boxes": ("no_boxes", {"figures": lambda _: {"boxes": 0, "images_with_boxes": 0}}),
@@ -281,6 +289,13 @@ def test_the_plan_is_for_the_tbx11k_recipes_alone_and_hides_nothing():
     poor = diagnosis(start=start, epochs=12, evaluation=lambda _: {"all/per_class/AP": 0.02})
     assert "below_expectation" in names(poor)
     assert "0.020" in poor.expectations[2]
+
+
+def test_a_class_error_that_does_not_fall_at_once_is_told_and_no_ground_for_suspicion():
+    """Of 900 boxes it has a standard error of more than one percent, and it begins where it ends after pretraining."""
+    found = diagnosis(start={"train": {**FACTS, "images": 6600}}, figures=lambda n: {"class_error": 20.0 + 0.1 * n})
+    assert (found.verdict, "below_expectation" in names(found)) == (HEALTHY, True)
+    assert "no (20.0 % and 20.1 %)" in found.expectations[1]
 
 
 def test_the_answer_is_json_and_text():

@@ -90,6 +90,8 @@ def learning_rate_too_high(history: History) -> Cause | None:
         return None
     last = whole[-1]
     rate, skill, clipped = last.get("lr"), last.get("class_skill"), last.get("clipped_share")
+    if history.config.get("clip_max_norm") == 0:  # nothing is ever clipped
+        clipped = None
     apart = separation(last)
     if skill is None or skill > 0 or rate is None or rate < HARDLY_A_RATE or (clipped is not None and clipped < 0.9):
         return None
