@@ -271,6 +271,7 @@ LATER_KNOBS: dict[str, Any] = {
     "data_aug_mix_end_epoch": 0,
     "image_cache": "",
     "on_failing": "warn",
+    "tensorboard": False,
 }
 
 # Keys of the official config files that mean nothing here, and what to do instead.
