@@ -80,8 +80,20 @@ def _parse(source: Source, name: str) -> dict[str, Any]:
     """A document that is there. What is wrong with it is told by its place in the source."""
     file = source.tree.root / source.documents[name]
     content = source.tree.read(source.documents[name])
-    _split(content, file)
+    strange = [name for name in _split(content, file).file_names.tolist() if _home(name) is None]
+    if strange:
+        raise DataError(
+            f"{file}: {len(strange)} file names are none of TBX11K, such as tb/tb0005.png: {first_few(strange)}; "
+            "fetch the file anew"
+        )
     return json.loads(content)
+
+
+def _home(name: str) -> str | None:
+    """The folder below imgs/ of a listed image: the one it names, else that of its kind."""
+    path = PurePosixPath(name)
+    is_official = len(path.parts) > 1 and path.parts[0] in ORDER and ".." not in path.parts and "\0" not in name
+    return str(path.parent) if is_official else folder_of(path.stem)
 
 
 def _read_list(source: Source, name: str) -> list[str]:
@@ -108,7 +120,7 @@ def _official_names(source: Source, lists: dict[str, list[str]], notes: list[str
     for stem in {**listed, **source.images}:
         file = PurePosixPath(source.images.get(stem, listed.get(stem, "")))
         side = next((SIDES[part] for part in reversed(file.parts[:-1]) if part in SIDES), None)
-        folder = str(PurePosixPath(listed[stem]).parent) if stem in listed else folder_of(stem)
+        folder = _home(listed[stem]) if stem in listed else folder_of(stem)
         if "{}" in folder and side is None:
             homeless.append(file.as_posix())
             continue
@@ -169,7 +181,11 @@ def _by_folder(source: Source, names: dict[str, str], notes: list[str]) -> dict[
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    return sorted(names, key=lambda name: (ORDER.index(name.split("/")[0]), name))
+    def place(name: str) -> tuple[int, str]:
+        folder = name.split("/")[0]
+        return ORDER.index(folder) if folder in ORDER else len(ORDER), name
+
+    return sorted(names, key=place)
 
 
 class _Facts:
