@@ -68,5 +68,6 @@ def test_dropout_does_not_depend_on_the_rank(two_ranks):
         tiny_dino.check_gradients(rank["dropped"], wanted)
 
 
+@pytest.mark.slow
 def test_set_up_may_take_one_rank_longer_than_a_collective_waits():
     launch("patient_ranks.py", 2, timeout=60)
