@@ -13,11 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.doctor import diagnose
 from util.errors import UserError
-from util.foreign_logs import read_foreign
+from util.foreign_logs import FILES, read_foreign
 from util.history import History, history_of, read_rows
 from util.logger import ROWS
-
-FOREIGN = "log.txt"  # of the official code, in its run folder
 
 
 def main() -> int:
@@ -47,10 +45,11 @@ def read(path: Path, stated: dict[str, float]) -> History:
         UserError: there is no log, or nothing in it can be read.
     """
     if path.is_dir():
-        found = [path / name for name in (ROWS, FOREIGN) if (path / name).is_file()]
-        if not found:
-            raise UserError(f"{path}: no {ROWS} and no {FOREIGN} in it; expected the folder of a run, or a log file")
-        path = found[0]
+        if not any((path / name).is_file() for name in (ROWS, *FILES)):
+            raise UserError(f"{path}: no {ROWS} and no log.txt in it; expected the folder of a run, or a log file")
+        if not (path / ROWS).is_file():
+            return read_foreign(path, stated)
+        path = path / ROWS
     if not path.is_file():
         raise UserError(f"{path}: does not exist; expected the folder of a run, or a log file")
     rows = read_rows(path)

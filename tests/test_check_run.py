@@ -99,3 +99,13 @@ def test_the_console_of_a_healthy_fork_is_not_called_failing():
     found = checked(path)
     assert found["verdict"] in ("healthy", "cannot tell")
     assert any("class_error" in text for text in found["artefacts"])
+
+
+def test_a_run_folder_of_the_official_code_is_read_with_the_settings_it_printed(tmp_path):
+    rows = [{"epoch": n, "train_loss": 9.0 - n, "train_loss_ce_unscaled": 0.5, "train_lr": 1e-4} for n in range(3)]
+    (tmp_path / "log.txt").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "info.txt").write_text("args: Namespace(focal_alpha=0.25, num_queries=300)\n")
+    assert checked(tmp_path)["evidence"]["epoch"] == 2
+    (tmp_path / "log.txt").unlink()
+    outcome = call_apart("scripts/check_run.py", tmp_path)
+    assert (outcome.code, "found neither" in outcome.err) == (2, True)
