@@ -10,7 +10,7 @@ from models.dino import DINO
 from models.encoder import EncoderLayer
 from models.matcher import HungarianMatcher
 from models.postprocess import PostProcess
-from util.schema import Config, EvalConfig, LossConfig, ModelConfig
+from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
@@ -24,11 +24,11 @@ def build_model(config: Config, category_ids: Collection[int] | None = None) -> 
     ids = None
     if config.model.restrict_to_categories and category_ids is not None:
         ids = tuple(sorted(category_ids))
-    model = build_dino(config.model, ids, use_padding=config.loss.dn_padding_loss)
+    model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
     return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
 
 
-def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, *, use_padding: bool) -> DINO:
+def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig, *, use_padding: bool) -> DINO:
     """The network, freshly initialised."""
     backbone = build_backbone(
         cfg.backbone,
@@ -47,8 +47,8 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, *, use_padding: bo
     )
     return DINO(
         backbone,
-        EncoderLayer(*sizes, cfg.enc_n_points, cfg.dropout),
-        DecoderLayer(*sizes, cfg.dec_n_points, cfg.dropout),
+        EncoderLayer(*sizes, cfg.enc_n_points, cfg.dropout, speed.attn_backend),
+        DecoderLayer(*sizes, cfg.dec_n_points, cfg.dropout, speed.attn_backend),
         denoiser,
         hidden_dim=cfg.hidden_dim,
         enc_layers=cfg.enc_layers,

@@ -12,11 +12,18 @@ class DecoderLayer(nn.Module):
     """Self-attention among queries, deformable attention to the memory, feed-forward; each with add and norm."""
 
     def __init__(
-        self, d_model: int, d_ffn: int, n_levels: int, n_heads: int, n_points: int, dropout: float = 0.0
+        self,
+        d_model: int,
+        d_ffn: int,
+        n_levels: int,
+        n_heads: int,
+        n_points: int,
+        dropout: float = 0.0,
+        attn_backend: str = "torch",
     ) -> None:
         super().__init__()
         # registered in the official order: optimizer states of public checkpoints follow it
-        self.cross_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points)
+        self.cross_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points, attn_backend)
         self.norm1 = nn.LayerNorm(d_model)
         self.self_attn = nn.MultiheadAttention(d_model, n_heads, dropout=dropout, batch_first=True)
         self.norm2 = nn.LayerNorm(d_model)

@@ -11,10 +11,17 @@ class EncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward network, each followed by add and norm."""
 
     def __init__(
-        self, d_model: int, d_ffn: int, n_levels: int, n_heads: int, n_points: int, dropout: float = 0.0
+        self,
+        d_model: int,
+        d_ffn: int,
+        n_levels: int,
+        n_heads: int,
+        n_points: int,
+        dropout: float = 0.0,
+        attn_backend: str = "torch",
     ) -> None:
         super().__init__()
-        self.self_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points)
+        self.self_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points, attn_backend)
         self.norm1 = nn.LayerNorm(d_model)
         self.linear1 = nn.Linear(d_model, d_ffn)
         self.linear2 = nn.Linear(d_ffn, d_model)

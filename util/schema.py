@@ -212,6 +212,29 @@ class EvalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """How fast it is computed. None of this changes what is computed by more than rounding."""
+
+    attn_backend: Literal["auto", "torch", "sparse", "compile", "cpp", "triton"] = knob(
+        "what computes deformable attention. auto: triton on a GPU, sparse on a CPU; torch: the definition; sparse: "
+        "PyTorch's sparse matrices, for CPUs; compile, cpp: by the C++ compiler of the machine, at the first use; "
+        "triton: GPU kernels"
+    )
+    fast_layers: bool = knob(
+        "frozen norms folded into convolutions, feed-forward networks that keep less for the backward pass, on a CPU "
+        "also oneDNN for linear layers and memory that is kept between steps; False: plain layers, to compare with"
+    )
+    channels_last: bool = knob("convolutions with channels innermost, which GPUs prefer in half precision")
+    compile: Literal["off", "backbone", "model"] = knob(
+        "torch.compile for the backbone, or for the layers of the transformer too; its first steps take minutes"
+    )
+    activation_checkpointing: bool = knob(
+        "compute the layers of the transformer again in the backward pass instead of keeping what they need: less "
+        "memory, more time"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
     """How the run behaves."""
 
@@ -244,6 +267,7 @@ class Config:
     optim: OptimConfig
     data: DataConfig
     eval: EvalConfig
+    speed: SpeedConfig
     runtime: RuntimeConfig
 
 
@@ -272,6 +296,11 @@ LATER_KNOBS: dict[str, Any] = {
     "image_cache": "",
     "on_failing": "warn",
     "tensorboard": False,
+    "attn_backend": "torch",
+    "fast_layers": False,
+    "channels_last": False,
+    "compile": "off",
+    "activation_checkpointing": False,
 }
 
 # Keys of the official config files that mean nothing here, and what to do instead.

@@ -10,4 +10,5 @@ _base_ = [
     "../_base_/coco.py",
     "../_base_/sampling_augmentation.py",
     "../_base_/runtime.py",
+    "../_base_/speed.py",
 ]

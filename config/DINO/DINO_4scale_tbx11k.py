@@ -13,6 +13,7 @@ _base_ = [
     "../_base_/tbx11k.py",
     "../_base_/sampling_augmentation.py",
     "../_base_/runtime.py",
+    "../_base_/speed.py",
 ]
 
 num_queries = 300

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, equation 3) in plain PyTorch.
+"""The layer of multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, section 4.1).
 
 Shape letters: B images, S positions over all levels, M heads, D channels of a head,
 Q queries, L levels, P points.
@@ -8,41 +8,20 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-Shapes = list[tuple[int, int]]  # (h, w) of each level
-
-
-def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Sample each query's points from every level and blend them.
-
-    Args:
-        value: [B, S, M, D] with S = sum of h * w over `shapes`.
-        shapes: (h, w) of each of the L levels.
-        locations: [B, Q, M, L, P, 2], x and y in [0, 1] edge to edge of the level; outside samples are zero.
-        weights: [B, Q, M, L, P], summing to one over L and P.
-
-    Returns:
-        [B, Q, M * D]
-    """
-    b, _, m, d = value.shape
-    q = locations.shape[1]
-    grids = (2 * locations - 1).permute(0, 2, 1, 3, 4, 5).flatten(0, 1)  # [B*M, Q, L, P, 2]
-    levels = value.split([h * w for h, w in shapes], dim=1)
-    sampled = []
-    for level, (h, w) in enumerate(shapes):
-        maps = levels[level].permute(0, 2, 3, 1).reshape(b * m, d, h, w)
-        sampled.append(functional.grid_sample(maps, grids[:, :, level], padding_mode="zeros", align_corners=False))
-    blend = weights.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(2)  # [B*M, Q, L*P]
-    out = (torch.cat(sampled, dim=-1) * blend[:, None]).sum(-1)  # [B*M, D, Q]
-    return out.view(b, m * d, q).transpose(1, 2)
+from models.ops.backends import backend_for
+from models.ops.definition import Shapes
 
 
 class MSDeformAttn(nn.Module):
-    """Multi-head deformable attention over `n_levels` maps with `n_points` sampling points per head and level."""
+    """Multi-head deformable attention over `n_levels` maps with `n_points` sampling points per head and level.
 
-    def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int) -> None:
+    `backend` is one of the names of util.schema's attn_backend.
+    """
+
+    def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int, backend: str = "torch") -> None:
         super().__init__()
+        self.backend = backend
         self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
         self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
         self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
@@ -88,10 +67,10 @@ class MSDeformAttn(nn.Module):
         weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
         weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
         locations = sampling_locations(references, offsets, shapes)
-        # Half precision cannot address a pixel of a large map, so sampling runs in the locations' precision.
-        value = value.unflatten(-1, (self.n_heads, -1)).to(locations.dtype)
+        value = value.unflatten(-1, (self.n_heads, -1))
+        attend = backend_for(self.backend, value.device.type)
         with torch.autocast(value.device.type, enabled=False):
-            blended = ms_deform_attn(value, shapes, locations, weights.to(locations.dtype))
+            blended = attend(value, shapes, locations, weights)
         return self.output_proj(blended)
 
 

@@ -6,7 +6,8 @@ from golden_model import figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ops.ms_deform_attn import MSDeformAttn, ms_deform_attn, sampling_locations
+from models.ops.definition import ms_deform_attn
+from models.ops.ms_deform_attn import MSDeformAttn, sampling_locations
 
 SHAPES = [(4, 5), (2, 3)]
 

@@ -24,6 +24,11 @@ HARMLESS = {
     "tensorboard",
     "image_cache",
     "backbone_weights",
+    "attn_backend",
+    "fast_layers",
+    "channels_last",
+    "compile",
+    "activation_checkpointing",
 }
 
 
