@@ -145,7 +145,7 @@ def predict(
     for batch in loader:
         moved = batch.to(device)
         with precision.autocast():
-            outputs = model(moved.images, moved.mask)
+            outputs = model(moved.images, moved.mask, only_last=True)
         found += [{k: v.cpu() for k, v in image.items()} for image in postprocess(outputs, moved.targets)]
         images += [int(t["image_id"]) for t in batch.targets]
         after_batch(batch)

@@ -6,19 +6,18 @@ never touches the network; weights come from models/backbone_weights.py.
 """
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.convnext import ConvNeXt
-from models.resnet import NUM_STAGES, Norm, ResNetBackbone
+from models.resnet import NUM_STAGES, FoldingBasicBlock, FoldingBottleneck, Norm, ResNetBackbone
 from models.swin import SwinTransformer
 
 RESNETS = {
-    "resnet10": (BasicBlock, (1, 1, 1, 1), 64),
-    "resnet10_narrow": (BasicBlock, (1, 1, 1, 1), 32),
-    "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
-    "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
-    "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
-    "resnet101": (Bottleneck, (3, 4, 23, 3), 64),
+    "resnet10": (FoldingBasicBlock, (1, 1, 1, 1), 64),
+    "resnet10_narrow": (FoldingBasicBlock, (1, 1, 1, 1), 32),
+    "resnet18": (FoldingBasicBlock, (2, 2, 2, 2), 64),
+    "resnet34": (FoldingBasicBlock, (3, 4, 6, 3), 64),
+    "resnet50": (FoldingBottleneck, (3, 4, 6, 3), 64),
+    "resnet101": (FoldingBottleneck, (3, 4, 23, 3), 64),
 }
 SWINS = {
     "swin_T_224_1k": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window": 7},

@@ -10,6 +10,7 @@ from models.dino import DINO
 from models.encoder import EncoderLayer
 from models.matcher import HungarianMatcher
 from models.postprocess import PostProcess
+from models.speed import set_speed
 from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
@@ -45,7 +46,7 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         category_ids=ids or tuple(range(cfg.num_classes)),
         use_padding=use_padding,
     )
-    return DINO(
+    model = DINO(
         backbone,
         EncoderLayer(*sizes, cfg.enc_n_points, cfg.dropout, speed.attn_backend),
         DecoderLayer(*sizes, cfg.dec_n_points, cfg.dropout, speed.attn_backend),
@@ -60,6 +61,12 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         category_ids=ids,
         temperature_h=cfg.pe_temperatureH,
         temperature_w=cfg.pe_temperatureW,
+    )
+    return set_speed(
+        model,
+        fast_layers=speed.fast_layers,
+        channels_last=speed.channels_last,
+        activation_checkpointing=speed.activation_checkpointing,
     )
 
 

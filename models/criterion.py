@@ -1,7 +1,11 @@
 """The loss of DINO: a pure function of outputs, targets and one denominator."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +13,7 @@ from models.events import count_events
 from models.losses import giou_loss, l1_loss, sigmoid_focal_terms
 from models.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
-from util.batch import Target
+from util.batch import Target, on_device
 
 TERMS = ("loss_ce", "loss_bbox", "loss_giou")
 
@@ -64,62 +68,84 @@ class SetCriterion(nn.Module):
             losses, and the sums of `models.events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
             the loss of the images of either kind before the division by `num_boxes`. All are detached.
         """
-        zero = outputs.last.logits.new_zeros(())
-        losses = dict.fromkeys(self.weights, zero)
-        class_sums = []  # [B] each: what an image adds to the total through its class terms, times num_boxes
-        matched = [(s, p) for s, p in outputs.matched() if f"loss_ce{s}" in self.weights]
-        assignments = self.matcher([p for _, p in matched], targets)
-        truths = [matched_truth(targets, assignment) for assignment in assignments]
-        for (suffix, prediction), assignment, truth in zip(matched, assignments, truths, strict=True):
-            terms, sums = self._terms(suffix, prediction, assignment, truth, num_boxes)
-            losses.update(terms)
-            class_sums.append(self.weights[f"loss_ce{suffix}"] * sums)
-        if outputs.denoising:
-            assignment, counts = self._assign_denoising(outputs.denoising, targets)
-            truth, shared = matched_truth(targets, assignment), num_boxes * outputs.denoising.groups
-            for suffix, prediction in outputs.denoised():
-                if f"loss_ce{suffix}" in self.weights:
-                    terms, sums = self._terms(suffix, prediction, assignment, truth, shared, counts)
-                    losses.update(terms)
-                    class_sums.append(self.weights[f"loss_ce{suffix}"] * sums / outputs.denoising.groups)
-        losses["loss"] = torch.stack([w * losses[name] for name, w in self.weights.items()]).sum()
-        events = count_events(outputs.last, targets, assignments[0], truths[0][0])
-        return losses, events | _shares(losses["loss"].detach() * num_boxes, torch.stack(class_sums).sum(0), targets)
+        losses = dict.fromkeys(self.weights, outputs.last.logits.new_zeros(()))
+        matched = self._chosen(outputs.matched())
+        assignments = self.matcher(list(matched.values()), targets)
+        joint = Assignment(*(torch.stack(c) for c in zip(*(a.columns for a in assignments), strict=True)))
+        truth = matched_truth(targets, joint)
+        parts = [self._terms(matched, joint, truth, num_boxes)]
+        if denoised := self._chosen(outputs.denoised()):
+            groups = outputs.denoising.groups
+            known, counts = self._assign_denoising(outputs.denoising, targets)
+            parts.append(self._terms(denoised, known, matched_truth(targets, known), num_boxes * groups, counts))
+        for part in parts:
+            losses.update(part.losses)
+        losses["loss"] = torch.stack([part.total for part in parts]).sum()
+        class_sums = sum(part.class_sums for part in parts) * num_boxes
+        events = count_events(outputs.last, targets, assignments[0], truth[0][0])
+        return losses, events | _shares(losses["loss"].detach() * num_boxes, class_sums, targets)
+
+    def _chosen(self, predictions: Iterable[tuple[str, Prediction]]) -> dict[str, Prediction]:
+        """Those that have a weight, by suffix."""
+        return {suffix: prediction for suffix, prediction in predictions if f"loss_ce{suffix}" in self.weights}
 
     def _terms(
         self,
-        suffix: str,
-        prediction: Prediction,
+        predictions: Mapping[str, Prediction],
         assignment: Assignment,
         truth: tuple[Tensor, Tensor],
         denominator: float,
         counts: Tensor | None = None,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The three terms of one prediction, and the class term image by image [B] before the division, detached."""
-        labels, true_boxes = truth[0], truth[1].to(prediction.boxes.dtype)
-        boxes = prediction.boxes[assignment.image, assignment.query]
-        wanted = one_hot_targets(prediction, assignment.image, assignment.query, labels)
-        focal = sigmoid_focal_terms(prediction.logits, wanted, self.focal_alpha, self.focal_gamma, counts)
-        sums = focal.sum(dim=(1, 2))
-        values = (
-            sums.sum() / denominator,
-            l1_loss(boxes, true_boxes, denominator),
-            giou_loss(boxes, true_boxes, denominator),
+    ) -> _Part:
+        """The three terms of P predictions in one pass.
+
+        Args:
+            predictions: by suffix, of equal shapes.
+            assignment: columns [P, N], or [N] where all have the same.
+            truth: labels and boxes of these pairs.
+            denominator: what the sums are divided by.
+            counts: [B, Q], which queries carry a loss; None: all.
+        """
+        logits = torch.stack([p.logits for p in predictions.values()])
+        boxes = torch.stack([p.boxes for p in predictions.values()])
+        layer = torch.arange(len(predictions), device=logits.device)[:, None]
+        place = (layer, assignment.image, assignment.query)
+        wanted = one_hot_targets(logits, place, truth[0])
+        answers, true_boxes = boxes[place], truth[1].to(boxes.dtype)
+        focal = sigmoid_focal_terms(logits, wanted, self.focal_alpha, self.focal_gamma, counts).sum(
+            dim=(2, 3)
+        )  # [P, B]
+        values = (focal.sum(1), l1_loss(answers, true_boxes), giou_loss(answers, true_boxes))
+        terms = torch.stack(values) / denominator  # [3, P]
+        names = [name + suffix for name in TERMS for suffix in predictions]
+        weights = torch.tensor([self.weights[name] for name in names], dtype=terms.dtype).view(terms.shape)
+        weights = on_device(weights, terms.device)
+        return _Part(
+            losses=dict(zip(names, terms.flatten().unbind(), strict=True)),
+            total=(terms * weights).sum(),
+            class_sums=(focal.detach() * weights[0, :, None]).sum(0) / denominator,
         )
-        return {name + suffix: value for name, value in zip(TERMS, values, strict=True)}, sums.detach()
 
     def _assign_denoising(self, denoising: Denoised, targets: Sequence[Target]) -> tuple[Assignment, Tensor | None]:
         """Positives belong to their boxes by construction; also which slots [B, T] carry a loss, None for all."""
         device = denoising.layers[0].logits.device
         groups, slots = denoising.groups, denoising.slots
-        filled = torch.arange(slots, device=device) < torch.tensor(
-            [[len(t["labels"])] for t in targets], device=device
-        )  # [B, K]
-        image, group, box = filled[:, None].expand(-1, groups, -1).nonzero(as_tuple=True)
-        assignment = Assignment(image, group * 2 * slots + box, box)
+        filled = np.arange(slots) < np.array([[len(t["labels"])] for t in targets])  # [B, K]
+        image, group, box = np.nonzero(np.broadcast_to(filled[:, None], (len(filled), groups, slots)))
+        columns = np.stack((image, group * 2 * slots + box, box))
+        assignment = Assignment(*on_device(torch.from_numpy(columns), device))
         if self.dn_padding_loss:
             return assignment, None
-        return assignment, filled[:, None].expand(-1, 2 * groups, -1).flatten(1)
+        return assignment, on_device(torch.from_numpy(np.tile(filled, 2 * groups)), device)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What predictions of one kind bring to the loss."""
+
+    losses: dict[str, Tensor]  # by the name of the term
+    total: Tensor  # weighted
+    class_sums: Tensor  # [B]: what an image adds to the total through its class terms, detached
 
 
 def _shares(total: Tensor, class_sums: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:

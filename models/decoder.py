@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers import MLP, clones, inverse_sigmoid
+from models.layers import MLP, Linear, clones, feed_forward, inverse_sigmoid, run_layer
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
 from models.position_encoding import box_sine_embedding
 
@@ -27,8 +27,8 @@ class DecoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(d_model)
         self.self_attn = nn.MultiheadAttention(d_model, n_heads, dropout=dropout, batch_first=True)
         self.norm2 = nn.LayerNorm(d_model)
-        self.linear1 = nn.Linear(d_model, d_ffn)
-        self.linear2 = nn.Linear(d_ffn, d_model)
+        self.linear1 = Linear(d_model, d_ffn)
+        self.linear2 = Linear(d_ffn, d_model)
         self.norm3 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
@@ -65,7 +65,7 @@ class DecoderLayer(nn.Module):
         content = self.norm2(content + self.dropout(mixed))
         seen = self.cross_attn(content + position, references, memory, shapes, padding)
         content = self.norm1(content + self.dropout(seen))
-        fed = self.linear2(self.dropout(self.linear1(content).relu()))
+        fed = feed_forward(content, self.linear1, self.linear2, self.dropout)
         return self.norm3(content + self.dropout(fed))
 
 
@@ -74,6 +74,8 @@ class Decoder(nn.Module):
 
     `bbox_embed` and `class_embed` are one shared head each, under a name per layer, as in the official checkpoints.
     """
+
+    is_recomputed = False  # see models.layers.run_layer
 
     def __init__(
         self, layer: DecoderLayer, num_layers: int, d_model: int, bbox_embed: nn.Module, class_embed: nn.Module
@@ -121,7 +123,8 @@ class Decoder(nn.Module):
             on_levels = detached[:, :, None] * scale
             sines = box_sine_embedding(on_levels[:, :, 0], self.d_model // 2)
             position = self.ref_point_head(sines.to(content.dtype))
-            content = layer(content, position, on_levels, memory, shapes, padding, blocked, absent)
+            arguments = (content, position, on_levels, memory, shapes, padding, blocked, absent)
+            content = run_layer(layer, *arguments, is_recomputed=self.is_recomputed)
             states.append(self.norm(content))
             # the step is read off the content before the shared norm, the prediction off the content after it
             reference = (self.bbox_embed[i](content) + inverse_sigmoid(detached)).sigmoid()
@@ -129,10 +132,14 @@ class Decoder(nn.Module):
         return states, references[:-1]
 
     def predict(self, states: list[Tensor], references: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Per layer the class logits [B, Q, C] and the boxes [B, Q, 4] cxcywh in [0, 1] of the unpadded image."""
+        """Per layer the class logits [B, Q, C] and the boxes [B, Q, 4] cxcywh in [0, 1] of the unpadded image.
+
+        Fewer layers are the last ones.
+        """
+        heads = list(zip(self.class_embed, self.bbox_embed, strict=True))[-len(states) :]
         return [
-            (self.class_embed[i](state), (self.bbox_embed[i](state) + inverse_sigmoid(reference)).sigmoid())
-            for i, (state, reference) in enumerate(zip(states, references, strict=True))
+            (class_embed(state), (bbox_embed(state) + inverse_sigmoid(reference)).sigmoid())
+            for (class_embed, bbox_embed), state, reference in zip(heads, states, references, strict=True)
         ]
 
 

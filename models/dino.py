@@ -9,7 +9,7 @@ from torch.nn import functional
 from models.decoder import DecoderLayer
 from models.denoising import Denoiser
 from models.encoder import EncoderLayer
-from models.layers import MLP, at_least_float32
+from models.layers import MLP, Linear, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
 from models.position_encoding import PositionEmbeddingSine
 from models.transformer import Transformer
@@ -77,7 +77,13 @@ class DINO(nn.Module):
         self.position_embedding = PositionEmbeddingSine(hidden_dim // 2, temperature_h, temperature_w)
 
     def forward(
-        self, images: Tensor, mask: Tensor, targets: list[Target] | None = None, most_boxes: int | None = None
+        self,
+        images: Tensor,
+        mask: Tensor,
+        targets: list[Target] | None = None,
+        most_boxes: int | None = None,
+        *,
+        only_last: bool = False,
     ) -> DINOOutput:
         """Predict.
 
@@ -86,6 +92,7 @@ class DINO(nn.Module):
             mask: [B, H, W], True on padding.
             targets: the truth, for denoising; used in training mode only.
             most_boxes: boxes of the fullest image of the optimizer step; None: of this batch.
+            only_last: the answer alone, without those of the layers before it.
         """
         features = self._project(self.backbone[0](images))
         masks = [resize_mask(mask, f.shape[-2:]) for f in features]
@@ -98,14 +105,16 @@ class DINO(nn.Module):
         # layer is the one whose loss cannot be switched off
         decoded.states[-1] = decoded.states[-1] + 0.0 * self.label_enc.weight[0, 0]
         with torch.autocast(images.device.type, enabled=False):  # in half precision many scores would be equal
-            states = [at_least_float32(state) for state in decoded.states]
-            layers = [Prediction(*answer) for answer in self.transformer.decoder.predict(states, decoded.references)]
+            first = len(decoded.states) - 1 if only_last else 0
+            states = [at_least_float32(state) for state in decoded.states[first:]]
+            references = decoded.references[first:]
+            layers = [Prediction(*answer) for answer in self.transformer.decoder.predict(states, references)]
         proposals = Prediction(at_least_float32(decoded.proposal_logits), at_least_float32(decoded.proposal_boxes))
         if queries is None:
             return DINOOutput(tuple(layers), proposals)
-        first = queries.content.shape[1]
-        denoised = tuple(Prediction(p.logits[:, :first], p.boxes[:, :first]) for p in layers)
-        layers = [Prediction(p.logits[:, first:], p.boxes[:, first:]) for p in layers]
+        num = queries.content.shape[1]
+        denoised = tuple(Prediction(p.logits[:, :num], p.boxes[:, :num]) for p in layers)
+        layers = [Prediction(p.logits[:, num:], p.boxes[:, num:]) for p in layers]
         return DINOOutput(tuple(layers), proposals, Denoised(denoised, queries.groups, queries.slots))
 
     def _project(self, maps: list[Tensor]) -> list[Tensor]:
@@ -118,12 +127,12 @@ class DINO(nn.Module):
         return projected
 
 
-def build_heads(hidden_dim: int, num_classes: int) -> tuple[MLP, nn.Linear]:
+def build_heads(hidden_dim: int, num_classes: int) -> tuple[MLP, Linear]:
     """A box head that starts by changing nothing, and a class head that starts at the prior."""
     bbox_embed = MLP(hidden_dim, hidden_dim, 4, 3)
     nn.init.zeros_(bbox_embed.layers[-1].weight)
     nn.init.zeros_(bbox_embed.layers[-1].bias)
-    class_embed = nn.Linear(hidden_dim, num_classes)
+    class_embed = Linear(hidden_dim, num_classes)
     nn.init.constant_(class_embed.bias, -math.log((1 - PRIOR) / PRIOR))
     return bbox_embed, class_embed
 

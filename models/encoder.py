@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers import clones
+from models.layers import Linear, clones, feed_forward, run_layer
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
 
 
@@ -23,8 +23,8 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attn = MSDeformAttn(d_model, n_levels, n_heads, n_points, attn_backend)
         self.norm1 = nn.LayerNorm(d_model)
-        self.linear1 = nn.Linear(d_model, d_ffn)
-        self.linear2 = nn.Linear(d_ffn, d_model)
+        self.linear1 = Linear(d_model, d_ffn)
+        self.linear2 = Linear(d_ffn, d_model)
         self.norm2 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
@@ -34,12 +34,14 @@ class EncoderLayer(nn.Module):
         """Tokens and position [B, S, C], references [B, S, L, 2], padding [B, S] -> tokens [B, S, C]."""
         attended = self.self_attn(tokens + position, references, tokens, shapes, padding)
         tokens = self.norm1(tokens + self.dropout(attended))
-        fed = self.linear2(self.dropout(self.linear1(tokens).relu()))
+        fed = feed_forward(tokens, self.linear1, self.linear2, self.dropout)
         return self.norm2(tokens + self.dropout(fed))
 
 
 class Encoder(nn.Module):
     """A stack of encoder layers. There is no final norm."""
+
+    is_recomputed = False  # see models.layers.run_layer
 
     def __init__(self, layer: EncoderLayer, num_layers: int) -> None:
         super().__init__()
@@ -51,7 +53,8 @@ class Encoder(nn.Module):
         """Tokens and position [B, S, C], valid_ratios [B, L, 2] (w, h), padding [B, S] -> memory [B, S, C]."""
         references = encoder_references(shapes, valid_ratios)
         for layer in self.layers:
-            tokens = layer(tokens, position, references, shapes, padding)
+            arguments = (tokens, position, references, shapes, padding)
+            tokens = run_layer(layer, *arguments, is_recomputed=self.is_recomputed)
         return tokens
 
 

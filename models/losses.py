@@ -13,8 +13,8 @@ def sigmoid_focal_loss(
     """Focal loss (arXiv 1708.02002, equation 5), summed over everything and divided by `num_boxes`.
 
     Args:
-        logits: [B, Q, C].
-        targets: [B, Q, C], 0 or 1.
+        logits: [..., B, Q, C].
+        targets: [..., B, Q, C], 0 or 1.
         num_boxes: the denominator.
         alpha: weight of the positives; the negatives get 1 - alpha.
         gamma: (1 - p)^gamma damps what is right already.
@@ -36,11 +36,11 @@ def sigmoid_focal_terms(
     return loss
 
 
-def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float) -> Tensor:
-    """Sum of |difference| of matched cxcywh boxes [N, 4], divided by `num_boxes`."""
-    return (boxes - targets).abs().sum() / num_boxes
+def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
+    """Sum of |difference| of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
+    return (boxes - targets).abs().sum(dim=(-2, -1)) / num_boxes
 
 
-def giou_loss(boxes: Tensor, targets: Tensor, num_boxes: float) -> Tensor:
-    """Sum of 1 - GIoU of matched cxcywh boxes [N, 4], divided by `num_boxes`."""
-    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum() / num_boxes
+def giou_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
+    """Sum of 1 - GIoU of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
+    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1) / num_boxes

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn import functional
 
 from models.outputs import Prediction
-from util.batch import Target
+from util.batch import Target, on_device
 from util.box_ops import cxcywh_to_xyxy, generalized_iou
 
 COST_NOT_FINITE = -1e9  # cheaper than anything
@@ -19,11 +18,16 @@ PROBABILITY_EPS = 1e-8
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which query answers for which box, over a batch: three columns, a row per pair."""
+    """Which query answers for which box, over a batch: three columns, a row per pair; [P, N] for P predictions."""
 
     image: Tensor  # [N] index into the batch
     query: Tensor  # [N]
     box: Tensor  # [N] index into the image's boxes
+
+    @property
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All of it."""
+        return self.image, self.query, self.box
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class HungarianMatcher:
         A prediction that is not finite is matched before all others: then the loss is not finite either, which all
         ranks get to know. An error here would leave the other ranks waiting for this one.
         """
+        counts = [len(t["labels"]) for t in targets]
+        device = predictions[0].logits.device
+        if not any(counts):  # most batches of X-rays: nothing to match, and nothing to wait for
+            nothing = Assignment(*torch.empty(3, 0, dtype=torch.int64, device=device))
+            return [nothing] * len(predictions)
         logits = torch.stack([p.logits for p in predictions])
         boxes = torch.stack([p.boxes for p in predictions])
         costs = [
@@ -58,12 +67,10 @@ class HungarianMatcher:
         ]
         flat = torch.cat(costs).cpu().numpy()
         flat[~np.isfinite(flat)] = COST_NOT_FINITE
-        shape = (len(predictions), logits.shape[2], -1)
-        counts = [len(t["labels"]) for t in targets]
         blocks = np.split(flat, np.cumsum([c.numel() for c in costs])[:-1])
-        per_image = [b.reshape(*shape[:2], n) for b, n in zip(blocks, counts, strict=True)]
-        device = logits.device
-        return [assign([image[p] for image in per_image], device) for p in range(len(predictions))]
+        per_image = [b.reshape(len(logits), logits.shape[2], n) for b, n in zip(blocks, counts, strict=True)]
+        pairs = np.stack([assign([image[p] for image in per_image]) for p in range(len(predictions))])
+        return [Assignment(*columns) for columns in on_device(torch.from_numpy(pairs), device)]
 
     def cost_matrix(self, logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
         """What it costs to let a query answer for a box.
@@ -87,25 +94,24 @@ class HungarianMatcher:
         return self.cost_bbox * distance + self.cost_class * (reward - penalty) - self.cost_giou * overlap
 
 
-def assign(costs: Sequence[np.ndarray], device: torch.device) -> Assignment:
-    """Solve each image's cost matrix [Q, n]; pairs come in the order of the queries."""
+def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
+    """Solve each image's cost matrix [Q, n]; rows image, query and box [3, N], in the order of the queries."""
     pairs = [linear_sum_assignment(cost) for cost in costs]
     image = np.repeat(np.arange(len(pairs)), [len(query) for query, _ in pairs])
     query = np.concatenate([query for query, _ in pairs])
     box = np.concatenate([box for _, box in pairs])
-    columns = torch.from_numpy(np.stack((image, query, box)).astype(np.int64)).to(device)
-    return Assignment(*columns)
+    return np.stack((image, query, box)).astype(np.int64)
 
 
 def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Labels [N] and boxes [N, 4] of the assigned boxes, a row per pair."""
-    starts = torch.tensor([0, *(len(t["labels"]) for t in targets)], device=assignment.box.device).cumsum(0)
-    rows = starts[assignment.image] + assignment.box
+    """Labels [..., N] and boxes [..., N, 4] of the assigned boxes, for columns [..., N]."""
+    starts = torch.tensor([0, *(len(t["labels"]) for t in targets)]).cumsum(0)
+    rows = on_device(starts, assignment.box.device)[assignment.image] + assignment.box
     return torch.cat([t["labels"] for t in targets])[rows], torch.cat([t["boxes"] for t in targets])[rows]
 
 
-def one_hot_targets(prediction: Prediction, image: Tensor, query: Tensor, labels: Tensor) -> Tensor:
-    """[B, Q, C] with a one for the class of each assigned query."""
-    target = torch.zeros_like(prediction.logits)
-    target[image, query] = functional.one_hot(labels, prediction.logits.shape[-1]).to(target.dtype)
+def one_hot_targets(logits: Tensor, place: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+    """Zeros of the shape of `logits` [..., C], with a one for the class of each place, an index of all but the last."""
+    target = torch.zeros_like(logits)
+    target[(*place, labels)] = 1.0
     return target

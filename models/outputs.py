@@ -29,7 +29,7 @@ class Denoised:
 class DINOOutput:
     """All predictions of a forward pass."""
 
-    layers: tuple[Prediction, ...]  # one per decoder layer, the last is the answer
+    layers: tuple[Prediction, ...]  # one per decoder layer that was asked for, the last is the answer
     proposals: Prediction  # of the encoder, for the selected tokens
     denoising: Denoised | None = None  # training only, and only if the batch has a box
 

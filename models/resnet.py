@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
@@ -51,7 +52,7 @@ class ResNetBackbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] to one map [B, C, ceil(H / stride), ceil(W / stride)] per returned stage."""
         body = self.body
-        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        x = body.maxpool(body.relu(normed(body.conv1, body.bn1, images)))
         maps = []
         for stage in range(NUM_STAGES):
             x = getattr(body, f"layer{stage + 1}")(x)
@@ -77,11 +78,48 @@ class NarrowableResNet(ResNet):
         return super()._make_layer(block, planes * self._width // STANDARD_WIDTH, *args, **kwargs)
 
 
+class FoldingBasicBlock(BasicBlock):
+    """torchvision's block, its frozen norms folded into the convolutions where that is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
+        out = self.relu(normed(self.conv1, self.bn1, x))
+        out = normed(self.conv2, self.bn2, out)
+        return self.relu(out.add_(x if self.downsample is None else normed(*self.downsample, x)))
+
+
+class FoldingBottleneck(Bottleneck):
+    """The same for the deeper networks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
+        out = self.relu(normed(self.conv1, self.bn1, x))
+        out = self.relu(normed(self.conv2, self.bn2, out))
+        out = normed(self.conv3, self.bn3, out)
+        return self.relu(out.add_(x if self.downsample is None else normed(*self.downsample, x)))
+
+
+def normed(convolution: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """Convolution and norm; one convolution with scaled weights and a bias where the norm is frozen and fast."""
+    if not (isinstance(norm, FrozenBatchNorm2d) and norm.is_fast):
+        return norm(convolution(x))
+    scale, shift = norm.scale_and_shift()
+    weight = convolution.weight * scale[:, None, None, None]
+    return functional.conv2d(x, weight, shift, convolution.stride, convolution.padding)
+
+
 class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):
     """y = x * s + (bias - mean * s) with s = weight / sqrt(var + 1e-5); all four are buffers.
 
     The result has the type of x: under autocast the float32 buffers would otherwise double the memory of every map.
     """
+
+    is_fast = False
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """s and bias - mean * s, [C] each."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same, computed in the wider type of x and the buffers and rounded once."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.decoder import Decoder, DecoderLayer, valid_ratios_of
 from models.denoising import DenoisingQueries
 from models.encoder import Encoder, EncoderLayer
-from models.layers import MLP
+from models.layers import MLP, Linear
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
 from models.query_selection import gather_tokens, make_proposals, select_tokens
 
@@ -47,7 +47,7 @@ class Transformer(nn.Module):
         self.encoder = Encoder(encoder_layer, enc_layers)
         self.decoder = Decoder(decoder_layer, dec_layers, d_model, bbox_embed, class_embed)
         self.tgt_embed = nn.Embedding(num_queries, d_model)
-        self.enc_output = nn.Linear(d_model, d_model)
+        self.enc_output = Linear(d_model, d_model)
         self.enc_output_norm = nn.LayerNorm(d_model)
         self.enc_out_bbox_embed = copy.deepcopy(bbox_embed)
         self.enc_out_class_embed = copy.deepcopy(class_embed)

@@ -17,7 +17,7 @@ class Toy(nn.Module):
         torch.manual_seed(0)
         self.net = nn.Linear(8, 1).double()
 
-    def forward(self, images, _mask, _targets=None, _most_boxes=None):
+    def forward(self, images, _mask, _targets=None, _most_boxes=None, *, only_last=False):  # noqa: ARG002
         return self.net(images)
 
 

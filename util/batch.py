@@ -105,6 +105,11 @@ class Window:
         return max(b.most_boxes for b in self.batches)
 
 
+def on_device(made: Tensor, device: torch.device) -> Tensor:
+    """What was made on the host, on `device`. A GPU fetches it when it gets there; the host does not wait."""
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
 def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:
     """Group batches by `size`. The last window of an epoch may be shorter, and is still right."""
     batches = iter(loader)

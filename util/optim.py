@@ -14,6 +14,7 @@ def build_optimizer(
     lr_backbone: float,
     lr_linear_proj_mult: float,
     weight_decay: float,
+    is_fused: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, with the official groups.
 
@@ -27,6 +28,7 @@ def build_optimizer(
         lr_backbone: of names with "backbone" (`default`, `large_wd`) or "backbone.0" (`ddetr_in_mmdet`).
         lr_linear_proj_mult: factor on `lr` for reference points and sampling offsets in `ddetr_in_mmdet`.
         weight_decay: of every group, but for norms and biases in `large_wd`.
+        is_fused: one kernel for a step instead of one for each operation; the same up to rounding.
     """
     settings = {
         "rest": (lr, weight_decay),
@@ -44,7 +46,7 @@ def build_optimizer(
         for label, (rate, decay) in settings.items()
         if members[label]
     ]
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=is_fused)
 
 
 def group_of(name: str, kind: str) -> str:

@@ -180,6 +180,7 @@ def build_state(
         lr_backbone=optim.lr_backbone,
         lr_linear_proj_mult=optim.lr_linear_proj_mult,
         weight_decay=optim.weight_decay,
+        is_fused=config.speed.fast_layers,
     )
     average = WeightAverage(model, optim.ema_decay if optim.use_ema else 0.0, optim.ema_warmup_steps)
     facts = {

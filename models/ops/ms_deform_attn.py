@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.layers import Linear
 from models.ops.backends import backend_for
 from models.ops.definition import Shapes
 
@@ -23,10 +24,10 @@ class MSDeformAttn(nn.Module):
         super().__init__()
         self.backend = backend
         self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
-        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
-        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
-        self.value_proj = nn.Linear(d_model, d_model)
-        self.output_proj = nn.Linear(d_model, d_model)
+        self.sampling_offsets = Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = Linear(d_model, d_model)
+        self.output_proj = Linear(d_model, d_model)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,0 +1,177 @@
+"""Deformable attention as products with a sparse matrix: fast on CPUs, with nothing compiled.
+
+Row (image, head, query) of the matrix holds the attention weights times the bilinear weights of the four cells around
+each sampling point; the columns are the cells. Then
+    out = A V,   dV = A^T dout,   dA = dout V^T at the places where A has entries,
+and what locations and attention weights get follows from dA by the chain rule. Each level has a border of zeros, so
+that points outside need no care: they are drawn to the border.
+
+A V and dA are PyTorch's; for A^T dout SciPy is taken, since PyTorch would sort the matrix first, which takes 20 times
+as long as the product. Nothing depends on the order in which threads come: the same input gives the same bits.
+
+Shape letters: B images, S positions over all levels, M heads, D channels of a head, Q queries, L levels, P points,
+R = B * M * Q rows, K = L * P.
+"""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.ops.definition import Shapes
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # it has been for years
+
+CORNERS = 4
+BORDER = 1
+
+
+@torch.compiler.disable
+def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """As `models.ops.definition.ms_deform_attn`, up to rounding."""
+    kind = locations.dtype
+    return _SparseAttention.apply(value.to(kind), shapes, locations, weights.to(kind)).to(value.dtype)
+
+
+def why_not(device_type: str) -> str | None:
+    """It needs the CPU and, for A V, the MKL."""
+    if device_type != "cpu":
+        return "it is for CPUs"
+    if not torch.backends.mkl.is_available():
+        return "this build of PyTorch comes without MKL"
+    return None
+
+
+class _SparseAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+        b, _, m, d = value.shape
+        q = locations.shape[1]
+        cells = _with_border(value, shapes)
+        first, fraction, is_inside = _corners(shapes, locations)
+        blend = weights.permute(0, 2, 1, 3, 4).reshape(b * m * q, -1)
+        ctx.shapes, ctx.num_images = shapes, b
+        ctx.save_for_backward(cells, first, fraction, is_inside, blend)
+        out = _matrix(first, fraction, blend, cells, shapes) @ cells.flatten(0, 1)
+        return out.view(b, m, q, d).transpose(1, 2).reshape(b, q, m * d)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+        cells, first, fraction, is_inside, blend = ctx.saved_tensors
+        b, (heads, _, d) = ctx.num_images, cells.shape
+        m = heads // b
+        grad = grad.view(b, -1, m, d).transpose(1, 2).reshape(-1, d)  # [R, D]
+        matrix = _matrix(first, fraction, blend, cells, ctx.shapes)
+        entries = torch.sparse.sampled_addmm(matrix, grad, cells.flatten(0, 1).t(), beta=0.0).values()
+        shape = (b, m, -1, len(ctx.shapes), blend.shape[1] // len(ctx.shapes))
+        grad_locations, grad_weights = _chain(entries.view(len(blend), CORNERS, -1), fraction, is_inside, blend)
+        sizes = grad.new_tensor([(w, h) for h, w in ctx.shapes])[:, None]  # [L, 1, 2]
+        grad_locations = grad_locations.view(2, *shape).permute(1, 3, 2, 4, 5, 0) * sizes
+        grad_value = _without_border(_transposed_product(matrix, grad, heads), ctx.shapes)
+        return (
+            grad_value.view(b, m, -1, d).transpose(1, 2),
+            None,
+            grad_locations,
+            grad_weights.view(shape).transpose(1, 2),
+        )
+
+
+def _with_border(value: Tensor, shapes: Shapes) -> Tensor:
+    """[B, S, M, D] -> [B * M, S', D], each level with a border of zeros around it."""
+    b, _, m, d = value.shape
+    cells = value.new_zeros(b * m, sum((h + 2 * BORDER) * (w + 2 * BORDER) for h, w in shapes), d)
+    levels = value.transpose(1, 2).split([h * w for h, w in shapes], dim=2)
+    for inner, level, (h, w) in zip(_inner(cells, shapes), levels, shapes, strict=True):
+        inner.view(b, m, h, w, d).copy_(level.view(b, m, h, w, d))
+    return cells
+
+
+def _without_border(cells: Tensor, shapes: Shapes) -> Tensor:
+    """[B * M, S', D] -> [B * M, S, D]."""
+    return torch.cat([inner.flatten(1, 2) for inner in _inner(cells, shapes)], dim=1)
+
+
+def _inner(cells: Tensor, shapes: Shapes) -> list[Tensor]:
+    """Per level the view [B * M, h, w, D] without the border."""
+    grids = [(h + 2 * BORDER, w + 2 * BORDER) for h, w in shapes]
+    levels = cells.split([h * w for h, w in grids], dim=1)
+    return [
+        level.unflatten(1, grid)[:, BORDER:-BORDER, BORDER:-BORDER] for level, grid in zip(levels, grids, strict=True)
+    ]
+
+
+def _corners(shapes: Shapes, locations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the points of each row lie between their four cells.
+
+    Returns:
+        first [R, K] int32: upper left cell among those of the row's head; fraction [2, R, K], x and y: the way to the
+        next cell; is_inside [2, R, K]: False where the point is so far outside that it can move and see nothing.
+    """
+    b, q, m, num_levels, p, _ = locations.shape
+    sizes = locations.new_tensor([(w, h) for h, w in shapes]).t()[:, None, None, None, :, None]  # [2, 1, 1, 1, L, 1]
+    points = locations.new_empty(2, b, m, q, num_levels, p)
+    torch.mul(locations.permute(5, 0, 2, 1, 3, 4), sizes, out=points)
+    points += BORDER - 0.5  # cell 0 of the level is cell 1 behind the border
+    is_inside = (points > 0) & (points < sizes + BORDER)
+    points.clamp_(min=0).clamp_(max=sizes + BORDER)
+    low = torch.minimum(points.floor(), sizes)
+    fraction = points.sub_(low)
+    starts = torch.tensor([0, *((h + 2 * BORDER) * (w + 2 * BORDER) for h, w in shapes)])[:-1].cumsum(0)
+    row_length = sizes[0] + 2 * BORDER
+    first = torch.addcmul(low[0], low[1], row_length).nan_to_num_(0.0) + starts[:, None]  # no cell is at NaN
+    return first.to(torch.int32).view(b * m * q, -1), fraction.view(2, b * m * q, -1), is_inside.view(2, b * m * q, -1)
+
+
+def _matrix(first: Tensor, fraction: Tensor, blend: Tensor, cells: Tensor, shapes: Shapes) -> Tensor:
+    """The sparse matrix [R, B * M * S'], its entries in the order [R, 4 corners, K]."""
+    heads, num_cells, _ = cells.shape
+    rows, k = first.shape
+    p = k // len(shapes)
+    below = torch.tensor([w + 2 * BORDER for _, w in shapes], dtype=torch.int32).repeat_interleave(p)
+    of_head = torch.arange(0, heads * num_cells, num_cells, dtype=torch.int32)[:, None, None]
+    first = (first.view(heads, -1, k) + of_head).view(rows, k)
+    columns = torch.stack((first, first + 1, first + below, first + (below + 1)), dim=1)
+    (right, down), left = fraction, 1 - fraction[0]
+    lower = down * blend
+    upper = blend - lower
+    entries = torch.stack((upper * left, upper * right, lower * left, lower * right), dim=1)
+    width = CORNERS * k
+    starts = torch.arange(0, rows * width + 1, width, dtype=torch.int32)
+    size = (rows, heads * num_cells)
+    return torch.sparse_csr_tensor(starts, columns.flatten(), entries.flatten(), size, check_invariants=False)
+
+
+def _transposed_product(matrix: Tensor, grad: Tensor, heads: int) -> Tensor:
+    """A^T dout, [B * M, S', D]: a product for each head, which has rows and columns of its own."""
+    rows, num_cells = len(grad) // heads, matrix.shape[1] // heads
+    starts = matrix.crow_indices()[: rows + 1].numpy()
+    columns = matrix.col_indices().view(heads, -1).numpy()
+    entries, grads = matrix.values().view(heads, -1).numpy(), grad.view(heads, rows, -1).numpy()
+    out = grad.new_empty(heads, num_cells, grad.shape[1])
+    target = out.numpy()
+
+    def multiply(head: int) -> None:
+        block = scipy.sparse.csr_array(
+            (entries[head], columns[head] - head * num_cells, starts), shape=(rows, num_cells)
+        )
+        target[head] = block.T @ grads[head]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(multiply, range(heads)))
+    return out
+
+
+def _chain(entries: Tensor, fraction: Tensor, is_inside: Tensor, blend: Tensor) -> tuple[Tensor, Tensor]:
+    """From the gradient of the matrix's entries [R, 4, K] to those of the points [2, R, K], in cells, and weights."""
+    upper_left, upper_right, lower_left, lower_right = entries.unbind(1)
+    right, down = fraction
+    upper = torch.lerp(upper_left, upper_right, right)
+    lower = torch.lerp(lower_left, lower_right, right)
+    grad_x = torch.lerp(upper_right - upper_left, lower_right - lower_left, down)
+    points = torch.stack((grad_x, lower - upper)).mul_(blend).mul_(is_inside)
+    return points, torch.lerp(upper, lower, down)
