@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import inverse_sigmoid
-from util.batch import Target
+from util.batch import Target, on_device
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Denoiser:
         else:
             joint = self.draw_noise(repeats, sum(counts), None)
             noises = list(map(Noise, joint.labels.split(counts, 1), joint.shifts.split(counts, 1)))
-        return [Noise(n.labels.to(device), n.shifts.to(device)) for n in noises]
+        return [Noise(on_device(n.labels, device), on_device(n.shifts, device)) for n in noises]
 
     def draw_noise(self, repeats: int, count: int, generator: torch.Generator | None) -> Noise:
         """Four draws on the CPU, so that a seed means the same noise on every device."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from models.layers import Linear, clones, feed_forward, run_layer
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
+from util.batch import on_device
 
 
 class EncoderLayer(nn.Module):
@@ -68,12 +69,11 @@ def encoder_references(shapes: Shapes, valid_ratios: Tensor) -> Tensor:
     Returns:
         [B, S, L, 2] x and y in [0, 1] of each padded level.
     """
-    centres = []
-    for level, (h, w) in enumerate(shapes):
-        grid = cell_centres(h, w, valid_ratios.device) / (
-            valid_ratios[:, None, level] * valid_ratios.new_tensor([w, h])
-        )
-        centres.append(grid)
+    cells = on_device(torch.tensor([(w, h) for h, w in shapes], dtype=valid_ratios.dtype), valid_ratios.device)
+    centres = [
+        cell_centres(h, w, valid_ratios.device) / (valid_ratios[:, None, level] * cells[level])
+        for level, (h, w) in enumerate(shapes)
+    ]
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]
 
 

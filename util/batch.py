@@ -107,7 +107,8 @@ class Window:
 
 def on_device(made: Tensor, device: torch.device) -> Tensor:
     """What was made on the host, on `device`. A GPU fetches it when it gets there; the host does not wait."""
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+    made = made.pin_memory() if device.type == "cuda" else made
+    return made.to(device, non_blocking=True)
 
 
 def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.layers import Linear
 from models.ops.backends import backend_for
 from models.ops.definition import Shapes
+from util.batch import on_device
 
 
 class MSDeformAttn(nn.Module):
@@ -89,7 +90,7 @@ def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> T
     offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     centre = references[:, :, None, :, None, :2]
     if references.shape[-1] == 2:
-        cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype, device=offsets.device)
+        cells = on_device(torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype), offsets.device)
         return centre + offsets / cells[:, None, :]
     half_sides = references[:, :, None, :, None, 2:] * 0.5
     return centre + offsets / offsets.shape[-2] * half_sides

@@ -1,0 +1,35 @@
+"""Where a training step waits for the device, counted on the meta device."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import tiny_dino
+import torch
+from device_waits import Waits
+
+META = torch.device("meta")
+ON_HOST = ("noise_seed", "image_id")
+
+
+def moved(batch):
+    """The batch on the device, as `Batch.to` moves it: what names an image stays."""
+    targets = [{k: v if k in ON_HOST else v.to(META) for k, v in t.items()} for t in batch.targets]
+    return replace(batch, images=batch.images.to(META), mask=batch.mask.to(META), targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("counts", "seen"),
+    [((2, 0), {"cpu": 1}), ((0, 0), {})],
+    ids=["one copy of the costs, for all layers and images", "nothing where nothing is to be matched"],
+)
+def test_forward_and_losses_wait_for(counts, seen, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # does not know this device
+    model, criterion, _ = tiny_dino.build()
+    batch = moved(tiny_dino.batch(range(2), counts))
+    model.to(META).train()
+    with Waits() as waits:
+        outputs = model(batch.images, batch.mask, batch.targets, batch.most_boxes)
+        losses, _ = criterion.examine(outputs, batch.targets, 1.0)
+        losses["loss"].backward()
+    assert dict(waits.seen) == seen
