@@ -28,7 +28,7 @@ class _Ops(TorchDispatchMode):
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
         is_copy = packet in (aten._to_copy, aten.copy_) and _crosses(packet, args, kwargs or {})
-        if is_copy or (packet in READS or is_mask) and args[0].device.type != "cpu":
+        if is_copy or ((packet in READS or is_mask) and args[0].device.type != "cpu"):
             self.seen[str(packet)] += 1
         return func(*args, **(kwargs or {}))
 
