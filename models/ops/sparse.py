@@ -49,36 +49,30 @@ def why_not(device_type: str) -> str | None:
 class _SparseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-        b, _, m, d = value.shape
-        q = locations.shape[1]
+        (b, _, m, d), (_, q, _, *levels, _) = value.shape, locations.shape
         cells = _with_border(value, shapes)
         first, fraction, is_inside = _corners(shapes, locations)
-        blend = weights.permute(0, 2, 1, 3, 4).reshape(b * m * q, -1)
-        ctx.shapes, ctx.num_images = shapes, b
+        blend = weights.transpose(1, 2).flatten(3).flatten(0, 2)
+        ctx.shapes, ctx.sizes = shapes, (b, m, q, *levels)
         ctx.save_for_backward(cells, first, fraction, is_inside, blend)
         out = _matrix(first, fraction, blend, cells, shapes) @ cells.flatten(0, 1)
-        return out.view(b, m, q, d).transpose(1, 2).reshape(b, q, m * d)
+        return out.view(b, m, q, d).transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
         cells, first, fraction, is_inside, blend = ctx.saved_tensors
-        b, (heads, _, d) = ctx.num_images, cells.shape
-        m = heads // b
-        grad = grad.view(b, -1, m, d).transpose(1, 2).reshape(-1, d)  # [R, D]
+        b, m = ctx.sizes[:2]
+        grad = grad.unflatten(2, (m, -1)).transpose(1, 2).flatten(0, 2)  # [R, D]
         matrix = _matrix(first, fraction, blend, cells, ctx.shapes)
         entries = torch.sparse.sampled_addmm(matrix, grad, cells.flatten(0, 1).t(), beta=0.0).values()
-        shape = (b, m, -1, len(ctx.shapes), blend.shape[1] // len(ctx.shapes))
-        grad_locations, grad_weights = _chain(entries.view(len(blend), CORNERS, -1), fraction, is_inside, blend)
-        sizes = grad.new_tensor([(w, h) for h, w in ctx.shapes])[:, None]  # [L, 1, 2]
-        grad_locations = grad_locations.view(2, *shape).permute(1, 3, 2, 4, 5, 0) * sizes
-        grad_value = _without_border(_transposed_product(matrix, grad, heads), ctx.shapes)
-        return (
-            grad_value.view(b, m, -1, d).transpose(1, 2),
-            None,
-            grad_locations,
-            grad_weights.view(shape).transpose(1, 2),
-        )
+        entries = entries.view(*blend.shape[:1], CORNERS, *blend.shape[1:])
+        grad_points, grad_weights = _chain(entries, fraction, is_inside, blend)
+        widths_heights = grad.new_tensor([(w, h) for h, w in ctx.shapes])[:, None]  # [L, 1, 2]
+        grad_locations = grad_points.view(2, *ctx.sizes).permute(1, 3, 2, 4, 5, 0) * widths_heights
+        grad_value = _without_border(_transposed_product(matrix, grad, b * m), ctx.shapes)
+        grad_weights = grad_weights.view(ctx.sizes).transpose(1, 2)
+        return grad_value.unflatten(0, (b, m)).transpose(1, 2), None, grad_locations, grad_weights
 
 
 def _with_border(value: Tensor, shapes: Shapes) -> Tensor:
@@ -112,19 +106,19 @@ def _corners(shapes: Shapes, locations: Tensor) -> tuple[Tensor, Tensor, Tensor]
         first [R, K] int32: upper left cell among those of the row's head; fraction [2, R, K], x and y: the way to the
         next cell; is_inside [2, R, K]: False where the point is so far outside that it can move and see nothing.
     """
-    b, q, m, num_levels, p, _ = locations.shape
-    sizes = locations.new_tensor([(w, h) for h, w in shapes]).t()[:, None, None, None, :, None]  # [2, 1, 1, 1, L, 1]
-    points = locations.new_empty(2, b, m, q, num_levels, p)
-    torch.mul(locations.permute(5, 0, 2, 1, 3, 4), sizes, out=points)
+    p = locations.shape[4]
+    by_head = locations.transpose(1, 2).flatten(3, 4).flatten(0, 2)  # [R, K, 2]
+    sizes = locations.new_tensor([(w, h) for h, w in shapes]).t().repeat_interleave(p, dim=1)  # [2, K]
+    points = torch.stack([by_head[..., axis] * sizes[axis] for axis in (0, 1)])
     points += BORDER - 0.5  # cell 0 of the level is cell 1 behind the border
+    sizes = sizes[:, None]
     is_inside = (points > 0) & (points < sizes + BORDER)
-    points.clamp_(min=0).clamp_(max=sizes + BORDER)
+    points = torch.minimum(points.clamp_(min=0), sizes + BORDER)
     low = torch.minimum(points.floor(), sizes)
     fraction = points.sub_(low)
     starts = torch.tensor([0, *((h + 2 * BORDER) * (w + 2 * BORDER) for h, w in shapes)])[:-1].cumsum(0)
-    row_length = sizes[0] + 2 * BORDER
-    first = torch.addcmul(low[0], low[1], row_length).nan_to_num_(0.0) + starts[:, None]  # no cell is at NaN
-    return first.to(torch.int32).view(b * m * q, -1), fraction.view(2, b * m * q, -1), is_inside.view(2, b * m * q, -1)
+    first = torch.addcmul(low[0], low[1], sizes[0] + 2 * BORDER).nan_to_num_(0.0)  # no cell is at NaN
+    return first.to(torch.int32).add_(starts.to(torch.int32).repeat_interleave(p)), fraction, is_inside
 
 
 def _matrix(first: Tensor, fraction: Tensor, blend: Tensor, cells: Tensor, shapes: Shapes) -> Tensor:
@@ -134,7 +128,7 @@ def _matrix(first: Tensor, fraction: Tensor, blend: Tensor, cells: Tensor, shape
     p = k // len(shapes)
     below = torch.tensor([w + 2 * BORDER for _, w in shapes], dtype=torch.int32).repeat_interleave(p)
     of_head = torch.arange(0, heads * num_cells, num_cells, dtype=torch.int32)[:, None, None]
-    first = (first.view(heads, -1, k) + of_head).view(rows, k)
+    first = (first.view(heads, rows // heads, k) + of_head).flatten(0, 1)
     columns = torch.stack((first, first + 1, first + below, first + (below + 1)), dim=1)
     (right, down), left = fraction, 1 - fraction[0]
     lower = down * blend
@@ -150,8 +144,8 @@ def _transposed_product(matrix: Tensor, grad: Tensor, heads: int) -> Tensor:
     """A^T dout, [B * M, S', D]: a product for each head, which has rows and columns of its own."""
     rows, num_cells = len(grad) // heads, matrix.shape[1] // heads
     starts = matrix.crow_indices()[: rows + 1].numpy()
-    columns = matrix.col_indices().view(heads, -1).numpy()
-    entries, grads = matrix.values().view(heads, -1).numpy(), grad.view(heads, rows, -1).numpy()
+    columns, entries = (x.view(heads, len(x) // heads).numpy() for x in (matrix.col_indices(), matrix.values()))
+    grads = grad.view(heads, rows, grad.shape[1]).numpy()
     out = grad.new_empty(heads, num_cells, grad.shape[1])
     target = out.numpy()
 
