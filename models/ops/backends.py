@@ -13,8 +13,8 @@ from torch import Tensor
 
 from util.errors import UserError
 
-MODULES = {"torch": "definition"}
-AUTO = {}  # the first of these that can be used; nothing here is compiled on a CPU
+MODULES = {"torch": "definition", "triton": "triton_attention"}
+AUTO = {"cuda": ("triton",)}  # the first of these that can be used; nothing here is compiled on a CPU
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 
