@@ -21,13 +21,6 @@ def drawn(shapes=SHAPES, dtype=torch.float32, **sizes):
 
 
 @pytest.fixture
-def in_order():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.fixture
 def waiting_is_an_error():
     """Whatever makes the host wait for the GPU raises, as far as PyTorch notices."""
 
@@ -53,9 +46,9 @@ def test_outputs_and_gradients_are_those_of_the_definition(sizes):
     found = results(triton_attention.ms_deform_attn, SHAPES, *tensors)
     wanted = results(define, SHAPES, *(tensor.double() for tensor in tensors))
     for name, some, others in zip(QUANTITIES, found, wanted, strict=True):
-        if name == "grad_locations":  # steps where a point lies on a line between cells
-            near = ((some.double() - others).abs() <= LIMITS[name] * others.abs().max()).double()
-            assert not near.numel() or near.mean() > 0.9999
+        if name == "grad_locations" and others.numel():  # steps where a point lies on a line between cells
+            near = (some.double() - others).abs() <= LIMITS[name] * others.abs().max()
+            assert near.double().mean() > 0.9999
         else:
             assert deviation(some, others) < LIMITS[name], name
 
@@ -67,11 +60,15 @@ def test_half_types_round_the_inputs_and_the_result_alone(dtype):
     assert max(found[name] for name in ("out", "grad_value", "grad_weights")) < 2 * steps
 
 
-def test_in_a_fixed_order_every_run_is_bit_equal(in_order):  # noqa: ARG001
+def test_in_a_fixed_order_every_run_is_bit_equal():
     tensors = drawn()
-    first, second = (results(triton_attention.ms_deform_attn, SHAPES, *tensors) for _ in range(2))
-    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     wanted = results(define, SHAPES, *(tensor.double() for tensor in tensors))
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (results(triton_attention.ms_deform_attn, SHAPES, *tensors) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     assert deviation(first[1], wanted[1]) < LIMITS["grad_value"]
 
 
@@ -87,14 +84,15 @@ def test_no_call_waits_for_the_gpu_and_neither_does_a_new_picture_size(waiting_i
 
 
 def test_another_picture_size_compiles_nothing(monkeypatch):
-    import triton
+    from models.ops import triton_kernels
 
     results(triton_attention.ms_deform_attn, SHAPES, *drawn())
 
     def refuse(*args, **kwargs):  # noqa: ARG001
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(triton.runtime.JITFunction, "_do_compile", refuse)
+    for kernel in (triton_kernels._forward, triton_kernels._backward):
+        monkeypatch.setattr(kernel, "compile", refuse)
     for side in range(1, 40):
         shapes = [(side, side + 1), (side // 2 + 1, side), (side, 1), (1, 1)]
         results(triton_attention.ms_deform_attn, shapes, *drawn(shapes, q=37 * side))

@@ -75,6 +75,15 @@ def far_away():
     return shapes, value, locations, weights, grad_out
 
 
+def not_a_number():
+    """Of a point: 1.0 where another query's output or another cell's gradient takes it up, or its own does not."""
+    value, locations, weights, grad_out = draw([(2, 3)], q=3)
+    locations[0, 1] = torch.nan
+    out, grad_value, *_ = results(triton_attention.ms_deform_attn, [(2, 3)], value, locations, weights, grad_out)
+    is_told = out.isnan().all(-1).tolist() == [[False, True, False]]
+    return {"out": float(not is_told), "grad_value": float(grad_value.isnan().any())}
+
+
 def in_order(shapes, *inputs):
     torch.use_deterministic_algorithms(True)
     try:
@@ -102,6 +111,7 @@ def cases():
     yield "layer", layer()
     yield "on the border", deviations(*on_the_border())
     yield "far away", deviations(*far_away())
+    yield "not a number", not_a_number()
     yield "not contiguous", deviations(*not_contiguous())
     yield "not contiguous, in a fixed order", in_order(*not_contiguous())
     yield "float16", deviations([(4, 3)], *draw([(4, 3)], p=2, dtype=torch.float16))

@@ -12,6 +12,7 @@ Q queries, L levels, P points.
 """
 
 import subprocess
+from functools import cache
 
 import torch
 import triton
@@ -158,11 +159,6 @@ def _backward(
 IS_INTERPRETED = not isinstance(_forward, triton.JITFunction)  # by TRITON_INTERPRET=1, when this file was imported
 NETWORK = ["HEADS", "CHANNELS", "LEVELS", "POINTS"]
 CONFIGS = [triton.Config({"BLOCK_Q": queries}, num_warps=warps) for queries, warps in CHOICES]
-if IS_INTERPRETED:  # nothing to measure
-    _forward_tuned, _backward_tuned = _forward, _backward
-else:
-    _forward_tuned = triton.autotune(CONFIGS, key=NETWORK)(_forward)
-    _backward_tuned = triton.autotune(CONFIGS, key=[*NETWORK, "SCATTER"], reset_to_zero=["grad_value"])(_backward)
 
 
 def probe(device_type: str) -> None:
@@ -192,7 +188,7 @@ def forward(value: Tensor, sides: Tensor, locations: Tensor, weights: Tensor, tu
     """
     b, s, m, d = value.shape
     out = value.new_empty(b, locations.shape[1], m * d)
-    _launch((_forward, _forward_tuned)[tuned], value, locations, (value, sides, locations, weights, out, s))
+    _launch(_tuned(_forward) if tuned else _forward, value, locations, (value, sides, locations, weights, out, s))
     return out
 
 
@@ -211,8 +207,17 @@ def backward(
     along_value = torch.zeros(value.shape if scatter else (1,), dtype=torch.float32, device=value.device)
     gradients = (along_value, torch.empty_like(locations), torch.empty_like(weights))
     tensors = (grad_out, value, sides, locations, weights, *gradients)
-    _launch((_backward, _backward_tuned)[tuned], value, locations, (*tensors, value.shape[1]), SCATTER=scatter)
+    kernel = _tuned(_backward, "grad_value") if tuned else _backward
+    _launch(kernel, value, locations, (*tensors, value.shape[1]), SCATTER=scatter)
     return gradients
+
+
+@cache
+def _tuned(kernel, *added_to: str):
+    """The kernel in the size that the first call found fastest; made late, since Triton may look for a GPU for it."""
+    if IS_INTERPRETED:
+        return kernel
+    return triton.autotune(CONFIGS, key=NETWORK, reset_to_zero=list(added_to))(kernel)
 
 
 def _launch(kernel, value: Tensor, locations: Tensor, arguments: tuple, **constants: int) -> None:

@@ -124,6 +124,7 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(compile_for, capability,
     # a cell is read 16 bytes at a time, 8 of a half type, by neighbouring threads
     wide = "v4.b32" if dtype == torch.float32 else "v2.b32"
     assert forward.asm["ptx"].count(f"ld.global.{wide}") == 3 * 4
+    assert ("add.v4.f32" in backward.asm["ptx"]) == (capability == 90)  # earlier GPUs add number by number
 
 
 @with_triton
