@@ -13,8 +13,9 @@ from torch import Tensor
 
 from util.errors import UserError
 
-MODULES = {"torch": "definition", "sparse": "sparse"}
-AUTO = {"cpu": ("sparse",)}  # the first of these that can be used; nothing here is compiled on a CPU
+MODULES = {"torch": "definition", "sparse": "sparse", "triton": "triton_attention"}
+# The first of these that can be used; nothing here is compiled on a CPU.
+AUTO = {"cpu": ("sparse",), "cuda": ("triton",)}
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 
