@@ -40,7 +40,7 @@ def build(*options, category_ids=(1, 2, 3)):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter += 0.05 * torch.randn(parameter.shape)
     return model.double(), criterion, postprocess
 
 
