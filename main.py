@@ -30,7 +30,7 @@ from datasets.image_files import remember
 from datasets.split import Split
 from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model
+from models import build_model, speed_up
 from models.backbone_weights import load_backbone_weights
 from util import checkpoint, nonfinite
 from util.checkup import consult
@@ -166,7 +166,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
     state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
-    said = begin(state, start, config)
+    computed = speed_up([state.model, state.average.module], config.speed, device)
+    said = f"{computed}\n{begin(state, start, config)}"
     log = open_log(args.output_dir, config, here, device, is_training=True)
     if is_main:
         remember(args.output_dir, checked.files)
@@ -201,8 +202,9 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
     state.operating_point = content.get("operating_point") or {}
+    computed = speed_up([state.model, state.average.module], config.speed, device)
     log = open_log(folder, config, here, device, is_training=False)
-    log.say(f"val: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
+    log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)

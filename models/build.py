@@ -1,14 +1,18 @@
 """From a config to the network, its loss and its post-processing. The only reader of config in this room."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+import torch
 
 from models.backbone import build_backbone
+from models.compiling import compile_parts
 from models.criterion import SetCriterion, loss_weights
 from models.decoder import DecoderLayer
 from models.denoising import Denoiser
 from models.dino import DINO
 from models.encoder import EncoderLayer
 from models.matcher import HungarianMatcher
+from models.ops.backends import choose
 from models.postprocess import PostProcess
 from models.speed import set_speed
 from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
@@ -27,6 +31,31 @@ def build_model(config: Config, category_ids: Collection[int] | None = None) -> 
         ids = tuple(sorted(category_ids))
     model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
     return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
+
+
+def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -> str:
+    """Compile the networks as the config wants it; what computes them, line by line for the log.
+
+    Args:
+        models: all that will be called: the one in training and its average. One may come twice.
+        speed: as in the config.
+        device: where they will run.
+
+    Raises:
+        UserError: `attn_backend` names one that cannot be used there.
+    """
+    name, objection = choose(speed.attn_backend, device.type)
+    why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
+    lines = [f"deformable attention: {name}{why}"]
+    if speed.compile != "off":
+        reason = compile_parts({id(m): m for m in models}.values(), speed.compile, device)
+        parts = "the backbone" if speed.compile == "backbone" else "the backbone and the layers of the transformer"
+        lines.append(
+            f"warning: compile='{speed.compile}' is not possible on this machine, going on without ({reason})"
+            if reason
+            else f"compiled at their first use, which takes minutes: {parts}"
+        )
+    return "\n".join(lines)
 
 
 def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig, *, use_padding: bool) -> DINO:

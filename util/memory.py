@@ -14,12 +14,20 @@ def peak_resident_bytes() -> int:
     On Linux from the kernel's own record of this program: getrusage hands the peak of a larger parent down to the
     program it starts.
     """
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    if (peak := _of_kernel("VmHWM:")) is not None:
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes() -> int | None:
+    """The resident size of this process now, in bytes; None where the system does not tell."""
+    return _of_kernel("VmRSS:")
+
+
+def _of_kernel(name: str) -> int | None:
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
 
 
 # glibc's mallopt: sizes from which on memory is fetched on its own, and free memory is given back; number of fetches

@@ -1,0 +1,177 @@
+"""How long a piece of work and its parts take, and what its parts keep for the backward pass."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PartPath = tuple[str, ...]  # names of a part and of those around it, the outermost first
+MILLISECONDS = 1000.0
+
+
+@dataclass(frozen=True)
+class Lap:
+    """One repeat, in milliseconds."""
+
+    wall: float
+    cpu: float  # of all threads of the process
+    device: float | None  # between two events on the CUDA device; None on a CPU
+
+    @property
+    def headline(self) -> float:
+        """Device time on a GPU; on a CPU processor time, which other programs disturb least."""
+        return self.cpu if self.device is None else self.device
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several repeats say."""
+
+    median: float
+    low: float  # lower quartile
+    high: float  # upper quartile
+    least: float
+    most: float
+    repeats: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """The spread of one value or more."""
+        low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        return Spread(median(values), low, high, min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    wall: float
+    cpu: float
+    event: Any
+
+
+class Clock:
+    """Takes the time of work on a device.
+
+    Args:
+        device_type: "cpu" or "cuda".
+    """
+
+    def __init__(self, device_type: str) -> None:
+        self.is_cuda = device_type == "cuda"
+
+    def lap(self, work: Callable[[], object]) -> Lap:
+        """Do the work, to its end on the device, and time it."""
+        self.wait()
+        start = self.mark()
+        work()
+        end = self.mark()
+        self.wait()
+        device = self.between(start, end) if self.is_cuda else None
+        now = (time.perf_counter(), time.process_time()) if self.is_cuda else (end.wall, end.cpu)
+        return Lap(MILLISECONDS * (now[0] - start.wall), MILLISECONDS * (now[1] - start.cpu), device)
+
+    def mark(self) -> _Mark:
+        """A moment; on a GPU the one when the device gets there."""
+        event = None
+        if self.is_cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        return _Mark(time.perf_counter(), time.process_time(), event)
+
+    def between(self, start: _Mark, end: _Mark) -> float:
+        """Milliseconds, of the device or of the processor. On a GPU call `wait` before."""
+        return start.event.elapsed_time(end.event) if self.is_cuda else MILLISECONDS * (end.cpu - start.cpu)
+
+    def wait(self) -> None:
+        """Until the device has nothing more to do."""
+        if self.is_cuda:
+            torch.cuda.synchronize()
+
+
+class Stopwatch:
+    """Times nested parts of a repeat; a part that comes several times adds up.
+
+    Args:
+        clock: of the device.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.kept: dict[PartPath, int] = {}  # bytes, see `counting`
+        self._open: list[tuple[PartPath, _Mark]] = []
+        self._closed: list[tuple[PartPath, _Mark, _Mark]] = []
+
+    @property
+    def path(self) -> PartPath:
+        """The innermost part under way."""
+        return self._open[-1][0] if self._open else ()
+
+    def begin(self, name: str) -> None:
+        """A part begins."""
+        self._open.append(((*self.path, name), self.clock.mark()))
+
+    def end(self) -> None:
+        """The innermost part ends."""
+        path, start = self._open.pop()
+        self._closed.append((path, start, self.clock.mark()))
+
+    def times(self, name: str, function: Callable) -> Callable:
+        """The function, as a part. A compiler leaves it alone, so it may stand inside a compiled region."""
+
+        @torch.compiler.disable
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self.begin(name)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.end()
+
+        return timed
+
+    def milliseconds(self) -> dict[PartPath, float]:
+        """Of each part since the last call, in the order in which they first came; outer parts before inner ones."""
+        self.clock.wait()
+        found: dict[PartPath, float] = {}
+        for path, start, end in sorted(self._closed, key=lambda part: part[1].wall):
+            found[path] = found.get(path, 0.0) + self.clock.between(start, end)
+        self._closed.clear()
+        return found
+
+    @contextmanager
+    def counting(self, known: Iterable[Tensor]) -> Iterator[None]:
+        """Count in `kept` the bytes that autograd saves for the backward pass, by the part that saves them first.
+
+        Parts include those inside them; the empty path is all. Not counted is what an operation keeps by itself.
+
+        Args:
+            known: tensors that are there anyway: parameters, buffers, inputs.
+        """
+        seen = {t.untyped_storage().data_ptr() for t in known}
+
+        def pack(tensor: Tensor) -> Tensor:
+            if tensor.layout == torch.strided and (storage := tensor.untyped_storage()).data_ptr() not in seen:
+                seen.add(storage.data_ptr())
+                for depth in range(len(self.path) + 1):
+                    self.kept[self.path[:depth]] = self.kept.get(self.path[:depth], 0) + storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object an attribute for a while; what its class, or the object itself, had there comes back."""
+    own = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, own)
