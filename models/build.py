@@ -15,6 +15,7 @@ from models.matcher import HungarianMatcher
 from models.ops.backends import choose
 from models.postprocess import PostProcess
 from models.speed import set_speed
+from util.memory import keep_freed_memory
 from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
@@ -34,7 +35,7 @@ def build_model(config: Config, category_ids: Collection[int] | None = None) -> 
 
 
 def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -> str:
-    """Compile the networks as the config wants it; what computes them, line by line for the log.
+    """Compile the networks and treat memory as the config wants it; what computes them, line by line for the log.
 
     Args:
         models: all that will be called: the one in training and its average. One may come twice.
@@ -47,6 +48,8 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
     name, objection = choose(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
     lines = [f"deformable attention: {name}{why}"]
+    if device.type == "cpu":
+        keep_freed_memory(speed.fast_layers)
     if speed.compile != "off":
         reason = compile_parts({id(m): m for m in models}.values(), speed.compile, device)
         parts = "the backbone" if speed.compile == "backbone" else "the backbone and the layers of the transformer"

@@ -149,8 +149,10 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
     progress = Progress("benchmark", per_work * len(works[0]) * len(settings), "repeats")
     clock, found = Clock(works[0][0].device_type), []
     for same in zip(*works, strict=True):
-        answers = [same[i].run() for i in range(len(same))]
+        answers = []
         for work in same:
+            work.prepare()
+            answers.append(work.run())
             for _ in range(args.warmup):
                 work.run()
         progress.advance((1 + args.warmup) * len(same))
@@ -158,6 +160,7 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
         gc.collect()
         for turn in range(args.repeats):
             for i in sorted(range(len(same)), reverse=bool(turn % 2)):
+                same[i].prepare()
                 laps[i].append(clock.lap(same[i].run))
                 progress.advance()
         parts = parts_of(same[0], clock, progress) if len(same) == 1 else []
@@ -234,6 +237,7 @@ def memory_here(config: Config, case: Case) -> dict[str, float]:
     """
     before = 0 if case.device.type == "cuda" else resident_bytes() or 0
     for work in works_of(config, case):
+        work.prepare()
         for _ in range(2):
             work.run()
     peak = torch.cuda.max_memory_allocated() if case.device.type == "cuda" else peak_resident_bytes()

@@ -16,6 +16,7 @@ from models.encoder import cell_centres
 from models.ops.backends import backend_for
 from util.batch import Batch, Sample, Target, collate
 from util.distributed import Wishes
+from util.memory import keep_freed_memory
 from util.optim import build_optimizer
 from util.precision import DTYPES, Precision
 from util.schema import Config, ModelConfig
@@ -51,6 +52,12 @@ class Work:
     device_type: str
     known: list[Tensor]  # tensors that live longer than a repeat
     said: str = ""  # how it is computed
+    keeps_memory: bool = False  # freed memory stays with the process
+
+    def prepare(self) -> None:
+        """Treat memory as the setting does, before a repeat: settings share the process."""
+        if self.device_type == "cpu":
+            keep_freed_memory(self.keeps_memory)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,8 @@ class Operations:
 
 def works_of(config: Config, case: Case) -> list[Work]:
     """What a task consists of, built with the same weights and images for every setting."""
-    return {"train": training, "inference": inference, "attention": attention}[case.task](config, case)
+    works = {"train": training, "inference": inference, "attention": attention}[case.task](config, case)
+    return [replace(work, keeps_memory=config.speed.fast_layers) for work in works]
 
 
 def training(config: Config, case: Case) -> list[Work]:
@@ -83,6 +91,7 @@ def training(config: Config, case: Case) -> list[Work]:
         lr_backbone=optim.lr_backbone,
         lr_linear_proj_mult=optim.lr_linear_proj_mult,
         weight_decay=optim.weight_decay,
+        is_fused=config.speed.fast_layers,
     )
     max_norm = optim.clip_max_norm or float("inf")
     precision = Precision(optim.amp, case.device.type)
