@@ -109,13 +109,15 @@ def _corners(shapes: Shapes, locations: Tensor) -> tuple[Tensor, Tensor, Tensor]
     p = locations.shape[4]
     by_head = locations.transpose(1, 2).flatten(3, 4).flatten(0, 2)  # [R, K, 2]
     sizes = locations.new_tensor([(w, h) for h, w in shapes]).t().repeat_interleave(p, dim=1)  # [2, K]
-    points = torch.stack([by_head[..., axis] * sizes[axis] for axis in (0, 1)])
-    points += BORDER - 0.5  # cell 0 of the level is cell 1 behind the border
+    halves = sizes / 2
+    # the same roundings as in grid_sample: at first every point sits on a cell's centre, where the slope has two values
+    points = torch.stack([(2 * by_head[..., axis] - 1 + 1) * halves[axis] - 0.5 for axis in (0, 1)])
     sizes = sizes[:, None]
-    is_inside = (points > 0) & (points < sizes + BORDER)
-    points = torch.minimum(points.clamp_(min=0), sizes + BORDER)
-    low = torch.minimum(points.floor(), sizes)
+    is_inside = (points >= -BORDER) & (points < sizes)
+    points = torch.minimum(points.clamp_(min=-BORDER), sizes)
+    low = torch.minimum(points.floor(), sizes - BORDER)
     fraction = points.sub_(low)
+    low += BORDER  # cell 0 of the level is cell 1 behind the border
     starts = torch.tensor([0, *((h + 2 * BORDER) * (w + 2 * BORDER) for h, w in shapes)])[:-1].cumsum(0)
     first = torch.addcmul(low[0], low[1], sizes[0] + 2 * BORDER).nan_to_num_(0.0)  # no cell is at NaN
     return first.to(torch.int32).add_(starts.to(torch.int32).repeat_interleave(p)), fraction, is_inside

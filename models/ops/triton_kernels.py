@@ -36,9 +36,10 @@ def _double(numbers):
 @triton.jit
 def _read_point(locations, weights, point, is_query, w, h):
     """Position in cells, the centre of the first cell being (0, 0), and weight of one point of every query."""
-    # a query past the end looks left of the map, where nothing is
-    x = tl.load(locations + 2 * point, mask=is_query, other=-1.0).to(tl.float32) * w - 0.5
-    y = tl.load(locations + 2 * point + 1, mask=is_query, other=-1.0).to(tl.float32) * h - 0.5
+    # A query past the end looks left of the map, where nothing is. The roundings are those of grid_sample: at the start
+    # of training every point sits on the centre of a cell, where the slope has two values.
+    x = (2 * tl.load(locations + 2 * point, mask=is_query, other=-1.0).to(tl.float32) - 1 + 1) * (w * 0.5) - 0.5
+    y = (2 * tl.load(locations + 2 * point + 1, mask=is_query, other=-1.0).to(tl.float32) - 1 + 1) * (h * 0.5) - 0.5
     return x, y, tl.load(weights + point, mask=is_query, other=0.0).to(tl.float32)
 
 
