@@ -145,9 +145,11 @@ def headline(args: argparse.Namespace, case: Case) -> str:
 
 def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespace) -> list[Measured]:
     """Time each work in all settings by turns; who begins changes from round to round. Then its parts."""
-    per_work = 1 + args.warmup + args.repeats + (PART_REPEATS + 2 if len(settings) == 1 else 0)
+    has_parts = len(settings) == 1 and works[0][0].timed is not None
+    per_work = 1 + args.warmup + args.repeats + (PART_REPEATS + 2 if has_parts else 0)
     progress = Progress("benchmark", per_work * len(works[0]) * len(settings), "repeats")
     clock, found = Clock(works[0][0].device_type), []
+    gc.collect()
     for same in zip(*works, strict=True):
         answers = []
         for work in same:
@@ -157,13 +159,12 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
                 work.run()
         progress.advance((1 + args.warmup) * len(same))
         laps: list[list[Lap]] = [[] for _ in same]
-        gc.collect()
         for turn in range(args.repeats):
             for i in sorted(range(len(same)), reverse=bool(turn % 2)):
                 same[i].prepare()
                 laps[i].append(clock.lap(same[i].run))
                 progress.advance()
-        parts = parts_of(same[0], clock, progress) if len(same) == 1 else []
+        parts = parts_of(same[0], clock, progress) if has_parts else []
         found += [
             Measured(work.name, setting, own, answer.detach().float().cpu(), parts)
             for work, setting, own, answer in zip(same, settings, laps, answers, strict=True)
@@ -187,7 +188,7 @@ def parts_of(work: Work, clock: Clock, progress: Progress) -> list[dict[str, Any
             lap = clock.lap(work.run)
             rounds.append({(): lap.headline, **watch.milliseconds()})
             progress.advance()
-    return with_shares(rounds, watch.kept) if len(rounds[0]) > 1 else []
+    return with_shares(rounds, watch.kept)
 
 
 def with_shares(rounds: list[dict[PartPath, float]], kept: dict[PartPath, int]) -> list[dict[str, Any]]:
@@ -252,7 +253,7 @@ def profile(works: list[Work], device: torch.device, path: Path) -> None:
     with torch.profiler.profile(activities=activities) as profiler:
         for work in works:
             work.run()
-    order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     print(profiler.key_averages().table(sort_by=order, row_limit=TOP_OPERATORS))
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,7 +48,7 @@ class Work:
 
     name: str
     run: Callable[[], Tensor]  # one repeat; its answer, to compare with that of other settings
-    timed: Callable[[Stopwatch], AbstractContextManager]  # parts report to the stopwatch as long as this is open
+    timed: Callable[[Stopwatch], AbstractContextManager] | None  # while it is open parts report; None: it has none
     device_type: str
     known: list[Tensor]  # tensors that live longer than a repeat
     said: str = ""  # how it is computed
@@ -140,7 +140,7 @@ def attention(config: Config, case: Case) -> list[Work]:
         for is_training in (False, True):
             run, known = sampler(config, case, name, is_training=is_training)
             kind = "forward + backward" if is_training else "forward"
-            works.append(Work(f"{name}, {kind}", run, lambda _: nullcontext(), case.device.type, known))
+            works.append(Work(f"{name}, {kind}", run, None, case.device.type, known))
     said = ", ".join(f"{h} x {w}" for h, w in level_shapes(model, case.size))
     return [replace(works[0], said=f"levels {said}; {num_decoder_queries(model, case)} decoder queries"), *works[1:]]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import end_to_end
 import numpy as np
 import pytest
 import tiny_dino
@@ -18,6 +19,8 @@ from models import compiling, speed_up
 from models.compiling import compile_parts, parts_of, why_not
 from util.batch import Window
 from util.config import load_config
+
+pytest_plugins = ["end_to_end_fixtures"]
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -160,3 +163,20 @@ def test_an_epoch_of_many_sizes_and_boxes_is_compiled_at_its_start_only(monkeypa
             monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", side > 96)
     model.train()
     losses_and_gradients(model, criterion, (2,), 160)  # back to training: nothing is forgotten
+
+
+@pytest.mark.slow
+def test_a_training_with_compiled_parts_is_the_plain_one_to_rounding_and_goes_on_and_is_evaluated(phantom, tmp_path):
+    if reason := why_not("cpu"):
+        pytest.skip(reason)
+    for which, epochs in (("off", (2,)), ("model", (1, 2))):
+        for number in epochs:  # the second goes on from the checkpoint of the first
+            changes = {"compile": which, "epochs": number, "lr_drop": [], "use_ema": True, "ema_decay": 0.5}
+            with mock.patch("models.build.build_backbone", side_effect=lambda *_, **__: Stem()):
+                outcome = end_to_end.call(*end_to_end.training(phantom, tmp_path / which, **changes))
+            assert outcome.code == 0, outcome.err
+    assert "compiled at their first use" in outcome.out
+    plain, compiled = (end_to_end.losses(tmp_path / which) for which in ("off", "model"))
+    assert len(plain) == len(compiled) > 2
+    np.testing.assert_allclose([s["loss"] for s in compiled], [s["loss"] for s in plain], rtol=1e-3)
+    assert len(end_to_end.rows(tmp_path / "model", "eval")) == 2
