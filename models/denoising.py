@@ -88,7 +88,7 @@ class Denoiser:
         else:
             joint = self.draw_noise(repeats, sum(counts), None)
             noises = list(map(Noise, joint.labels.split(counts, 1), joint.shifts.split(counts, 1)))
-        return [Noise(n.labels.to(device), n.shifts.to(device)) for n in noises]
+        return [Noise(*(drawn.to(device, non_blocking=True) for drawn in (n.labels, n.shifts))) for n in noises]
 
     def draw_noise(self, repeats: int, count: int, generator: torch.Generator | None) -> Noise:
         """Four draws on the CPU, so that a seed means the same noise on every device."""
