@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.errors import DataError
-from datasets.images import to_rgb
+from datasets.images import to_image
 from datasets.split import Split
 from util.text import first_few
 
@@ -101,11 +101,11 @@ class ImageCache:
         return len(self.starts)
 
     def __call__(self, index: int) -> Image.Image:
-        """The RGB image at a position of the split, equal to the bit to `datasets.coco.load_image`."""
+        """The image at a position of the split, equal to the bit to `datasets.coco.load_image`."""
         height, width, channels = self.shapes[index].tolist()
         start = int(self.starts[index])
         pixels = self._bytes[start : start + height * width * channels]
-        return to_rgb(pixels.reshape((height, width) if channels == 1 else (height, width, channels)))
+        return to_image(pixels.reshape((height, width) if channels == 1 else (height, width, channels)))
 
     @property
     def num_coloured(self) -> int:

@@ -218,9 +218,7 @@ def _decode(split: Split, index: int) -> tuple[Source, NDArray[np.uint8]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); complete the download") from error
     if not is_same:
         raise DataError(f"{path}: changed while it was read; start again when nothing writes there")
-    red = pixels[..., 0]
-    is_grey = np.array_equal(red, pixels[..., 1]) and np.array_equal(red, pixels[..., 2])
-    return source, np.ascontiguousarray(red) if is_grey else pixels
+    return source, pixels
 
 
 def _entry(source: Source, pixels: NDArray[np.uint8], start: int) -> Entry:

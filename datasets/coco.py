@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.errors import DataError, MissingPackage
-from datasets.images import UNREADABLE, read_rgb
+from datasets.images import UNREADABLE, read_image
 from datasets.split import Split
 from util.batch import Sample, SampleKey, Target
 from util.seed import derive_rng, derive_seed
@@ -33,12 +33,12 @@ class Draws:
         return derive_rng(*self.name, step)
 
 
-Loaded = tuple[Image.Image, Target]  # an RGB image, and its target with boxes [n, 4] xyxy in its pixels
-# (RGB image, target, draws) -> what the network gets; see datasets.transforms
+Loaded = tuple[Image.Image, Target]  # image of mode L or RGB; target with boxes [n, 4] xyxy in its pixels
+# (image, target, draws) -> what the network gets; see datasets.transforms
 Transform = Callable[[Image.Image, Target, Draws], tuple[Tensor, Target]]
 # (position in the split, epoch, how to load the image at a position, draws) -> that image with parts of others
 Mix = Callable[[int, int, Callable[[int], Loaded], Draws], Loaded]
-# position in the split -> its RGB image
+# position in the split -> its image, of mode L where all is grey, else RGB
 ImageLoader = Callable[[int], Image.Image]
 
 
@@ -98,7 +98,7 @@ class CocoDataset(Dataset[Sample]):
 
 
 def load_image(split: Split, index: int) -> Image.Image:
-    """The RGB image at position `index` of the split.
+    """The image at position `index` of the split: of mode L where all is grey, else RGB.
 
     Raises:
         DataError: the image file is missing, damaged, or not of the size that the annotation file states; or it is
@@ -107,7 +107,7 @@ def load_image(split: Split, index: int) -> Image.Image:
     path = split.image_dir / str(split.file_names[index])
     record = f"image id {split.image_ids[index]} of {split.annotation_file}"
     try:
-        image = read_rgb(path)
+        image = read_image(path)
     except MissingPackage:
         raise
     except UNREADABLE as error:

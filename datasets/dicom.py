@@ -28,7 +28,7 @@ from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import UID, RLELossless
 
 from datasets.errors import MissingPackage
-from datasets.images import ImageFacts, to_rgb
+from datasets.images import ImageFacts, to_image
 
 ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
@@ -53,8 +53,8 @@ class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands i
     """A DICOM file that is damaged, or holds something that is not an image to be used."""
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """The image in mode RGB.
+def read_image(path: Path) -> Image.Image:
+    """The image in mode L or RGB.
 
     Raises:
         MissingPackage: the pixels are compressed in a way for which no package is installed.
@@ -66,14 +66,14 @@ def read_rgb(path: Path) -> Image.Image:
         plugin = PLUGINS.get(_require_decoder(path, header), "")
         # pydicom's own correction of unused bits supposes that they are the upper ones.
         pixels = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=False)
-        return to_rgb(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
+        return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
 
 
 def read_facts(path: Path) -> ImageFacts:
     """What the header says beside the pixels.
 
     Raises:
-        RefusedDicom, OSError: as `read_rgb`, but for the pixels.
+        RefusedDicom, OSError: as `read_image`, but for the pixels.
     """
     with _told_as_damage():
         return _facts(_read(path, with_pixels=False))

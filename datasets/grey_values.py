@@ -1,6 +1,6 @@
-"""What changes the grey values of an X-ray and leaves every box where it is. Images are PIL images in mode RGB.
+"""What changes the grey values of an X-ray and leaves every box where it is. Images are PIL images of mode L or RGB.
 
-X-rays are grey, and grey images stay grey: all three channels change alike.
+What becomes of an image does not depend on whether it is kept as one channel or as three equal ones, to the bit.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ def adjust_levels(image: Image.Image, *, brightness: float, contrast: float, gam
     All of them 1 leave the image as it is.
     """
     levels = (np.arange(LEVELS) / (LEVELS - 1)) ** gamma
-    counts = np.reshape(image.histogram(), (-1, LEVELS)).sum(axis=0)
+    bands = len(image.getbands())
+    counts = np.reshape(image.histogram(), (-1, LEVELS)).sum(axis=0) * (3 // bands)  # as of three channels
     mean = (counts @ levels) / counts.sum()
     levels = ((levels - mean) * contrast + mean) * brightness
     table = (levels * (LEVELS - 1)).round().clip(0, LEVELS - 1).astype(int).tolist()
-    return image.point(table * len(image.getbands()))
+    return image.point(table * bands)
 
 
 def equalize_locally(image: Image.Image, clip: float) -> Image.Image:
@@ -39,23 +40,22 @@ def equalize_locally(image: Image.Image, clip: float) -> Image.Image:
         image: what to equalize; a colour image keeps the differences of its channels.
         clip: the largest slope of a curve: 1 changes hardly anything, 4 is strong.
     """
-    rgb = np.asarray(image).astype(np.int16)
     grey = np.asarray(image.convert("L"))
     change = _equalized(grey, clip) - grey.astype(np.int16)
-    return Image.fromarray((rgb + change[..., None]).clip(0, LEVELS - 1).astype(np.uint8))
+    return _changed(image, change)
 
 
 def add_noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
     """Gaussian noise of a standard deviation in grey levels of 255, independent from pixel to pixel."""
-    noise = rng.standard_normal((image.height, image.width, 1), dtype=np.float32) * np.float32(deviation)
-    return Image.fromarray((np.asarray(image) + noise).round().clip(0, LEVELS - 1).astype(np.uint8))
+    noise = rng.standard_normal((image.height, image.width), dtype=np.float32) * np.float32(deviation)
+    return _changed(image, noise)
 
 
 def erase(image: Image.Image, rectangle: tuple[int, int, int, int]) -> Image.Image:
     """The rectangle (left, top, right, bottom) filled with the mean colour of the image."""
     erased = image.copy()
-    mean = np.asarray(image).reshape(-1, 3).mean(axis=0).round().astype(int)
-    erased.paste(tuple(mean.tolist()), rectangle)
+    mean = np.asarray(image).reshape(image.width * image.height, -1).mean(axis=0).round().astype(int).tolist()
+    erased.paste(tuple(mean), rectangle)
     return erased
 
 
@@ -76,6 +76,13 @@ def draw_rectangle(
         if not touches(rectangle, boxes):
             return rectangle
     return None
+
+
+def _changed(image: Image.Image, change: NDArray) -> Image.Image:
+    """The same change [H, W] of every channel, rounded."""
+    pixels = np.asarray(image)
+    changed = pixels + (change[..., None] if pixels.ndim == 3 else change)
+    return Image.fromarray(changed.round().clip(0, LEVELS - 1).astype(np.uint8))
 
 
 def _equalized(grey: NDArray[np.uint8], clip: float) -> NDArray[np.int16]:

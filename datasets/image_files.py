@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from datasets.errors import MissingPackage
-from datasets.images import UNREADABLE, read_rgb
+from datasets.images import UNREADABLE, read_image
 from util.files import write_whole
 from util.logger import Progress
 
@@ -101,7 +101,7 @@ def read_image_file(path: Path, stamp: tuple[int, int, int] = (0, 0, 0)) -> Imag
         digest = hashlib.blake2b(digest_size=16)
         while block := file.read(1 << 20):
             digest.update(block)
-    image = read_rgb(path)
+    image = read_image(path)
     grey = image.convert("L")
     low, high = grey.getextrema()
     return ImageFile(stamp, (image.height, image.width), digest.digest(), look_of(grey), high - low <= BLANK_RANGE)

@@ -79,7 +79,8 @@ def make_mosaic(
     width, height = size
     x, y = round(centre[0] * width), round(centre[1] * height)
     quarters = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-    mosaic, boxes, labels = Image.new("RGB", size), [], []
+    is_grey = all(image.mode == "L" for image, _ in parts)
+    mosaic, boxes, labels = Image.new("L" if is_grey else "RGB", size), [], []
     for part, (left, top, right, bottom), place in zip(parts, quarters, places, strict=True):
         image, target = _cover(*part, right - left, bottom - top, place)
         mosaic.paste(image, (left, top))
@@ -134,12 +135,13 @@ def paste_lesion(image: Image.Image, place: Sequence[float], donor: Image.Image,
     frame = [box[i % 2] + (patch[i] - place[i % 2]) * scale[i % 2] for i in range(4)]
     frame = np.clip(frame, 0, [*donor.size, *donor.size]).tolist()  # rounding may lead a fraction of a pixel outside
     source = donor.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=frame)
-    ours, theirs = (np.asarray(part).astype(np.float32) for part in (image.crop(patch), source))
+    # Grey is mixed as three channels, too: rounding, and so the pixels, must not depend on how an image is kept.
+    ours, theirs = (np.asarray(part.convert("RGB")).astype(np.float32) for part in (image.crop(patch), source))
     weight, rim = _weights(place, patch)
     theirs = theirs + ((ours - theirs) * rim).sum(axis=(0, 1)) / rim.sum()
     mixed = (ours + weight * (theirs - ours)).round().clip(0, 255).astype(np.uint8)
-    pasted = image.copy()
-    pasted.paste(Image.fromarray(mixed), (left, top))
+    pasted = image.copy() if image.mode == donor.mode else image.convert("RGB")
+    pasted.paste(Image.fromarray(mixed).convert(pasted.mode), (left, top))
     return pasted
 
 

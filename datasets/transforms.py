@@ -1,6 +1,7 @@
 """Geometry on (image, target): flip, resize, crop; and the pipelines made of it.
 
-Until the last step an image is a PIL RGB image and the boxes of its target are [n, 4] xyxy in its pixels.
+Until the last step an image is a PIL image, of mode L where it is grey and else RGB, and the boxes of its target are
+[n, 4] xyxy in its pixels. Grey or not, the pixels are the same: Pillow treats each channel of RGB as it treats L.
 The rules are those of DETR and DINO, to the pixel. COCO's "area" is not carried along: no loss reads it, and the
 metrics take it from the annotation file.
 """
@@ -18,10 +19,6 @@ from torch import Tensor
 from datasets.coco import Draws, Loaded, Transform
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
-
-# Red, green, blue on [0, 1]: what the public ImageNet backbones were trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # (image, target with boxes in its pixels, the image's generator) -> the same kind of thing
 Reframing = Callable[[Image.Image, Target, np.random.Generator], Loaded]
@@ -82,7 +79,7 @@ def eval_transform(scale: int, max_size: int) -> Transform:
 def _take_steps(image: Image.Image, target: Target, draws: Draws, *, steps: Sequence[Step]) -> tuple[Tensor, Target]:
     for step in steps:
         image, target = step(image, target, draws)
-    return to_network_input(image, target)
+    return to_tensors(image, target)
 
 
 def _augment(
@@ -126,7 +123,7 @@ def _flip_and_crop(
 def _only_resize(
     image: Image.Image, target: Target, _draws: Draws, *, scale: int, max_size: int
 ) -> tuple[Tensor, Target]:
-    return to_network_input(*resize(image, target, scale, max_size))
+    return to_tensors(*resize(image, target, scale, max_size))
 
 
 def flip_horizontally(image: Image.Image, target: Target) -> tuple[Image.Image, Target]:
@@ -206,10 +203,10 @@ def clip_boxes(target: Target, width: int, height: int) -> Target:
     return {**target, "boxes": boxes[is_left], "labels": target["labels"][is_left]}
 
 
-def to_network_input(image: Image.Image, target: Target) -> tuple[Tensor, Target]:
-    """[3, h, w] with ImageNet's mean and deviation; boxes [n, 4] cxcywh in [0, 1]; `size` (h, w) is added."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
-    pixels = pixels.sub_(torch.tensor(IMAGENET_MEAN)[:, None, None]).div_(torch.tensor(IMAGENET_STD)[:, None, None])
+def to_tensors(image: Image.Image, target: Target) -> tuple[Tensor, Target]:
+    """Pixels [1 or 3, h, w] 8-bit; boxes [n, 4] cxcywh in [0, 1]; `size` (h, w) is added."""
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    pixels = pixels.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
     boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([image.width, image.height] * 2)
     return pixels, {**target, "boxes": boxes, "size": torch.tensor([image.height, image.width])}
 

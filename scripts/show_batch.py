@@ -11,15 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets.build import build_split, build_train_loader
 from datasets.samplers import WindowBatchSampler
 from datasets.split import Split
-from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config
@@ -100,17 +96,11 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     target, names = batch.targets[row], short_names(split.names)
     height, width = target["size"].tolist()
     boxes = cxcywh_to_xyxy(target["boxes"].double()).numpy() * [width, height, width, height]
-    pixels = pixels_of(batch.images[row])
+    pixels = batch.images[row].expand(3, -1, -1).permute(1, 2, 0).numpy().copy()
     pixels[batch.mask[row].numpy()] = PADDING
     counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
     caption = f"{split.files_by_id[int(target['image_id'])]}\n{place}, {width} x {height}, {counted}"
     return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
-
-
-def pixels_of(image: Tensor) -> NDArray[np.uint8]:
-    """[3, H, W] normalised -> [H, W, 3] as in the file."""
-    values = image.permute(1, 2, 0).numpy() * np.array(IMAGENET_STD) + np.array(IMAGENET_MEAN)
-    return (values * 255).round().clip(0, 255).astype(np.uint8)
 
 
 if __name__ == "__main__":

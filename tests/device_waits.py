@@ -24,11 +24,12 @@ class _Ops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         packet = func.overloadpacket
+        on_device = any(isinstance(arg, torch.Tensor) and arg.device.type != "cpu" for arg in args)
         is_mask = packet in (aten.index, aten.index_put, aten.index_put_) and any(
             index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
         )
         is_copy = packet in (aten._to_copy, aten.copy_) and _crosses(packet, args, kwargs or {})
-        if is_copy or ((packet in READS or is_mask) and args[0].device.type != "cpu"):
+        if is_copy or (on_device and (packet in READS or is_mask)):
             self.seen[str(packet)] += 1
         return func(*args, **(kwargs or {}))
 

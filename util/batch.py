@@ -10,11 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from util.pixels import normalised
 from util.seed import derive_seed
 
 # boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] category ids - image_id []
 # orig_size [2] (h, w) pixels of the file - size [2] (h, w) pixels of the network input - noise_seed [] (training only)
 Target = dict[str, Tensor]
+# What only the host asks for: on a device each question would have to wait for all that it still has to do.
+HOST_KEYS = {"image_id", "noise_seed"}
 
 
 class SampleKey(NamedTuple):
@@ -32,18 +35,22 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, ready for the network."""
+    """One image, in the size that the network gets."""
 
-    image: Tensor  # [3, h, w], normalised
+    image: Tensor  # [1 or 3, h, w] 8-bit: grey, or red, green, blue
     target: Target
     is_ghost: bool = False  # takes part in the forward pass, not in the loss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: images padded to a common size, and what is on them."""
+    """One forward pass: images padded to a common size, and what is on them.
 
-    images: Tensor  # [B, 3, H, W], zero on padding
+    A loader hands the pixels over as they are, a twelfth of the bytes where all are grey; `to` makes of them what the
+    network gets, and leaves images that are floating point numbers already as they are.
+    """
+
+    images: Tensor  # [B, 1 or 3, H, W] 8-bit, or [B, 3, H, W] normalised; zero on padding
     mask: Tensor  # [B, H, W], True on padding
     targets: list[Target]
     is_ghost: bool = False  # a rank that ran out of images keeps step with the others; its loss counts nothing
@@ -69,13 +76,16 @@ class Batch:
         return derive_seed("layers", int(self.targets[0]["noise_seed"]))
 
     def to(self, device: torch.device) -> Batch:
-        """A copy on `device`."""
+        """A copy on `device`, its images normalised; `image_id` and `noise_seed` stay on the host."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        targets = [{k: move(v) for k, v in t.items()} for t in self.targets]
-        return replace(self, images=move(self.images), mask=move(self.mask), targets=targets)
+        images, mask = move(self.images), move(self.mask)
+        if images.dtype == torch.uint8:
+            images = normalised(images, mask)
+        targets = [{k: v if k in HOST_KEYS else move(v) for k, v in t.items()} for t in self.targets]
+        return replace(self, images=images, mask=mask, targets=targets)
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; the DataLoader calls this by name."""
@@ -119,10 +129,12 @@ def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad images right and bottom with zeros to the largest height and width; the mask is True on padding."""
-    height = max(s.image.shape[1] for s in samples)
-    width = max(s.image.shape[2] for s in samples)
-    images = torch.zeros(len(samples), 3, height, width)
+    """Pad images right and bottom with zeros to the largest height and width; the mask is True on padding.
+
+    Grey images among images in colour get three equal channels.
+    """
+    channels, height, width = (max(s.image.shape[i] for s in samples) for i in range(3))
+    images = torch.zeros(len(samples), channels, height, width, dtype=samples[0].image.dtype)
     mask = torch.ones(len(samples), height, width, dtype=torch.bool)
     for i, sample in enumerate(samples):
         _, h, w = sample.image.shape

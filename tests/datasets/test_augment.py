@@ -87,7 +87,7 @@ def test_switching_the_warp_on_changes_no_draw_of_flip_and_crop():
     moved = train_transform(**SIZES, square=True, before=steps_before(**still))
     for seed in range(6):
         one, other = plain(*sample(), draws(seed)), moved(*sample(), draws(seed))
-        assert torch.allclose(one[0], other[0], atol=0.02)
+        assert (one[0].int() - other[0].int()).abs().max() <= 1
         assert torch.allclose(one[1]["boxes"], other[1]["boxes"], atol=1e-5)
 
 
@@ -105,7 +105,7 @@ def test_a_box_still_frames_its_lesion_after_all_geometry():
     changed = transform(before={"rotate": 15.0, "zoom": 0.15}, after=OFF, **sizes)
     for seed in range(40):
         image, found = changed(Image.fromarray(pixels).convert("RGB"), target, draws(seed, seed))
-        rows, columns = torch.where(image[0] > 0)
+        rows, columns = torch.where(image[0] > 123)
         height, width = found["size"].tolist()
         cx, cy, w, h = (found["boxes"][0] * torch.tensor([width, height, width, height])).tolist()
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

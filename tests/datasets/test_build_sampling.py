@@ -11,7 +11,7 @@ from datasets.build import build_split, build_train_loader
 from datasets.coco import load_image, load_target
 from datasets.phantom import make_phantom
 from datasets.split import load_split
-from datasets.transforms import crop_to, draw_crop, flip_horizontally, resize, to_network_input
+from datasets.transforms import crop_to, draw_crop, flip_horizontally, resize, to_tensors
 from util.batch import SampleKey, windows
 from util.config import load_config, read_values
 from util.seed import derive_rng, derive_seed
@@ -128,7 +128,7 @@ def check_epoch(split, sampler, loader, epoch):
             image, target = resize(image, target, (40,)[rng.integers(1)])
             image, target = crop_to(image, target, *draw_crop(image.width, image.height, (24, 32), rng))
         image, target = resize(image, target, (32, 48)[rng.integers(2)], 64)
-        pixels, target = to_network_input(image, target)
+        pixels, target = to_tensors(image, target)
         assert torch.equal(batch.images[0], pixels)
         assert torch.equal(batch.targets[0]["boxes"], target["boxes"])
         assert batch.targets[0]["noise_seed"] == derive_seed(5, "denoising", epoch, image_id)

@@ -315,4 +315,4 @@ def test_the_real_images_that_are_there_can_be_read(tbx11k):
     data = CocoDataset(split, eval_transform(512, 800), seed=0, is_train=False)
     assert len(there) >= 20
     for index in there[:20]:
-        assert data[index].image.shape == (3, 512, 512)
+        assert data[index].image.shape == (1, 512, 512)

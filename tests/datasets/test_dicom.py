@@ -11,7 +11,7 @@ from datasets.checks import check_split
 from datasets.coco import load_image
 from datasets.errors import DataError, MissingPackage
 from datasets.image_files import read_image_files
-from datasets.images import UNREADABLE, ImageFacts, read_facts, read_rgb, read_size
+from datasets.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 from datasets.split import load_split
 
 pydicom = pytest.importorskip("pydicom")
@@ -43,7 +43,7 @@ def values(bits, signed=False, shape=(9, 13), seed=0):
 
 
 def grey(path):
-    pixels = np.asarray(read_rgb(path))
+    pixels = np.asarray(read_image(path).convert("RGB"))
     assert (pixels == pixels[..., :1]).all()
     return pixels[..., 0]
 
@@ -175,7 +175,7 @@ def test_any_window_equals_that_of_pydicom(tmp_path, bits, signed, centre, width
 
 def test_colour_is_kept(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3))
-    assert np.array_equal(np.asarray(read_rgb(write(tmp_path / "a.dcm", colours, kind="RGB"))), colours)
+    assert np.array_equal(np.asarray(read_image(write(tmp_path / "a.dcm", colours, kind="RGB"))), colours)
 
 
 def test_the_name_of_the_file_does_not_matter(tmp_path):
@@ -201,7 +201,7 @@ def test_only_listed_elements_are_ever_parsed(tmp_path, monkeypatch):
     read, kept = pydicom.dcmread, []
     monkeypatch.setattr(dicom.pydicom, "dcmread", lambda *a, **k: kept.append(read(*a, **k)) or kept[-1])
     path = write(tmp_path / "a.dcm", values(12), bits=12, **WINDOW)
-    read_rgb(path), read_facts(path)
+    read_image(path), read_facts(path)
     assert len(kept) == 2
     for header in kept:
         assert {element.keyword for element in header} <= {*dicom.ELEMENTS, "SpecificCharacterSet"}
@@ -246,7 +246,7 @@ def test_what_cannot_be_shown_is_refused_with_the_reason(tmp_path, change, messa
         path = spoil(path, lambda data: setattr(data.VOILUTSequence[0], "LUTDescriptor", [9, 0, 16]))
         message = "a table of 2 entries of 16 bits where 9"
     with pytest.raises(ValueError, match=message):
-        read_rgb(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -263,7 +263,7 @@ def test_a_damaged_file_is_read_or_refused_and_tells_nothing_of_the_person(tmp_p
         del content[rng.integers(132, len(content)) :]
     (tmp_path / "a.dcm").write_bytes(content)
     told = ""
-    for read in (read_rgb, read_facts):
+    for read in (read_image, read_facts):
         try:
             read(tmp_path / "a.dcm")
         except (*UNREADABLE, MissingPackage) as error:
@@ -284,7 +284,7 @@ def test_a_training_image_may_be_dicom_and_a_bad_one_is_named(tmp_path):
     stored = values(8)
     path = write(tmp_path / "a.dcm", stored)
     split = folder_of(tmp_path, path)
-    assert np.array_equal(np.asarray(load_image(split, 0))[..., 0], stored)
+    assert np.array_equal(np.asarray(load_image(split, 0)), stored)
     path.write_bytes(path.read_bytes()[:140])
     with pytest.raises(
         DataError, match=r"a\.dcm: cannot be read as an image .*fetch the file anew, or remove image id 5"
@@ -314,7 +314,7 @@ def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(
     monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.delattr("datasets.dicom", raising=False)
     readers = (
-        lambda: read_rgb(path),
+        lambda: read_image(path),
         lambda: read_size(path),
         lambda: load_image(split, 0),
         lambda: check_split(split, 2),
@@ -333,4 +333,4 @@ def test_a_missing_decoder_names_the_packages(tmp_path, monkeypatch):
     with pytest.raises(
         MissingPackage, match=r"a\.dcm: its pixels are compressed as JPEG Lossless.*pip install pylibjpeg"
     ):
-        read_rgb(path)
+        read_image(path)

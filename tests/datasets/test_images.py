@@ -4,18 +4,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images import UNREADABLE, ImageFacts, read_facts, read_rgb, read_size
+from datasets.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 
 
 def saved(tmp_path, image, name="image.png"):
     image.save(tmp_path / name)
-    return np.asarray(read_rgb(tmp_path / name))
+    return np.asarray(read_image(tmp_path / name).convert("RGB"))
 
 
-def test_grey_is_repeated_over_the_channels(tmp_path):
-    assert np.array_equal(saved(tmp_path, Image.fromarray(GREY)), np.stack([GREY] * 3, axis=-1))
+def test_grey_is_one_channel_however_the_file_says_it(tmp_path):
+    for mode in ("L", "RGB", "RGBA", "P"):
+        image = Image.fromarray(GREY).convert(mode)
+        image.save(tmp_path / "image.png")
+        assert np.array_equal(np.asarray(read_image(tmp_path / "image.png")), GREY), mode
+
+
+@pytest.mark.parametrize("channel", range(3))
+def test_one_pixel_of_colour_makes_a_colour_image(tmp_path, channel):
+    pixels = np.stack([GREY] * 3, axis=-1)
+    pixels[1, 0, channel] += 1
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "image.png")), pixels)
 
 
 def test_sixteen_bits_are_scaled_to_eight_by_their_full_range(tmp_path):
@@ -49,13 +60,13 @@ def test_the_header_alone_tells_height_and_width(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     assert read_size(path) == (20, 30)
     with pytest.raises(OSError, match="truncated"):
-        read_rgb(path)
+        read_image(path)
 
 
 def test_white_may_be_zero_in_a_deep_tiff(tmp_path):
     deep = np.array([[0, 257 * 100], [257 * 200, 65535]], dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "image.tif", tiffinfo={262: 0})
-    assert np.array_equal(np.asarray(read_rgb(tmp_path / "image.tif"))[..., 0], 255 - GREY)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "image.tif")), 255 - GREY)
 
 
 def tiff_of_12_bits(values):
@@ -69,13 +80,13 @@ def tiff_of_12_bits(values):
 
 def test_twelve_bits_are_scaled_by_their_full_range(tmp_path):
     (tmp_path / "image.tif").write_bytes(tiff_of_12_bits([4095, 2000]))
-    assert np.asarray(read_rgb(tmp_path / "image.tif"))[0, :, 0].tolist() == [255, round(2000 / 4095 * 255)]
+    assert np.asarray(read_image(tmp_path / "image.tif"))[0].tolist() == [255, round(2000 / 4095 * 255)]
 
 
 def test_a_tiff_of_several_pages_is_refused(tmp_path):
     page = Image.fromarray(GREY)
     page.save(tmp_path / "image.tif", save_all=True, append_images=[page, page])
-    for read in (read_rgb, read_size):
+    for read in (read_image, read_size):
         with pytest.raises(ValueError, match="holds 3 pages; save the one"):
             read(tmp_path / "image.tif")
 
@@ -88,7 +99,7 @@ def test_8_bit_colour_of_any_size_reads_as_pillow_reads_it(tmp_path, size, kind)
     Image.fromarray(rgb).save(path)
     assert read_facts(path) == ImageFacts(*size)
     with Image.open(path) as image:
-        assert np.array_equal(np.asarray(read_rgb(path)), np.asarray(image.convert("RGB")))
+        assert np.array_equal(np.asarray(read_image(path).convert("RGB")), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.data
@@ -97,7 +108,7 @@ def test_the_real_x_rays_read_as_pillow_reads_them(shared):
     assert len(paths) >= 20
     for path in paths:
         with Image.open(path) as image:
-            assert read_rgb(path).tobytes() == image.convert("RGB").tobytes()
+            assert read_image(path).convert("RGB").tobytes() == image.convert("RGB").tobytes()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -113,7 +124,7 @@ def test_damage_anywhere_is_an_error_that_readers_know(tmp_path, kind):
             content[place] = rng.integers(256)
         path.write_bytes(content[: rng.integers(len(content))] if seed % 4 == 0 else content)
         try:
-            outcomes.add(read_rgb(path).mode)
+            outcomes.add(read_image(path).mode)
         except UNREADABLE:
             outcomes.add("unreadable")
     assert "unreadable" in outcomes

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import tiny_dino
 import torch
+from device_waits import Waits
 from golden_model import figures, table, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from models.denoising import Denoiser, attention_mask, num_groups, shift_boxes
+from util.batch import Sample, collate
 
 CPU = torch.device("cpu")
 EDGE = [  # boxes that leave the image, fill it, or are thinner than the logit can say
@@ -204,6 +206,18 @@ def test_shifted_corners_by_hand():
 def test_shifted_corners_stay_in_the_image():
     found = shift_boxes(torch.tensor([[0.1, 0.9, 0.2, 0.2]]), torch.full((1, 1, 4), -2.0), 1.0)
     np.testing.assert_allclose(found[0, 0], [0.0, 0.7, 0.0, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize("use_padding", [False, True])
+def test_nobody_waits_for_the_device_when_noise_is_made(use_padding):
+    """The draws are made on the host, from seeds that stay there; they only go to the device."""
+    samples = [Sample(torch.zeros(1, 4, 4, dtype=torch.uint8), image(n, seed=n)) for n in (2, 0, 3)]
+    targets = collate(samples).to(torch.device("meta")).targets
+    table = nn.Embedding(92, 8, device="meta")
+    with Waits() as waits:
+        queries = denoiser(use_padding=use_padding)(targets, table, most_boxes=3)
+    assert queries.content.device.type == queries.blocked.device.type == "meta"
+    assert not waits.seen
 
 
 def test_padding_slots_are_absent_only_if_padding_is_off():
