@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from datasets.build import build_split, build_train_loader
 from datasets.samplers import WindowBatchSampler
 from datasets.split import Split
-from datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config
+from util.network_input import IMAGENET_MEAN, IMAGENET_STD
 from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
 from util.schema import Config
 

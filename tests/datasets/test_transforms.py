@@ -18,10 +18,10 @@ from datasets.transforms import (
     flip_horizontally,
     resize,
     resize_to_square,
-    resized_size,
     to_network_input,
     train_transform,
 )
+from util.network_input import resized_size
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESIZE = json.loads((GOLDEN / "data_resize.json").read_text())["sizes"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.errors import MissingPackage
+from util.errors import MissingPackage
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -53,12 +53,12 @@ class ImageFacts:
     view: str | None = None  # such as "PA"
 
 
-def read_rgb(path: Path) -> Image.Image:
-    """The image at `path` in mode RGB.
+def read_rgb(path: Path | BytesIO) -> Image.Image:
+    """The image at `path`, a file or its content, in mode RGB.
 
     Greyscale is repeated over the channels, transparency is dropped, a palette is looked up, and 16 bits are scaled
     to 8 by their full range (65535 becomes 255), so that equal files give equal pixels. A DICOM file becomes what its
-    header says is to be shown: `datasets.dicom`.
+    header says is to be shown: `util.dicom`.
 
     Raises:
         MissingPackage: a DICOM file, and a package to read it is not installed.
@@ -67,10 +67,19 @@ def read_rgb(path: Path) -> Image.Image:
     if is_dicom(path):
         return _dicom(path).read_rgb(path)
     with Image.open(path) as image:
-        _check(image)
-        if image.mode in DEEP_MODES:
-            return to_rgb(_from_16_bits(image))
-        return image.convert("RGB")
+        return as_rgb(image)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of Pillow's in mode RGB, by the rules of `read_rgb`.
+
+    Raises:
+        one of UNREADABLE: it has no sensible 8-bit form, or its pixels are still to be read and damaged.
+    """
+    _check(image)
+    if image.mode in DEEP_MODES:
+        return to_rgb(_from_16_bits(image))
+    return image.convert("RGB")
 
 
 def read_size(path: Path | BytesIO) -> tuple[int, int]:
@@ -119,7 +128,7 @@ def to_rgb(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def _dicom(path: Path | BytesIO) -> ModuleType:
     try:
-        from datasets import dicom
+        from util import dicom
     except ImportError as error:
         raise MissingPackage(
             f"{path}: is a DICOM file; to read it the package pydicom is needed: pip install pydicom ({error})"
