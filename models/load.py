@@ -90,8 +90,8 @@ def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(
-            f"{path}: holds no {' and no '.join(lacking)}, as official and older checkpoints do not; go on training from "
-            "it with main.py and --pretrain_model_path or --resume, which writes one that does"
+            f"{path}: holds no {' and no '.join(lacking)}, as official and older checkpoints do not; go on training "
+            "from it with main.py and --pretrain_model_path or --resume, which writes one that does"
         )
     config = config_inside(path, content, options)
     names = {int(category): str(name) for category, name in content["category_names"].items()}
