@@ -104,7 +104,7 @@ def list_sources(inputs: Iterable[str], *, except_below: Path | None = None) -> 
     base = os.path.commonpath(bases)
     sources: dict[str, Source] = {}
     for path, member in found.images:
-        real = os.path.realpath(path) if member is None else f"{os.path.realpath(path)}/{member}"
+        real = os.path.normpath(f"{os.path.realpath(path)}/{member or ''}")
         virtual = os.path.abspath(path if member is None else path / member)
         source = Source(PurePosixPath(os.path.relpath(virtual, base)).as_posix(), path, member)
         if len(os.fsencode(max(source.name.split("/"), key=lambda part: len(os.fsencode(part))))) > LONGEST_NAME:
@@ -181,7 +181,7 @@ def _unpack(path: Path, found: _Found) -> None:
         return
     for info in members:
         parts = re.split(r"[/\\]", info.filename)
-        if info.is_dir() or any(p.startswith(".") and p != ".." for p in parts) or NO_FOLDERS & set(parts):
+        if info.is_dir() or any(p.startswith(".") and p not in (".", "..") for p in parts) or NO_FOLDERS & set(parts):
             continue
         if problem := _problem(info, parts):
             found.unusable.append((f"{path}/{info.filename}", problem))

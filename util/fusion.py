@@ -61,7 +61,7 @@ def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
     fused_score = np.bincount(cluster, scores) / count * np.minimum(count, len(views)) / len(views)
     weight = np.maximum(scores, np.finfo(float).tiny)  # a score may round to 0
     fused = np.stack([np.bincount(cluster, weight * side) for side in boxes.T], axis=1)
-    fused /= np.bincount(cluster, weight)[:, None]
+    fused = fused / np.bincount(cluster, weight)[:, None]  # a count of nothing is an integer
     best = np.argsort(-fused_score, kind="stable")
     return {
         "scores": torch.from_numpy(fused_score[best]).to(views[0]["scores"]),

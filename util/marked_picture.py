@@ -56,7 +56,7 @@ def draw_picture(
     """
     ratio = np.array([image.width / size[1], image.height / size[0]] * 2)
     unit = max(1, round(max(image.size) / 500))
-    font = _font(max(11, round(max(image.size) / 45)))
+    font = _font(max(14, round(max(image.size) / 42)))
     strip = _strip(image.width, caption, unit)
     sheet = Image.new("RGB", (image.width, image.height + strip.height), CASING)
     sheet.paste(image)
@@ -125,7 +125,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def _strip(width: int, caption: str, unit: int) -> Image.Image:
     """What stands below an image, in lines as wide as it is."""
-    font = _font(max(10, round(width / 55)))
+    font = _font(max(12, round(width / 50)))
     lines = _wrapped(f"{caption}. {NOTICE}", font, width - 4 * unit)
     high = round(1.35 * font.size)
     strip = Image.new("RGB", (width, high * len(lines) + 2 * unit), (24, 24, 24))

@@ -25,6 +25,7 @@ from util.fusion import Found
 from util.images import UNREADABLE
 from util.logger import remark
 from util.marked_picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
+from util.pictures import short_names
 from util.prediction_rows import Row, RowFile, corners_from, row_of
 
 PICTURES = "pictures"
@@ -228,7 +229,9 @@ def _finish(read: _Read, found: Found, album: Album) -> Row:
         return replace(row, thumbnail=thumbnail)
     told = "none" if row.score is None else f"{row.score:.2f}"
     caption = f"{read.name}: TB score {told}, {len(scores)} boxes from {album.threshold:.3g} on"
-    picture = draw_picture(read.shown, boxes, labels, scores, names=album.names, size=read.size, caption=caption)
+    picture = draw_picture(
+        read.shown, boxes, labels, scores, names=short_names(album.names), size=read.size, caption=caption
+    )
     place = f"{PICTURES}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two pictures
     write_whole(album.folder / place, lambda file: picture.save(file, "PNG", compress_level=3))
     return replace(row, picture=place, thumbnail=thumbnail)
