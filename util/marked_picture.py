@@ -67,7 +67,8 @@ def draw_picture(
     taken: list[tuple[float, float, float, float]] = []
     for box, label, score in marks:
         text = f"{names.get(label, str(label))} {score:.2f}"
-        place = _free_place(box, pen.textbbox((0, 0), text, font=font, stroke_width=unit)[2:], image.size, taken)
+        wide, high = pen.textbbox((0, 0), text, font=font, stroke_width=unit)[2:]
+        place = _free_place(box, (wide, high + 2 * unit), image.size, taken)
         taken.append(place)
         pen.text(place[:2], text, _color(label, names), font, stroke_width=unit, stroke_fill=CASING)
     sheet.paste(strip, (0, image.height))
