@@ -100,7 +100,7 @@ def report_of(run: Path) -> Mapping[str, Any]:
     path = run / REPORT
     if not path.is_file() or not (run / "config.py").is_file():
         raise UserError(
-            f"{run}: has no {REPORT} with a config.py, so it is no run that has been evaluated; give the folder of one, "
+            f"{run}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
             "or evaluate it first: python main.py --eval"
         )
     try:

@@ -106,6 +106,7 @@ def test_mirrored_looks_find_the_same_as_the_mirrored_image(trained, image):
     torch.testing.assert_close(found["boxes"], back, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_views_are_merged(trained, image):
     detector = load_detector(
         trained / "checkpoint.pth", trained / "best.pth", device="cpu", flip=True, scales=[96, 128]
@@ -118,6 +119,7 @@ def test_views_are_merged(trained, image):
     np.testing.assert_allclose(detector(image).score, wanted["scores"][:20].double(), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_larger_scale_keeps_the_frame(trained):
     views = load_detector(trained / "checkpoint.pth", device="cpu", scales=[96, 192]).views
     assert [(view.scale, view.max_size) for view in views] == [(96, 128), (192, 256)]
@@ -130,6 +132,7 @@ def test_a_checkpoint_that_is_not_enough_says_so(trained, tmp_path, lacking):
         load_detector(path, device="cpu")
 
 
+@pytest.mark.slow
 def test_an_ensemble_needs_the_same_categories(trained, tmp_path):
     other = changed(trained, tmp_path / "other.pth", category_names={"1": "A", "2": "B", "3": "C"})
     with pytest.raises(CheckpointError, match=r"other\.pth: finds .*the same categories"):

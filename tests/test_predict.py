@@ -98,6 +98,7 @@ def test_the_detections_are_those_of_the_evaluation_and_score_the_same(trained, 
         assert ours[key] == pytest.approx(trained_said[key], abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_image_scores_are_those_of_the_evaluation(trained, phantom, run, tmp_path):
     run(phantom / "imgs", "--annotations", phantom / "annotations/json/TBX11K_val.json")
     wanted = {line["image_id"]: float(line["highest_score"]) for line in lines(trained / "per_image.csv")}
@@ -149,12 +150,14 @@ def test_bad_files_are_listed_and_do_not_stop_the_rest(run, tmp_path):
     assert lines(tmp_path / "out/unreadable.csv") == []
 
 
+@pytest.mark.slow
 def test_only_bad_files_still_leave_whole_results(run, tmp_path):
     assert run(bad_files(tmp_path / "in")).code == 3
     assert json.loads((tmp_path / "out/detections.json").read_text()) == []
     assert (tmp_path / "out/summary.html").is_file()
 
 
+@pytest.mark.slow
 def test_pictures_of_files_of_one_name_do_not_overwrite_each_other(run, tmp_path):
     for place in ("a/x.png", "b/x.png", "b/x.jpg"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -164,6 +167,7 @@ def test_pictures_of_files_of_one_name_do_not_overwrite_each_other(run, tmp_path
     assert pictures == ["pictures/a/x.png.png", "pictures/b/x.jpg.png", "pictures/b/x.png.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draw", "num"), [("none", 0), ("positives", 1), ("all", 2)])
 def test_what_is_drawn(run, tmp_path, phantom, draw, num):
     images = sorted((phantom / "imgs/tb").glob("*.png"))[:2]
@@ -179,6 +183,7 @@ def test_what_is_drawn(run, tmp_path, phantom, draw, num):
     assert min(float(line["score"]) for line in boxes) >= between
 
 
+@pytest.mark.slow
 def test_the_output_may_lie_among_the_images(trained, tmp_path, phantom):
     room = tmp_path / "in"
     shutil.copytree(phantom / "imgs/tb", room)
@@ -199,6 +204,7 @@ def test_a_second_start_changes_nothing_and_predicts_nothing(run, tmp_path, phan
     assert files_of(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_an_image_that_has_changed_is_predicted_again(run, tmp_path, phantom):
     room = tmp_path / "in"
     shutil.copytree(phantom / "imgs/tb", room)
@@ -215,10 +221,10 @@ def test_an_image_that_has_changed_is_predicted_again(run, tmp_path, phantom):
     ("more", "phrase"),
     [
         (["--score", 0.9], "score"),
-        (["--draw", "all"], "draw 'positives' instead of 'all'"),
-        (["--flip"], "flip False instead of True"),
-        (["--scales", 64], "scales [] instead of [64]"),
-        (["--options", "num_select=5"], "options"),
+        pytest.param(["--draw", "all"], "draw 'positives' instead of 'all'", marks=pytest.mark.slow),
+        pytest.param(["--flip"], "flip False instead of True", marks=pytest.mark.slow),
+        pytest.param(["--scales", 64], "scales [] instead of [64]", marks=pytest.mark.slow),
+        pytest.param(["--options", "num_select=5"], "options", marks=pytest.mark.slow),
     ],
 )
 def test_another_prediction_does_not_go_on_with_the_rows(run, tmp_path, phantom, more, phrase):
@@ -231,6 +237,7 @@ def test_another_prediction_does_not_go_on_with_the_rows(run, tmp_path, phantom,
     assert files_of(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_neither_does_another_checkpoint_of_the_same_name(trained, tmp_path, phantom):
     shutil.copy(trained / "checkpoint.pth", tmp_path / "c.pth")
     command = ["--checkpoint", tmp_path / "c.pth", phantom / "imgs/tb", "--output_dir", tmp_path / "out"]
@@ -248,6 +255,7 @@ def test_pictures_of_somebody_else_are_left_alone(run, tmp_path, phantom):
     assert "is not of an earlier prediction" in outcome.err
 
 
+@pytest.mark.slow
 def test_the_batch_leaves_no_trace(run, tmp_path, phantom):
     found = []
     for size in (1, 3, 100):
@@ -259,6 +267,7 @@ def test_the_batch_leaves_no_trace(run, tmp_path, phantom):
         np.testing.assert_allclose(other.score, found[0].score, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_never_padded(run, tmp_path, monkeypatch):
     room = tmp_path / "in"
     room.mkdir()
@@ -284,6 +293,7 @@ class Alone:
         return collate(samples)
 
 
+@pytest.mark.slow
 def test_two_files_that_are_one_image_of_the_annotations_are_refused(run, tmp_path):
     for place in ("a/x.png", "b/x.png"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -298,6 +308,7 @@ def test_two_files_that_are_one_image_of_the_annotations_are_refused(run, tmp_pa
     assert [line["image_id"] for line in lines(tmp_path / "out/images.csv")] == ["5"]
 
 
+@pytest.mark.slow
 def test_without_an_operating_point_boxes_count_from_a_score_that_is_told(trained, tmp_path, phantom):
     save(tmp_path / "c.pth", {**load(trained / "checkpoint.pth"), "operating_point": {}})
     outcome = predict("--checkpoint", tmp_path / "c.pth", phantom / "imgs/tb", "--output_dir", tmp_path / "out")
@@ -305,6 +316,7 @@ def test_without_an_operating_point_boxes_count_from_a_score_that_is_told(traine
     assert "no operating point: boxes count from 0.3 on" in outcome.err
 
 
+@pytest.mark.slow
 def test_merged_views_warn_about_the_operating_point(trained, phantom, tmp_path):
     point = {"rule": "youden", "target": 0.9, "threshold": 0.01}
     save(tmp_path / "c.pth", {**load(trained / "checkpoint.pth"), "operating_point": point})
@@ -314,6 +326,7 @@ def test_merged_views_warn_about_the_operating_point(trained, phantom, tmp_path)
     assert "merged scores are others" in outcome.err
 
 
+@pytest.mark.slow
 def test_several_checkpoints_answer_together_wherever_they_stand(trained, tmp_path, phantom):
     both = ["--checkpoint", trained / "checkpoint.pth", trained / "best.pth"]
     first = predict(*both, phantom / "imgs/tb", "--output_dir", tmp_path / "a")
@@ -360,6 +373,7 @@ def test_a_full_disk_is_one_error(run, phantom, monkeypatch):
     assert "Free some space" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_gpu_without_room_takes_the_batch_in_halves(run, phantom, monkeypatch):
     from models.detector import TrainedNetwork
 

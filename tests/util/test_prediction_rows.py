@@ -34,7 +34,10 @@ def test_a_row_that_was_torn_is_cut_off(tmp_path):
     RowFile(tmp_path, SETTINGS).add([row("a.png", 0.5), row("b.png", 0.5)])
     whole = (tmp_path / FILE).read_bytes()
     starts = [0, *(n + 1 for n, byte in enumerate(whole) if byte == 10)]
-    for length in range(len(whole)):
+    for length in (
+        *range(0, len(whole), 7),
+        *(start + step for start in starts for step in (-1, 0, 1) if 0 <= start + step < len(whole)),
+    ):
         (tmp_path / FILE).write_bytes(whole[:length])
         rows = RowFile(tmp_path, SETTINGS)
         assert len(rows) == max(0, sum(start <= length for start in starts[1:]) - 1), length
