@@ -195,7 +195,7 @@ def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
     if listing.num_repeated:
         print(f"{listing.num_repeated} images were named twice; each is predicted once")
     if listing.ignored:
-        print(f"ignored, as they are no images: {len(listing.ignored)} files: {first_few(listing.ignored)}")
+        print(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}")
     if len(sources) < len(listing.sources):
         print(f"{len(listing.sources) - len(sources)} images are passed over: the annotation file does not list them")
 
@@ -240,7 +240,10 @@ def open_rows(folder: Path, args: argparse.Namespace, threshold: float) -> RowFi
         "merge": [args.merge, args.merge_iou],
         "options": args.options,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --output_dir") from error
     return RowFile(folder, settings)
 
 

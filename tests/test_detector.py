@@ -1,6 +1,9 @@
 """`from models import load_detector`: a checkpoint alone finds what its evaluation in training found."""
 
+import re
 import shutil
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +12,14 @@ from dicom_files import write
 from PIL import Image
 
 from models import load_detector
+from models.detector import Detector
 from util.checkpoint import CheckpointError, load, save
 from util.errors import DataError, UserError
 from util.fusion import fuse_weighted
 from util.metrics.files import load_detections
 
 pytest_plugins = ["end_to_end_fixtures"]
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +162,19 @@ def test_knobs_may_be_changed_and_are_checked(trained):
         load_detector(trained / "checkpoint.pth", device="cpu", options=["num_selekt=3"])
 
 
-def test_the_example_of_the_class_runs(trained, image, tmp_path, monkeypatch, capsys):
-    from models.detector import Detector
+def examples():
+    """The Python that the class and the page on prediction show."""
+    text = textwrap.dedent(f"    {Detector.__doc__}")
+    yield re.search(r"\n( +detector = .*?print\(.*?\n)", text, re.S)[1]
+    page = (ROOT / "docs/predict.md").read_text()
+    yield re.search(r"\n( +from models import load_detector\n.*?print\(.*?\n)", page, re.S)[1]
 
+
+@pytest.mark.parametrize("example", [*examples()], ids=["class", "page"])
+def test_an_example_runs(trained, image, tmp_path, monkeypatch, capsys, example):
     (tmp_path / "logs/RUN").mkdir(parents=True)
     shutil.copy(trained / "checkpoint.pth", tmp_path / "logs/RUN/best.pth")
     shutil.copy(image, tmp_path / "x.png")
     monkeypatch.chdir(tmp_path)
-    lines = [line[8:] for line in Detector.__doc__.splitlines() if line.startswith("        ") and "Args" not in line]
-    example = "\n".join(lines[: next(n for n, x in enumerate(lines) if "print" in x) + 1])
-    exec(example, {"load_detector": load_detector})
+    exec(textwrap.dedent(example), {"load_detector": load_detector})
     assert len(capsys.readouterr().out.splitlines()) == 20

@@ -1,76 +1,26 @@
 """scripts/predict.py, as a user runs it."""
 
-import csv
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from dicom_files import LOSSLESS_JPEG, write
-from end_to_end import ROOT, Outcome, call_apart, load_script
+from end_to_end import load_script
 from PIL import Image
+from predict_calls import PIXELS, bad_files, lines, predict
 
 from util import files
 from util.checkpoint import load, save
 from util.metrics.files import load_detections
-from util.prediction_rows import FILE
 
-pytest_plugins = ["end_to_end_fixtures"]
-PREDICT = load_script("predict")
-PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
-
-
-def predict(*arguments):
-    """Run it within this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            code = PREDICT.main([*map(str, arguments), "--device", "cpu"])
-        except SystemExit as end:
-            code = end.code
-    return Outcome(code, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture
-def run(trained, tmp_path):
-    """Predict into tmp_path/out with the checkpoint of the tiny training."""
-    return lambda *arguments: predict(
-        "--checkpoint", trained / "checkpoint.pth", *arguments, "--output_dir", tmp_path / "out"
-    )
-
-
-def lines(path):
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def files_of(folder):
-    """Content by path; what begins with a dot is nobody's business."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def bad_files(folder):
-    """A file of every kind that cannot be read."""
-    folder.mkdir(exist_ok=True)
-    (folder / "empty.png").write_bytes(b"")
-    (folder / "text.jpg").write_text("no image")
-    content = io.BytesIO()
-    Image.fromarray(PIXELS).save(content, "PNG")
-    (folder / "cut.png").write_bytes(content.getvalue()[:200])
-    Image.fromarray(PIXELS.astype(np.float32)).save(folder / "float.tif")
-    (folder / "gone.png").symlink_to(folder / "nowhere")
-    return folder
+pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 
 
 def test_the_detections_are_those_of_the_evaluation_and_score_the_same(trained, phantom, run, tmp_path):
@@ -195,104 +145,6 @@ def test_the_output_may_lie_among_the_images(trained, tmp_path, phantom):
     assert f"{num} of {num} images are done already" in again.out
 
 
-def test_a_second_start_changes_nothing_and_predicts_nothing(run, tmp_path, phantom, monkeypatch):
-    run(phantom / "imgs/tb")
-    before = files_of(tmp_path / "out")
-    monkeypatch.setattr("models.detector.TrainedNetwork.__call__", None)
-    outcome = run(phantom / "imgs/tb")
-    assert outcome.code == 0, outcome.err
-    assert files_of(tmp_path / "out") == before
-
-
-@pytest.mark.slow
-def test_an_image_that_has_changed_is_predicted_again(run, tmp_path, phantom):
-    room = tmp_path / "in"
-    shutil.copytree(phantom / "imgs/tb", room)
-    run(room)
-    before = {line["file_name"]: line["tb_score"] for line in lines(tmp_path / "out/images.csv")}
-    name = sorted(before)[0]
-    Image.fromarray(PIXELS).save(room / name)
-    assert run(room).code == 0
-    after = {line["file_name"]: line["tb_score"] for line in lines(tmp_path / "out/images.csv")}
-    assert {n for n in after if after[n] != before[n]} == {name}
-
-
-@pytest.mark.parametrize(
-    ("more", "phrase"),
-    [
-        (["--score", 0.9], "score"),
-        pytest.param(["--draw", "all"], "draw 'positives' instead of 'all'", marks=pytest.mark.slow),
-        pytest.param(["--flip"], "flip False instead of True", marks=pytest.mark.slow),
-        pytest.param(["--scales", 64], "scales [] instead of [64]", marks=pytest.mark.slow),
-        pytest.param(["--options", "num_select=5"], "options", marks=pytest.mark.slow),
-    ],
-)
-def test_another_prediction_does_not_go_on_with_the_rows(run, tmp_path, phantom, more, phrase):
-    run(phantom / "imgs/tb")
-    before = files_of(tmp_path / "out")
-    outcome = run(phantom / "imgs/tb", *more)
-    assert outcome.code == 2
-    assert phrase in outcome.err
-    assert "choose another --output_dir" in outcome.err
-    assert files_of(tmp_path / "out") == before
-
-
-@pytest.mark.slow
-def test_neither_does_another_checkpoint_of_the_same_name(trained, tmp_path, phantom):
-    shutil.copy(trained / "checkpoint.pth", tmp_path / "c.pth")
-    command = ["--checkpoint", tmp_path / "c.pth", phantom / "imgs/tb", "--output_dir", tmp_path / "out"]
-    assert predict(*command).code == 0
-    save(tmp_path / "c.pth", {**load(trained / "checkpoint.pth"), "epoch": 99})
-    outcome = predict(*command)
-    assert outcome.code == 2
-    assert "checkpoint" in outcome.err
-
-
-def test_pictures_of_somebody_else_are_left_alone(run, tmp_path, phantom):
-    (tmp_path / "out/pictures").mkdir(parents=True)
-    outcome = run(phantom / "imgs/tb")
-    assert outcome.code == 2
-    assert "is not of an earlier prediction" in outcome.err
-
-
-@pytest.mark.slow
-def test_the_batch_leaves_no_trace(run, tmp_path, phantom):
-    found = []
-    for size in (1, 3, 100):
-        run(phantom / "imgs", "--batch_size", size, "--draw", "none")
-        found.append(load_detections(tmp_path / "out/detections.json", range(1, 24)))
-        shutil.rmtree(tmp_path / "out")
-    for other in found[1:]:
-        np.testing.assert_array_equal(other.image_id, found[0].image_id)
-        np.testing.assert_allclose(other.score, found[0].score, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_images_of_several_sizes_are_never_padded(run, tmp_path, monkeypatch):
-    room = tmp_path / "in"
-    room.mkdir()
-    for number in range(12):
-        Image.fromarray(PIXELS).resize((50 + 10 * (number % 3), 40)).save(room / f"{number}.png")
-    monkeypatch.setattr("models.detector.collate", alone := Alone())
-    assert run(room, "--batch_size", 2).code == 0
-    assert alone.sizes == {1, 2} or alone.sizes == {2}
-    assert len(lines(tmp_path / "out/images.csv")) == 12
-
-
-class Alone:
-    """`collate` for images of one size only."""
-
-    def __init__(self):
-        self.sizes = set()
-
-    def __call__(self, samples):
-        from util.batch import collate
-
-        assert len({sample.image.shape for sample in samples}) == 1
-        self.sizes.add(len(samples))
-        return collate(samples)
-
-
 @pytest.mark.slow
 def test_two_files_that_are_one_image_of_the_annotations_are_refused(run, tmp_path):
     for place in ("a/x.png", "b/x.png"):
@@ -354,6 +206,13 @@ def test_a_wrong_value_is_refused(run, phantom, tmp_path, arguments, phrase):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_is_a_file_is_refused(run, phantom, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    outcome = run(phantom / "imgs/tb")
+    assert outcome.code == 2
+    assert "choose another --output_dir" in outcome.err
+
+
 def test_no_input_and_no_checkpoint_are_refused(trained, tmp_path):
     outcome = predict("--checkpoint", trained / "checkpoint.pth", "--output_dir", tmp_path / "out")
     assert (outcome.code, "required: IMAGES" in outcome.err) == (2, True)
@@ -373,102 +232,15 @@ def test_a_full_disk_is_one_error(run, phantom, monkeypatch):
     assert "Free some space" in outcome.err
 
 
-@pytest.mark.slow
-def test_a_gpu_without_room_takes_the_batch_in_halves(run, phantom, monkeypatch):
-    from models.detector import TrainedNetwork
-
-    answer, sizes = TrainedNetwork.__call__, []
-
-    def small(self, batch):
-        sizes.append(len(batch.targets))
-        if len(batch.targets) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return answer(self, batch)
-
-    monkeypatch.setattr(TrainedNetwork, "__call__", small)
-    outcome = run(phantom / "imgs/tb", "--batch_size", 4)
-    assert outcome.code == 0, outcome.err
-    assert 4 in sizes
-    assert "they go in halves" in outcome.err
-
-
 def test_every_option_has_a_sentence_and_is_tried_here():
     said = predict("--help").out
     flags = set(re.findall(r"(?<![\w-])--[a-z_]+", said)) - {"--help"}
-    source = Path(__file__).read_text()
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_predict*.py"))
     assert len(flags) >= 12
     assert not {flag for flag in flags if f'"{flag}"' not in source}
     parser_lines = re.findall(r"^  (--\w+|IMAGES)(.*(?:\n {20,}.*)*)", said, re.M)
     assert len(parser_lines) == len(flags) + 1
     assert all(re.search(r"[a-z]+ [a-z]+ [a-z]+", text) for _, text in parser_lines)
-
-
-@pytest.mark.slow
-def test_a_killed_prediction_goes_on_and_ends_as_if_nothing_had_happened(trained, phantom, tmp_path):
-    room = tmp_path / "in"
-    room.mkdir()
-    images = sorted((phantom / "imgs").rglob("*.png"))
-    for number in range(120):
-        shutil.copy(images[number % len(images)], room / f"{number:03d}.png")
-
-    def command(out):
-        where = ["--output_dir", str(tmp_path / out), "--device", "cpu", "--draw", "all", "--batch_size", "4"]
-        return [
-            sys.executable,
-            "scripts/predict.py",
-            "--checkpoint",
-            str(trained / "checkpoint.pth"),
-            str(room),
-            *where,
-        ]
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    job = subprocess.Popen(command("killed"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    rows, end = tmp_path / "killed" / FILE, time.monotonic() + 60
-    while time.monotonic() < end and (not rows.exists() or rows.read_bytes().count(b"\n") < 20):
-        time.sleep(0.01)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    done = rows.read_bytes().count(b"\n") - 1
-    assert 0 < done < 120
-    again = call_apart(*command("killed")[1:])
-    assert again.code == 0, again.err
-    assert f"{done} of 120 images are done already" in again.out
-    assert call_apart(*command("whole")[1:]).code == 0
-    ours, theirs = files_of(tmp_path / "killed"), files_of(tmp_path / "whole")
-    ours = {name: content for name, content in ours.items() if not Path(name).name.startswith(".")}
-    assert ours.keys() == theirs.keys()
-    tables = [lines(tmp_path / out / "images.csv") for out in ("killed", "whole")]
-    for one, other in zip(*tables, strict=True):
-        assert float(one.pop("tb_score")) == pytest.approx(float(other.pop("tb_score")), abs=1e-5)  # other batches
-        assert one == other
-
-
-@pytest.mark.slow
-def test_memory_stays_flat_over_a_thousand_images(trained, phantom, tmp_path):
-    (tmp_path / "in").mkdir()
-    images = sorted((phantom / "imgs").rglob("*.png"))
-    for number in range(1000):
-        (tmp_path / "in" / f"{number:04d}.png").write_bytes(images[number % len(images)].read_bytes())
-    where = [str(tmp_path / "in"), "--output_dir", str(tmp_path / "out"), "--device", "cpu"]
-    job = subprocess.Popen(
-        [sys.executable, "scripts/predict.py", "--checkpoint", str(trained / "checkpoint.pth"), *where],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-    )
-    seen = []
-    while job.poll() is None:
-        rows = tmp_path / "out" / FILE
-        resident = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{job.pid}/status").read_text())
-        if rows.exists() and resident:
-            seen.append((rows.read_bytes().count(b"\n") - 1, int(resident[1]) / 1024))
-        time.sleep(0.1)
-    assert job.returncode == 0
-    images, resident = np.array([point for point in seen if point[0] > 150]).T
-    assert len(images) > 20
-    slope = np.polyfit(images, resident, 1)[0]  # MiB per image
-    assert abs(slope) * 1000 < 40, f"{slope * 1000:.1f} MiB per 1000 images"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from util.batch import Sample
-from util.errors import MissingPackage
+from util.errors import MissingPackage, UserError
 from util.files import write_whole
 from util.free_memory import bytes_taken, choose_batch_size
 from util.fusion import Found
@@ -163,7 +163,7 @@ def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str,
         raise
     except (*UNREADABLE, zipfile.BadZipFile) as error:
         return source.name, _reason(error)
-    shown = fitted(image)
+    shown = image.copy() if draw == "none" else fitted(image)
     if draw == "none":
         shown.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), reducing_gap=2.0)
     return _Read(source.name, stamp, (image.height, image.width), shown, detector.prepare(image))
@@ -202,8 +202,8 @@ def _batches(
 
 def _bytes_per_value(detector: Detects, read: _Read, device: torch.device) -> float:
     """Memory that the detection takes for each number of an image; 0 where it cannot be measured."""
-    detector.detect([read.prepared])  # the first time some memory is taken for good
-    taken = bytes_taken(device, lambda: detector.detect([read.prepared]))
+    _detect(detector, [read])  # the first time some memory is taken for good
+    taken = bytes_taken(device, lambda: _detect(detector, [read]))
     return (taken or 0) / read.num_values
 
 
@@ -211,9 +211,12 @@ def _detect(detector: Detects, batch: Sequence[_Read]) -> list[Found]:
     """The detections on a batch; one that does not fit into the memory of the GPU goes in halves."""
     try:
         return detector.detect([read.prepared for read in batch])
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError as error:
         if len(batch) == 1:
-            raise
+            raise UserError(
+                f"{batch[0].name}: does not fit into the memory of the GPU, alone; choose --device cpu, or look at it "
+                "with a smaller --options data_eval_scale or --scales"
+            ) from error
     remark(f"{len(batch)} images at once do not fit into the memory of the GPU; they go in halves")
     torch.cuda.empty_cache()
     half = len(batch) // 2
