@@ -117,6 +117,19 @@ def test_pictures_of_files_of_one_name_do_not_overwrite_each_other(run, tmp_path
     assert pictures == ["pictures/a/x.png.png", "pictures/b/x.jpg.png", "pictures/b/x.png.png"]
 
 
+@pytest.mark.parametrize("size", [(60, 50), (600, 500), (1500, 1300)])
+def test_what_is_drawn_does_not_touch_what_is_detected(run, tmp_path, size):
+    """`fitted` returns the image itself where its size is right."""
+    Image.fromarray(PIXELS).resize(size).save(tmp_path / "x.png")
+    found = []
+    for draw in ("none", "all"):
+        run(tmp_path / "x.png", "--draw", draw)
+        assert lines(tmp_path / "out/images.csv")[0]["width"] == str(size[0])
+        found.append(json.loads((tmp_path / "out/detections.json").read_text()))
+        shutil.rmtree(tmp_path / "out")
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("draw", "num"), [("none", 0), ("positives", 1), ("all", 2)])
 def test_what_is_drawn(run, tmp_path, phantom, draw, num):
