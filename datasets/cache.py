@@ -24,14 +24,14 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.errors import DataError
-from datasets.images import to_image
 from datasets.split import Split
+from util.errors import DataError
+from util.images import to_image
 from util.text import first_few
 
 MARK = b"decoded images 1"
 WIDTH_OF_START = 8
-# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `datasets.images` does.
+# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images` does.
 READER = f"reader 1, Pillow {PIL.__version__}"
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 64

@@ -38,8 +38,8 @@ from datasets.cache import (
     source_of,
 )
 from datasets.coco import load_image
-from datasets.errors import DataError
 from datasets.split import Split
+from util.errors import DataError
 from util.files import NO_ROOM, WriteError
 from util.logger import Progress
 

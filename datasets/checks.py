@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from datasets.errors import DataError, MissingPackage
 from datasets.findings import Finding, refuse_errors
 from datasets.image_files import ImageFile
-from datasets.images import UNREADABLE, read_size
 from datasets.split import Split
+from util.errors import DataError, MissingPackage
+from util.images import UNREADABLE, read_size
 from util.logger import Progress
 from util.text import first_few
 

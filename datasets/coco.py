@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.errors import DataError, MissingPackage
-from datasets.images import UNREADABLE, read_image
 from datasets.split import Split
 from util.batch import Sample, SampleKey, Target
+from util.errors import DataError, MissingPackage
+from util.images import UNREADABLE, read_image
 from util.seed import derive_rng, derive_seed
 
 

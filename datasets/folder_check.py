@@ -12,7 +12,6 @@ import numpy as np
 
 from datasets import layout, tbx11k
 from datasets.checks import Files, find_in_categories, find_in_split
-from datasets.errors import DataError
 from datasets.findings import Finding
 from datasets.image_files import read_image_files
 from datasets.leaks import Pair
@@ -20,6 +19,7 @@ from datasets.prepare_source import IMAGES
 from datasets.ready import Pictures, find_between, find_within, leaked
 from datasets.split import Split, load_split
 from datasets.voc import parse_voc
+from util.errors import DataError
 from util.text import first_few
 
 TOLERANCE = 0.01  # pixels between json and xml; single precision leaves 0.00003

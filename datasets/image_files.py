@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from datasets.errors import MissingPackage
-from datasets.images import UNREADABLE, read_image
+from util.errors import MissingPackage
 from util.files import write_whole
+from util.images import UNREADABLE, read_image
 from util.logger import Progress
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others

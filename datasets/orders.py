@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import DataError
+from util.errors import DataError
 from util.seed import derive_rng
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from datasets.errors import DataError
 from datasets.prepare_source import DOCUMENTS, Source, folder_of
 from datasets.records import parse_records
 from datasets.split import LISTS, Split, make_split
 from datasets.tbx11k import CATEGORIES
 from datasets.voc import parse_voc
 from datasets.yolo import Boxes, parse_labels, read_classes
+from util.errors import DataError
 from util.text import first_few
 
 SIDE = 512  # pixels, of every image that the authors publish

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from datasets.errors import DataError
 from datasets.prepare_tree import Tree
+from util.errors import DataError
 from util.text import first_few
 
 PARTS = ("train", "val", "trainval")

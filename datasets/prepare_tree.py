@@ -13,8 +13,8 @@ from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
-from datasets.errors import DataError
-from datasets.images import UNREADABLE, read_size
+from util.errors import DataError
+from util.images import UNREADABLE, read_size
 
 MOST_FILES = 500_000
 LARGEST_MEMBER = 2**30  # bytes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.errors import DataError
 from datasets.prepare_plan import Plan
 from datasets.split import Split, load_split
+from util.errors import DataError
 from util.files import WriteError, write_whole
 from util.logger import Progress
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import DataError
+from util.errors import DataError
 
 LARGEST_INTEGER = 2**63 - 1
 

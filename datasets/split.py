@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import DataError
 from datasets.records import Records, read_records
+from util.errors import DataError
 from util.metrics.tables import GroundTruth
 from util.text import first_few
 

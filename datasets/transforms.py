@@ -19,6 +19,7 @@ from torch import Tensor
 from datasets.coco import Draws, Loaded, Transform
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
+from util.network_input import network_pixels, resized_size
 
 # (image, target with boxes in its pixels, the image's generator) -> the same kind of thing
 Reframing = Callable[[Image.Image, Target, np.random.Generator], Loaded]
@@ -140,20 +141,6 @@ def resize(image: Image.Image, target: Target, size: int, max_size: int | None =
     return image.resize((width, height), Image.Resampling.BILINEAR), {**target, "boxes": target["boxes"] * ratios}
 
 
-def resized_size(width: int, height: int, size: int, max_size: int | None = None) -> tuple[int, int]:
-    """(width, height) such that the shorter side is `size`, less where the longer one would exceed `max_size`.
-
-    The longer side is truncated, not rounded; an image whose shorter side is right already keeps its size.
-    """
-    short, long = min(width, height), max(width, height)
-    if max_size is not None and long / short * size > max_size:
-        # A strip so narrow that it would round to nothing keeps one pixel.
-        size = max(1, round(max_size * short / long))
-    if short == size:
-        return width, height
-    return (size, int(size * height / width)) if width < height else (int(size * width / height), size)
-
-
 def resize_to_square(image: Image.Image, target: Target, size: int) -> tuple[Image.Image, Target]:
     """Bilinear resize to exactly `size` x `size`: an image that is not square is stretched, its boxes with it."""
     ratios = torch.tensor([size / image.width, size / image.height] * 2)
@@ -205,10 +192,8 @@ def clip_boxes(target: Target, width: int, height: int) -> Target:
 
 def to_tensors(image: Image.Image, target: Target) -> tuple[Tensor, Target]:
     """Pixels [1 or 3, h, w] 8-bit; boxes [n, 4] cxcywh in [0, 1]; `size` (h, w) is added."""
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    pixels = pixels.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
     boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([image.width, image.height] * 2)
-    return pixels, {**target, "boxes": boxes, "size": torch.tensor([image.height, image.width])}
+    return network_pixels(image), {**target, "boxes": boxes, "size": torch.tensor([image.height, image.width])}
 
 
 def _choose(sizes: tuple[int, ...], rng: np.random.Generator) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.errors import DataError
 from datasets.tbx11k import CATEGORIES
+from util.errors import DataError
 
 MEND = "fetch the file anew, or leave it out"
 LARGEST_FILE = 1_000_000  # bytes; the largest of TBX11K has 2000

@@ -6,8 +6,8 @@ import math
 import re
 from pathlib import Path
 
-from datasets.errors import DataError
 from datasets.tbx11k import CATEGORIES
+from util.errors import DataError
 
 # What re-uploads call the categories, without spaces and case.
 ALIASES = {

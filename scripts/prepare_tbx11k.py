@@ -19,14 +19,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets import layout
-from datasets.errors import DataError
 from datasets.folder_check import FolderCheck, check_folder
 from datasets.prepare_plan import Plan, make_plan
 from datasets.prepare_source import recognise
 from datasets.prepare_table import compare_with_published
 from datasets.prepare_tree import open_tree
 from datasets.prepare_write import write_clean_lists, write_plan
-from util.errors import UserError
+from util.errors import DataError, UserError
 from util.text import first_few
 
 

@@ -32,12 +32,12 @@ TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PYTHON}
 # file -> why it may catch everything
 BROAD_EXCEPTS = {
     "util/config.py": "a config file is a program of the user's: whatever it raises is the user's error",
-    "datasets/dicom.py": "in a damaged file pydicom stumbles over anything; its words may hold what nobody shall read",
+    "util/dicom.py": "in a damaged file pydicom stumbles over anything; its words may hold what nobody shall read",
 }
 # file -> why it may ask for the environment
 ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
 # package that only some data or devices need -> the file that imports it, itself imported where such are met
-OPTIONAL = {"pydicom": "datasets/dicom.py", "triton": "models/ops/triton_kernels.py"}
+OPTIONAL = {"pydicom": "util/dicom.py", "triton": "models/ops/triton_kernels.py"}
 WITH_TORCH = {"triton"}  # comes with PyTorch, where there is one
 SILENT_EXCEPTS = {
     "util/history.py": "a line of log.jsonl that a running job has not finished yet",

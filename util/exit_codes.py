@@ -12,6 +12,7 @@ from util.preemption import Preempted
 FINISHED = 0
 FAILED = 1  # numbers that are not finite, a full GPU, anything unexpected: the same command may well fail again
 MISTAKE = 2  # what the user can mend
+INCOMPLETE = 3  # the rest is done; what could not be read is listed
 REQUEUE = 75  # asked to stop, everything is saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
 INTERRUPTED = 130  # Ctrl-C: the same command goes on from the last checkpoint
 

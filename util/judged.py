@@ -1,6 +1,7 @@
 """Which checkpoint is judged, and with which config."""
 
 import argparse
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
     if "config" in content:
-        source = f"{path} (the config inside)"
-        return path, content, resolve(completed(content["config"], source), args.options, source=source)
+        return path, content, config_inside(path, content, args.options)
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
+
+
+def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None = None) -> Config:
+    """The config that a checkpoint holds, with KEY=VALUE options on top."""
+    source = f"{path} (the config inside)"
+    return resolve(completed(content["config"], source), options, source=source)

@@ -7,11 +7,11 @@ import torch
 
 from datasets import tbx11k as tbx
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.errors import DataError
 from datasets.phantom import make_phantom
 from datasets.split import load_split
 from util.batch import windows
 from util.config import read_values
+from util.errors import DataError
 from util.schema import DataConfig
 
 OFF = read_values(Path(__file__).parents[2] / "config" / "_base_" / "sampling_augmentation.py")

@@ -13,8 +13,8 @@ from PIL import Image
 from datasets import cache, cache_build
 from datasets.cache import UnusableCache, cache_file, open_cache
 from datasets.cache_build import ready_cache
-from datasets.errors import DataError
 from datasets.split import load_split
+from util.errors import DataError
 
 pytest_plugins = ["cache_fixtures"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from datasets import cache_build
 from datasets.cache import cache_file, open_cache
 from datasets.cache_build import journal_of, part_of, ready_cache
-from datasets.errors import DataError
+from util.errors import DataError
 from util.files import WriteError
 
 pytest_plugins = ["cache_fixtures"]

@@ -6,8 +6,8 @@ from PIL import Image
 
 from datasets import tbx11k as tbx
 from datasets.checks import check_pair, check_split
-from datasets.errors import DataError
 from datasets.split import load_split
+from util.errors import DataError
 
 
 def problems(folder, num_classes=3, **how):

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 from datasets import tbx11k as tbx
 from datasets.coco import CocoDataset, load_target
-from datasets.errors import DataError
 from datasets.split import load_split
 from datasets.transforms import eval_transform, train_transform
 from util.batch import SampleKey, collate
+from util.errors import DataError
 from util.seed import derive_seed
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.errors import DataError
 from datasets.orders import (
     NaturalOrder,
     PositiveShareOrder,
@@ -18,6 +17,7 @@ from datasets.orders import (
 )
 from datasets.samplers import WindowBatchSampler
 from util.batch import windows
+from util.errors import DataError
 
 SMALL = st.integers(1, 4)
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from datasets.errors import DataError
 from datasets.prepare_plan import make_plan
 from datasets.prepare_source import recognise
 from datasets.prepare_tree import open_tree
+from util.errors import DataError
 
 CATEGORIES = [{"id": 1, "name": "ActiveTuberculosis"}]
 

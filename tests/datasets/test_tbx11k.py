@@ -2,8 +2,8 @@ import pytest
 
 from datasets import layout
 from datasets import tbx11k as tbx
-from datasets.errors import DataError
 from datasets.split import load_split
+from util.errors import DataError
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from datasets.transforms import (
     flip_horizontally,
     resize,
     resize_to_square,
-    resized_size,
     to_tensors,
     train_transform,
 )
+from util.network_input import resized_size
 from util.pixels import normalised
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.errors import MissingPackage
+from util.errors import MissingPackage
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -53,12 +53,12 @@ class ImageFacts:
     view: str | None = None  # such as "PA"
 
 
-def read_image(path: Path) -> Image.Image:
-    """The image at `path`: in mode L where all is grey, however the file says it, else in mode RGB.
+def read_image(path: Path | BytesIO) -> Image.Image:
+    """The image at `path`, a file or its content: in mode L where all is grey, whatever the file says, else RGB.
 
     Transparency is dropped, a palette is looked up, and 16 bits are scaled to 8 by their full range (65535 becomes
     255), so that equal files give equal pixels. A DICOM file becomes what its header says is to be shown:
-    `datasets.dicom`.
+    `util.dicom`.
 
     Raises:
         MissingPackage: a DICOM file, and a package to read it is not installed.
@@ -67,10 +67,19 @@ def read_image(path: Path) -> Image.Image:
     if is_dicom(path):
         return to_grey(_dicom(path).read_image(path))
     with Image.open(path) as image:
-        _check(image)
-        if image.mode in DEEP_MODES:
-            return to_image(_from_16_bits(image))
-        return to_grey(image.convert("L" if image.mode == "L" else "RGB"))
+        return as_image(image)
+
+
+def as_image(image: Image.Image) -> Image.Image:
+    """An image of Pillow's in mode L or RGB, by the rules of `read_image`.
+
+    Raises:
+        one of UNREADABLE: it has no sensible 8-bit form, or its pixels are still to be read and damaged.
+    """
+    _check(image)
+    if image.mode in DEEP_MODES:
+        return to_image(_from_16_bits(image))
+    return to_grey(image.convert("L" if image.mode == "L" else "RGB"))
 
 
 def read_size(path: Path | BytesIO) -> tuple[int, int]:
@@ -126,7 +135,7 @@ def to_grey(image: Image.Image) -> Image.Image:
 
 def _dicom(path: Path | BytesIO) -> ModuleType:
     try:
-        from datasets import dicom
+        from util import dicom
     except ImportError as error:
         raise MissingPackage(
             f"{path}: is a DICOM file; to read it the package pydicom is needed: pip install pydicom ({error})"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
+from util.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 

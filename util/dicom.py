@@ -1,4 +1,4 @@
-"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; `datasets.images` asks for it.
+"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; `util.images` asks for it.
 
 The order of DICOM PS3.4 N.2: stored values, modality (C.11.1: slope and intercept, or a table), values of interest
 (C.11.2: a table, or a window), inversion of MONOCHROME1; then padding (C.7.5.1.1.2) becomes black. Rules that the
@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import UID, RLELossless
 
-from datasets.errors import MissingPackage
-from datasets.images import ImageFacts, to_image
+from util.errors import MissingPackage
+from util.images import ImageFacts, to_image
 
 ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
@@ -53,8 +54,8 @@ class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands i
     """A DICOM file that is damaged, or holds something that is not an image to be used."""
 
 
-def read_image(path: Path) -> Image.Image:
-    """The image in mode L or RGB.
+def read_image(path: Path | BytesIO) -> Image.Image:
+    """The image in mode L or RGB, of a file or its content.
 
     Raises:
         MissingPackage: the pixels are compressed in a way for which no package is installed.
@@ -69,7 +70,7 @@ def read_image(path: Path) -> Image.Image:
         return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
 
 
-def read_facts(path: Path) -> ImageFacts:
+def read_facts(path: Path | BytesIO) -> ImageFacts:
     """What the header says beside the pixels.
 
     Raises:
@@ -90,7 +91,7 @@ def _told_as_damage() -> Iterator[None]:
         raise RefusedDicom(f"the DICOM file is damaged or incomplete: {type(error).__name__}") from error
 
 
-def _read(path: Path, *, with_pixels: bool) -> Dataset:
+def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
     header = pydicom.dcmread(path, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
     _check(header, with_pixels)
     return header
@@ -114,7 +115,7 @@ def _check(header: Dataset, with_pixels: bool) -> None:
         raise RefusedDicom(f"has {header.BitsStored} of {depth} bits per sample; grey has up to 16, colour has 8")
 
 
-def _require_decoder(path: Path, header: Dataset) -> UID:
+def _require_decoder(path: Path | BytesIO, header: Dataset) -> UID:
     """The transfer syntax, which something here decodes."""
     syntax = header.file_meta.TransferSyntaxUID
     try:

@@ -1,0 +1,210 @@
+"""Write down what a trained model is, from what its run left: python scripts/make_model_card.py logs/RUN.
+
+The frame is docs/model_card_template.md; what a run cannot know stands there as TO FILL IN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.checkpoint import BEST_NAME, OWN_NAME
+from util.config import load_config
+from util.errors import UserError
+from util.files import write_whole
+from util.history import read_rows
+from util.metrics.evaluation import REPORT
+from util.schema import Config
+
+TEMPLATE = Path(__file__).resolve().parent.parent / "docs/model_card_template.md"
+FIGURES = {
+    "AP50, class-agnostic, all images": "all/agnostic/AP50",
+    "AP, class-agnostic, all images": "all/agnostic/AP",
+    "AP, mean over classes, all images": "all/per_class/AP",
+    "AP50, class-agnostic, images with boxes": "tb_only/agnostic/AP50",
+    "share of boxes found at .5 false alarms per image": "all/agnostic/froc@0.5",
+    "AUC of whole images": "all/image/auc",
+    "sensitivity of whole images, at the operating point": "all/image/sensitivity",
+    "specificity of whole images, at the operating point": "all/image/specificity",
+    "boxes per image without tuberculosis, at the operating point": "all/image/false_alarms",
+    "calibration error": "all/calibration/error",
+}
+RECIPE = (
+    *("epochs", "batch_size", "gradient_accumulation_steps", "lr", "lr_backbone", "lr_drop", "use_ema", "amp"),
+    *("num_queries", "focal_alpha", "data_aug_scales", "data_aug_flip", "nms_iou_threshold", "seed"),
+)
+
+
+def main() -> int:
+    """Write the card; 2 when that is not possible."""
+    args = parse_args()
+    output = args.output or args.run / "model_card.md"
+    try:
+        text = card_of(args.run)
+        write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+    except (UserError, OSError) as error:
+        print(f"make_model_card: {error}", file=sys.stderr)
+        return 2
+    num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
+    print(f"{output}: {num} lines are for you to fill in")
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run that has been evaluated")
+    parser.add_argument("--output", type=Path, help="file to write; default: RUN/model_card.md")
+    return parser.parse_args()
+
+
+def card_of(run: Path) -> str:
+    """The text of the card.
+
+    Raises:
+        UserError: the folder is not that of a run that has been evaluated.
+    """
+    values = report_of(run)
+    rows = read_rows(run / "log.jsonl") if (run / "log.jsonl").is_file() else []
+    start = next((row for row in reversed(rows) if row["kind"] == "start"), {})
+    judged = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
+    config = load_config(run / "config.py")
+    names = start.get("category_names") or {}
+    missing = "not recorded in this folder"
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        name=run.resolve().name,
+        network=network(config),
+        weights=weights(run, judged) or missing,
+        classes=", ".join(f"{name} ({number})" for number, name in names.items()) or missing,
+        threshold=threshold(values, config),
+        scale=config.data.data_eval_scale,
+        data=data(start, names) or missing,
+        recipe="\n".join(f"- `{key}`: {value!r}" for key, value in recipe(config).items()),
+        command=command(run),
+        judged=images(start.get("val")) or missing,
+        figures=figures(values),
+        said=doctor(run),
+        limits=limits(start, names),
+    )
+
+
+def report_of(run: Path) -> Mapping[str, Any]:
+    """The figures of the last evaluation in the folder."""
+    path = run / REPORT
+    if not path.is_file() or not (run / "config.py").is_file():
+        raise UserError(
+            f"{run}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
+            "or evaluate it first: python main.py --eval"
+        )
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected an object of figures; evaluate the run again")
+    return values
+
+
+def network(config: Config) -> str:
+    """The network in a line."""
+    model = config.model
+    return (
+        f"{model.backbone}, {model.num_feature_levels} scales, {model.enc_layers} + {model.dec_layers} layers of width "
+        f"{model.hidden_dim}, {model.num_queries} queries; backbone from {model.backbone_weights!r}"
+    )
+
+
+def weights(run: Path, judged: Mapping[str, Any]) -> str:
+    """Which weights the figures are of."""
+    if not judged:
+        return ""
+    kind = "averaged over steps (EMA)" if judged.get("weights") == "ema" else "as trained"
+    there = ", ".join(name for name in (BEST_NAME, OWN_NAME) if (run / name).is_file())
+    named = f", `{judged['checkpoint']}`" if "checkpoint" in judged else ""
+    return f"after epoch {judged['epoch']}, step {judged['step']}, {kind}{named}; in the folder: {there or 'none'}"
+
+
+def threshold(values: Mapping[str, Any], config: Config) -> str:
+    """The operating point in words."""
+    if "operating_point/threshold" not in values:
+        return "no operating point was chosen"
+    rule, target = config.eval.operating_rule, config.eval.operating_target
+    wished = "" if rule == "youden" else f" of {target:g}"
+    return (
+        f"score {values['operating_point/threshold']:.4g} on, chosen by the rule `{rule}`{wished} on validation images"
+    )
+
+
+def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """A line per list of images."""
+    lines = []
+    for which in ("train", "val"):
+        if facts := start.get(which):
+            boxes = ", ".join(f"{count} {names.get(k, k)}" for k, count in facts["boxes_by_category"].items())
+            lines.append(f"- {which}: {images(facts)}: {boxes}")
+    return "\n".join(lines)
+
+
+def images(facts: Mapping[str, Any] | None) -> str:
+    """A list of images in words."""
+    if not facts:
+        return ""
+    return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
+
+
+def recipe(config: Config) -> dict[str, Any]:
+    """The knobs that a reader asks for first."""
+    flat = {key: value for section in vars(config).values() for key, value in vars(section).items()}
+    return {key: flat[key] for key in RECIPE}
+
+
+def command(run: Path) -> str:
+    """What started the run, by its log."""
+    path = run / "info.txt"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    first = next((line for line in text.splitlines() if line.startswith("command: ")), "")
+    return f"Started by\n\n    {first.removeprefix('command: ')}" if first else ""
+
+
+def figures(values: Mapping[str, Any]) -> str:
+    """A table; what the evaluation left undefined is not in it."""
+    lines = ["| figure | value | 95 % |", "|---|---|---|"]
+    for title, key in FIGURES.items():
+        if key in values:
+            interval = values.get(f"{key}/ci95")
+            between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+            lines.append(f"| {title} | {values[key]:.3f} | {between} |")
+    by_class = [k for k in values if k.startswith("all/per_class/") and k.endswith("/AP50") and k.count("/") == 3]
+    lines += [f"| AP50, {key.split('/')[2]}, all images | {values[key]:.3f} | |" for key in sorted(by_class)]
+    return "\n".join(lines)
+
+
+def doctor(run: Path) -> str:
+    """What the doctor said of the training, where it did."""
+    path = run / "info.txt"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    said = [line for line in text.splitlines() if line.startswith("doctor: ")]
+    return f"The training by `scripts/check_run.py`: {said[-1].removeprefix('doctor: ')}." if said else ""
+
+
+def limits(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Limits that follow from the data."""
+    lines = []
+    for which in ("train", "val"):
+        counts = (start.get(which) or {}).get("boxes_by_category", {})
+        empty = [names.get(k, k) for k, count in counts.items() if not count]
+        if empty:
+            what = "was never shown a box of" if which == "train" else "was never tested on a box of"
+            lines.append(f"- It {what} {', '.join(empty)}.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""A prediction with the tiny training: `pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]`."""
+
+import pytest
+from predict_calls import predict
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """Predict into tmp_path/out with the checkpoint of the tiny training."""
+    return lambda *arguments: predict(
+        "--checkpoint", trained / "checkpoint.pth", *arguments, "--output_dir", tmp_path / "out"
+    )

@@ -1,0 +1,66 @@
+"""scripts/make_model_card.py: what a run is, in the words of its own files."""
+
+import json
+import re
+import shutil
+
+import pytest
+from end_to_end import ROOT, load_script
+
+from util.errors import UserError
+
+pytest_plugins = ["end_to_end_fixtures"]
+CARD = load_script("make_model_card")
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("*.pth"))
+    (folder / "best.pth").touch()
+    return folder
+
+
+def test_the_card_holds_data_recipe_figures_and_the_notice(copied):
+    report = json.loads((copied / "report.json").read_text())
+    text = CARD.card_of(copied)
+    assert "This is not a medical device" in text
+    assert "- train: TBX11K_train, 12 images, 6 with boxes" in text
+    assert "On TBX11K_val, 6 images" in text
+    assert "`epochs`: 2" in text
+    assert f"| AP, class-agnostic, all images | {report['all/agnostic/AP']:.3f} | [" in text
+    assert "best.pth" in text
+    assert re.search("It was never shown a box of .*PulmonaryTuberculosis", text)
+    assert not re.search(r"\$\w", text)
+
+
+def test_what_is_not_defined_is_left_out(copied):
+    report = json.loads((copied / "report.json").read_text())
+    (copied / "report.json").write_text(json.dumps({k: v for k, v in report.items() if not k.startswith("all/image")}))
+    text = CARD.card_of(copied)
+    assert "AUC of whole images |" not in text
+    assert "AP, class-agnostic" in text
+
+
+def test_without_a_log_the_gaps_are_told(copied):
+    for name in ("log.jsonl", "info.txt"):
+        (copied / name).unlink()
+    assert CARD.card_of(copied).count("not recorded in this folder") == 4
+
+
+@pytest.mark.parametrize("content", [None, "no json", "[1]"])
+def test_a_folder_that_was_not_evaluated_is_refused(copied, content):
+    (copied / "report.json").unlink()
+    if content is not None:
+        (copied / "report.json").write_text(content)
+    with pytest.raises(UserError, match=r"evaluate"):
+        CARD.card_of(copied)
+
+
+def test_the_script_counts_what_is_left_to_do(copied, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["make_model_card.py", str(copied)])
+    assert CARD.main() == 0
+    template = (ROOT / "docs/model_card_template.md").read_text()
+    num = len(re.findall(r"^TO FILL IN", template, re.M))
+    assert f"{num} lines are for you to fill in" in capsys.readouterr().out
+    assert (copied / "model_card.md").read_text().startswith("# Model card: run")
