@@ -13,7 +13,7 @@ from torch import Tensor
 
 from util.errors import UserError
 
-MODULES = {"torch": "definition"}
+MODULES = {"torch": "definition", "cpp": "native", "compile": "compiled"}
 AUTO = {}  # the first of these that can be used; nothing here is compiled on a CPU
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
