@@ -35,8 +35,8 @@ def test_a_half_precision_value_is_sampled_in_float32_and_rounded_once():
 
 
 def test_the_slopes_are_right():
-    tensors = [tensor.requires_grad_() for tensor in inputs(3, SHAPES[2], 3, torch.float64, queries=2, images=1)]
-    assert torch.autograd.gradcheck(lambda v, at, w: gather(v, SHAPES[2], at, w), tensors)
+    tensors = [tensor.requires_grad_() for tensor in inputs(3, SHAPES[1], 2, torch.float64, queries=1, images=1)]
+    assert torch.autograd.gradcheck(lambda v, at, w: gather(v, SHAPES[1], at, w), tensors)
 
 
 @pytest.mark.parametrize("far", [9.0, 1e30, float("inf"), float("nan")])
@@ -48,6 +48,7 @@ def test_points_outside_see_nothing_not_even_a_nan_of_the_cell_that_stands_for_t
     assert out.isnan().all() if far > 1e38 or far != far else not out.any()
 
 
+@pytest.mark.slow
 def test_a_wish_that_torch_compile_cannot_meet_is_an_error_that_says_why(tmp_path):
     program = """
 from models.ops.backends import choose
