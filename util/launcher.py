@@ -1,4 +1,4 @@
-"""What a launcher says in the environment. Nothing else reads it.
+"""What a launcher says in the environment. Nothing else reads that.
 
 Knows no torch, so that a program can ask before that is imported.
 """

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from util.errors import UserError
 
-MODULES = {"torch": "definition", "sparse": "sparse", "triton": "triton_attention"}
+MODULES = {
+    "torch": "definition",
+    "sparse": "sparse",
+    "compile": "compiled",
+    "cpp": "native",
+    "triton": "triton_attention",
+}
 # The first of these that can be used; nothing here is compiled on a CPU.
 AUTO = {"cpu": ("sparse",), "cuda": ("triton",)}
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]

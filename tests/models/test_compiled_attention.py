@@ -1,0 +1,98 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attention_cases import SHAPES, assert_like_the_definition, inputs, results
+from torch._dynamo.utils import counters
+
+from models.ops import compiled
+from models.ops.backends import choose
+from models.ops.definition import ms_deform_attn
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def gather(value, shapes, locations, weights):
+    """What is compiled, as it stands."""
+    return compiled.gather_and_blend(value, torch.tensor(shapes), locations, weights)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 32])
+@pytest.mark.parametrize("shapes", SHAPES, ids=len)
+def test_gathering_is_the_definition(shapes, channels):
+    assert_like_the_definition(gather, inputs(0, shapes, channels), shapes)
+    assert_like_the_definition(gather, inputs(1, shapes, channels, torch.float64), shapes, 1e-12, 1e-11)
+
+
+def test_a_half_precision_value_is_sampled_in_float32_and_rounded_once():
+    value, locations, weights = inputs(2, SHAPES[3], 24)
+    tensors = (value.bfloat16(), locations, weights.bfloat16())
+    assert_like_the_definition(gather, tensors, SHAPES[3], 2**-7, 2**-7)
+
+
+def test_the_slopes_are_right():
+    tensors = [tensor.requires_grad_() for tensor in inputs(3, SHAPES[1], 2, torch.float64, queries=1, images=1)]
+    assert torch.autograd.gradcheck(lambda v, at, w: gather(v, SHAPES[1], at, w), tensors)
+
+
+@pytest.mark.parametrize("far", [9.0, 1e30, float("inf"), float("nan")])
+def test_points_outside_see_nothing_not_even_a_nan_of_the_cell_that_stands_for_them(far):
+    value, locations, weights = inputs(4, SHAPES[2], 8)
+    value[:, 0] = float("nan")
+    locations[:] = far
+    out = gather(value, SHAPES[2], locations, weights)
+    assert out.isnan().all() if far > 1e38 or far != far else not out.any()
+
+
+@pytest.mark.slow
+def test_a_wish_that_torch_compile_cannot_meet_is_an_error_that_says_why(tmp_path):
+    program = """
+from models.ops.backends import choose
+from util.errors import UserError
+try:
+    choose("compile", "cpu")
+except UserError as error:
+    print(error)
+"""
+    environment = {**os.environ, "CXX": "no-such-program", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    said = subprocess.check_output([sys.executable, "-c", program], env=environment, cwd=ROOT, text=True)
+    assert said.startswith("attn_backend 'compile' cannot be used on cpu: torch.compile fails there")
+    assert "no-such-program" in said
+
+
+@pytest.fixture
+def works():
+    if reason := compiled.why_not("cpu"):
+        if os.environ.get("CI") and shutil.which("g++"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("works")
+def test_compiled_it_is_the_definition_and_no_further_image_size_compiles_again():
+    assert choose("compile", "cpu") == ("compile", None)
+    counters.clear()
+    compiles = []
+    for n in (3, 4, 5, 6):
+        shapes = [(2 * n, 2 * n + 1), (n, n + 1)]
+        for queries in (sum(h * w for h, w in shapes), 11):  # encoder, decoder
+            assert_like_the_definition(compiled.ms_deform_attn, inputs(n, shapes, 8, queries=queries), shapes)
+        compiles.append(counters["stats"]["unique_graphs"])
+    assert compiles[0] > 0
+    assert compiles[1] == compiles[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("works")
+def test_compiled_in_half_precision_it_is_the_definition_up_to_rounding():
+    value, locations, weights = inputs(5, SHAPES[2], 32)
+    tensors = (value.bfloat16(), locations, weights)
+    found, wanted = (results(f, tensors, SHAPES[2]) for f in (compiled.ms_deform_attn, ms_deform_attn))
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours.double() - theirs.double()).abs().max() <= 2**-7 * theirs.double().abs().max()
