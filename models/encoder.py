@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import clones
-from models.ops.ms_deform_attn import MSDeformAttn, Shapes
+from models.ops.ms_deform_attn import MSDeformAttn, Shapes, cell_counts
 
 
 class EncoderLayer(nn.Module):
@@ -65,12 +65,10 @@ def encoder_references(shapes: Shapes, valid_ratios: Tensor) -> Tensor:
     Returns:
         [B, S, L, 2] x and y in [0, 1] of each padded level.
     """
+    cells = cell_counts(shapes, valid_ratios)
     centres = []
     for level, (h, w) in enumerate(shapes):
-        grid = cell_centres(h, w, valid_ratios.device) / (
-            valid_ratios[:, None, level] * valid_ratios.new_tensor([w, h])
-        )
-        centres.append(grid)
+        centres.append(cell_centres(h, w, valid_ratios.device) / (valid_ratios[:, None, level] * cells[level]))
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]
 
 

@@ -88,7 +88,14 @@ def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> T
     offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     centre = references[:, :, None, :, None, :2]
     if references.shape[-1] == 2:
-        cells = torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype, device=offsets.device)
-        return centre + offsets / cells[:, None, :]
+        return centre + offsets / cell_counts(shapes, offsets)[:, None, :]
     half_sides = references[:, :, None, :, None, 2:] * 0.5
     return centre + offsets / offsets.shape[-2] * half_sides
+
+
+def cell_counts(shapes: Shapes, like: Tensor) -> Tensor:
+    """[L, 2] columns and rows of each level, of the type and on the device of `like`.
+
+    Filled number by number: in an export for images of any size these are symbols, which no list of numbers holds.
+    """
+    return torch.stack([torch.stack((like.new_full((), w), like.new_full((), h))) for h, w in shapes])
