@@ -63,15 +63,29 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(source)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
-        offsets = self.sampling_offsets(query).unflatten(-1, (self.n_heads, self.n_levels, self.n_points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
-        weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
-        locations = sampling_locations(references, offsets, shapes)
+        locations, weights = self.where_to_look(query, references, shapes)
         value = value.unflatten(-1, (self.n_heads, -1))
         attend = backend_for(self.backend, value.device.type)
         with torch.autocast(value.device.type, enabled=False):
             blended = attend(value, shapes, locations, weights)
         return self.output_proj(blended)
+
+    def where_to_look(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
+        """The sampling points of each query, and what each counts.
+
+        Args:
+            query: [B, Q, C], content plus position.
+            references: [B, Q, L, 2] points or [B, Q, L, 4] boxes cxcywh, in [0, 1] of the padded map.
+            shapes: (h, w) of each level.
+
+        Returns:
+            locations [B, Q, M, L, P, 2], x and y in [0, 1] of the padded map; weights [B, Q, M, L, P], of one head
+            summing to one.
+        """
+        offsets = self.sampling_offsets(query).unflatten(-1, (self.n_heads, self.n_levels, self.n_points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
+        weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
+        return sampling_locations(references, offsets, shapes), weights
 
 
 def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
