@@ -163,7 +163,7 @@ def _choice_deviation(given: DINOOutput, own: DINOOutput, tokens: Tensor, i: int
 
 
 def _largest(deviations: Tensor) -> float:
-    return float(deviations.nan_to_num(nan=float("inf")).max()) if deviations.numel() else 0.0
+    return float(deviations.nan_to_num(nan=float("inf"), posinf=float("inf")).max()) if deviations.numel() else 0.0
 
 
 def _image(best: Sequence[Tensor], i: int) -> Best:

@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +22,23 @@ from util.errors import MissingPackage, UserError
 
 Format = Literal["onnx", "torchscript", "torch_export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "torch_export": ".pt2"}
+PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+
+def require_packages(kind: Format) -> None:
+    """See that what writes and runs a kind of file is there, before the work begins.
+
+    Raises:
+        MissingPackage: something is not.
+    """
+    lacking = [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]
+    if lacking:
+        raise MissingPackage(f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}")
 
 
 def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
@@ -38,7 +51,6 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
         path: the file.
 
     Raises:
-        MissingPackage: PyTorch needs two packages for this.
         UserError: an operation of the network has no counterpart in ONNX.
     """
     program = _program(network, facts, smallest)
@@ -46,8 +58,8 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
         with _quiet():
             names = {"input_names": list(inputs_of(facts)), "output_names": list(OUTPUTS[facts.post_processing])}
             made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
-    except ImportError as error:
-        raise MissingPackage(f"an ONNX file takes packages: pip install onnx onnxscript ({error})") from error
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}") from error
     made.model.metadata_props[FACTS_KEY] = facts.to_json()
     made.save(path, external_data=False)
 
@@ -69,16 +81,10 @@ WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript, "torch_export":
 
 
 def open_runner(path: Path, kind: Format, facts: ExportFacts) -> Runner:
-    """What runs a file, on the CPU.
-
-    Raises:
-        MissingPackage: onnxruntime is not installed.
-    """
+    """What runs a file, on the CPU."""
     if kind == "onnx":
-        try:
-            from models.onnx_detector import OnnxSession
-        except ImportError as error:
-            raise MissingPackage(f"{path}: to run it a package is needed: pip install onnxruntime ({error})") from error
+        from models.onnx_detector import OnnxSession
+
         return OnnxSession(path).run
     with _quiet():
         if kind == "torchscript":

@@ -24,7 +24,7 @@ from datasets.phantom_render import Case, render_case
 from datasets.phantom_statistics import sample_lesions
 from models.detector import Detector
 from models.export_check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
-from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner
+from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
 from models.load import load_detector
 from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
 from util import checkpoint
@@ -99,6 +99,7 @@ def size(text: str) -> tuple[int | None, int | None]:
 
 def export(args: argparse.Namespace) -> int:
     """Write, check, and give the file its name or remove it."""
+    require_packages(args.format)
     torch.manual_seed(0)
     detector = load_detector(args.checkpoint, device="cpu", options=PLAIN)
     config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN)

@@ -36,8 +36,8 @@ BROAD_EXCEPTS = {
 }
 # file -> why it may ask for the environment
 ENVIRONMENT = {"util/launcher.py": "torchrun announces ranks there"}
-# package that only some data needs -> the file that imports it, itself imported where such data is met
-OPTIONAL = {"pydicom": "util/dicom.py"}
+# package that only some files need -> the file that imports it, itself imported where such a file is met
+OPTIONAL = {"pydicom": "util/dicom.py", "onnxruntime": "models/onnx_detector.py"}
 SILENT_EXCEPTS = {
     "util/history.py": "a line of log.jsonl that a running job has not finished yet",
 }
