@@ -144,8 +144,11 @@ def given_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
 
 
 def smallest_side(num_queries: int, strides: list[int]) -> int:
-    """The smallest side, in pixels, of a square image whose maps have a cell for each query."""
-    side = 1
+    """The smallest side, in pixels, of a square image whose maps have a cell for each query, and each map several.
+
+    `torch.export` takes a map of one cell for one that can have no more.
+    """
+    side = max(strides) + 1
     while sum(math.ceil(side / stride) ** 2 for stride in strides) < num_queries:
         side += 1
     return side

@@ -57,7 +57,7 @@ def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capsys, tmp_path):
 def test_a_size_with_fewer_cells_than_queries_is_refused_before_the_work(monkeypatch, capsys, trained):
     assert run(monkeypatch, "--checkpoint", trained / "best.pth", "--format", "torch_export", "--size", "24") == 2
     error = capsys.readouterr().err
-    assert error.startswith("export: --size 24x24: a network with 20 queries takes sides of at least 25 pixels")
+    assert error.startswith("export: --size 24x24: a network with 20 queries takes sides of at least 33 pixels")
     assert error.count("\n") == 1
 
 

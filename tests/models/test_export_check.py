@@ -145,9 +145,9 @@ def test_the_worst_of_two_agreements_counts():
     assert not Agreement(1, 0.0, SCORE_BOUND, 1, 1, 1).is_good
 
 
-def test_the_smallest_side_has_a_cell_for_each_query():
-    assert smallest_side(1, [8, 16]) == 1  # one cell on either level
-    assert smallest_side(3, [8, 16]) == 9  # 2 x 2 + 1
+def test_the_smallest_side_has_a_cell_for_each_query_and_two_on_each_level():
+    assert smallest_side(1, [8, 16]) == 17  # 2 x 2 on the coarser level
+    assert smallest_side(20, [8, 16]) == 25  # 4 x 4 + 2 x 2
     assert smallest_side(900, [8, 16, 32, 64]) == 201  # 26 x 26 + 13 x 13 + 7 x 7 + 4 x 4
 
 
