@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import Linear, clones, feed_forward, run_layer
-from models.ops.ms_deform_attn import MSDeformAttn, Shapes
-from util.batch import on_device
+from models.ops.ms_deform_attn import MSDeformAttn, Shapes, cell_counts
 
 
 class EncoderLayer(nn.Module):
@@ -69,7 +68,7 @@ def encoder_references(shapes: Shapes, valid_ratios: Tensor) -> Tensor:
     Returns:
         [B, S, L, 2] x and y in [0, 1] of each padded level.
     """
-    cells = on_device(torch.tensor([(w, h) for h, w in shapes], dtype=valid_ratios.dtype), valid_ratios.device)
+    cells = cell_counts(shapes, valid_ratios)
     centres = [
         cell_centres(h, w, valid_ratios.device) / (valid_ratios[:, None, level] * cells[level])
         for level, (h, w) in enumerate(shapes)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from models.outputs import DINOOutput
+from models.outputs import DINOOutput, Prediction
 from util.batch import Target
 from util.box_ops import cxcywh_to_xyxy
 
@@ -39,20 +39,32 @@ class PostProcess(nn.Module):
             per image `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file, not clipped.
         """
         sizes = targets if isinstance(targets, Tensor) else torch.stack([t["orig_size"] for t in targets])
-        scores = outputs.last.logits.sigmoid()
+        return [self.without_overlaps(*image) for image in zip(*self.best(outputs.last, sizes), strict=True)]
+
+    def best(self, prediction: Prediction, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The best pairs of each image, by descending score, before any is suppressed.
+
+        Args:
+            prediction: of the network's last layer.
+            sizes: [B, 2], (h, w) pixels of the files.
+
+        Returns:
+            scores [B, n], category ids [B, n], boxes [B, n, 4] xyxy pixels of the files, not clipped.
+        """
+        scores = prediction.logits.sigmoid()
         if self.category_ids is not None:
             scores = scores[..., self.category_ids]
-        num_classes = scores.shape[-1]
-        scores, index = scores.flatten(1).topk(min(self.num_select, scores[0].numel()), dim=1)
+        num_queries, num_classes = scores.shape[1:]
+        scores, index = scores.flatten(1).topk(min(self.num_select, num_queries * num_classes), dim=1)
         labels = index % num_classes
         if self.category_ids is not None:
             labels = self.category_ids[labels]
         query = torch.div(index, num_classes, rounding_mode="floor")
-        boxes = cxcywh_to_xyxy(outputs.last.boxes).gather(1, query[..., None].expand(-1, -1, 4))
-        boxes = boxes * sizes[:, [1, 0, 1, 0]].to(boxes)[:, None]
-        return [self._pick(*image) for image in zip(scores, labels, boxes, strict=True)]
+        boxes = cxcywh_to_xyxy(prediction.boxes).gather(1, query[..., None].expand(-1, -1, 4))
+        return scores, labels, boxes * sizes[:, [1, 0, 1, 0]].to(boxes)[:, None]
 
-    def _pick(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    def without_overlaps(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        """One image's part of what `best` gives, less the boxes that a stronger one overlaps too far."""
         if self.nms_iou_threshold > 0:
             kept = nms(boxes, scores, self.nms_iou_threshold)
             scores, labels, boxes = scores[kept], labels[kept], boxes[kept]

@@ -1,7 +1,7 @@
 """Two-stage query selection: every cell proposes a box, the best start the decoder (DINO, section 3.4)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.encoder import cell_centres
 from models.ops.ms_deform_attn import Shapes
@@ -32,6 +32,25 @@ def make_proposals(masks: list[Tensor], shapes: Shapes) -> tuple[Tensor, Tensor]
     usable = inside & ~torch.cat([mask.flatten(1) for mask in masks], dim=1)
     logits = torch.log(proposals / (1 - proposals))
     return logits.masked_fill(~usable[..., None], float("inf")), usable
+
+
+class TokenSelection(nn.Module):
+    """`select_tokens` as a part of the network, so that its choice can be seen and replaced from outside.
+
+    Args:
+        num_queries: how many tokens to take.
+        category_ids: the classes that may win, or None for all.
+    """
+
+    def __init__(self, num_queries: int, category_ids: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        ids = None if category_ids is None else torch.tensor(category_ids)
+        self.register_buffer("category_ids", ids, persistent=False)
+
+    def forward(self, class_logits: Tensor) -> Tensor:
+        """[B, S, C] -> [B, num_queries] indices into S."""
+        return select_tokens(class_logits, self.num_queries, self.category_ids)
 
 
 def select_tokens(class_logits: Tensor, num_queries: int, category_ids: Tensor | None) -> Tensor:

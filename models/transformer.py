@@ -11,7 +11,7 @@ from models.denoising import DenoisingQueries
 from models.encoder import Encoder, EncoderLayer
 from models.layers import MLP, Linear
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
-from models.query_selection import gather_tokens, make_proposals, select_tokens
+from models.query_selection import TokenSelection, gather_tokens, make_proposals
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Transformer(nn.Module):
         category_ids: tuple[int, ...] | None,
     ) -> None:
         super().__init__()
-        self.num_queries = num_queries
         self.level_embed = nn.Parameter(torch.empty(num_levels, d_model))
         self.encoder = Encoder(encoder_layer, enc_layers)
         self.decoder = Decoder(decoder_layer, dec_layers, d_model, bbox_embed, class_embed)
@@ -51,8 +50,7 @@ class Transformer(nn.Module):
         self.enc_output_norm = nn.LayerNorm(d_model)
         self.enc_out_bbox_embed = copy.deepcopy(bbox_embed)
         self.enc_out_class_embed = copy.deepcopy(class_embed)
-        ids = None if category_ids is None else torch.tensor(category_ids)
-        self.register_buffer("category_ids", ids, persistent=False)
+        self.selection = TokenSelection(num_queries, category_ids)
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -84,7 +82,7 @@ class Transformer(nn.Module):
         valid_ratios = valid_ratios_of(masks)
         memory = self.encoder(tokens, position, shapes, valid_ratios, padding)
         proposal_logits, box_logits = self._select(memory, masks, shapes)
-        content = self.tgt_embed.weight.expand(len(memory), -1, -1)
+        content = self.tgt_embed.weight.expand(memory.shape[0], -1, -1)  # an export would fix len()
         reference = box_logits.detach()
         if denoising is not None:
             content = torch.cat((denoising.content, content), dim=1)
@@ -106,7 +104,7 @@ class Transformer(nn.Module):
         proposals, usable = make_proposals(masks, shapes)
         projected = self.enc_output_norm(self.enc_output(memory.masked_fill(~usable[..., None], 0)))
         class_logits = self.enc_out_class_embed(projected)
-        index = select_tokens(class_logits, self.num_queries, self.category_ids)
+        index = self.selection(class_logits)
         # the box head sees the selected tokens only: the others would be thrown away
         box_logits = self.enc_out_bbox_embed(gather_tokens(projected, index)) + gather_tokens(proposals, index)
         return gather_tokens(class_logits, index), box_logits

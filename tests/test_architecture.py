@@ -39,8 +39,12 @@ ENVIRONMENT = {
     "util/launcher.py": "torchrun announces ranks there",
     "util/native_library.py": "users name their compiler and their cache folder there",
 }
-# package that only some data or devices need -> the file that imports it, itself imported where such are met
-OPTIONAL = {"pydicom": "util/dicom.py", "triton": "models/ops/triton_kernels.py"}
+# package that only some files or devices need -> the file that imports it, itself imported where such are met
+OPTIONAL = {
+    "pydicom": "util/dicom.py",
+    "onnxruntime": "models/onnx_detector.py",
+    "triton": "models/ops/triton_kernels.py",
+}
 WITH_TORCH = {"triton"}  # comes with PyTorch, where there is one
 SILENT_EXCEPTS = {
     "util/history.py": "a line of log.jsonl that a running job has not finished yet",

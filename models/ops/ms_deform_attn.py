@@ -66,15 +66,29 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(source)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
-        offsets = self.sampling_offsets(query).unflatten(-1, (self.n_heads, self.n_levels, self.n_points, 2))
-        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
-        weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
-        locations = sampling_locations(references, offsets, shapes)
+        locations, weights = self.where_to_look(query, references, shapes)
         value = value.unflatten(-1, (self.n_heads, -1))
         attend = backend_for(self.backend, value.device.type)
         with torch.autocast(value.device.type, enabled=False):
             blended = attend(value, shapes, locations, weights)
         return self.output_proj(blended)
+
+    def where_to_look(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
+        """The sampling points of each query, and what each counts.
+
+        Args:
+            query: [B, Q, C], content plus position.
+            references: [B, Q, L, 2] points or [B, Q, L, 4] boxes cxcywh, in [0, 1] of the padded map.
+            shapes: (h, w) of each level.
+
+        Returns:
+            locations [B, Q, M, L, P, 2], x and y in [0, 1] of the padded map; weights [B, Q, M, L, P], of one head
+            summing to one.
+        """
+        offsets = self.sampling_offsets(query).unflatten(-1, (self.n_heads, self.n_levels, self.n_points, 2))
+        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, self.n_levels * self.n_points))
+        weights = weights.softmax(-1).unflatten(-1, (self.n_levels, self.n_points))
+        return sampling_locations(references, offsets, shapes), weights
 
 
 def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
@@ -91,7 +105,16 @@ def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> T
     offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     centre = references[:, :, None, :, None, :2]
     if references.shape[-1] == 2:
-        cells = on_device(torch.tensor([(w, h) for h, w in shapes], dtype=offsets.dtype), offsets.device)
-        return centre + offsets / cells[:, None, :]
+        return centre + offsets / cell_counts(shapes, offsets)[:, None, :]
     half_sides = references[:, :, None, :, None, 2:] * 0.5
     return centre + offsets / offsets.shape[-2] * half_sides
+
+
+def cell_counts(shapes: Shapes, like: Tensor) -> Tensor:
+    """[L, 2] columns and rows of each level, of the type and on the device of `like`.
+
+    In an export for images of any size they are symbols, which no list of numbers holds.
+    """
+    if all(isinstance(side, int) for shape in shapes for side in shape):
+        return on_device(torch.tensor([(w, h) for h, w in shapes], dtype=like.dtype), like.device)
+    return torch.stack([torch.stack((like.new_full((), w), like.new_full((), h))) for h, w in shapes])

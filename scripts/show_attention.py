@@ -1,0 +1,79 @@
+"""Draw where the decoder looks for one detection, layer by layer.
+
+    python scripts/show_attention.py --checkpoint logs/RUN/best.pth X-RAY.png --output_dir OUT
+
+Research use, not a medical device: the picture shows how a network computes, not what is on the X-ray.
+docs/attention.md says how to read it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from models.attention import Look, look_at
+from models.load import load_detector
+from util.attention_picture import NOTICE, Panel, draw_attention
+from util.errors import UserError
+from util.images import UNREADABLE, read_rgb
+
+
+def main() -> int:
+    """Write OUT/IMAGE_detectionK.png and print its name; 2 when that is not possible."""
+    args = parse_args()
+    try:
+        print(draw(args))
+    except (UserError, OSError) as error:
+        print(f"show_attention: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", type=Path, help="the X-ray: PNG, JPEG, TIFF or DICOM")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of this repository")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for the picture, made where it is not")
+    parser.add_argument(
+        "--detection", type=int, default=1, metavar="K", help="which one, by score: 1 is the strongest (default: 1)"
+    )
+    return parser.parse_args()
+
+
+def draw(args: argparse.Namespace) -> Path:
+    """The picture of one detection."""
+    detector = load_detector(args.checkpoint, device="cpu")
+    try:
+        image = read_rgb(args.image)
+    except UNREADABLE as error:
+        raise UserError(f"{args.image}: cannot be read as an image ({error}); give another file") from error
+    look = look_at(detector, image, args.detection)
+    title = f"{look.name} {look.score:.2f}, detection {look.rank} of {look.num_detections} on {args.image.name}"
+    figure = draw_attention(np.asarray(image), panels(look), look.cells, title)
+    output = args.output_dir / f"{args.image.stem}_detection{look.rank}.png"
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, metadata={"Comment": NOTICE})
+    return output
+
+
+def panels(look: Look) -> list[Panel]:
+    """One per layer."""
+    return [
+        Panel(
+            f"decoder layer {i} of {len(look.layers)}: score {layer.score:.2f}",
+            layer.reference,
+            layer.box,
+            layer.points,
+            layer.weights,
+            layer.levels,
+        )
+        for i, layer in enumerate(look.layers, start=1)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

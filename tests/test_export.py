@@ -1,0 +1,152 @@
+"""scripts/export.py: what it writes does what PyTorch does, and what does not is not left behind."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from end_to_end import call_apart, load_script
+
+from models.load import load_detector
+from util.errors import UserError
+
+pytest_plugins = ["end_to_end_fixtures"]
+
+export = load_script("export")
+QUICK = ["--num_images", "4", "--repeats", "1"]
+
+
+def run(monkeypatch, *arguments):
+    """The script, called from within on one thread; its exit code."""
+    monkeypatch.setattr("sys.argv", ["export.py", *map(str, arguments)])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    return export.main()
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("512", (512, 512)), ("512x640", (512, 640)), ("dynamic", (None, None))])
+def test_a_size_is_one_number_or_two_or_any(text, wanted):
+    assert export.size(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "512x", "x512", "512x0", "1x2x3", "any"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected 512, 512x640"):
+        export.size(text)
+
+
+@pytest.mark.parametrize(("option", "value", "low"), [("--num_images", "3", 4), ("--repeats", "-1", 0)])
+def test_a_number_that_is_too_small_is_refused(monkeypatch, capsys, option, value, low):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, "--checkpoint", "x.pth", option, value)
+    assert end.value.code == 2
+    assert f"{option} must be at least {low}, got {value}" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named_before_the_work(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("models.exporters.find_spec", lambda name: None if name == "onnxscript" else name)
+    assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth") == 2
+    told = "export: --format onnx takes packages that are not here: pip install onnxscript\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth", "--format", "torch_export") == 2
+    assert capsys.readouterr().err == f"export: {tmp_path / 'x.pth'}: no such checkpoint; check the path\n"
+
+
+def test_a_size_with_fewer_cells_than_queries_is_refused_before_the_work(monkeypatch, capsys, trained):
+    assert run(monkeypatch, "--checkpoint", trained / "best.pth", "--format", "torch_export", "--size", "24") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export: --size 24x24: a network with 20 queries takes sides of at least 33 pixels")
+    assert error.count("\n") == 1
+
+
+def test_the_x_rays_of_the_check_are_those_of_a_folder_or_phantoms(phantom, tmp_path):
+    assert [i.size for i in export.x_rays(phantom, 3)] == [(128, 128)] * 3
+    drawn = [np.asarray(i) for i in export.x_rays(None, 2)]
+    assert drawn[0].shape == (512, 512, 3)
+    assert not np.array_equal(*drawn)
+    with pytest.raises(UserError, match=r"holds 0 images, --num_images is 4; give fewer"):
+        list(export.x_rays(tmp_path, 4))
+    (tmp_path / "x.png").write_text("no image")
+    with pytest.raises(UserError, match=r"x.png: cannot be read as an image .* take it out of the folder"):
+        list(export.x_rays(tmp_path, 1))
+
+
+@pytest.mark.slow
+def test_every_option_has_a_sentence():
+    told = call_apart("scripts/export.py", "--help")
+    assert told.code == 0
+    for option in ("--checkpoint", "--format", "--output", "--size", "--post_processing", "--images", "--num_images"):
+        assert option in told.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "post_processing"), [("96", "inside"), ("dynamic", "outside")])
+def test_an_onnx_file_alone_detects_what_the_checkpoint_detects(
+    monkeypatch, capsys, trained, phantom, tmp_path, size, post_processing
+):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from models.onnx_detector import load_onnx_detector
+
+    path = tmp_path / "x.onnx"
+    options = ["--size", size, "--post_processing", post_processing, "--images", phantom]
+    assert run(monkeypatch, "--checkpoint", trained / "best.pth", "--output", path, *options, *QUICK) == 0
+    told = capsys.readouterr().out
+    assert "opset 20" in told
+    assert "largest deviation" in told
+    assert told.count("x-rays ") == (4 if size == "dynamic" else 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]  # weights inside, and nothing else left
+    pictures = sorted(phantom.rglob("*.png"))[:3]
+    ours, theirs = load_detector(trained / "best.pth", device="cpu"), load_onnx_detector(path)
+    assert (ours.names, ours.threshold) == (theirs.names, theirs.threshold)
+    for picture in pictures:
+        a, b = ours(picture), theirs(picture)
+        np.testing.assert_allclose(b.score, a.score, atol=1e-4)
+        np.testing.assert_array_equal(b.label, a.label)
+        np.testing.assert_allclose(b.xyxy, a.xyxy, atol=2e-3)  # pixels of the file, which is larger
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torchscript", "torch_export"])
+def test_the_other_kinds_agree_too(monkeypatch, capsys, trained, tmp_path, kind):
+    path = tmp_path / "x.pt2"
+    assert run(monkeypatch, "--checkpoint", trained / "best.pth", "--output", path, "--format", kind, *QUICK) == 0
+    told = capsys.readouterr().out
+    assert ("PyTorch has deprecated it" in told) == (kind == "torchscript")
+    assert path.is_file()
+
+
+@pytest.mark.slow
+def test_a_file_that_deviates_is_not_left(monkeypatch, capsys, trained, tmp_path):
+    def open_wrong(path, kind, facts):
+        assert path.is_file()
+        run = opened(path, kind, facts)
+        return lambda images, sizes: (run(images, sizes)[0] + 1e-3, *run(images, sizes)[1:])
+
+    opened = export.open_runner
+    monkeypatch.setattr(export, "open_runner", open_wrong)
+    path = tmp_path / "x.pt2"
+    assert (
+        run(monkeypatch, "--checkpoint", trained / "best.pth", "--output", path, "--format", "torch_export", *QUICK)
+        == 1
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert "less than 0.001 px and 0.0001 is allowed" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_file_that_was_there_stays_when_the_new_one_fails(monkeypatch, trained, tmp_path):
+    def fail(*_):
+        raise UserError("cannot")
+
+    monkeypatch.setattr(export, "open_runner", fail)
+    path = tmp_path / "x.pt2"
+    path.write_text("old")
+    assert (
+        run(monkeypatch, "--checkpoint", trained / "best.pth", "--output", path, "--format", "torch_export", *QUICK)
+        == 2
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["x.pt2"]
+    assert path.read_text() == "old"
