@@ -83,9 +83,11 @@ template <typename T>
 inline Corners<T> find_corners(const T *location, T weight, int64_t height, int64_t width, int64_t start,
                                int64_t channels) {
     Corners<T> c;
-    // the roundings of grid_sample: at first every point sits on the centre of a cell, where the slope has two values
-    const T x = (2 * location[0] - 1 + 1) * (T(width) / 2) - T(0.5);
-    const T y = (2 * location[1] - 1 + 1) * (T(height) / 2) - T(0.5);
+    // the roundings of grid_sample: at first every point sits on the centre of a cell, where the slope has two values;
+    // volatile, since the compiler may exchange sums
+    const volatile T across = 2 * location[0] - 1, down = 2 * location[1] - 1;
+    const volatile T from_left = across + 1, from_top = down + 1;
+    const T x = from_left * (T(width) / 2) - T(0.5), y = from_top * (T(height) / 2) - T(0.5);
     const T left = __builtin_floor(x), top = __builtin_floor(y);
     c.fx = x - left, c.fy = y - top;
     // compared before it becomes an integer: neither a NaN passes nor what no integer can hold
