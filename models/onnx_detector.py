@@ -74,12 +74,13 @@ class OnnxNetwork:
         Raises:
             UserError: an image is not of the one size that the file takes.
         """
+        batch = batch.to(torch.device("cpu"))  # normalises
         sides = [(int((~m[:, 0]).sum()), int((~m[0]).sum())) for m in batch.mask]
         found: dict[int, Found] = {}
         for height, width in dict.fromkeys(sides):
             self._check_size(height, width)
             where = [i for i, side in enumerate(sides) if side == (height, width)]
-            images = batch.images[where, :, :height, :width].float().contiguous()
+            images = batch.images[where, :, :height, :width].contiguous()
             sizes = torch.stack([batch.targets[i]["orig_size"] for i in where])
             found |= dict(zip(where, self._detect(images, sizes), strict=True))
         return [found[i] for i in range(len(sides))]

@@ -65,13 +65,14 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("inputs", nargs="*", metavar="IMAGES", help="files, folders, zip archives, patterns such as 'a/**/*.png'")
-    add(
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument(
         "--checkpoint",
         nargs="+",
-        required=True,
         metavar="CKPT",
         help="checkpoint of a run; several, ending in .pth, answer together if they know the same categories",
     )
+    model.add_argument("--onnx", type=Path, metavar="FILE", help="instead: a file of scripts/export.py, on the CPU")
     add("--output_dir", type=Path, required=True, help="folder to write into; the same one goes on where it was")
     add("--annotations", type=Path, help="COCO-format file: only its images are predicted, under its image ids")
     add("--score", type=float, help=f"score from which on a box counts (default: the operating point, else {SCORE})")
@@ -96,7 +97,11 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     add("--merge_iou", type=float, default=MERGE_IOU, help=f"overlap beyond which they are one (default: {MERGE_IOU})")
     add("--options", nargs="+", default=[], metavar="KEY=VALUE", help="change knobs of the config in the checkpoint")
     args = parser.parse_args(arguments)
-    args.checkpoint, more = split_checkpoints(args.checkpoint)
+    if args.onnx:
+        if args.scales or args.options or args.device == "cuda":
+            parser.error("--onnx takes no --scales, --options or --device cuda: the file is what it is")
+        args.device = "cpu"
+    args.models, more = ([args.onnx], []) if args.onnx else split_checkpoints(args.checkpoint)
     args.inputs = more + args.inputs
     if not args.inputs:
         parser.error("the following arguments are required: IMAGES")
@@ -201,9 +206,15 @@ def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
 
 
 def load(args: argparse.Namespace, device: str) -> Detector:
-    """The detector that the flags ask for. Another implementation takes the place of this one here."""
+    """The detector that the flags ask for."""
+    if args.onnx:
+        try:
+            from models.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
+        except ModuleNotFoundError as error:
+            raise UserError(f"--onnx needs the package {error.name}: pip install onnxruntime") from error
+        return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)
     return load_detector(
-        *args.checkpoint,
+        *args.models,
         device=device,
         flip=args.flip,
         scales=args.scales,
@@ -231,7 +242,7 @@ def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:
 def open_rows(folder: Path, args: argparse.Namespace, threshold: float) -> RowFile:
     """The rows of this prediction, those of an earlier start included."""
     settings = {
-        "checkpoint": [fingerprint(path) for path in args.checkpoint],
+        "checkpoint": [fingerprint(path) for path in args.models],
         "images": [os.path.abspath(text) for text in args.inputs],
         "score": threshold,
         "draw": args.draw,
@@ -282,7 +293,7 @@ def write_results(
     facts = {
         "images": f"{len(scores)}, of which {num_positive} have a box",
         "a box counts from": f"score {threshold:.4g} on",
-        "checkpoint": ", ".join(map(str, args.checkpoint)),
+        "checkpoint": ", ".join(map(str, args.models)),
         "seen": told_views(args),
         "all figures": f"{DETECTIONS}, {IMAGES}",
     }

@@ -1,0 +1,37 @@
+"""scripts/predict.py with an exported file: the same detections as with the checkpoint."""
+
+import json
+import sys
+
+import pytest
+from end_to_end import load_script
+from predict_calls import predict
+from predict_fixtures import *  # noqa: F403 fixtures
+
+
+def detections(folder):
+    return json.loads((folder / "detections.json").read_text())
+
+
+@pytest.mark.slow
+def test_an_exported_file_predicts_what_the_checkpoint_predicts(trained, phantom, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "x.onnx"
+    words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 2, "--images", phantom]
+    monkeypatch.setattr(sys, "argv", ["export.py"])
+    assert load_script("export").main([str(word) for word in words]) == 0
+    images = sorted(phantom.rglob("*.png"))[:4]
+    assert predict("--onnx", file, *images, "--output_dir", tmp_path / "a").code == 0
+    assert predict("--checkpoint", trained / "checkpoint.pth", *images, "--output_dir", tmp_path / "b").code == 0
+    found, wanted = detections(tmp_path / "a"), detections(tmp_path / "b")
+    assert [d["image_id"] for d in found] == [d["image_id"] for d in wanted]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-4)
+        assert mine["bbox"] == pytest.approx(theirs["bbox"], abs=2e-3)
+
+
+def test_what_a_file_cannot_do_is_refused(tmp_path):
+    outcome = predict("--onnx", tmp_path / "x.onnx", tmp_path, "--output_dir", tmp_path / "o", "--scales", 160)
+    assert outcome.code == 2
+    assert "--onnx takes no --scales" in outcome.err
