@@ -3,12 +3,12 @@
 
     python scripts/time_loading.py -c CONFIG --data_path DIR --cache CACHE
 
-"usual" is the yardstick: the file opened by Pillow, in RGB through the same augmentation with the same draws, a normalised
-float tensor at the end. "files" and "cache" are what training does, from the image files and from the cache.
+"usual" is the yardstick: the file opened by Pillow, in RGB through the same augmentation with the same draws, at the
+end a normalised float tensor. "files" and "cache" are what training does, from the image files and from the cache.
 
-"image" is what the cache replaces: file to pixels. "sample" is all that a loader process does for training: image, boxes,
-augmentation, tensor. "input" is what the network gets, were the device this core: normalised, too. Every image is read once
-before, so that the disk is not what is measured.
+"image" is what the cache replaces: file to pixels. "sample" is all that a loader process does for training: image,
+boxes, augmentation, tensor. "input" is what the network gets, were this core the device: normalised, too. Every image
+is read once before, so that the disk is not what is measured.
 """
 
 import argparse
