@@ -42,6 +42,7 @@ from util.text import first_few
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
+PREFETCH = 4  # batches ahead per loader process: a few slow images, such as mosaics, do not stop the training
 Side = Literal["train", "val"]
 SIDES: tuple[Side, ...] = ("train", "val")
 
@@ -243,6 +244,7 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
         persistent_workers=num_workers > 0,
         worker_init_fn=leave_signals_to_parent,
         collate_fn=collate,
+        prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=torch.cuda.is_available(),
         # A loader seeds its workers, who draw nothing from that. With a generator of its own it leaves the global
         # one alone, on which dropout depends.

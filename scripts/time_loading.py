@@ -1,30 +1,40 @@
 #!/usr/bin/env python
-"""How long an image takes on one core, from its file and from the cache, in turns, so that both meet the same machine.
+"""How long an image takes on one core, in three ways in turns, so that all meet the same machine.
 
     python scripts/time_loading.py -c CONFIG --data_path DIR --cache CACHE
 
-"image" is what the cache replaces: file to RGB pixels. "sample" is all that a loader process does for training: image,
-boxes, augmentation, tensor. Every image is read once before, so that the disk is not what is measured.
+"usual" is the yardstick: the file opened by Pillow, in RGB through the same augmentation with the same draws, at the
+end a normalised float tensor. "files" and "cache" are what training does, from the image files and from the cache.
+
+"image" is what the cache replaces: file to pixels. "sample" is all that a loader process does for training: image,
+boxes, augmentation, tensor. "input" is what the network gets, were this core the device: normalised, too. Every image
+is read once before, so that the disk is not what is measured.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from datasets.build import build_split, build_train_loader
+from datasets.coco import CocoDataset
 from datasets.split import Split
+from util.batch import collate
 from util.config import load_config
 from util.errors import UserError
+from util.pixels import IMAGENET_MEAN, IMAGENET_STD
 from util.schema import DataConfig
 
 MILLISECONDS = 1000
+Way = Callable[[int], object]
 
 
 def main() -> int:
@@ -47,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, required=True, help="folder for the caches; built if need be")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
     parser.add_argument("--num", type=int, default=100, help="images (default: 100, or as many as there are)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is read, either way (default: 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is read, each way (default: 7)")
     args = parser.parse_args()
     if min(args.num, args.rounds) < 1:
         parser.error("--num and --rounds must be at least 1")
@@ -70,29 +80,52 @@ def tell(split: Split, from_files: DataConfig, from_cache: DataConfig, num: int,
         build_train_loader(split, data, batch_size=1, accumulation=1, seed=0)[0].dataset
         for data in (from_files, from_cache)
     )
-    print(f"{num} images of {split.name}, median of {rounds} rounds in turns, milliseconds per image on one core")
-    print(f"{'':8}{'files':>9}{'cache':>9}{'ratio':>8}")
-    ways = {
-        "image": (plain.load_image, cached.load_image),
-        "sample": (plain.__getitem__, cached.__getitem__),
+    print(f"{num} images of {split.name}, milliseconds per image on one core,")
+    print(f"median of {rounds} rounds in turns [fastest..slowest]; ratio: usual to cache")
+    print(f"{'':8}{'usual':>21}{'files':>21}{'cache':>21}{'ratio':>8}")
+    for what, ways in ways_to(plain, cached).items():
+        times = in_turns(ways, num, rounds)
+        columns = (f"{median(own):7.3f} [{min(own):.2f}..{max(own):.2f}]" for own in times.values())
+        ratio = median(times["usual"]) / median(times["cache"])
+        print(f"{what:8}{''.join(f'{column:>21}' for column in columns)}{ratio:7.1f}x")
+
+
+def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]]:
+    """Per work the three ways to do it."""
+    split = plain.split
+
+    def usual_image(index: int) -> Image.Image:
+        with Image.open(split.image_dir / str(split.file_names[index])) as image:
+            return image.convert("RGB")
+
+    usual = CocoDataset(split, plain.transform, seed=0, is_train=True, mix=plain.mix, images=usual_image)
+    mean, std = (torch.tensor(c)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def usual_sample(index: int) -> Tensor:
+        return usual[index].image.float().div(255).sub_(mean).div_(std)
+
+    def network_input(dataset: CocoDataset) -> Way:
+        return lambda index: collate([dataset[index]]).to(mean.device)
+
+    return {
+        "image": {"usual": usual_image, "files": plain.load_image, "cache": cached.load_image},
+        "sample": {"usual": usual_sample, "files": plain.__getitem__, "cache": cached.__getitem__},
+        "input": {"usual": usual_sample, "files": network_input(plain), "cache": network_input(cached)},
     }
-    for what, pair in ways.items():
-        slow, fast = (MILLISECONDS * seconds for seconds in in_turns(pair, num, rounds))
-        print(f"{what:8}{slow:9.3f}{fast:9.3f}{slow / fast:7.1f}x")
 
 
-def in_turns(ways: tuple[Callable[[int], object], ...], num: int, rounds: int) -> list[float]:
-    """Per way the median over the rounds of the seconds per image; which way begins changes from round to round."""
-    for way in ways:
+def in_turns(ways: Mapping[str, Way], num: int, rounds: int) -> dict[str, list[float]]:
+    """Per way and round the milliseconds per image; which way begins changes from round to round."""
+    for way in ways.values():
         read_all(way, num)
-    seconds = [[] for _ in ways]
+    times = {name: [] for name in ways}
     for turn in range(rounds):
-        for i in sorted(range(len(ways)), reverse=bool(turn % 2)):
-            seconds[i].append(read_all(ways[i], num) / num)
-    return [median(own) for own in seconds]
+        for name in sorted(ways, reverse=bool(turn % 2)):
+            times[name].append(MILLISECONDS * read_all(ways[name], num) / num)
+    return times
 
 
-def read_all(way: Callable[[int], object], num: int) -> float:
+def read_all(way: Way, num: int) -> float:
     """Processor seconds: what other programs do meanwhile does not count."""
     start = time.process_time()
     for index in range(num):

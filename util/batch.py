@@ -87,6 +87,15 @@ class Batch:
         targets = [{k: v if k in HOST_KEYS else move(v) for k, v in t.items()} for t in self.targets]
         return replace(self, images=images, mask=mask, targets=targets)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Targets travel between processes by value: shared memory for each small tensor would cost far more."""
+        return {**vars(self), "targets": [{k: v.numpy() for k, v in t.items()} for t in self.targets]}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """The batch as it was sent."""
+        targets = [{k: torch.from_numpy(v) for k, v in t.items()} for t in state["targets"]]
+        vars(self).update({**state, "targets": targets})
+
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; the DataLoader calls this by name."""
         targets = [{k: v.pin_memory() for k, v in t.items()} for t in self.targets]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
 from util.errors import MissingPackage
 
@@ -129,8 +129,8 @@ def to_grey(image: Image.Image) -> Image.Image:
     if image.mode == "L":
         return image
     red, green, blue = image.split()
-    content = red.tobytes()
-    return red if content == green.tobytes() and content == blue.tobytes() else image
+    is_grey = all(ImageChops.difference(red, other).getbbox() is None for other in (green, blue))
+    return red if is_grey else image
 
 
 def _dicom(path: Path | BytesIO) -> ModuleType:

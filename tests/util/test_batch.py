@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from hypothesis import given
@@ -75,6 +77,17 @@ def test_windows_ask_the_loader_for_no_more_than_the_next_window():
 
     next(windows(loader(), 3))
     assert asked == [0, 1, 2]
+
+
+def test_a_batch_that_is_sent_to_another_process_is_the_same():
+    made = collate([Sample(torch.randint(0, 256, (1, 4, 5), dtype=torch.uint8), target(n, n)) for n in (2, 0)])
+    sent = pickle.loads(pickle.dumps(made))
+    assert torch.equal(sent.images, made.images)
+    assert torch.equal(sent.mask, made.mask)
+    for one, other in zip(sent.targets, made.targets, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) and one[k].dtype == other[k].dtype for k in one)
+    assert sent.is_ghost is made.is_ghost
 
 
 @pytest.mark.parametrize("is_ghost", [False, True])

@@ -12,9 +12,16 @@ def to_xywh(xyxy: NDArray) -> NDArray[np.float64]:
 
 def overlaps(found: NDArray, truth: NDArray, is_crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
     """[D, 4] and [G, 4], x, y, width, height -> [D, G]: IoU; with a crowd the share of the detection inside it."""
-    d, g = found[:, None], truth[None]
-    sides = np.minimum(d[..., :2] + d[..., 2:], g[..., :2] + g[..., 2:]) - np.maximum(d[..., :2], g[..., :2])
-    inside = np.where((sides > 0).all(axis=-1), sides[..., 0] * sides[..., 1], 0.0)
-    area, area_truth = d[..., 2] * d[..., 3], g[..., 2] * g[..., 3]
-    union = np.where(is_crowd[None], np.broadcast_to(area, inside.shape), area + area_truth - inside)
+    return overlap(found[:, None], truth[None], is_crowd[None])
+
+
+def overlap(found: NDArray, truth: NDArray, is_crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The same of [..., 4], [..., 4] and [...], one by one."""
+    x, y, width, height = (found[..., i] for i in range(4))
+    left, top, wide, high = (truth[..., i] for i in range(4))
+    across = np.minimum(x + width, left + wide) - np.maximum(x, left)
+    down = np.minimum(y + height, top + high) - np.maximum(y, top)
+    inside = np.where((across > 0) & (down > 0), across * down, 0.0)
+    area = width * height
+    union = np.where(is_crowd, area, area + wide * high - inside)
     return np.divide(inside, union, out=np.zeros_like(inside), where=inside > 0)

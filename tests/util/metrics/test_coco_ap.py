@@ -4,6 +4,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import coco_reference
 import numpy as np
@@ -15,6 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from util.metrics.coco_ap import FIGURES, coco_ap, per_category
+from util.metrics.coco_match import descending
 from util.metrics.froc import RATES
 from util.metrics.protocols import report
 from util.metrics.tables import Detections
@@ -169,6 +171,22 @@ def test_the_figures_are_those_of_pycocotools(tmp_path_factory, ties, seed):
 def test_the_order_of_rows_and_images_changes_nothing(seed):
     truth, found = random_tables(seed)
     assert per_category(*permuted(truth, found, seed)) == per_category(truth, found)
+
+
+@given(SEEDS)
+@settings(deadline=None, max_examples=40)
+def test_equal_overlaps_and_pairs_compared_a_few_at_a_time_equal_pycocotools_to_the_last_digit(seed):
+    """On a coarse grid many boxes are the same box."""
+    tables = random_tables(seed, ties=bool(seed % 2))
+    truth, found = (replace(table, xyxy=(table.xyxy / 40).round() * 40) for table in tables)
+    with mock.patch("util.metrics.coco_match.PAIRS_AT_ONCE", 7):
+        assert per_category(truth, found) == coco_reference.per_category(truth, found)
+
+
+@given(st.lists(st.sampled_from([0.0, -0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1), max_size=60))
+def test_the_order_of_scores_is_that_of_a_stable_sort(scores):
+    scores = np.array(scores, dtype=float)
+    assert descending(scores).tolist() == sorted(range(len(scores)), key=lambda i: -scores[i])
 
 
 @pytest.mark.parametrize("ties", [False, True])
