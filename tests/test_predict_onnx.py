@@ -1,12 +1,12 @@
 """scripts/predict.py with an exported file: the same detections as with the checkpoint."""
 
 import json
-import sys
 
 import pytest
 from end_to_end import load_script
 from predict_calls import predict
-from predict_fixtures import *  # noqa: F403 fixtures
+
+pytest_plugins = ["end_to_end_fixtures"]
 
 
 def detections(folder):
@@ -19,8 +19,8 @@ def test_an_exported_file_predicts_what_the_checkpoint_predicts(trained, phantom
     pytest.importorskip("onnxscript")
     file = tmp_path / "x.onnx"
     words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 2, "--images", phantom]
-    monkeypatch.setattr(sys, "argv", ["export.py"])
-    assert load_script("export").main([str(word) for word in words]) == 0
+    monkeypatch.setattr("sys.argv", ["export.py", *map(str, words)])
+    assert load_script("export").main() == 0
     images = sorted(phantom.rglob("*.png"))[:4]
     assert predict("--onnx", file, *images, "--output_dir", tmp_path / "a").code == 0
     assert predict("--checkpoint", trained / "checkpoint.pth", *images, "--output_dir", tmp_path / "b").code == 0
