@@ -30,9 +30,10 @@ from models.portable import ExportFacts, PortableDetector, PortableNetwork, smal
 from util import checkpoint
 from util.config import flatten
 from util.errors import UserError
-from util.images import UNREADABLE, read_rgb, to_rgb
+from util.images import UNREADABLE, read_image, to_image
 from util.judged import config_inside
-from util.network_input import IMAGENET_MEAN, IMAGENET_STD, network_pixels
+from util.network_input import network_pixels
+from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
 from util.schema import Config
 from util.seed import derive_rng
 
@@ -206,22 +207,23 @@ def x_rays(folder: Path | None, num: int) -> Iterator[Image.Image]:
         for i in range(num):
             rng = derive_rng(0, "export", i)
             case = Case(f"export{i}", 0, "tb", sample_lesions(rng)) if i % 2 else Case(f"export{i}", 0, "health")
-            yield to_rgb(render_case(case, PHANTOM_SIZE))
+            yield to_image(render_case(case, PHANTOM_SIZE)).convert("RGB")
         return
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)[:num]
     if len(paths) < num:
         raise UserError(f"{folder}: holds {len(paths)} images, --num_images is {num}; give fewer, or another folder")
     for path in paths:
         try:
-            yield read_rgb(path)
+            yield read_image(path).convert("RGB")
         except UNREADABLE as error:
             raise UserError(f"{path}: cannot be read as an image ({error}); take it out of the folder") from error
 
 
 def stack(pictures: list[Image.Image], height: int, width: int) -> Tensor:
-    """[N, 3, height, width], each picture stretched to that."""
+    """[N, 3, height, width], normalised, each picture stretched to that."""
     resized = [p.resize((width, height), Image.Resampling.BILINEAR) for p in pictures]
-    return torch.stack([network_pixels(p) for p in resized])
+    no_padding = torch.zeros(len(resized), height, width, dtype=torch.bool)
+    return normalised(torch.stack([network_pixels(p) for p in resized]), no_padding)
 
 
 def tell_speed(runner: Runner, reference: Detector, sides: tuple[int, int], repeats: int) -> None:

@@ -18,7 +18,7 @@ from models.attention import Look, look_at
 from models.load import load_detector
 from util.attention_picture import NOTICE, Panel, draw_attention
 from util.errors import UserError
-from util.images import UNREADABLE, read_rgb
+from util.images import UNREADABLE, read_image
 
 
 def main() -> int:
@@ -48,7 +48,7 @@ def draw(args: argparse.Namespace) -> Path:
     """The picture of one detection."""
     detector = load_detector(args.checkpoint, device="cpu")
     try:
-        image = read_rgb(args.image)
+        image = read_image(args.image).convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"{args.image}: cannot be read as an image ({error}); give another file") from error
     look = look_at(detector, image, args.detection)
