@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from util.memory import STATUS
+from util.memory import STATUS, give_back_memory
 
 MEMINFO, CGROUP, CLEAR = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/proc/self/clear_refs")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -30,6 +30,7 @@ def bytes_taken(device: torch.device, work: Callable[[], object]) -> int | None:
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
+    give_back_memory()  # what is kept without need would be taken first, and go unseen
     is_reset = _forget_peak()
     before = _status("VmRSS")
     work()

@@ -42,12 +42,24 @@ def keep_freed_memory(is_kept: bool) -> bool:
     Usually each large tensor is fetched from the system and given back, and at the next step every page of it comes
     as a fault and is zeroed anew: a tenth of a training step on a CPU.
     """
+    libc = _libc()
+    if libc is None:
+        return False
+    is_told = all([libc.mallopt(what, value) == 1 for what, value in (KEEPING if is_kept else USUAL).items()])
+    if not is_kept:
+        give_back_memory()
+    return is_told
+
+
+def give_back_memory() -> None:
+    """Give the system all memory that this process keeps without need, where the C library can (glibc)."""
+    if libc := _libc():
+        libc.malloc_trim(0)
+
+
+def _libc() -> ctypes.CDLL | None:
     try:
         libc = ctypes.CDLL("libc.so.6")
-        mallopt, trim = libc.mallopt, libc.malloc_trim
+        return libc if libc.mallopt and libc.malloc_trim else None
     except (OSError, AttributeError):
-        return False
-    is_told = all([mallopt(what, value) == 1 for what, value in (KEEPING if is_kept else USUAL).items()])
-    if not is_kept:
-        trim(0)
-    return is_told
+        return None

@@ -103,7 +103,7 @@ def test_an_archive_is_read_without_unpacking_it(tmp_path):
     listing = list_sources([str(path)])
     assert [s.name for s in listing.sources] == ["tb/deep/x.png", "tb/x.png"]
     assert [Path(p).name for p in listing.ignored] == ["readme.txt"]
-    assert np.array_equal(np.asarray(listing.sources[0].read())[..., 0], PIXELS)
+    assert np.array_equal(np.asarray(listing.sources[0].read()), PIXELS)
     assert {p.name for p in tmp_path.iterdir()} == {"z.zip", "for_zip.png"}
 
 
@@ -120,7 +120,7 @@ def test_dicom_in_an_archive_is_known_by_its_content(tmp_path):
         archive.write(tmp_path / "IM0001", "study/IM0001")
     source = list_sources([str(tmp_path / "z.zip")]).sources[0]
     assert source.name == "study/IM0001"
-    assert np.array_equal(np.asarray(source.read())[..., 0], PIXELS)
+    assert np.array_equal(np.asarray(source.read()), PIXELS)
 
 
 def test_what_is_no_archive_is_listed(tmp_path):

@@ -1,3 +1,4 @@
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,23 @@ def test_a_record_without_the_figure_is_no_error(monkeypatch, tmp_path):
     assert memory.peak_resident_bytes() > MEGABYTE
     memory.STATUS.write_text("Name:\tpython\nVmHWM:\t    2048 kB\n")
     assert memory.peak_resident_bytes() == 2 * MEGABYTE
+
+
+MEASURE = """
+import numpy as np, sys
+from util.memory import keep_freed_memory, resident_bytes
+assert keep_freed_memory(sys.argv[1] == "kept")
+before = resident_bytes()
+block = np.ones(40_000_000)
+del block
+print(resident_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize(("how", "low", "high"), [("kept", 250e6, 400e6), ("given back", -50e6, 50e6)])
+def test_freed_memory_stays_or_goes(how, low, high):
+    """A block of 320 MB."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("another C library than glibc")
+    done = subprocess.run([sys.executable, "-c", MEASURE, how], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert low < int(done.stdout) < high
