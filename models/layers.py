@@ -33,7 +33,7 @@ class Linear(nn.Linear):
     @staticmethod
     def _suits_onednn(x: Tensor) -> bool:
         is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return is_plain and x.numel() > ONEDNN_FROM
+        return is_plain and x.numel() > ONEDNN_FROM and torch.backends.mkldnn.is_available()
 
 
 def feed_forward(x: Tensor, widen: Linear, narrow: Linear, dropout: nn.Module) -> Tensor:
