@@ -48,6 +48,10 @@ def learner(options, dtype):
     model, criterion, _ = build_model(config, (1, 2, 3))
     rates = {"lr": 1e-3, "lr_backbone": 1e-3, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
     model = model.to(dtype).train()
+    with torch.no_grad():  # off the centres of cells, where all points are at first, and where a slope has two values
+        for name, parameter in model.named_parameters():
+            if name.endswith("sampling_offsets.bias"):
+                parameter += 0.1 * torch.rand(parameter.shape, dtype=dtype)
     optimizer = build_optimizer(model, kind="default", is_fused=config.speed.fast_layers, **rates)
     return Learner(model, criterion, optimizer, Precision("off", "cpu"), CPU, 0.1)
 

@@ -18,7 +18,7 @@ def test_an_exported_file_predicts_what_the_checkpoint_predicts(trained, phantom
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     file = tmp_path / "x.onnx"
-    words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 2, "--images", phantom]
+    words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 4, "--images", phantom]
     monkeypatch.setattr("sys.argv", ["export.py", *map(str, words)])
     assert load_script("export").main() == 0
     images = sorted(phantom.rglob("*.png"))[:4]

@@ -46,7 +46,7 @@ def draw_picture(
     Lines and letters are bright with a black casing, so that they stand out from a dark lung and from a bright bone.
 
     Args:
-        image: RGB, as from `fitted`.
+        image: grey or RGB, as from `fitted`.
         boxes: [n, 4] xyxy in pixels of the file.
         labels: n category ids.
         scores: n.
@@ -83,7 +83,7 @@ def draw_thumbnail(
     size: tuple[int, int],
 ) -> str:
     """A small JPEG with the boxes [n, 4] xyxy in pixels of the file, as base64."""
-    small = image.copy()
+    small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pen = ImageDraw.Draw(small)
     ratio = np.array([small.width / size[1], small.height / size[0]] * 2)
