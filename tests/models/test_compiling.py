@@ -137,7 +137,7 @@ def test_a_missing_compiler_is_found_out_and_named(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_epoch_of_many_sizes_and_boxes_is_compiled_at_its_start_only(monkeypatch):
+def test_an_epoch_of_many_sizes_and_boxes_is_compiled_at_its_start_only():
     if reason := why_not("cpu"):
         pytest.skip(reason)
     plain, criterion = build("dn_padding_loss=True")
@@ -145,24 +145,24 @@ def test_an_epoch_of_many_sizes_and_boxes_is_compiled_at_its_start_only(monkeypa
     assert compile_parts([model], "model", CPU) is None
     for counts, side in (((1,), 96), ((0,), 96), ((2,), 128), ((0,), 128)):
         losses_and_gradients(model, criterion, counts, side)
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-    for counts, side in (((3,), 160), ((1,), 192), ((7,), 96), ((0,), 224), ((13,), 128), ((2,), 256), ((5,), 160)):
-        found, wanted = (losses_and_gradients(m, criterion, counts, side) for m in (model, plain))
-        for name, loss in wanted[0].items():
-            np.testing.assert_allclose(found[0][name], loss, rtol=1e-4, atol=1e-6, err_msg=name)
-        largest = max(gradient.abs().max().item() for gradient in wanted[1].values())
-        for name, gradient in wanted[1].items():
-            np.testing.assert_allclose(found[1][name], gradient, rtol=1e-3, atol=1e-4 * largest, err_msg=name)
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", False)
+    later = (((3,), 160), ((1,), 192), ((7,), 96), ((0,), 224), ((13,), 128), ((2,), 256), ((5,), 160))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for counts, side in later:
+            found, wanted = (losses_and_gradients(m, criterion, counts, side) for m in (model, plain))
+            for name, loss in wanted[0].items():
+                np.testing.assert_allclose(found[0][name], loss, rtol=1e-4, atol=1e-6, err_msg=name)
+            largest = max(gradient.abs().max().item() for gradient in wanted[1].values())
+            for name, gradient in wanted[1].items():
+                np.testing.assert_allclose(found[1][name], gradient, rtol=1e-3, atol=1e-4 * largest, err_msg=name)
     model.eval(), plain.eval()
-    with torch.inference_mode():
-        for side in (96, 128, 160):  # evaluation has programs of its own, again one for all sizes
+    for side in (96, 128, 160):  # evaluation has programs of its own, again one for all sizes
+        with torch.inference_mode(), torch._dynamo.config.patch(error_on_recompile=side > 96):
             images, mask = batch((1,), side).images, batch((1,), side).mask
             found, wanted = model(images, mask).last, plain(images, mask).last
             torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-5)
-            monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", side > 96)
     model.train()
-    losses_and_gradients(model, criterion, (2,), 160)  # back to training: nothing is forgotten
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        losses_and_gradients(model, criterion, (2,), 160)  # back to training: nothing is forgotten
 
 
 @pytest.mark.slow
