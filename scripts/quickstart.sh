@@ -8,6 +8,8 @@
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
+# Threads that wait shall not spin: beside another busy program a step would take half as long again.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 TRAIN_IMAGES=720
 VAL_IMAGES=150
