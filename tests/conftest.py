@@ -15,3 +15,11 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_older_compilation(tmp_path_factory):
+    """What torch.compile kept on the disk has the conditions of the code of its day, and would be taken for ours."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
