@@ -12,6 +12,7 @@ from functools import cache
 from typing import Literal
 
 import torch
+import torch.fx.experimental._config
 from torch import nn
 
 from models.dino import DINO
@@ -26,7 +27,8 @@ def compile_parts(
     """Compile in place, at the first call of each part; what stands against it, or None.
 
     Sizes are compiled as symbols, so one program serves all scales and all numbers of queries. Batches of one image
-    and of several, training and inference, images with and without denoising queries are programs of their own.
+    and of several, training and inference, images with and without denoising queries are programs of their own, and on
+    a CPU images of less than some 200 pixels: PyTorch gives maps of up to 20,480 numbers to another convolution.
 
     Args:
         models: where to do it; a copy made by copy.deepcopy is not compiled, so give it too.
@@ -41,6 +43,7 @@ def compile_parts(
     if reason := why_not(device.type):
         return reason
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_PROGRAMS)
+    torch.fx.experimental._config.use_duck_shape = False  # or a square image gives a program for squares only
     for model in models:
         for part in parts_of(model, which):
             part.compile(dynamic=True)
