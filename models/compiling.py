@@ -5,20 +5,14 @@ are. Between them stands plain Python, so that what depends on the boxes of a ba
 Deformable attention is left out (`MSDeformAttn.forward`): its backends are faster than what the compiler makes of them.
 """
 
-import subprocess
-import time
 from collections.abc import Iterable
-from functools import cache
 from typing import Literal
 
 import torch
-import torch.fx.experimental._config
 from torch import nn
 
 from models.dino import DINO
-
-# one cached program per layer kind, mode (training, inference) and presence of denoising queries: more than torch's 8
-MOST_PROGRAMS = 64
+from models.ops.compiler import allow_programs, why_not
 
 
 def compile_parts(
@@ -42,8 +36,7 @@ def compile_parts(
         return None
     if reason := why_not(device.type):
         return reason
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_PROGRAMS)
-    torch.fx.experimental._config.use_duck_shape = False  # or a square image gives a program for squares only
+    allow_programs()
     for model in models:
         for part in parts_of(model, which):
             part.compile(dynamic=True)
@@ -54,20 +47,3 @@ def parts_of(model: DINO, which: str) -> list[nn.Module]:
     """The regions: the backbone; for "model" the transformer's layers too."""
     layers = [*model.transformer.encoder.layers, *model.transformer.decoder.layers] if which == "model" else []
     return [model.backbone[0], *layers]
-
-
-@cache
-def why_not(device_type: str) -> str | None:
-    """What stands against torch.compile on "cpu" or "cuda" here, in one line, or None; tried once, on a tiny function.
-
-    The function holds a number that was never compiled before: a compiler that is gone shall not be hidden by what is
-    kept on the disk of its work.
-    """
-    number = time.time_ns() % 10**9 / 10**9
-    function = torch.compile(lambda x: (x * number).sin() + 1, dynamic=False)
-    try:
-        function(torch.ones(64, device=device_type))
-    except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return f"{type(error).__name__}: {first}"[:300]
-    return None

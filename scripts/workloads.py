@@ -23,7 +23,6 @@ from util.schema import Config, ModelConfig
 from util.seed import derive_seed, seed_everything
 from util.stopwatch import Stopwatch, replaced
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
 # backward pass does that for the value, and again for the weights and the place
 FORWARD_PER_POINT, BACKWARD_PER_POINT = 10, 20
@@ -192,11 +191,7 @@ def noise_batch(case: Case) -> Batch:
     draw = torch.Generator().manual_seed(0)
     pixels = [torch.randint(0, 256, (3, *case.size), generator=draw, dtype=torch.uint8) for _ in range(case.batch)]
     targets = [noise_target(i, case, draw) for i in range(case.batch)]
-    batch = collate([Sample(p, t) for p, t in zip(pixels, targets, strict=True)])
-    if batch.images.dtype == torch.uint8:  # the device normalises
-        return batch
-    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
-    return collate([Sample((p / 255 - mean) / std, t) for p, t in zip(pixels, targets, strict=True)])
+    return collate([Sample(p, t) for p, t in zip(pixels, targets, strict=True)])
 
 
 def noise_target(number: int, case: Case, draw: torch.Generator) -> Target:

@@ -33,3 +33,11 @@ def test_forward_and_losses_wait_for(counts, seen, monkeypatch):
         losses, _ = criterion.examine(outputs, batch.targets, 1.0)
         losses["loss"].backward()
     assert dict(waits.seen) == seen
+
+
+def test_a_batch_travels_to_the_device_without_waiting():
+    batch = tiny_dino.batch(range(2), (2, 0))
+    with Waits() as waits:
+        there = batch.to(META)
+    assert there.images.device == there.targets[0]["boxes"].device == META
+    assert waits.number == 0

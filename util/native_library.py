@@ -81,8 +81,11 @@ def _compile(command: list[str]) -> None:
 
 
 def _compiler() -> list[str]:
-    if wish := shlex.split(os.environ.get("CXX", "")):
-        return wish
+    try:
+        if wish := shlex.split(os.environ.get("CXX", "")):
+            return wish
+    except ValueError as error:
+        raise BuildError(f"$CXX is no command line: {os.environ['CXX']} ({error})") from error
     for name in COMPILERS:
         if found := shutil.which(name):
             return [found]

@@ -6,38 +6,31 @@ the levels are a tensor.
 Shape letters: B images, S positions over all levels, M heads, D channels of a head, Q queries, L levels, P points.
 """
 
-import subprocess
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from models.ops import compiler
 from models.ops.definition import Shapes
+from util.batch import on_device
 
 
 def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """What `definition.ms_deform_attn` says."""
-    sizes = torch.tensor(shapes, device=value.device)
+    sizes = on_device(torch.tensor(shapes), value.device)
     return _compiled()(value, sizes, locations, weights)
 
 
-@cache
 def why_not(device_type: str) -> str | None:
     """What stands against it: torch.compile is tried on the device once (seconds)."""
-    try:
-        torch.compile(_double)(torch.ones(8, device=device_type))
-    except (RuntimeError, OSError, ImportError, AssertionError, subprocess.SubprocessError) as error:
-        said = " ".join(str(error).split())[:300]
-        return f"torch.compile fails there ({type(error).__name__}: {said})"
-    return None
-
-
-def _double(x: Tensor) -> Tensor:
-    return 2 * x.sin()
+    reason = compiler.why_not(device_type)
+    return reason and f"torch.compile fails there ({reason})"
 
 
 @cache
 def _compiled():
+    compiler.allow_programs()
     return torch.compile(gather_and_blend, dynamic=True)
 
 

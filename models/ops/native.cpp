@@ -132,6 +132,10 @@ inline void add_sample(const Corners<T> &c, const T *value, int64_t channels, T 
             sum[d] += c.share[0] * v0[d] + c.share[1] * v1[d] + c.share[2] * v2[d] + c.share[3] * v3[d];
         return;
     }
+    if (c.fx != c.fx || c.fy != c.fy) {  // a point that is no number sees none: outside is another answer
+        for (int64_t d = 0; d < channels; ++d) sum[d] += c.fx + c.fy;
+        return;
+    }
     for (int k = 0; k < 4; ++k) {
         if (!c.inside[k]) continue;
         const T *v = value + c.place[k];

@@ -2,11 +2,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from attention_cases import SHAPES, assert_like_the_definition, inputs, results
+from device_waits import Waits
 from torch._dynamo.utils import counters
 
 from models.ops import compiled
@@ -46,6 +48,37 @@ def test_points_outside_see_nothing_not_even_a_nan_of_the_cell_that_stands_for_t
     locations[:] = far
     out = gather(value, SHAPES[2], locations, weights)
     assert out.isnan().all() if far > 1e38 or far != far else not out.any()
+
+
+def test_the_sizes_travel_to_a_device_without_waiting(monkeypatch):
+    monkeypatch.setattr(compiled, "_compiled", lambda: compiled.gather_and_blend)
+    tensors = [tensor.to("meta") for tensor in inputs(6, SHAPES[2], 8)]
+    with Waits() as waits:
+        assert compiled.ms_deform_attn(tensors[0], SHAPES[2], *tensors[1:]).shape == (2, 7, 24)
+    assert waits.number == 0
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Leaves functions as they are, and may make two programs of each; nothing is remembered, before and after."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    with torch._dynamo.config.patch(recompile_limit=2):
+        compiled._compiled.cache_clear()
+        torch._dynamo.reset()
+        yield
+        compiled._compiled.cache_clear()
+        torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiler")
+def test_more_kinds_of_calls_than_torch_allows_by_itself_are_compiled_all_the_same():
+    counters.clear()
+    for dtype in (torch.float32, torch.bfloat16):
+        for images in (1, 2):
+            value, *others = inputs(7, SHAPES[0], 8, images=images)
+            compiled.ms_deform_attn(value.to(dtype), SHAPES[0], *others)
+    assert counters["stats"]["unique_graphs"] == 4
 
 
 @pytest.mark.slow

@@ -102,7 +102,12 @@ def test_the_error_holds_what_the_compiler_says(source):
 
 
 @pytest.mark.parametrize(
-    ("named", "reason"), [("false -x", "false failed with exit code 1: it says"), ("no-such", "no-such cannot be run")]
+    ("named", "reason"),
+    [
+        ("false -x", "false failed with exit code 1: it says"),
+        ("no-such", "no-such cannot be run"),
+        ('"g++ -O2', r'\$CXX is no command line: "g\+\+ -O2 \(No closing quotation\)'),
+    ],
 )
 def test_the_compiler_that_the_user_names_is_taken_and_no_other(source, monkeypatch, named, reason):
     monkeypatch.setenv("CXX", named)
