@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from models.portable import FACTS_KEY, OUTPUTS, ExportFacts
+from models.seal import BLANK, seal
 from util.errors import MissingPackage, UserError
 
 Format = Literal["onnx", "torchscript", "torch_export"]
@@ -42,7 +44,7 @@ def require_packages(kind: Format) -> None:
 
 
 def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
-    """Write an ONNX file that stands alone: weights and facts are inside.
+    """Write an ONNX file that stands alone: weights and facts are inside, and a checksum of everything.
 
     Args:
         network: a PortableNetwork or PortableDetector, in evaluation mode.
@@ -60,7 +62,7 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
             made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}") from error
-    made.model.metadata_props[FACTS_KEY] = facts.to_json()
+    made.model.metadata_props[FACTS_KEY] = replace(facts, seal=BLANK).to_json()
     made.save(path, external_data=False)
 
 
@@ -72,6 +74,7 @@ def write_torch_export(network: nn.Module, facts: ExportFacts, smallest: int, pa
 
 def write_torchscript(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
     """Write a TorchScript file, traced; the facts are an extra file inside. Arguments as `write_onnx`."""
+    seal(path)
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(network, tuple(_example(facts, smallest).values()), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={FACTS_KEY: facts.to_json()})
