@@ -138,8 +138,8 @@ def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> Ex
         num_select=config.eval.num_select,
         nms_iou_threshold=config.eval.nms_iou_threshold,
         category_ids=tuple(sorted(detector.names)) if config.model.restrict_to_categories else None,
-        scale=view.scale,
-        max_size=view.max_size,
+        scale=scale,
+        max_size=max_size,
         height=height,
         width=width,
         mean=IMAGENET_MEAN,
@@ -152,6 +152,10 @@ def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> Ex
 def strides(config: Config) -> list[int]:
     """Pixels of the input per cell, level by level."""
     first = 4 * 2 ** config.model.return_interm_indices[0]
+    scale, max_size = view.scale, view.max_size
+    if height is not None:  # so that images are resized to the only size that the file takes
+        scale = min(height, width)
+        max_size = max(height, width, round(max_size * scale / view.scale))
     return [first * 2**level for level in range(config.model.num_feature_levels)]
 
 
