@@ -27,6 +27,7 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt"
 PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
+LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -40,7 +41,10 @@ def require_packages(kind: Format) -> None:
     """
     lacking = [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]
     if lacking:
-        raise MissingPackage(f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}")
+        raise MissingPackage(
+            f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}, or all "
+            "of requirements-extra.txt"
+        )
 
 
 def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
@@ -53,8 +57,14 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
         path: the file.
 
     Raises:
-        UserError: an operation of the network has no counterpart in ONNX.
+        UserError: an operation of the network has no counterpart in ONNX, or the weights do not fit into a file.
     """
+    num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if num_bytes > LARGEST_ONNX:
+        raise UserError(
+            f"the weights are {num_bytes / 2**30:.1f} GB, an ONNX file that stands alone holds less than 2; take "
+            "--format torch_export"
+        )
     program = _program(network, facts, smallest)
     try:
         with _quiet():
@@ -64,6 +74,7 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
         raise UserError(f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}") from error
     made.model.metadata_props[FACTS_KEY] = replace(facts, seal=BLANK).to_json()
     made.save(path, external_data=False)
+    seal(path)
 
 
 def write_torch_export(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
@@ -74,7 +85,6 @@ def write_torch_export(network: nn.Module, facts: ExportFacts, smallest: int, pa
 
 def write_torchscript(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
     """Write a TorchScript file, traced; the facts are an extra file inside. Arguments as `write_onnx`."""
-    seal(path)
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(network, tuple(_example(facts, smallest).values()), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={FACTS_KEY: facts.to_json()})
