@@ -181,7 +181,12 @@ def strides(config: Config) -> list[int]:
 
 
 def check_size(facts: ExportFacts, smallest: int) -> None:
-    """Refuse a size with fewer cells than queries before the work begins."""
+    """Refuse a size with fewer cells than queries, or one that has no end, before the work begins."""
+    if facts.height is None and str(facts.config["backbone"]).startswith("swin"):
+        # torch.export reasons about windows of unknown number without end
+        raise UserError(
+            f"--size dynamic: the backbone {facts.config['backbone']} takes a fixed size; give --size a number"
+        )
     if facts.height is not None and min(facts.height, facts.width) < smallest:
         raise UserError(
             f"--size {facts.height}x{facts.width}: a network with {facts.config['num_queries']} queries takes sides of "

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -129,6 +130,14 @@ def test_a_size_with_fewer_cells_than_queries_is_refused_before_the_work(monkeyp
     assert error.count("\n") == 1
 
 
+def test_a_swin_backbone_is_refused_for_any_size_and_taken_for_one():
+    swin = SimpleNamespace(height=None, width=None, config={"backbone": "swin_T_224_1k", "num_queries": 1})
+    with pytest.raises(UserError, match="--size dynamic: the backbone swin_T_224_1k takes a fixed size; give --size a"):
+        export.check_size(swin, 33)
+    swin.height = swin.width = 64
+    export.check_size(swin, 33)
+
+
 def test_the_x_rays_of_the_check_are_those_of_a_folder_or_phantoms(phantom, tmp_path):
     assert [i.size for i in export.x_rays(phantom, 3)] == [(128, 128)] * 3
     drawn = [np.asarray(i) for i in export.x_rays(None, 2)]
@@ -223,9 +232,9 @@ def test_a_file_that_was_there_stays_when_the_new_one_fails(monkeypatch, trained
 @pytest.mark.slow
 def test_a_network_that_is_not_the_checkpoint_s_is_not_left(monkeypatch, capsys, trained, tmp_path):
     def write_wrong(network, *rest):
-        weight = next(p for n, p in network.named_parameters() if n.endswith("class_embed.weight") or "cls" in n)
+        weight = next(p for n, p in network.named_parameters() if n.endswith("decoder.class_embed.0.weight"))
         with torch.no_grad():
-            weight[1] += 1e-2
+            weight[:, 0] += 1e-2  # of one feature: the same for all would be lost after a layer norm
         write(network, *rest)
 
     write = export.WRITERS["torch_export"]
