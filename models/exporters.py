@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from models.portable import FACTS_KEY, OUTPUTS, ExportFacts
+from models.seal import BLANK, seal
 from util.errors import MissingPackage, UserError
 
 Format = Literal["onnx", "torchscript", "torch_export"]
@@ -25,6 +27,7 @@ SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt"
 PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
+LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
@@ -38,11 +41,14 @@ def require_packages(kind: Format) -> None:
     """
     lacking = [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]
     if lacking:
-        raise MissingPackage(f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}")
+        raise MissingPackage(
+            f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}, or all "
+            "of requirements-extra.txt"
+        )
 
 
 def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:
-    """Write an ONNX file that stands alone: weights and facts are inside.
+    """Write an ONNX file that stands alone: weights and facts are inside, and a checksum of everything.
 
     Args:
         network: a PortableNetwork or PortableDetector, in evaluation mode.
@@ -51,8 +57,14 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
         path: the file.
 
     Raises:
-        UserError: an operation of the network has no counterpart in ONNX.
+        UserError: an operation of the network has no counterpart in ONNX, or the weights do not fit into a file.
     """
+    num_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if num_bytes > LARGEST_ONNX:
+        raise UserError(
+            f"the weights are {num_bytes / 2**30:.1f} GB, an ONNX file that stands alone holds less than 2; take "
+            "--format torch_export"
+        )
     program = _program(network, facts, smallest)
     try:
         with _quiet():
@@ -60,8 +72,9 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
             made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}") from error
-    made.model.metadata_props[FACTS_KEY] = facts.to_json()
+    made.model.metadata_props[FACTS_KEY] = replace(facts, seal=BLANK).to_json()
     made.save(path, external_data=False)
+    seal(path)
 
 
 def write_torch_export(network: nn.Module, facts: ExportFacts, smallest: int, path: Path) -> None:

@@ -12,6 +12,7 @@ from models.detector import Detector, View
 from models.load import MERGE_IOU
 from models.outputs import Prediction
 from models.portable import FACTS_KEY, ExportFacts
+from models.seal import is_sealed
 from util.batch import Batch
 from util.errors import UserError
 from util.fusion import Found, Method, build_merge
@@ -32,7 +33,7 @@ class OnnxSession:
         path: the file.
 
     Raises:
-        UserError: it is not there, is no ONNX file, or does not say how to use it.
+        UserError: it is not there, is no ONNX file, does not say how to use it, or was changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +51,11 @@ class OnnxSession:
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.facts = ExportFacts.from_json(metadata.get(FACTS_KEY), str(path))
+        if not is_sealed(path, self.facts.seal):
+            raise UserError(
+                f"{path}: is not as scripts/export.py left it (its checksum differs), so nobody has checked it; make "
+                "it anew with scripts/export.py --format onnx"
+            )
         self.path = path
 
     def run(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:

@@ -10,6 +10,7 @@ Research use, not a medical device.
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from models.portable import ExportFacts, PortableDetector, PortableNetwork, smal
 from util import checkpoint
 from util.config import flatten
 from util.errors import UserError
+from util.exit_codes import INTERRUPTED
 from util.images import UNREADABLE, read_image, to_image
 from util.judged import config_inside
 from util.network_input import network_pixels
@@ -48,13 +50,16 @@ FAILED = 1
 
 
 def main() -> int:
-    """0: the file is written; 1: it failed its check and is not there; 2: it cannot be made."""
+    """0: the file is written; 1: it failed its check and is not there; 2: it cannot be made; 130: interrupted."""
     args = parse_args()
     try:
         return export(args)
     except (UserError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("export: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
 
 
 def parse_args() -> argparse.Namespace:
@@ -101,6 +106,9 @@ def size(text: str) -> tuple[int | None, int | None]:
 def export(args: argparse.Namespace) -> int:
     """Write, check, and give the file its name or remove it."""
     require_packages(args.format)
+    output = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
+    check_output(output, args.checkpoint)
+    pictures = list(x_rays(args.images, args.num_images))
     torch.manual_seed(0)
     detector = load_detector(args.checkpoint, device="cpu", options=PLAIN)
     config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN)
@@ -109,8 +117,7 @@ def export(args: argparse.Namespace) -> int:
     graph = PortableNetwork(network.model)
     if args.post_processing == "inside":
         graph = PortableDetector(network.model, network.postprocess)
-    output = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
-    unchecked = output.with_name(f"unchecked-{output.name}")
+    unchecked = output.with_name(f"unchecked-{os.getpid()}-{output.name}")  # not that of another export
     smallest = smallest_side(config.model.num_queries, strides(config))
     check_size(facts, smallest)
     if args.format == "torchscript":
@@ -119,7 +126,7 @@ def export(args: argparse.Namespace) -> int:
         WRITERS[args.format](graph.eval(), facts, smallest, unchecked)
         runner = open_runner(unchecked, args.format, facts)
         reference = load_detector(args.checkpoint, device="cpu", options=AS_USED)
-        agreement = check(runner, facts, reference, args, smallest)
+        agreement = check(runner, facts, reference, args, pictures, smallest)
         if agreement.is_good:
             os.replace(unchecked, output)
     finally:
@@ -127,10 +134,28 @@ def export(args: argparse.Namespace) -> int:
     return tell(agreement, facts, output)
 
 
+def check_output(output: Path, source: Path) -> None:
+    """Refuse a place where no file can be before the work begins."""
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder; --output takes the name of a file")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"{output}: is the checkpoint itself; give another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output.parent}: cannot be made ({error.strerror}); choose another --output") from error
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"{output.parent}: cannot be written; choose another --output, or mend the permissions")
+
+
 def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> ExportFacts:
     """What the file says of itself."""
     view = detector.views[0]
     height, width = args.size or (view.scale, view.scale)
+    scale, max_size = view.scale, view.max_size
+    if height is not None:  # so that images are resized to the only size that the file takes
+        scale = min(height, width)
+        max_size = max(height, width, round(max_size * scale / view.scale))
     return ExportFacts(
         names=detector.names,
         threshold=detector.threshold,
@@ -138,8 +163,8 @@ def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> Ex
         num_select=config.eval.num_select,
         nms_iou_threshold=config.eval.nms_iou_threshold,
         category_ids=tuple(sorted(detector.names)) if config.model.restrict_to_categories else None,
-        scale=view.scale,
-        max_size=view.max_size,
+        scale=scale,
+        max_size=max_size,
         height=height,
         width=width,
         mean=IMAGENET_MEAN,
@@ -156,7 +181,12 @@ def strides(config: Config) -> list[int]:
 
 
 def check_size(facts: ExportFacts, smallest: int) -> None:
-    """Refuse a size with fewer cells than queries before the work begins."""
+    """Refuse a size with fewer cells than queries, or one that has no end, before the work begins."""
+    if facts.height is None and str(facts.config["backbone"]).startswith("swin"):
+        # torch.export reasons about windows of unknown number without end
+        raise UserError(
+            f"--size dynamic: the backbone {facts.config['backbone']} takes a fixed size; give --size a number"
+        )
     if facts.height is not None and min(facts.height, facts.width) < smallest:
         raise UserError(
             f"--size {facts.height}x{facts.width}: a network with {facts.config['num_queries']} queries takes sides of "
@@ -165,11 +195,15 @@ def check_size(facts: ExportFacts, smallest: int) -> None:
 
 
 def check(
-    runner: Runner, facts: ExportFacts, reference: Detector, args: argparse.Namespace, smallest: int
+    runner: Runner,
+    facts: ExportFacts,
+    reference: Detector,
+    args: argparse.Namespace,
+    pictures: list[Image.Image],
+    smallest: int,
 ) -> Agreement:
     """Compare the file with PyTorch and print the tables."""
     network = reference.views[0].network
-    pictures = list(x_rays(args.images, args.num_images))
     kind = f"{args.images}" if args.images else "phantom"
     print(f"{args.format}, opset {facts.opset}" if facts.opset else args.format, end="; ")
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; images: {len(pictures)} of {kind}")
@@ -250,4 +284,5 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit cleans up like Ctrl-C
     sys.exit(main())

@@ -211,7 +211,7 @@ def load(args: argparse.Namespace, device: str) -> Detector:
         try:
             from models.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
         except ModuleNotFoundError as error:
-            raise UserError(f"--onnx needs the package {error.name}: pip install onnxruntime") from error
+            raise UserError(f"--onnx needs the package {error.name}: pip install -r requirements-extra.txt") from error
         return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)
     return load_detector(
         *args.models,

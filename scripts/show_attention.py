@@ -18,6 +18,7 @@ from models.attention import Look, look_at
 from models.load import load_detector
 from util.attention_picture import NOTICE, Panel, draw_attention
 from util.errors import UserError
+from util.files import write_whole
 from util.images import UNREADABLE, read_image
 
 
@@ -55,8 +56,7 @@ def draw(args: argparse.Namespace) -> Path:
     title = f"{look.name} {look.score:.2f}, detection {look.rank} of {look.num_detections} on {args.image.name}"
     figure = draw_attention(np.asarray(image), panels(look), look.cells, title)
     output = args.output_dir / f"{args.image.stem}_detection{look.rank}.png"
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, metadata={"Comment": NOTICE})
+    write_whole(output, lambda file: figure.savefig(file, format="png", metadata={"Comment": NOTICE}))
     return output
 
 

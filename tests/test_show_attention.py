@@ -1,5 +1,7 @@
 """scripts/show_attention.py and the picture it draws."""
 
+import io
+
 import numpy as np
 import pytest
 from end_to_end import call_apart, load_script
@@ -25,7 +27,7 @@ def test_there_is_a_panel_for_the_whole_and_one_for_each_layer(num_layers, num_a
     figure = draw_attention(np.zeros(shape, dtype=np.uint8), [panel(box)] * num_layers, (8.0, 16.0), "title " * 60)
     shown = [axes for axes in figure.axes if axes.axison]
     assert (len(figure.axes), len(shown)) == (num_axes, num_layers + 1)
-    assert "research use, not a medical device" in figure.texts[-1].get_text()
+    assert "research use, not a medical device" in figure.legends[0].get_title().get_text()
     side = (32 - 10) * (1 + 2 * MARGIN)
     for axes in shown[1:]:
         low, high = axes.get_xlim()
@@ -37,6 +39,40 @@ def test_the_part_that_is_shown_stays_inside_the_image():
     figure = draw_attention(np.zeros((50, 40), dtype=np.uint8), [panel([30.0, 40.0, 44.0, 60.0])], (8.0,), "title")
     assert figure.axes[1].get_xlim()[1] <= 40
     assert figure.axes[1].get_ylim()[0] <= 50
+
+
+def test_a_box_around_all_of_an_image_of_one_pixel_lies_on_its_edge():
+    figure = draw_attention(np.full((1, 1), 128, dtype=np.uint8), [panel([0.0, 0.0, 1.0, 1.0])], (8.0,), "title")
+    whole = figure.axes[0]
+    assert (whole.get_xlim(), whole.get_ylim()) == ((0, 1), (1, 0))
+    assert tuple(whole.images[0].get_extent()) == (0, 1, 1, 0)  # left, right, bottom, top, like the box
+
+
+def test_dollars_in_a_name_are_no_formula():
+    figure = draw_attention(np.zeros((9, 9), dtype=np.uint8), [panel([1.0, 1.0, 5.0, 5.0])], (8.0,), "on x$_{$.png")
+    figure.savefig(io.BytesIO())
+    assert figure.get_suptitle() == "on x$_{$.png"
+
+
+@pytest.mark.parametrize(("num_layers", "num_levels"), [(1, 5), (2, 4), (3, 3), (6, 5)])
+def test_the_legend_stays_inside_the_picture(num_layers, num_levels):
+    layers = [panel([1.0, 1.0, 5.0, 5.0])] * num_layers
+    figure = draw_attention(np.zeros((9, 9), dtype=np.uint8), layers, [12.34] * num_levels, "title")
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+
+
+def test_a_folder_that_is_a_file_is_told_in_a_line(monkeypatch, capsys, trained, phantom, tmp_path):
+    (tmp_path / "file").write_text("x")
+    image = sorted(phantom.rglob("*.png"))[0]
+    arguments = ["--checkpoint", trained / "best.pth", image, "--output_dir", tmp_path / "file"]
+    monkeypatch.setattr("sys.argv", ["show_attention.py", *map(str, arguments)])
+    assert show_attention.main() == 2
+    error = capsys.readouterr().err
+    assert "cannot be written" in error
+    assert error.count("\n") == 1
 
 
 def test_the_picture_of_a_run_is_drawn(monkeypatch, capsys, trained, phantom, tmp_path):

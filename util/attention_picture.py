@@ -54,7 +54,8 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
     rows = -(-(len(panels) + 1) // columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.3) + 1.0), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.02)
-    figure.suptitle(textwrap.fill(title, width=round(9.5 * columns * PANEL_INCHES)), fontsize=12, fontweight="bold")
+    title = textwrap.fill(title, width=round(9.5 * columns * PANEL_INCHES))
+    figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)  # a file name may hold dollars
     whole, *others = figure.subplots(rows, columns, squeeze=False).ravel()
     final = panels[-1].box
     frame = _frame(panels, image.shape[:2])
@@ -70,11 +71,10 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
         _draw_box(axes, panel.box, BOX, "-")
     for axes in others[len(panels) :]:
         axes.set_axis_off()
-    figure.legend(
-        handles=_legend(cells), loc="outside lower center", ncols=min(4, 3 + len(cells)), fontsize=9.5, frameon=False
-    )
-    note = f"a larger point counts more; {NOTICE}"
-    figure.text(0.995, 0.004, note, ha="right", va="bottom", fontsize=8.5, color="#555555")
+    handles = _legend(cells)
+    num_columns = -(-len(handles) // 3)  # three to a column: the boxes stand apart from the points
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=num_columns, fontsize=9.5, frameon=False)
+    legend.set_title(f"a larger point counts more; {NOTICE}", {"size": 8.5})
     return figure
 
 
@@ -89,13 +89,14 @@ def _frame(panels: Sequence[Panel], size: tuple[int, int]) -> NDArray:
 
 
 def _show(axes: Axes, image: NDArray[np.uint8], title: str, frame: Sequence[float]) -> None:
-    axes.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255)
+    height, width = image.shape[:2]  # the corner of the first pixel is (0, 0), as in boxes
+    axes.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255, extent=(0, width, height, 0))
     axes.set_title(title, fontsize=9.5, loc="left", pad=3)
     axes.set_xticks([])
     axes.set_yticks([])
     x1, y1, x2, y2 = frame
-    axes.set_xlim(x1 - 0.5, x2 - 0.5)
-    axes.set_ylim(y2 - 0.5, y1 - 0.5)
+    axes.set_xlim(x1, x2)
+    axes.set_ylim(y2, y1)
 
 
 def _draw_points(axes: Axes, panel: Panel, strongest: float) -> None:
@@ -142,7 +143,7 @@ def _legend(cells: Sequence[float]) -> list[Line2D]:
                 markersize=6,
                 markerfacecolor=LEVELS[level % len(LEVELS)],
                 markeredgecolor=CASING,
-                label=f"sampling points, cells of {side:.3g} px",
+                label=f"points, cells of {side:.3g} px",
             )
         )
     return handles
