@@ -126,7 +126,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Predict, write everything, say what came of it; (file, reason) of what could not be read."""
     folder = args.output_dir
     require_own_pictures(folder)
-    listing = list_sources(args.inputs, except_below=folder / PICTURES)
+    listing = list_sources(args.inputs)
     ids = number_images(listing, args.annotations)
     sources = [source for source in listing.sources if source.name in ids]
     told_inputs(listing, sources)
