@@ -87,6 +87,7 @@ class _Member:
 
 def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     content = checkpoint.load(path)
+    checkpoint.require_undamaged(path)
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(
