@@ -146,9 +146,8 @@ def _dicom(path: Path | BytesIO) -> ModuleType:
 def _check(image: Image.Image) -> None:
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
-    num = getattr(image, "n_frames", 1)
-    if num > 1 and image.format != "MPO":  # a telephone's JPEG, with previews after the picture
-        raise ValueError(f"holds {num} pages; save the one that is meant as a file of its own")
+    if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
+        raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")
 
 
 def _from_16_bits(image: Image.Image) -> NDArray[np.uint8]:
