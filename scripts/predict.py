@@ -43,7 +43,7 @@ from util.prediction_loop import PICTURES, Album, predict_all
 from util.prediction_page import PAGE, Story, write_page
 from util.prediction_rows import FILE, Row, RowFile, sole_writer
 from util.prediction_tables import DETECTIONS, IMAGES, TABLES, cell, write_tables
-from util.text import first_few
+from util.text import first_few, printable
 
 SCORE = 0.3  # where a checkpoint has no operating point
 UNREADABLE = "unreadable.csv"
@@ -65,7 +65,12 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("inputs", nargs="*", metavar="IMAGES", help="files, folders, zip archives, patterns such as 'a/**/*.png'")
+    add(
+        "inputs",
+        nargs="*",
+        metavar="IMAGES",
+        help="files, folders, zip archives, patterns such as 'a/**/*.png'; not right after --scales or --options",
+    )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint",
@@ -206,7 +211,7 @@ def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
     if listing.num_repeated:
         print(f"{listing.num_repeated} images were named twice; each is predicted once")
     if listing.ignored:
-        print(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}")
+        print(printable(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}"))
     if len(sources) < len(listing.sources):
         print(f"{len(listing.sources) - len(sources)} images are passed over: the annotation file does not list them")
 
@@ -303,7 +308,7 @@ def write_results(
     write_page(folder / PAGE, story, rows.read(by_score), album.names, threshold)
     print(f"{len(scores)} images, {num_positive} with a box from score {threshold:.4g} on: {folder / PAGE}")
     for file, reason in troubles[:10]:
-        print(f"warning: {file}: {reason}", file=sys.stderr)
+        print(printable(f"warning: {file}: {reason}"), file=sys.stderr)
     if troubles:
         print(f"warning: {len(troubles)} could not be read: {folder / UNREADABLE}", file=sys.stderr)
 
