@@ -65,12 +65,8 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="*",
-        metavar="IMAGES",
-        help="files, folders, zip archives, patterns such as 'a/**/*.png'; not right after --scales or --options",
-    )
+    images = "files, folders, zip archives, patterns such as 'a/**/*.png'; not right after --scales or --options"
+    add("inputs", nargs="*", metavar="IMAGES", help=images)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint",
