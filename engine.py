@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from util.batch import Batch, Window, windows
 from util.distributed import WindowPlan, Wishes, plan_window
-from util.metrics.tables import Detections
+from util.metrics.tables import Detections, table_of
 from util.precision import Precision
 
 
@@ -149,21 +148,7 @@ def predict(
         found += [{k: v.cpu() for k, v in image.items()} for image in postprocess(outputs, moved.targets)]
         images += [int(t["image_id"]) for t in batch.targets]
         after_batch(batch)
-    return _table(images, found)
-
-
-def _table(images: list[int], found: list[dict[str, Tensor]]) -> Detections:
-    """One row per detection, image by image."""
-    empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "boxes": torch.zeros(0, 4)}
-    columns = {k: torch.cat([empty[k], *(f[k] for f in found)]).double().numpy() for k in empty}
-    rows = np.repeat(np.array(images, dtype=np.int64), [len(f["scores"]) for f in found])
-    return Detections(
-        images=tuple(images),
-        image_id=rows,
-        label=columns["labels"].astype(np.int64),
-        xyxy=columns["boxes"],
-        score=columns["scores"],
-    )
+    return table_of(images, found)
 
 
 def only_sync_on(model: nn.Module, *, last: bool) -> AbstractContextManager:

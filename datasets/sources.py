@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from stat import S_ISREG
 
 from PIL import Image
 
 from util.errors import UserError
 from util.images import is_dicom, read_image
+from util.prediction_loop import PICTURES
+from util.prediction_rows import FILE
 from util.text import first_few
 
 # Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.
@@ -81,25 +84,26 @@ class _Found:
     ignored: list[str]
 
 
-def list_sources(inputs: Iterable[str], *, except_below: Path | None = None) -> Listing:
+def list_sources(inputs: Iterable[str]) -> Listing:
     """The images that inputs name.
 
     A folder is searched with all below it, an archive too; of these only files that look like images count. A file
-    that is named by itself counts whatever it looks like. Hidden files are passed over.
+    that is named by itself counts whatever it looks like. Hidden files are passed over, and so are the pictures with
+    boxes that a prediction has drawn.
 
     Args:
         inputs: files, folders, zip archives, or patterns such as "a/**/*.png".
-        except_below: a folder that is passed over: what is written there is no input.
 
     Raises:
         UserError: an input is not there, or holds no image.
     """
     found, bases = _Found([], [], []), []
     for text in inputs:
-        before = len(found.images) + len(found.unusable)
-        bases += _search(text, found, except_below)
+        before, num_ignored = len(found.images) + len(found.unusable), len(found.ignored)
+        bases += _search(text, found)
         if len(found.images) + len(found.unusable) == before:
-            seen = f"; ignored: {first_few(found.ignored)}" if found.ignored else ""
+            ignored = found.ignored[num_ignored:]
+            seen = f"; ignored: {first_few(ignored)}" if ignored else ""
             raise UserError(f"{text}: holds no image{seen}; give image files, folders, zip archives or patterns")
     base = os.path.commonpath(bases)
     sources: dict[str, Source] = {}
@@ -115,11 +119,11 @@ def list_sources(inputs: Iterable[str], *, except_below: Path | None = None) -> 
     return Listing(list(sources.values()), found.unusable, found.ignored, repeated)
 
 
-def _search(text: str, found: _Found, except_below: Path | None) -> list[str]:
+def _search(text: str, found: _Found) -> list[str]:
     """Add what an input holds; the folders that names may be shortened by."""
     path = Path(text)
     if path.is_dir():
-        _walk(path, found, except_below)
+        _walk(path, found)
         return [os.path.abspath(path)]
     if path.suffix.lower() == ".zip" and path.is_file():
         _unpack(path, found)
@@ -133,15 +137,18 @@ def _search(text: str, found: _Found, except_below: Path | None) -> list[str]:
     if not matches:
         raise UserError(f"{text}: matches no file; check the pattern")
     for match in map(Path, matches):
-        if match.is_file() and match.suffix.lower() != ".zip":
-            _sort(match, found, except_below)
-        elif match.is_file():
+        if match.is_dir():
+            if "**" not in text:  # which reaches what is below by itself
+                _walk(match, found)
+        elif match.suffix.lower() == ".zip":
             _unpack(match, found)
+        else:
+            _sort(match, found)
     literal = re.split(r"[*?\[]", text)[0]
     return [os.path.abspath(os.path.dirname(literal) or ".")]
 
 
-def _walk(folder: Path, found: _Found, except_below: Path | None) -> None:
+def _walk(folder: Path, found: _Found) -> None:
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, onerror=lambda error: _note(error, found), followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NO_FOLDERS)
@@ -150,26 +157,33 @@ def _walk(folder: Path, found: _Found, except_below: Path | None) -> None:
             continue
         seen.add(os.path.realpath(where))
         for name in sorted(files):
-            _sort(Path(where) / name, found, except_below)
+            _sort(Path(where) / name, found)
 
 
 def _note(error: OSError, found: _Found) -> None:
     found.unusable.append((str(error.filename), f"{error.strerror}; check the permissions of the folder"))
 
 
-def _sort(path: Path, found: _Found, except_below: Path | None) -> None:
+def _sort(path: Path, found: _Found) -> None:
     """A file on the way: an image, nothing of interest, or neither."""
-    if path.name.startswith(".") or (except_below and path.resolve().is_relative_to(except_below.resolve())):
+    if path.name.startswith(".") or _is_drawn(path):
         return
     try:
-        is_image = path.suffix.lower() in ENDINGS or (path.name not in NO_IMAGES and is_dicom(path))
+        is_file = S_ISREG(path.stat().st_mode)  # a pipe would keep its reader waiting
+        is_image = is_file and (path.suffix.lower() in ENDINGS or (path.name not in NO_IMAGES and is_dicom(path)))
     except OSError as error:
-        found.unusable.append((str(path), f"{error.strerror}; check its permissions"))
+        found.unusable.append((str(path), f"{error.strerror}; check the file and its permissions"))
         return
     if is_image:
         found.images.append((path, None))
     else:
         found.ignored.append(str(path))
+
+
+def _is_drawn(path: Path) -> bool:
+    """Whether a prediction, this one or another, drew the picture: its boxes would be found again."""
+    parents = Path(os.path.realpath(path)).parents
+    return any(p.name == PICTURES and (p.parent / FILE).is_file() for p in parents)
 
 
 def _unpack(path: Path, found: _Found) -> None:

@@ -16,7 +16,7 @@ from util.batch import Batch, Sample, collate
 from util.errors import DataError, MissingPackage
 from util.fusion import Found, Merge
 from util.images import UNREADABLE, as_image, read_image, to_image
-from util.metrics.tables import Detections
+from util.metrics.tables import Detections, table_of
 from util.network_input import network_pixels, resized_size
 from util.precision import Precision
 
@@ -113,16 +113,7 @@ class Detector:
             DataError: a file is missing, damaged, or no image; MissingPackage where reading it takes a package.
         """
         found = [self.detect([self.prepare(_opened(image))])[0] for image in images]
-        ids = np.arange(1, len(images) + 1)
-        empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "boxes": torch.zeros(0, 4)}
-        columns = {k: torch.cat([empty[k], *(f[k] for f in found)]).double().numpy() for k in empty}
-        return Detections(
-            images=tuple(ids.tolist()),
-            image_id=np.repeat(ids, [len(f["scores"]) for f in found]),
-            label=columns["labels"].astype(np.int64),
-            xyxy=columns["boxes"],
-            score=columns["scores"],
-        )
+        return table_of(range(1, len(images) + 1), found)
 
     def prepare(self, image: Image.Image) -> Prepared:
         """An image as each view sees it: work for the CPU, which any thread may do."""

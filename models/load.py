@@ -46,7 +46,8 @@ def load_detector(
         options: KEY=VALUE, knobs of the config that are changed.
 
     Raises:
-        CheckpointError: a file is no checkpoint, holds no config or category names, or does not go with the others.
+        CheckpointError: a file is no checkpoint, holds no config or category names, is damaged, or does not go with
+            the others; another UserError where an argument cannot be.
     """
     kind = choose_device_type(device)
     options = list(options or [])
@@ -87,6 +88,7 @@ class _Member:
 
 def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     content = checkpoint.load(path)
+    checkpoint.require_undamaged(path)
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(

@@ -17,6 +17,7 @@ import csv
 import hashlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -40,9 +41,9 @@ from util.fusion import METHODS
 from util.logger import Progress, remark
 from util.prediction_loop import PICTURES, Album, predict_all
 from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import FILE, Row, RowFile
-from util.prediction_tables import DETECTIONS, IMAGES, cell, write_tables
-from util.text import first_few
+from util.prediction_rows import FILE, Row, RowFile, sole_writer
+from util.prediction_tables import DETECTIONS, IMAGES, TABLES, cell, write_tables
+from util.text import first_few, printable
 
 SCORE = 0.3  # where a checkpoint has no operating point
 UNREADABLE = "unreadable.csv"
@@ -64,7 +65,8 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("inputs", nargs="*", metavar="IMAGES", help="files, folders, zip archives, patterns such as 'a/**/*.png'")
+    images = "files, folders, zip archives, patterns such as 'a/**/*.png'; not right after --scales or --options"
+    add("inputs", nargs="*", metavar="IMAGES", help=images)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument(
         "--checkpoint",
@@ -125,42 +127,47 @@ def split_checkpoints(values: list[str]) -> tuple[list[Path], list[str]]:
 def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Predict, write everything, say what came of it; (file, reason) of what could not be read."""
     folder = args.output_dir
-    require_own_pictures(folder)
-    listing = list_sources(args.inputs, except_below=folder / PICTURES)
+    require_own(folder)
+    listing = list_sources(args.inputs)
     ids = number_images(listing, args.annotations)
     sources = [source for source in listing.sources if source.name in ids]
     told_inputs(listing, sources)
     device = choose_device_type(args.device)
     detector = load(args, device)
     threshold = choose_threshold(args, detector)
-    rows = open_rows(folder, args, threshold)
-    album = Album(folder, args.draw, detector.names, threshold)
-    todo = [source for source in sources if not is_done(source, rows)]
-    if len(todo) < len(sources):
-        print(f"{len(sources) - len(todo)} of {len(sources)} images are done already")
-    progress = Progress("predicting", len(sources), "images", done=len(sources) - len(todo))
-    unreadable = predict_all(
-        detector,
-        todo,
-        rows,
-        album,
-        device=torch.device(device),
-        batch_size=args.batch_size,
-        num_threads=min(usable_cores(), MOST_THREADS),
-        after_images=progress.advance,
-    )
-    progress.close()
-    where = {source.name: source.where for source in sources}
-    troubles = listing.unusable + [(where[name], reason) for name, reason in unreadable]
-    failed = {name for name, _ in unreadable}
-    write_results(args, rows, {name: ids[name] for name in where if name not in failed}, album, troubles)
-    return troubles
+    with sole_writer(folder):
+        rows = open_rows(folder, args, threshold)
+        album = Album(folder, args.draw, detector.names, threshold)
+        todo = [source for source in sources if not is_done(source, rows)]
+        if len(todo) < len(sources):
+            print(f"{len(sources) - len(todo)} of {len(sources)} images are done already")
+        progress = Progress("predicting", len(sources), "images", done=len(sources) - len(todo))
+        unreadable = predict_all(
+            detector,
+            todo,
+            rows,
+            album,
+            device=torch.device(device),
+            batch_size=args.batch_size,
+            num_threads=min(usable_cores(), MOST_THREADS),
+            after_images=progress.advance,
+        )
+        progress.close()
+        where = {source.name: source.where for source in sources}
+        troubles = listing.unusable + [(where[name], reason) for name, reason in unreadable]
+        failed = {name for name, _ in unreadable}
+        write_results(args, rows, {name: ids[name] for name in where if name not in failed}, album, troubles)
+        return troubles
 
 
-def require_own_pictures(folder: Path) -> None:
-    """Pictures of others are neither predicted nor overwritten."""
-    if (folder / PICTURES).exists() and not (folder / FILE).is_file():
-        raise UserError(f"{folder / PICTURES}: is not of an earlier prediction; choose another --output_dir")
+def require_own(folder: Path) -> None:
+    """Files of others are not overwritten, whatever they are called."""
+    there = [name for name in (PICTURES, PAGE, UNREADABLE, *TABLES) if (folder / name).exists()]
+    if there and not (folder / FILE).is_file():
+        raise UserError(
+            f"{folder}: has {first_few(there)} and no {FILE}, so it is not of an earlier prediction; choose "
+            "another --output_dir"
+        )
 
 
 def number_images(listing: Listing, annotations: Path | None) -> dict[str, int]:
@@ -200,7 +207,7 @@ def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
     if listing.num_repeated:
         print(f"{listing.num_repeated} images were named twice; each is predicted once")
     if listing.ignored:
-        print(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}")
+        print(printable(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}"))
     if len(sources) < len(listing.sources):
         print(f"{len(listing.sources) - len(sources)} images are passed over: the annotation file does not list them")
 
@@ -251,10 +258,6 @@ def open_rows(folder: Path, args: argparse.Namespace, threshold: float) -> RowFi
         "merge": [args.merge, args.merge_iou],
         "options": args.options,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another --output_dir") from error
     return RowFile(folder, settings)
 
 
@@ -301,7 +304,7 @@ def write_results(
     write_page(folder / PAGE, story, rows.read(by_score), album.names, threshold)
     print(f"{len(scores)} images, {num_positive} with a box from score {threshold:.4g} on: {folder / PAGE}")
     for file, reason in troubles[:10]:
-        print(f"warning: {file}: {reason}", file=sys.stderr)
+        print(printable(f"warning: {file}: {reason}"), file=sys.stderr)
     if troubles:
         print(f"warning: {len(troubles)} could not be read: {folder / UNREADABLE}", file=sys.stderr)
 
@@ -323,4 +326,5 @@ def write_unreadable(path: Path, troubles: list[tuple[str, str]]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # where `| head` has seen enough, this ends without a word
     sys.exit(main())

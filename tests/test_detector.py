@@ -137,6 +137,17 @@ def test_a_checkpoint_that_is_not_enough_says_so(trained, tmp_path, lacking):
         load_detector(path, device="cpu")
 
 
+def test_weights_that_changed_on_the_disk_are_noticed(trained, tmp_path):
+    content = bytearray((trained / "checkpoint.pth").read_bytes())
+    weights = next(w for w in load(trained / "checkpoint.pth")["model"].values() if w.numel() > 5000)
+    place = bytes(content).find(weights.numpy().tobytes())
+    assert place > 0
+    content[place + 100 : place + 200] = bytes(100)
+    (tmp_path / "c.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"c\.pth: is damaged: .* is not what was written\. Copy it again"):
+        load_detector(tmp_path / "c.pth", device="cpu")
+
+
 @pytest.mark.slow
 def test_an_ensemble_needs_the_same_categories(trained, tmp_path):
     other = changed(trained, tmp_path / "other.pth", category_names={"1": "A", "2": "B", "3": "C"})

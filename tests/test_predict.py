@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -98,6 +99,20 @@ def test_bad_files_are_listed_and_do_not_stop_the_rest(run, tmp_path):
         (room / name).unlink()
     assert run(room).code == 0
     assert lines(tmp_path / "out/unreadable.csv") == []
+
+
+def test_names_that_a_terminal_would_obey_or_cannot_encode_are_written_out(run, tmp_path, phantom):
+    room = tmp_path / "in"
+    room.mkdir()
+    for name in (b"\xff.txt", b"\x1b[2J\nclear.png"):
+        (room / os.fsdecode(name)).write_bytes(b"")
+    shutil.copy(next((phantom / "imgs/tb").iterdir()), room / "x.png")
+    outcome = run(room)
+    assert outcome.code == 3
+    assert "ignored, being no images (1): " in outcome.out
+    assert "\\udcff.txt\n" in outcome.out
+    assert "\\x1b[2J\\nclear.png: is no image" in outcome.err
+    assert all(letter.isprintable() or letter == "\n" for letter in outcome.out + outcome.err)
 
 
 @pytest.mark.slow

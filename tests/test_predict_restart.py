@@ -14,7 +14,7 @@ from PIL import Image
 from predict_calls import PIXELS, files_of, lines, predict
 
 from util.checkpoint import load, save
-from util.prediction_rows import FILE
+from util.prediction_rows import FILE, sole_writer
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 
@@ -72,11 +72,23 @@ def test_neither_does_another_checkpoint_of_the_same_name(trained, tmp_path, pha
     assert "checkpoint" in outcome.err
 
 
-def test_pictures_of_somebody_else_are_left_alone(run, tmp_path, phantom):
-    (tmp_path / "out/pictures").mkdir(parents=True)
+@pytest.mark.parametrize("name", ["pictures/theirs.png", "images.csv", "detections.json", "summary.html"])
+def test_files_of_somebody_else_are_left_alone(run, tmp_path, phantom, name):
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("precious")
     outcome = run(phantom / "imgs/tb")
     assert outcome.code == 2
-    assert "is not of an earlier prediction" in outcome.err
+    assert f"has {name.split('/')[0]} and no {FILE}, so it is not of an earlier prediction" in outcome.err
+    assert files_of(tmp_path / "out") == {name: b"precious"}
+
+
+def test_a_second_prediction_into_the_same_folder_is_refused_while_the_first_writes(run, tmp_path, phantom):
+    image = next((phantom / "imgs/tb").iterdir())
+    with sole_writer(tmp_path / "out"):
+        outcome = run(image)
+        assert outcome.code == 2
+        assert "another prediction is writing there" in outcome.err
+    assert run(image).code == 0
 
 
 @pytest.mark.slow

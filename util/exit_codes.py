@@ -14,7 +14,7 @@ FAILED = 1  # numbers that are not finite, a full GPU, anything unexpected: the 
 MISTAKE = 2  # what the user can mend
 INCOMPLETE = 3  # the rest is done; what could not be read is listed
 REQUEUE = 75  # asked to stop, everything is saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
-INTERRUPTED = 130  # Ctrl-C: the same command goes on from the last checkpoint
+INTERRUPTED = 130  # Ctrl-C: the same command goes on from what was saved
 
 
 def run_to_exit_code(work: Callable[[], None]) -> int:
@@ -49,6 +49,6 @@ def _run(work: Callable[[], None]) -> int:
         complain(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from the last checkpoint")
+        complain("interrupted; the same command goes on from what was saved")
         return INTERRUPTED
     return FINISHED

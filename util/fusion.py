@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from util.errors import UserError
+
 # `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file; strongest first
 Found = dict[str, Tensor]
 Merge = Callable[[Sequence[Found]], Found]
@@ -28,7 +30,12 @@ def build_merge(method: Method, iou: float, num_kept: int) -> Merge:
         method: "wbf" averages boxes that overlap, "nms" keeps the strongest of them; within a class, both.
         iou: overlap beyond which two boxes are the same.
         num_kept: detections of an image, the strongest.
+
+    Raises:
+        UserError: there is no such method, or no such overlap.
     """
+    if method not in METHODS or not 0 < iou < 1:
+        raise UserError(f"merge {method!r} at {iou}: choose {' or '.join(METHODS)}, and an overlap between 0 and 1")
     return partial(_merge, how=fuse_weighted if method == "wbf" else keep_strongest, iou=iou, num_kept=num_kept)
 
 

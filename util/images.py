@@ -146,7 +146,7 @@ def _dicom(path: Path | BytesIO) -> ModuleType:
 def _check(image: Image.Image) -> None:
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
-    if image.format == "TIFF" and image.n_frames > 1:
+    if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
         raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 NOTICE = "Research use only. Not a medical device."
 SMALLEST, LARGEST = 512, 1280  # pixels of a picture's longer side
 THUMBNAIL = 112  # pixels
+NARROWEST = 256  # pixels: the notice shall be read below a narrow image too
 CASING = (0, 0, 0)
 # Told apart by people who see red and green alike, and bright beside a black casing: M. Okabe and K. Ito, 2008.
 COLORS = ((255, 178, 36), (86, 200, 255), (255, 120, 190), (240, 228, 66), (40, 210, 160))
@@ -57,8 +58,8 @@ def draw_picture(
     ratio = np.array([image.width / size[1], image.height / size[0]] * 2)
     unit = max(1, round(max(image.size) / 500))
     font = _font(max(14, round(max(image.size) / 42)))
-    strip = _strip(image.width, caption, unit)
-    sheet = Image.new("RGB", (image.width, image.height + strip.height), CASING)
+    strip = _strip(max(image.width, NARROWEST), caption, unit)
+    sheet = Image.new("RGB", (strip.width, image.height + strip.height), CASING)
     sheet.paste(image)
     pen = ImageDraw.Draw(sheet)
     marks = [*zip((boxes * ratio).tolist(), labels, scores, strict=True)]

@@ -6,8 +6,10 @@ does not grow with what was found.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,36 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.files import append, cut_off
+from util.logger import remark
 
 FILE = "progress.jsonl"
+MOST_TOLD = 200  # letters of a setting in a message
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Make an output folder if need be, and hold it: two predictions at once would tear each other's rows.
+
+    Raises:
+        UserError: the folder cannot be written, or another prediction holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / FILE).open("a")
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: cannot be written ({error.strerror}); choose another --output_dir"
+        ) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another prediction is writing there; wait, or choose another --output_dir"
+            ) from error
+        except OSError as error:
+            remark(f"{folder}: this disk knows no locks ({error.strerror}); start no second prediction there")
+        yield
 
 
 @dataclass(frozen=True)
@@ -131,7 +161,7 @@ class RowFile:
                     if isinstance(error, UserError):
                         raise
                     raise UserError(
-                        f"{self.path}: line {number + 1} is no row of a prediction; remove the file to begin anew"
+                        f"{self.path}: line {number + 1} is no row of a prediction; remove all results to begin anew"
                     ) from error
                 whole += len(line)
         cut_off(self.path, whole)
@@ -142,11 +172,16 @@ class RowFile:
         ours = json.loads(json.dumps(ours))
         changed = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
         if changed:
-            said = "; ".join(f"{key} {theirs.get(key)!r} instead of {ours.get(key)!r}" for key in changed)
+            said = "; ".join(f"{key} {_told(theirs.get(key))} instead of {_told(ours.get(key))}" for key in changed)
             raise UserError(
                 f"{self.path}: is of a prediction with {said}. Give the same, choose another --output_dir, or remove "
-                "the file to begin anew"
+                "all results there to begin anew"
             )
+
+
+def _told(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}..."
 
 
 def _row(content: Mapping[str, Any]) -> Row:

@@ -13,6 +13,7 @@ from util.files import write_whole
 from util.prediction_rows import Row, corners_from
 
 DETECTIONS, BOXES, IMAGES, LISTED = "detections.json", "detections.csv", "images.csv", "images.json"
+TABLES = (DETECTIONS, BOXES, IMAGES, LISTED)
 BOX_COLUMNS = ("image_id", "file_name", "category_id", "category", "score", "x1", "y1", "x2", "y2")
 IMAGE_COLUMNS = ("image_id", "file_name", "width", "height", "tb_score", "is_positive", "boxes", "picture")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

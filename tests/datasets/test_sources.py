@@ -13,6 +13,7 @@ from PIL import Image
 
 from datasets.sources import list_sources
 from util.errors import UserError
+from util.prediction_rows import FILE
 
 PIXELS = np.arange(20, dtype=np.uint8).reshape(4, 5)
 
@@ -67,10 +68,41 @@ def test_in_a_folder_only_images_count_and_the_rest_is_told(tmp_path):
     assert sorted(Path(p).name for p in listing.ignored) == ["DICOMDIR", "notes.txt"]
 
 
-def test_pictures_of_the_output_are_no_input(tmp_path):
-    picture(tmp_path / "x.png"), picture(tmp_path / "out/pictures/x.png.png")
-    assert names(tmp_path, except_below=tmp_path / "out/pictures") == ["x.png"]
-    assert names(f"{tmp_path}/**/*.png", except_below=tmp_path / "out/pictures") == ["x.png"]
+def test_pictures_that_a_prediction_drew_are_no_input(tmp_path):
+    picture(tmp_path / "x.png"), picture(tmp_path / "pictures/y.png")
+    for out in ("out", "other"):
+        picture(tmp_path / out / "pictures/in/x.png.png")
+        (tmp_path / out / FILE).write_text("{}")
+    assert names(tmp_path) == ["x.png", "pictures/y.png"]
+    assert sorted(names(f"{tmp_path}/**/*.png")) == ["pictures/y.png", "x.png"]
+    (tmp_path / "link").symlink_to(tmp_path / "out/pictures")
+    assert names(tmp_path) == ["x.png", "pictures/y.png"]
+
+
+def test_links_that_lead_round_and_round_are_listed(tmp_path):
+    picture(tmp_path / "x.png")
+    for name in ("self", "self.png"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    for text in (tmp_path, f"{tmp_path}/*"):
+        listing = list_sources([str(text)])
+        assert [s.name for s in listing.sources] == ["x.png"]
+        assert [Path(p).name for p, _ in listing.unusable] == ["self", "self.png"]
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path):
+    picture(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "pipe"), os.mkfifo(tmp_path / "pipe.png")
+    listing = list_sources([str(tmp_path)])
+    assert [s.name for s in listing.sources] == ["x.png"]
+    assert [Path(p).name for p in listing.ignored] == ["pipe", "pipe.png"]
+
+
+def test_a_folder_that_a_pattern_names_is_searched_as_if_the_shell_had_named_it(tmp_path):
+    picture(tmp_path / "case_a/1.png"), picture(tmp_path / "case_b/deep/2.png"), picture(tmp_path / "case_c.png")
+    assert names(f"{tmp_path}/case_*") == ["case_a/1.png", "case_b/deep/2.png", "case_c.png"]
+    listing = list_sources([f"{tmp_path}/**"])
+    assert len(listing.sources) == 3
+    assert not listing.num_repeated
 
 
 def test_patterns_are_searched_and_begin_at_their_fixed_part(tmp_path):
@@ -96,6 +128,13 @@ def test_an_input_without_an_image_is_refused(tmp_path, text, phrase):
     (tmp_path / "text/notes.txt").write_text("no image")
     with pytest.raises(UserError, match=phrase):
         list_sources([f"{tmp_path}/{text}"])
+
+
+def test_what_one_input_ignores_is_no_news_about_another(tmp_path):
+    picture(tmp_path / "a/x.png"), (tmp_path / "a/notes.txt").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: holds no image; give"):
+        list_sources([str(tmp_path / "a"), str(tmp_path / "empty")])
 
 
 def test_an_archive_is_read_without_unpacking_it(tmp_path):

@@ -13,7 +13,7 @@ ENDS = [
     (UserError("mend it"), MISTAKE, "mend it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),
-    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command goes on from the last checkpoint"),
+    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command goes on from what was saved"),
     (PermissionError(13, "Permission denied", "logs/x"), MISTAKE, "logs/x: Permission denied; check the permissions"),
 ]
 

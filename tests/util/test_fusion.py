@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from util.errors import UserError
 from util.fusion import build_merge, fuse_weighted, keep_strongest
 
 
@@ -115,3 +116,11 @@ def test_the_strongest_are_kept_and_nothing_merges_to_nothing(method):
 def test_a_score_that_rounded_to_nothing_stays_finite():
     views = [view((0.0, 1, 0.0, 0.0, 10.0, 10.0)), view((0.0, 1, 0.0, 0.0, 10.0, 12.0))]
     np.testing.assert_allclose(rows_of(fuse_weighted(views, 0.55)), [(0, 1, 0, 0, 10, 11)])
+
+
+@pytest.mark.parametrize(
+    ("method", "iou"), [("NMS", 0.5), ("soft", 0.5), ("wbf", 0.0), ("nms", 1.0), ("wbf", float("nan"))]
+)
+def test_a_merge_that_there_is_not_is_refused(method, iou):
+    with pytest.raises(UserError, match="choose wbf or nms, and an overlap between 0 and 1"):
+        build_merge(method, iou, 10)

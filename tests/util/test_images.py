@@ -83,12 +83,19 @@ def test_twelve_bits_are_scaled_by_their_full_range(tmp_path):
     assert np.asarray(read_image(tmp_path / "image.tif"))[0].tolist() == [255, round(2000 / 4095 * 255)]
 
 
-def test_a_tiff_of_several_pages_is_refused(tmp_path):
-    page = Image.fromarray(GREY)
-    page.save(tmp_path / "image.tif", save_all=True, append_images=[page, page])
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png"])
+def test_a_file_of_several_pages_is_refused(tmp_path, ending):
+    pages = [Image.fromarray(np.full((4, 5), level, dtype=np.uint8)) for level in (0, 100, 200)]
+    pages[0].save(tmp_path / f"image.{ending}", save_all=True, append_images=pages[1:])
     for read in (read_image, read_size):
         with pytest.raises(ValueError, match="holds 3 pages; save the one"):
-            read(tmp_path / "image.tif")
+            read(tmp_path / f"image.{ending}")
+
+
+def test_a_photograph_with_a_preview_behind_it_is_read(tmp_path):
+    page = Image.fromarray(np.full((8, 8, 3), 90, dtype=np.uint8))
+    page.save(tmp_path / "image.jpg", "MPO", save_all=True, append_images=[page])
+    assert read_image(tmp_path / "image.jpg").size == (8, 8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (333, 7), (600, 500)])

@@ -51,6 +51,13 @@ def test_strange_shapes_are_drawn_too(size):
     assert drawn(0, np.array([[0.0, 0, size[1], size[0]]]), [99], [1.0], size).width >= 1
 
 
+def test_below_a_narrow_image_too_the_notice_has_room():
+    sheet = drawn(255, np.zeros((0, 4)), [], [], size=(2000, 10))
+    assert sheet.width >= 200
+    assert sheet.height < LARGEST + 100
+    assert (np.asarray(sheet)[: LARGEST // 2, 20:] == 0).all()
+
+
 def test_boxes_follow_the_scale_of_the_picture():
     picture = np.asarray(drawn(0, np.array([[1000.0, 1000, 2000, 2000]]), [1], [0.9], (2560, 2560)))
     column = picture[750, :, 0]  # inside the box's rows: its left and right side
