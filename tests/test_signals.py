@@ -114,7 +114,7 @@ def test_an_evaluation_asked_to_stop_says_that_it_starts_anew(trained, phantom, 
 
 
 def begin(command, *, shell=False, **env):
-    """Start a command as a process group of its own."""
+    """Start a command as a process group of its own, which heeds Ctrl-C although the tests may not."""
     return subprocess.Popen(
         [*(["bash"] if shell else [sys.executable]), *map(str, command)],
         cwd=ROOT,
@@ -123,6 +123,7 @@ def begin(command, *, shell=False, **env):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 

@@ -4,6 +4,7 @@ import ast
 import difflib
 import inspect
 import math
+import pickle
 import runpy
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
@@ -12,7 +13,6 @@ from types import ModuleType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from addict import Dict
-from yapf.yapflib.yapf_api import FormatCode
 
 from util.errors import UserError
 from util.logger import remark
@@ -97,7 +97,20 @@ def dump(config: Config, docstring: str = "") -> str:
     lines = [f'"""{text}"""', ""] if docstring else []
     for section, values in asdict(config).items():
         lines += [f"# {section}", *(f"{key} = {value!r}" for key, value in values.items()), ""]
-    return FormatCode("\n".join(lines))[0]
+    return _wrapped("\n".join(lines))
+
+
+def _wrapped(code: str) -> str:
+    """Code with its long lines wrapped, which is for the eye alone.
+
+    yapf keeps its grammar in a file of the user's, made at the first import, which a process that imports it at that
+    moment reads half-written: ranks, or jobs that start together after an installation.
+    """
+    try:
+        from yapf.yapflib.yapf_api import FormatCode
+    except (EOFError, pickle.UnpicklingError):
+        return code
+    return FormatCode(code)[0]
 
 
 def parse_option(text: str) -> tuple[str, Any]:

@@ -1,5 +1,9 @@
 import ast
 import math
+import os
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Literal, get_args, get_origin
@@ -280,6 +284,22 @@ def test_a_dump_carries_any_docstring(text, tmp_path):
     path.write_text(dump(config_of(), text))
     assert load_config(path) == config_of()
     assert ast.get_docstring(ast.parse(path.read_text()), clean=False) == text
+
+
+def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_its_lines(tmp_path):
+    """yapf's files are there, newer than the package, and cut off: so they look from beside."""
+    run = partial(
+        subprocess.run, cwd=TINY.parents[2], env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, text=True, check=True
+    )
+    run([sys.executable, "-c", "import yapf"])
+    cut = list(tmp_path.rglob("*.pickle"))
+    assert cut
+    for path in cut:
+        path.write_bytes(path.read_bytes()[:100])
+    program = f"from util.config import dump, load_config; print(dump(load_config({str(TINY)!r})))"
+    done = run([sys.executable, "-c", program], capture_output=True)
+    (tmp_path / "config.py").write_text(done.stdout)
+    assert load_config(tmp_path / "config.py") == load_config(TINY)
 
 
 def older(config):
