@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from util.batch import Batch, Window, windows
 from util.distributed import WindowPlan, Wishes, plan_window
-from util.metrics.tables import Detections, table_of
+from util.found_table import table_of
+from util.metrics.tables import Detections
 from util.precision import Precision
 
 

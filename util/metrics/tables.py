@@ -11,9 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 BoxesT = TypeVar("BoxesT", bound="Boxes")
 
@@ -80,19 +78,6 @@ class Detections(Boxes):
     """What the model says is there, with a score per box."""
 
     score: NDArray[np.float64]  # [N]
-
-
-def table_of(images: Sequence[int], found: Sequence[Mapping[str, Tensor]]) -> Detections:
-    """One row per detection, image by image, of `scores` [n], `labels` [n] and `boxes` [n, 4] xyxy of each."""
-    empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "boxes": torch.zeros(0, 4)}
-    columns = {k: torch.cat([empty[k], *(f[k] for f in found)]).double().numpy() for k in empty}
-    return Detections(
-        images=tuple(images),
-        image_id=np.repeat(np.array(images, dtype=np.int64), [len(f["scores"]) for f in found]),
-        label=columns["labels"].astype(np.int64),
-        xyxy=columns["boxes"],
-        score=columns["scores"],
-    )
 
 
 NOT_COLUMNS = {"images", "names", "sizes", "files"}
