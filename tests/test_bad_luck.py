@@ -107,6 +107,7 @@ def test_a_run_whose_disk_is_full_leaves_no_half_checkpoint_and_goes_on_when_the
     assert {path.name for path in run.glob("*.pth")} == {"best.pth", "checkpoint.pth"}
 
 
+@pytest.mark.slow
 def test_an_epoch_that_was_trained_but_not_judged_is_judged_at_the_next_start(phantom, room, monkeypatch):
     """Trouble while judging must cost no training, and the best checkpoint must not be missed."""
     run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
@@ -185,6 +186,7 @@ def test_one_more_than_allowed_stops_the_run(phantom, room, monkeypatch):
     assert (kept["window"], kept["skipped"]) == (2, 1), "before the step"
 
 
+@pytest.mark.slow
 def test_an_overflow_of_fp16_gradients_is_left_out_and_does_not_count(phantom, room):
     """The scaler's first scale of 65536 is too large for this network."""
     assert call(*training(phantom, room / "run", **ONE_EPOCH, amp="fp16")).code == 0

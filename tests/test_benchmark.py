@@ -47,6 +47,7 @@ PARTS = {
 FORWARD = {"backbone", "projections", "encoder", "query selection", "decoder", "heads", "rest"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["train", "inference"])
 def test_parts_add_up_to_the_whole(tmp_path, task):
     outcome, content = measured(tmp_path, "--task", task, "--repeats", "3", "--batch", "2")
@@ -70,6 +71,7 @@ def test_parts_add_up_to_the_whole(tmp_path, task):
     assert "100.0 %" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_setting_is_as_fast_as_itself_and_gives_the_same_losses(tmp_path):
     _, content = measured(tmp_path, "--repeats", "7", "--compare", "attn_backend=torch", "attn_backend='torch'")
     first, second = content["rows"]

@@ -202,6 +202,7 @@ def test_a_training_set_without_a_box_trains_the_background(data, room):
     assert all(row["loss_ce"] > 0 for row in rows(room / "run", "train"))
 
 
+@pytest.mark.slow
 def test_checkpoints_are_kept_at_the_interval_asked_for(phantom, room):
     assert call(*training(phantom, room / "run", epochs=2, save_checkpoint_interval=2, eval_every=2)).code == 0
     names = sorted(p.name for p in (room / "run").glob("*.pth"))

@@ -54,6 +54,7 @@ def test_a_run_cut_off_after_any_step_equals_one_that_was_not(whole, phantom, ro
     assert figures(room / "run") == figures(whole)
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_many_times_loses_no_row_and_tells_none_twice(whole, phantom, room, monkeypatch):
     command = training(phantom, room / "run", **EVERY_STEP)
     for step in (1, 2, 4, 5):
@@ -256,6 +257,7 @@ def test_without_the_best_checkpoint_nothing_is_called_best(trained, phantom, ro
     assert "no best epoch" in outcome.out
 
 
+@pytest.mark.slow
 def test_checkpoints_beyond_the_number_asked_for_go(phantom, room):
     assert call(*training(phantom, room / "run", **EVERY_STEP, keep_last_checkpoints=4)).code == 0
     assert (room / "run/checkpoint.3.pth").exists()

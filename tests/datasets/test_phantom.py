@@ -219,6 +219,7 @@ def like(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_like_keeps_real_images_and_all_annotations(like, tmp_path):
     out = tmp_path / "out"
     make_phantom_like(out, like, seed=0)
@@ -307,6 +308,7 @@ def test_extras_are_positive_by_their_file_names():
     assert [is_positive_extra(f"extra/da+db/val/{n}") for n in names] == [False, True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real annotations are not beside the repository")
 def test_the_real_annotations_can_be_followed(tmp_path):

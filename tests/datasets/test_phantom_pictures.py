@@ -138,6 +138,7 @@ def test_active_and_latent_look_different(monkeypatch):
     assert max(active) < min(latent)
 
 
+@pytest.mark.slow
 def test_mean_brightness_does_not_tell_the_class():
     rng = np.random.default_rng(0)
     means = {"tb": [], "sick": [], "health": []}

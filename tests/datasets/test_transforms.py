@@ -175,6 +175,7 @@ def test_pixels_are_handed_over_in_the_order_red_green_blue():
     assert target["size"].tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_training_sizes_have_the_official_distribution():
     """Of 3000 official draws on 512 x 512: smallest side 480, largest at most 1250, half square, mean side 654."""
     transform = train_transform(**OFFICIAL)

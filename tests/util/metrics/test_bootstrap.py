@@ -62,6 +62,7 @@ def test_every_headline_has_an_interval():
     assert not [key for key in headlines if f"{key}/ci95" not in values]
 
 
+@pytest.mark.slow
 def test_an_interval_of_the_mean_is_that_of_theory():
     """Sensitivity of 400 images of which half are found: 0.5 +- 1.96 * 0.5 / 20."""
     images = tuple(range(400))
