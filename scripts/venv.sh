@@ -18,11 +18,19 @@ use_venv() {
         echo "installing ${todo[*]} into $VENV; the first time this takes minutes, PyTorch is large"
         [[ -t 1 ]] || todo+=(--quiet)
         "$VENV/bin/python" -m pip install --disable-pip-version-check "${todo[@]}" ||
-            fail $? "pip could not install. Without network: make $VENV where there is one, or set VENV=DIR to yours"
+            fail $? "pip could not install, its reason stands above. $(room_left)
+       Without network: make $VENV where there is one, or set VENV=DIR to yours"
         for file in "$@"; do stamp "$file"; done
     fi
     PATH="$(cd -- "$VENV/bin" && pwd):$PATH"
     export PATH
+}
+
+# PyTorch with CUDA takes gigabytes, both unpacked and on its way through the folder of temporary files.
+room_left() {
+    local free
+    free=$(df -Pm -- "$VENV" "${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR > 1 { print int($4 / 1024) " GB" }' | paste -sd, -)
+    echo "Up to 7 GB are needed in $VENV and 4 GB in ${TMPDIR:-/tmp}; free there: ${free:-unknown}"
 }
 
 make_venv() {
