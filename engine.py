@@ -6,12 +6,13 @@ and it never sees the config.
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from util.batch import Batch, Window, windows
+from util.denominator import Denominator
 from util.distributed import WindowPlan, Wishes, plan_window
 from util.found_table import table_of
 from util.metrics.tables import Detections
@@ -28,6 +29,7 @@ class Learner:
     precision: Precision
     device: torch.device
     max_norm: float  # largest gradient norm of a step; infinity does not clip
+    denominator: Denominator = field(default_factory=Denominator)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def train_one_epoch(
     learner.model.train()
     learner.criterion.train()
     for window in windows(loader, accum_steps):
-        plan = plan_window(window.num_boxes, window.most_boxes, learner.device, before_step())
+        agreed = plan_window(window.num_boxes, window.most_boxes, learner.device, before_step())
+        plan = learner.denominator(agreed)
         losses, events = accumulate(learner, window, plan)
         grad_norm = learner.precision.unscale_and_clip(learner.optimizer, learner.model.parameters(), learner.max_norm)
         is_taken = bool(torch.isfinite(grad_norm))

@@ -118,7 +118,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     )
     max_norm = optim.clip_max_norm or float("inf")
     run.log.say(f"an epoch: {sampler.account}")
-    learner = Learner(distribute(state.model, here), run.criterion, state.optimizer, state.precision, device, max_norm)
+    model = distribute(state.model, here)
+    learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
     ids, is_verbose = run.splits["train"].category_ids, args.verbose_losses
     training_log = build_training_log(run.log, config, sampler.num_windows, device, here, ids, is_verbose)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:

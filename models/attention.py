@@ -64,7 +64,8 @@ def look_at(detector: Detector, image: Image.Image, rank: int) -> Look:
         raise UserError(f"--detection {rank}: the image has {len(found['scores'])} detections, ranks from 1 on")
     score, label, box = (found[k][rank - 1] for k in ("scores", "labels", "boxes"))
     frame = torch.tensor([image.width, image.height] * 2, device=box.device)
-    query = _query_of(outputs.last.logits[0, :, label].sigmoid(), outputs.last.boxes[0], score, box / frame)
+    answer = network.postprocess.answer(outputs)
+    query = _query_of(answer.logits[0, :, label].sigmoid(), answer.boxes[0], score, box / frame)
     layers = []
     for (references, locations, weights), prediction in zip(seen, outputs.layers, strict=True):
         num_heads, num_levels, num_points = weights.shape[2:]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 import torch
 
 from models.backbone import build_backbone
+from models.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
 from models.compiling import compile_parts
 from models.criterion import SetCriterion, loss_weights
 from models.decoder import DecoderLayer
@@ -93,6 +94,7 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         category_ids=ids,
         temperature_h=cfg.pe_temperatureH,
         temperature_w=cfg.pe_temperatureW,
+        image_head=cfg.image_head,
     )
     return set_speed(
         model,
@@ -121,16 +123,23 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
         interm_boxes=not cfg.no_interm_box_loss,
         aux=cfg.aux_loss,
         denoising=model.dn_number > 0,
+        image=cfg.image_loss_coef if model.image_head else None,
     )
-    return SetCriterion(
-        matcher,
-        weights,
-        focal_alpha=cfg.focal_alpha,
-        focal_gamma=cfg.focal_gamma,
-        dn_padding_loss=cfg.dn_padding_loss,
-    )
+    return SetCriterion(matcher, weights, class_loss=build_class_loss(cfg), dn_padding_loss=cfg.dn_padding_loss)
+
+
+def build_class_loss(cfg: LossConfig) -> ClassLoss:
+    """The class loss of the name `cls_loss`, with its own knobs."""
+    losses: dict[str, ClassLoss] = {
+        "focal": Focal(cfg.focal_alpha, cfg.focal_gamma),
+        "varifocal": Varifocal(cfg.varifocal_alpha, cfg.varifocal_gamma),
+        "mal": MAL(cfg.mal_gamma),
+        "ia_bce": IABCE(cfg.ia_bce_alpha, cfg.ia_bce_gamma),
+        "position_supervised": PositionSupervised(cfg.position_supervised_gamma),
+    }
+    return losses[cfg.cls_loss]
 
 
 def build_postprocess(cfg: EvalConfig, ids: tuple[int, ...] | None) -> PostProcess:
     """The step from the network's answer to detections."""
-    return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids)
+    return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids, cfg.image_gate)

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.class_losses import ClassLoss
 from models.events import count_events
-from models.losses import giou_loss, l1_loss, sigmoid_focal_terms
+from models.losses import giou_loss, image_terms, l1_loss
 from models.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.batch import Target, on_device
+from util.box_ops import cxcywh_to_xyxy, iou
 
 TERMS = ("loss_ce", "loss_bbox", "loss_giou")
+IMAGE_TERM = "loss_image"
 
 
 class SetCriterion(nn.Module):
@@ -24,9 +27,9 @@ class SetCriterion(nn.Module):
     Args:
         matcher: assigns queries to boxes, per prediction.
         weights: factor of every term in the total, by name: `loss_ce`, `loss_bbox`, `loss_giou`, each also with the
-            suffixes `_0`, `_1`, ..., `_interm`, `_dn`, `_dn_0`, ...; its keys fix those of the result.
-        focal_alpha: weight of positives.
-        focal_gamma: focusing exponent.
+            suffixes `_0`, `_1`, ..., `_interm`, `_dn`, `_dn_0`, ...; `loss_image` for the answer to the whole image.
+            Its keys fix those of the result.
+        class_loss: what a class score should be.
         dn_padding_loss: padding slots of denoising queries count as background.
     """
 
@@ -35,15 +38,13 @@ class SetCriterion(nn.Module):
         matcher: HungarianMatcher,
         weights: Mapping[str, float],
         *,
-        focal_alpha: float,
-        focal_gamma: float,
+        class_loss: ClassLoss,
         dn_padding_loss: bool,
     ) -> None:
         super().__init__()
         self.matcher = matcher
         self.weights = dict(weights)
-        self.focal_alpha = focal_alpha
-        self.focal_gamma = focal_gamma
+        self.class_loss = class_loss
         self.dn_padding_loss = dn_padding_loss
 
     def forward(self, outputs: DINOOutput, targets: Sequence[Target], num_boxes: float) -> dict[str, Tensor]:
@@ -78,6 +79,8 @@ class SetCriterion(nn.Module):
             groups = outputs.denoising.groups
             known, counts = self._assign_denoising(outputs.denoising, targets)
             parts.append(self._terms(denoised, known, matched_truth(targets, known), num_boxes * groups, counts))
+        if IMAGE_TERM in self.weights:
+            parts.append(self._image_part(outputs.image_logits, targets, num_boxes))
         for part in parts:
             losses.update(part.losses)
         losses["loss"] = torch.stack([part.total for part in parts]).sum()
@@ -112,10 +115,15 @@ class SetCriterion(nn.Module):
         place = (layer, assignment.image, assignment.query)
         wanted = one_hot_targets(logits, place, truth[0])
         answers, true_boxes = boxes[place], truth[1].to(boxes.dtype)
-        focal = sigmoid_focal_terms(logits, wanted, self.focal_alpha, self.focal_gamma, counts).sum(
-            dim=(2, 3)
-        )  # [P, B]
-        values = (focal.sum(1), l1_loss(answers, true_boxes), giou_loss(answers, true_boxes))
+        quality = None
+        if self.class_loss.needs_quality:
+            overlaps = iou(cxcywh_to_xyxy(answers.detach()), cxcywh_to_xyxy(true_boxes))
+            quality = one_hot_targets(logits, place, truth[0], overlaps.to(logits.dtype))
+        class_terms = self.class_loss(logits, wanted, quality)
+        if counts is not None:
+            class_terms = class_terms * counts[..., None]
+        by_image = class_terms.sum(dim=(2, 3))  # [P, B]
+        values = (by_image.sum(1), l1_loss(answers, true_boxes), giou_loss(answers, true_boxes))
         terms = torch.stack(values) / denominator  # [3, P]
         names = [name + suffix for name in TERMS for suffix in predictions]
         weights = torch.tensor([self.weights[name] for name in names], dtype=terms.dtype).view(terms.shape)
@@ -123,8 +131,15 @@ class SetCriterion(nn.Module):
         return _Part(
             losses=dict(zip(names, terms.flatten().unbind(), strict=True)),
             total=(terms * weights).sum(),
-            class_sums=(focal.detach() * weights[0, :, None]).sum(0) / denominator,
+            class_sums=(by_image.detach() * weights[0, :, None]).sum(0) / denominator,
         )
+
+    def _image_part(self, logits: Tensor, targets: Sequence[Target], denominator: float) -> _Part:
+        """The cross-entropy of "has a box" [B]; a sum over images, divided by what all other sums are divided by."""
+        has_box = torch.tensor([float(len(t["labels"]) > 0) for t in targets], dtype=logits.dtype)
+        terms = image_terms(logits, on_device(has_box, logits.device))
+        loss, weight = terms.sum() / denominator, self.weights[IMAGE_TERM]
+        return _Part({IMAGE_TERM: loss}, total=loss * weight, class_sums=terms.detach() * weight / denominator)
 
     def _assign_denoising(self, denoising: Denoised, targets: Sequence[Target]) -> tuple[Assignment, Tensor | None]:
         """Positives belong to their boxes by construction; also which slots [B, T] carry a loss, None for all."""
@@ -145,7 +160,7 @@ class _Part:
 
     losses: dict[str, Tensor]  # by the name of the term
     total: Tensor  # weighted
-    class_sums: Tensor  # [B]: what an image adds to the total through its class terms, detached
+    class_sums: Tensor  # [B]: what an image adds to the total without its boxes, detached
 
 
 def _shares(total: Tensor, class_sums: Tensor, targets: Sequence[Target]) -> dict[str, Tensor]:
@@ -166,6 +181,7 @@ def loss_weights(
     interm_boxes: bool,
     aux: bool,
     denoising: bool,
+    image: float | None = None,
 ) -> dict[str, float]:
     """Weight of every loss term by name; the terms that are not to be computed are absent."""
     base = dict(zip(TERMS, (cls, bbox, giou), strict=True))
@@ -177,4 +193,4 @@ def loss_weights(
     box_factor = interm if interm_boxes else 0.0
     factors = (interm, box_factor, box_factor)
     weights.update({f"{name}_interm": base[name] * factor for name, factor in zip(TERMS, factors, strict=True)})
-    return weights
+    return weights if image is None else {**weights, IMAGE_TERM: image}

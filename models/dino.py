@@ -9,6 +9,7 @@ from torch.nn import functional
 from models.decoder import DecoderLayer
 from models.denoising import Denoiser
 from models.encoder import EncoderLayer
+from models.image_head import ImageHead
 from models.layers import MLP, Linear, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
 from models.position_encoding import PositionEmbeddingSine
@@ -34,6 +35,7 @@ class DINO(nn.Module):
         category_ids: classes that may be selected as queries, None for all.
         temperature_h: of the position embedding's rows.
         temperature_w: of the position embedding's columns.
+        image_head: also say of the whole image whether it has any box.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DINO(nn.Module):
         category_ids: tuple[int, ...] | None,
         temperature_h: float,
         temperature_w: float,
+        image_head: bool = False,
     ) -> None:
         super().__init__()
         bbox_embed, class_embed = build_heads(hidden_dim, num_classes)
@@ -75,6 +78,7 @@ class DINO(nn.Module):
         self.class_embed = self.transformer.decoder.class_embed
         self.denoiser = denoiser
         self.position_embedding = PositionEmbeddingSine(hidden_dim // 2, temperature_h, temperature_w)
+        self.image_head = ImageHead(hidden_dim) if image_head else None
 
     def forward(
         self,
@@ -110,12 +114,13 @@ class DINO(nn.Module):
             references = decoded.references[first:]
             layers = [Prediction(*answer) for answer in self.transformer.decoder.predict(states, references)]
         proposals = Prediction(at_least_float32(decoded.proposal_logits), at_least_float32(decoded.proposal_boxes))
+        image_logits = self.image_head(decoded.memory, decoded.padding) if self.image_head else None
         if queries is None:
-            return DINOOutput(tuple(layers), proposals)
+            return DINOOutput(tuple(layers), proposals, image_logits=image_logits)
         num = queries.content.shape[1]
         denoised = tuple(Prediction(p.logits[:, :num], p.boxes[:, :num]) for p in layers)
         layers = [Prediction(p.logits[:, num:], p.boxes[:, num:]) for p in layers]
-        return DINOOutput(tuple(layers), proposals, Denoised(denoised, queries.groups, queries.slots))
+        return DINOOutput(tuple(layers), proposals, Denoised(denoised, queries.groups, queries.slots), image_logits)
 
     def _project(self, maps: list[Tensor]) -> list[Tensor]:
         """Backbone maps -> `num_feature_levels` maps of the transformer's width."""

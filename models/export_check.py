@@ -87,7 +87,8 @@ def compare(
     with given_tokens(model, tokens):
         given = own if is_same.all() else _forward(model, images)[0]
     everything = PostProcess(2**31, 0.0, _ids(postprocess))
-    ours, ours_alone = everything.best(given.last, sizes), postprocess.best(own.last, sizes)
+    ours = everything.best(postprocess.answer(given), sizes)
+    ours_alone = postprocess.best(postprocess.answer(own), sizes)
     parts = []
     for i in range(len(images)):
         their, our = _image(theirs, i), _image(ours, i)

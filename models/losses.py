@@ -1,4 +1,4 @@
-"""The three loss terms: pure functions of tensors, each a sum over boxes or queries divided by one number."""
+"""The loss terms: pure functions of tensors, each a sum over boxes or queries divided by one number."""
 
 import torch
 from torch import Tensor
@@ -20,20 +20,21 @@ def sigmoid_focal_loss(
         gamma: (1 - p)^gamma damps what is right already.
         counts: [B, Q], False for queries that carry no loss; None: all do.
     """
-    return sigmoid_focal_terms(logits, targets, alpha, gamma, counts).sum() / num_boxes
+    terms = sigmoid_focal_terms(logits, targets, alpha, gamma)
+    return (terms if counts is None else terms * counts[..., None]).sum() / num_boxes
 
 
-def sigmoid_focal_terms(
-    logits: Tensor, targets: Tensor, alpha: float, gamma: float, counts: Tensor | None = None
-) -> Tensor:
+def sigmoid_focal_terms(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     """The terms of that sum, of the shape of `logits`."""
     # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
     z = torch.where(targets > 0, logits, -logits)
     loss = -functional.logsigmoid(z) * torch.exp(gamma * functional.logsigmoid(-z))
-    loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
-    if counts is not None:
-        loss = loss * counts[..., None]
-    return loss
+    return loss * (alpha * targets + (1 - alpha) * (1 - targets))
+
+
+def image_terms(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy [B] of what is said of whole images: logits [B], targets [B], 1 where an image has a box."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:

@@ -110,8 +110,8 @@ def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Te
     return torch.cat([t["labels"] for t in targets])[rows], torch.cat([t["boxes"] for t in targets])[rows]
 
 
-def one_hot_targets(logits: Tensor, place: tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Zeros of the shape of `logits` [..., C], with a one for the class of each place, an index of all but the last."""
+def one_hot_targets(logits: Tensor, place: tuple[Tensor, ...], labels: Tensor, values: Tensor | float = 1.0) -> Tensor:
+    """Zeros like `logits` [..., C], with a value for the class of each place: an index of all but the last dimension."""
     target = torch.zeros_like(logits)
-    target[(*place, labels)] = 1.0
+    target[(*place, labels)] = values
     return target

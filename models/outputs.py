@@ -32,6 +32,7 @@ class DINOOutput:
     layers: tuple[Prediction, ...]  # one per decoder layer that was asked for, the last is the answer
     proposals: Prediction  # of the encoder, for the selected tokens
     denoising: Denoised | None = None  # training only, and only if the batch has a box
+    image_logits: Tensor | None = None  # [B], whether the image has any box; only where the network has such a head
 
     @property
     def last(self) -> Prediction:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.dino import DINO
 from models.outputs import Prediction
-from models.postprocess import PostProcess
+from models.postprocess import PostProcess, gated
 from util.errors import UserError
 
 PostProcessing = Literal["inside", "outside"]
@@ -83,11 +83,12 @@ class PortableNetwork(nn.Module):
 
     Args:
         model: all images of a batch have one size, so nothing is padding.
+        image_gate: as in `models.postprocess.gated`; it is inside, whatever else is not.
     """
 
-    def __init__(self, model: DINO) -> None:
+    def __init__(self, model: DINO, image_gate: float = 0.0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.image_gate = model, image_gate
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W], normalised -> logits [B, Q, C], boxes [B, Q, 4] cxcywh in [0, 1], tokens [B, Q].
@@ -96,7 +97,7 @@ class PortableNetwork(nn.Module):
         """
         mask = torch.zeros_like(images[:, 0], dtype=torch.bool)
         with seen_tokens(self.model) as tokens:
-            last = self.model(images, mask).last
+            last = gated(self.model(images, mask), self.image_gate)
         return last.logits, last.boxes, tokens[0]
 
 
@@ -110,7 +111,7 @@ class PortableDetector(nn.Module):
 
     def __init__(self, model: DINO, postprocess: PostProcess) -> None:
         super().__init__()
-        self.network = PortableNetwork(model)
+        self.network = PortableNetwork(model, postprocess.image_gate)
         self.postprocess = postprocess
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import nms
 
 from models.outputs import DINOOutput, Prediction
@@ -18,10 +19,18 @@ class PostProcess(nn.Module):
         num_select: pairs kept per image.
         nms_iou_threshold: class-agnostic suppression above this IoU; 0 switches it off.
         category_ids: classes that may be predicted, None for all.
+        image_gate: see `gated`.
     """
 
-    def __init__(self, num_select: int, nms_iou_threshold: float, category_ids: tuple[int, ...] | None) -> None:
+    def __init__(
+        self,
+        num_select: int,
+        nms_iou_threshold: float,
+        category_ids: tuple[int, ...] | None,
+        image_gate: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.image_gate = image_gate
         self.num_select = num_select
         self.nms_iou_threshold = nms_iou_threshold
         ids = None if category_ids is None else torch.tensor(category_ids)
@@ -39,13 +48,17 @@ class PostProcess(nn.Module):
             per image `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file, not clipped.
         """
         sizes = targets if isinstance(targets, Tensor) else torch.stack([t["orig_size"] for t in targets])
-        return [self.without_overlaps(*image) for image in zip(*self.best(outputs.last, sizes), strict=True)]
+        return [self.without_overlaps(*image) for image in zip(*self.best(self.answer(outputs), sizes), strict=True)]
+
+    def answer(self, outputs: DINOOutput) -> Prediction:
+        """The network's answer for each query, with the gate."""
+        return gated(outputs, self.image_gate)
 
     def best(self, prediction: Prediction, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The best pairs of each image, by descending score, before any is suppressed.
 
         Args:
-            prediction: of the network's last layer.
+            prediction: as from `answer`.
             sizes: [B, 2], (h, w) pixels of the files.
 
         Returns:
@@ -69,3 +82,17 @@ class PostProcess(nn.Module):
             kept = nms(boxes, scores, self.nms_iou_threshold)
             scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
         return {"scores": scores, "labels": labels, "boxes": boxes}
+
+
+def gated(outputs: DINOOutput, gate: float) -> Prediction:
+    """The last layer's answer, with scores multiplied by (score that the image has any box)^gate.
+
+    A box in an image that looks healthy as a whole counts less. The product is written as logits again, computed from
+    logarithms, so that what comes after need not know.
+    """
+    last = outputs.last
+    if gate == 0.0:
+        return last
+    whole = functional.logsigmoid(outputs.image_logits)[:, None, None]
+    log_score = functional.logsigmoid(last.logits) + gate * whole
+    return Prediction(log_score - torch.log(-torch.expm1(log_score)), last.boxes)

@@ -22,6 +22,8 @@ class TransformerOutput:
     references: list[Tensor]  # per decoder layer [B, Q, 4] cxcywh in [0, 1], where it started from
     proposal_logits: Tensor  # [B, num_queries, num_classes]
     proposal_boxes: Tensor  # [B, num_queries, 4] cxcywh in [0, 1]
+    memory: Tensor  # [B, S, C], of the encoder
+    padding: Tensor  # [B, S], True where that is padding
 
 
 class Transformer(nn.Module):
@@ -97,7 +99,7 @@ class Transformer(nn.Module):
             None if denoising is None else denoising.blocked,
             None if denoising is None else denoising.absent,
         )
-        return TransformerOutput(states, references, proposal_logits, box_logits.sigmoid())
+        return TransformerOutput(states, references, proposal_logits, box_logits.sigmoid(), memory, padding)
 
     def _select(self, memory: Tensor, masks: list[Tensor], shapes: Shapes) -> tuple[Tensor, Tensor]:
         """Class logits [B, Q, num_classes] and box logits [B, Q, 4] of the tokens that become queries."""

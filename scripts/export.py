@@ -114,7 +114,7 @@ def export(args: argparse.Namespace) -> int:
     config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN)
     facts = facts_of(detector, config, args)
     network = detector.views[0].network
-    graph = PortableNetwork(network.model)
+    graph = PortableNetwork(network.model, network.postprocess.image_gate)
     if args.post_processing == "inside":
         graph = PortableDetector(network.model, network.postprocess)
     unchecked = output.with_name(f"unchecked-{os.getpid()}-{output.name}")  # not that of another export

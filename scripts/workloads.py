@@ -90,6 +90,7 @@ def training(config: Config, case: Case) -> list[Work]:
         lr_backbone=optim.lr_backbone,
         lr_linear_proj_mult=optim.lr_linear_proj_mult,
         weight_decay=optim.weight_decay,
+        decays_vectors=optim.decay_norms_and_biases,
         is_fused=config.speed.fast_layers,
     )
     max_norm = optim.clip_max_norm or float("inf")

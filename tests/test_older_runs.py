@@ -6,7 +6,7 @@ import pytest
 import torch
 from end_to_end import assert_refused, call, load, training
 
-from util.schema import LATER_KNOBS
+from util.other_configs import LATER_KNOBS
 
 pytest_plugins = ["end_to_end_fixtures"]
 

@@ -19,6 +19,7 @@ class FocalSettings:
     alpha: float
     gamma: float
     num_queries: int
+    is_focal: bool = True  # False: another loss, whose best constant nobody knows here
 
 
 def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSettings) -> float:
@@ -38,8 +39,10 @@ def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSet
     return sum((_least(p, slots - p, focal) for p in positives if 0 < p < slots), 0.0)
 
 
-def class_skill(loss_ce: float, best_constant: float) -> float | None:
-    """1 - loss_ce / best_constant, or None where there is nothing to compare with (no box, alpha 0 or 1)."""
+def class_skill(loss_ce: float, best_constant: float | None) -> float | None:
+    """1 - loss_ce / best_constant, or None where there is nothing to compare with (no box, alpha 0 or 1, no focal)."""
+    if best_constant is None:
+        return None
     return 1.0 - loss_ce / best_constant if best_constant > 0 else None
 
 

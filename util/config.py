@@ -16,8 +16,9 @@ from addict import Dict
 
 from util.errors import UserError
 from util.logger import remark
+from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
 from util.rules import RULES
-from util.schema import KNOBS, LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, SECTIONS, Config
+from util.schema import KNOBS, SECTIONS, Config
 
 BASE_KEY = "_base_"
 RUN_TITLE = "The resolved config of a run"

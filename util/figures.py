@@ -66,8 +66,10 @@ def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
     if "matched" in events:
         values |= _event_figures(events, images, with_boxes, counts)
     if "loss_ce" in totals.losses:
-        constant = best_constant_loss((counts[f"share/{c}"] for c in categories), counts["slots"], focal)
-        values["loss_ce_of_best_constant"] = constant / steps
+        constant = None
+        if focal.is_focal:
+            constant = best_constant_loss((counts[f"share/{c}"] for c in categories), counts["slots"], focal)
+        values["loss_ce_of_best_constant"] = None if constant is None else constant / steps
         values["class_skill"] = class_skill(totals.losses["loss_ce"], constant)
     return values
 

@@ -1,9 +1,12 @@
-"""The optimizer's groups, and the learning rate as a function of the position."""
+"""The optimizer's groups and their learning rates."""
 
 from typing import Literal
 
 import torch
 from torch import nn
+
+WITHOUT_DECAY = {"rest": "plain", "backbone": "backbone plain", "slow": "slow plain"}
+BIAS_TABLE = "relative_position_bias_table"  # of Swin: biases in two dimensions
 
 
 def build_optimizer(
@@ -14,6 +17,7 @@ def build_optimizer(
     lr_backbone: float,
     lr_linear_proj_mult: float,
     weight_decay: float,
+    decays_vectors: bool = True,
     is_fused: bool = False,
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters, with the official groups.
@@ -27,7 +31,9 @@ def build_optimizer(
         lr: of all but the backbone.
         lr_backbone: of names with "backbone" (`default`, `large_wd`) or "backbone.0" (`ddetr_in_mmdet`).
         lr_linear_proj_mult: factor on `lr` for reference points and sampling offsets in `ddetr_in_mmdet`.
-        weight_decay: of every group, but for norms and biases in `large_wd`.
+        weight_decay: of every group, but for names with "norm" or "bias" in `large_wd`.
+        decays_vectors: False: norms, biases and all else with one dimension have no weight decay, and Swin's tables of
+            position biases have none; these form groups of their own.
         is_fused: one kernel for a step instead of one for each operation; the same up to rounding.
     """
     settings = {
@@ -36,11 +42,15 @@ def build_optimizer(
         "backbone": (lr_backbone, weight_decay),
         "slow": (lr * lr_linear_proj_mult, weight_decay),
         "plain": (lr, 0.0),
+        "slow plain": (lr * lr_linear_proj_mult, 0.0),
     }
     members: dict[str, list[nn.Parameter]] = {label: [] for label in settings}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            members[group_of(name, kind)].append(parameter)
+            label = group_of(name, kind)
+            if not decays_vectors and (parameter.ndim < 2 or name.endswith(BIAS_TABLE)):
+                label = WITHOUT_DECAY.get(label, label)
+            members[label].append(parameter)
     groups = [
         {"params": members[label], "label": label, "lr": rate, "base_lr": rate, "weight_decay": decay}
         for label, (rate, decay) in settings.items()
@@ -59,15 +69,6 @@ def group_of(name: str, kind: str) -> str:
     if "backbone" in name:
         return "backbone plain" if is_plain else "backbone"
     return "plain" if is_plain else "rest"
-
-
-def learning_rate_factor(
-    step: int, steps_per_epoch: int, *, warmup_steps: int, drops: tuple[int, ...], drop_factor: float
-) -> float:
-    """What every learning rate is multiplied by at an optimizer step (0-based): linear warm-up, then drops by epoch."""
-    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-    epoch = step // steps_per_epoch
-    return warmup * drop_factor ** sum(epoch >= drop for drop in drops)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

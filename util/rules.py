@@ -5,8 +5,10 @@ are valid, so one bad key does not hide others.
 """
 
 
-def drops_happen(lr_drop: tuple[int, ...], epochs: int) -> str | None:
+def drops_happen(lr_schedule: str, lr_drop: tuple[int, ...], epochs: int) -> str | None:
     """A drop after the last epoch is a mistake in the recipe."""
+    if lr_schedule != "multistep":
+        return None
     if any(e >= epochs for e in lr_drop):
         return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}; lr_drop=[] is none"
     if list(lr_drop) != sorted(set(lr_drop)):
@@ -134,6 +136,30 @@ def mixing_happens_and_ends(
     return None
 
 
+def image_head_is_there(image_head: bool, image_loss_coef: float, image_gate: float) -> str | None:
+    """Its loss and its gate need it, and without its loss it would say nothing."""
+    for name, value in (("image_loss_coef", image_loss_coef), ("image_gate", image_gate)):
+        if value and not image_head:
+            return f"{name} {value:g} has no meaning without image_head: set image_head=True, or {name}=0"
+    if image_head and not image_loss_coef:
+        return "image_head would never learn: image_loss_coef is 0; set it above 0, or image_head=False"
+    return None
+
+
+def flat_part_ends(lr_schedule: str, lr_flat_share: float) -> str | None:
+    """A cosine needs time."""
+    if lr_schedule == "flat_cosine" and lr_flat_share >= 1:
+        return "lr_flat_share 1 leaves no time for the cosine of lr_schedule 'flat_cosine'; it must be below 1"
+    return None
+
+
+def average_of_boxes_follows(num_boxes_norm: str, num_boxes_momentum: float) -> str | None:
+    """The average takes 1 - num_boxes_momentum of the boxes of each step."""
+    if num_boxes_norm == "ema" and num_boxes_momentum >= 1:
+        return f"num_boxes_momentum {num_boxes_momentum:g} would never follow: it must be below 1, such as 0.9"
+    return None
+
+
 RULES = (
     drops_happen,
     heads_divide_width,
@@ -149,4 +175,7 @@ RULES = (
     operating_target_fits,
     one_kind_of_sampling,
     mixing_happens_and_ends,
+    image_head_is_there,
+    flat_part_ends,
+    average_of_boxes_follows,
 )

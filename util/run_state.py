@@ -13,10 +13,13 @@ from torch import nn
 from util.checkpoint import CheckpointError, load, load_strictly, save
 from util.config import flatten
 from util.cut import Cut
+from util.denominator import Denominator
 from util.ema import WeightAverage
-from util.optim import build_optimizer, learning_rate_factor, set_learning_rate, trainable_parts
+from util.optim import build_optimizer, set_learning_rate, trainable_parts
+from util.other_configs import LATER_KNOBS
 from util.precision import Precision
-from util.schema import LATER_KNOBS, Config, OptimConfig
+from util.schedule import Schedule
+from util.schema import Config, OptimConfig
 
 POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best", "operating_point")
 
@@ -29,6 +32,7 @@ class RunState:
     average: WeightAverage
     optimizer: torch.optim.Optimizer
     precision: Precision
+    denominator: Denominator
     facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, category_names
     epoch: int = 0  # epochs done
     window: int = 0  # windows done in the epoch under way
@@ -48,6 +52,7 @@ class RunState:
             "ema": self.average.module.state_dict() if self.average.is_copy else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
+            "denominator": self.denominator.state_dict(),
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -83,6 +88,7 @@ class RunState:
             load_strictly(self.average.module, content.get("ema") or content["model"], path)
         self._restore_optimizer(content["optimizer"], path)
         self.precision.load_state_dict(content.get("scaler") or {})
+        self.denominator.load_state_dict(content.get("denominator") or {})
         for name in POSITION:
             setattr(self, name, content[name])
         return self._changes(content)
@@ -149,8 +155,8 @@ class RunState:
             self.optimizer.load_state_dict(theirs)
         except ValueError as error:
             raise CheckpointError(
-                f"{path}: its optimizer has other groups of parameters ({error}); resume with its param_dict_type, "
-                "or use --pretrain_model_path for its weights"
+                f"{path}: its optimizer has other groups of parameters ({error}); resume with its param_dict_type "
+                "and decay_norms_and_biases, or use --pretrain_model_path for its weights"
             ) from error
         for group, ours in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(ours)
@@ -180,6 +186,7 @@ def build_state(
         lr_backbone=optim.lr_backbone,
         lr_linear_proj_mult=optim.lr_linear_proj_mult,
         weight_decay=optim.weight_decay,
+        decays_vectors=optim.decay_norms_and_biases,
         is_fused=config.speed.fast_layers,
     )
     average = WeightAverage(model, optim.ema_decay if optim.use_ema else 0.0, optim.ema_warmup_steps)
@@ -191,7 +198,10 @@ def build_state(
         "category_ids": sorted(names),
         "category_names": {str(k): v for k, v in names.items()},
     }
-    return RunState(model, average, optimizer, Precision(optim.amp, device.type), facts)
+    denominator = Denominator(
+        config.loss.num_boxes_momentum if config.loss.num_boxes_norm == "ema" else 0.0, world_size
+    )
+    return RunState(model, average, optimizer, Precision(optim.amp, device.type), denominator, facts)
 
 
 def set_rates(state: RunState, optim: OptimConfig, num_windows: int) -> None:
@@ -200,11 +210,13 @@ def set_rates(state: RunState, optim: OptimConfig, num_windows: int) -> None:
     Steps are counted as if every epoch so far had had `num_windows`: a run that goes on with more images still drops
     its rates at the epochs of the config.
     """
-    factor = learning_rate_factor(
-        state.epoch * num_windows + state.window,
-        num_windows,
+    schedule = Schedule(
+        optim.lr_schedule,
+        epochs=optim.epochs,
         warmup_steps=optim.warmup_steps,
         drops=optim.lr_drop,
         drop_factor=optim.lr_drop_factor,
+        final_factor=optim.lr_final_factor,
+        flat_share=optim.lr_flat_share,
     )
-    set_learning_rate(state.optimizer, factor)
+    set_learning_rate(state.optimizer, schedule.factor(state.epoch * num_windows + state.window, num_windows))

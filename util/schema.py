@@ -79,18 +79,45 @@ class ModelConfig:
     restrict_to_categories: bool = knob(
         "ids below num_classes that no category of the data has are never selected, predicted or drawn as noise"
     )
+    image_head: bool = knob("an answer for the whole image besides, from the encoder: does it have any box")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What it is trained to do."""
 
+    cls_loss: Literal["focal", "varifocal", "mal", "ia_bce", "position_supervised"] = knob(
+        "what a class score is trained to be. focal: 1 for a query that answers for a box; the others: a number that "
+        "grows with the overlap (IoU) of the two boxes. All but focal take their own alpha and gamma"
+    )
     focal_alpha: float = knob("weight of positives in the focal loss; negatives get 1 - focal_alpha", low=0.0, high=1.0)
     focal_gamma: float = knob("focusing exponent of the focal loss", low=0.0)
-    matcher_focal_alpha: float | None = knob(
-        "focal alpha of the matching cost; None: that of the loss", low=0.0, high=1.0
+    varifocal_alpha: float = knob(
+        "weight of the negatives in the varifocal loss, the other way round than focal_alpha; positives get their IoU",
+        low=0.0,
     )
-    matcher_focal_gamma: float | None = knob("focal gamma of the matching cost; None: that of the loss", low=0.0)
+    varifocal_gamma: float = knob("focusing exponent of the varifocal loss, for negatives only", low=0.0)
+    mal_gamma: float = knob("exponent of the matchability-aware loss: of the IoU as target, and for negatives", low=0.0)
+    ia_bce_alpha: float = knob(
+        "share of the score itself in the target score^alpha * IoU^(1 - alpha) of the IoU-aware loss; not a weight",
+        low=0.0,
+        high=1.0,
+    )
+    ia_bce_gamma: float = knob("focusing exponent of the IoU-aware loss, for negatives only", low=0.0)
+    position_supervised_gamma: float = knob(
+        "exponent of the distance from the target IoU^2 in the position-supervised loss, and for negatives", low=1.0
+    )
+    num_boxes_norm: Literal["window", "ema"] = knob(
+        "what losses are divided by: the boxes of the optimizer step, or their moving average over steps"
+    )
+    num_boxes_momentum: float = knob(
+        "share of the old average that stays when num_boxes_norm is 'ema'", low=0.0, high=1.0
+    )
+    image_loss_coef: float = knob("weight of loss_image, for the answer of image_head", low=0.0)
+    matcher_focal_alpha: float | None = knob(
+        "focal alpha of the matching cost, whatever cls_loss is; None: focal_alpha", low=0.0, high=1.0
+    )
+    matcher_focal_gamma: float | None = knob("focal gamma of the matching cost; None: focal_gamma", low=0.0)
     set_cost_class: float = knob("weight of the class term in the matching cost", low=0.0)
     set_cost_bbox: float = knob("weight of the L1 term in the matching cost", low=0.0)
     set_cost_giou: float = knob("weight of the GIoU term in the matching cost", low=0.0)
@@ -115,8 +142,17 @@ class OptimConfig:
     lr_linear_proj_mult: float = knob("factor for reference points and sampling offsets (ddetr_in_mmdet only)", low=0.0)
     param_dict_type: Literal["default", "ddetr_in_mmdet", "large_wd"] = knob("how parameters form optimizer groups")
     weight_decay: float = knob("AdamW weight decay", low=0.0)
+    decay_norms_and_biases: bool = knob(
+        "weight decay for norms, biases and other vectors too, as the official groups have it (large_wd: for most not)"
+    )
     clip_max_norm: float = knob("largest gradient norm of a step; 0 does not clip", low=0.0)
     epochs: int = knob("passes over the training set", low=1, high=10_000)
+    lr_schedule: Literal["multistep", "cosine", "flat_cosine"] = knob(
+        "learning rates after the warm-up. multistep: dropped at the epochs lr_drop; cosine: half a cosine down to "
+        "lr_final_factor; flat_cosine: the same after lr_flat_share of the training"
+    )
+    lr_final_factor: float = knob("what the cosine ends at, as a share of each learning rate", low=0.0, high=1.0)
+    lr_flat_share: float = knob("share of the training before the cosine of flat_cosine begins", low=0.0, high=1.0)
     lr_drop: tuple[int, ...] = knob("epochs at which every learning rate is multiplied by lr_drop_factor", low=1)
     lr_drop_factor: float = knob("factor of a learning rate drop", low=0.0, high=1.0)
     warmup_steps: int = knob("optimizer steps over which the learning rate rises linearly from near 0", low=0)
@@ -196,6 +232,11 @@ class EvalConfig:
     nms_iou_threshold: float = knob(
         "IoU above which the weaker of two boxes is dropped; 0 switches it off", low=0.0, high=1.0
     )
+    image_gate: float = knob(
+        "scores of boxes are multiplied by (score of the whole image)^image_gate, that of image_head; 0: they are not",
+        low=0.0,
+        high=10.0,
+    )
     eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1, high=4096)
     eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1)
     operating_rule: Literal["sensitivity", "false_alarms", "youden"] = knob(
@@ -273,56 +314,3 @@ class Config:
 
 SECTIONS: dict[str, type] = {f.name: f.type for f in fields(Config)}  # type: ignore[misc]
 KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.items() for f in fields(cls)}
-
-# Knobs that came later, and what runs did before: configs of older runs, and of older checkpoints, lack them.
-LATER_KNOBS: dict[str, Any] = {
-    "allow_unlabelled_extras": True,
-    "exclude_unlabelled_tb": False,
-    "positive_fraction": 0.0,
-    "repeat_threshold": 0.0,
-    "data_aug_rotate": 0.0,
-    "data_aug_zoom": 0.0,
-    "data_aug_brightness": 0.0,
-    "data_aug_contrast": 0.0,
-    "data_aug_gamma": 0.0,
-    "data_aug_clahe": 0.0,
-    "data_aug_clahe_clip": 3.0,
-    "data_aug_noise": 0.0,
-    "data_aug_erase": 0.0,
-    "data_aug_erase_area": 0.05,
-    "data_aug_mosaic": 0.0,
-    "data_aug_copy_paste": 0.0,
-    "data_aug_mix_end_epoch": 0,
-    "image_cache": "",
-    "on_failing": "warn",
-    "tensorboard": False,
-    "attn_backend": "torch",
-    "fast_layers": False,
-    "channels_last": False,
-    "compile": "off",
-    "activation_checkpointing": False,
-}
-
-# Keys of the official config files that mean nothing here, and what to do instead.
-OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
-    "dn_scalar": "is read by nothing, in the official code too; use dn_number",
-    "dn_label_coef": "is read by nothing, in the official code too; denoising terms share cls_loss_coef",
-    "dn_bbox_coef": "is read by nothing, in the official code too; see bbox_loss_coef, giou_loss_coef",
-    "enc_loss_coef": "is read by nothing, in the official code too; use interm_loss_coef",
-    "use_dn": "is not a switch of its own; dn_number = 0 switches denoising off",
-    "ema_epoch": "does not exist; ema_warmup_steps lets the average follow quickly at the start",
-    "lr_drop_list": "is merged into lr_drop, which takes one or more epochs",
-    "multi_step_lr": "is not needed; lr_drop takes one or more epochs",
-    "onecyclelr": "is not offered: it would give the backbone the learning rate of the transformer",
-    "lr_drop_epochs": "does not exist; use lr_drop",
-    "warmup_epochs": "does not exist; use warmup_steps",
-    "backbone_dir": "does not exist; give the file in backbone_weights",
-    "two_stage_type": "is always 'standard' here",
-    "masks": "is not offered: boxes only",
-    "hidden_size": "does not exist; use hidden_dim",
-    "accum_steps": "does not exist; use gradient_accumulation_steps",
-    "coco_path": "is said on the command line: --data_path DIR",
-    "data_path": "is said on the command line: --data_path DIR",
-    "output_dir": "is said on the command line: --output_dir DIR",
-    "resume": "is said on the command line: --resume FILE",
-}

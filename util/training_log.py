@@ -211,7 +211,8 @@ def build_training_log(
     is_verbose: bool,
 ) -> TrainingLog:
     """The training log that a config asks for."""
-    focal = FocalSettings(config.loss.focal_alpha, config.loss.focal_gamma, config.model.num_queries)
+    loss = config.loss
+    focal = FocalSettings(loss.focal_alpha, loss.focal_gamma, config.model.num_queries, loss.cls_loss == "focal")
     every = config.runtime.log_every
     return TrainingLog(log, every, num_windows, device, here, category_ids, focal, is_verbose)
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,20 +7,23 @@ from golden_model import figures, table, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.class_losses import MAL, Focal
 from models.criterion import SetCriterion, loss_weights
 from models.events import EVENTS
 from models.losses import sigmoid_focal_loss
 from models.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
+from util.box_ops import cxcywh_to_xyxy, iou
 
 GROUPS, SLOTS, QUERIES, CLASSES, LAYERS = 2, 3, 6, 4, 3
 COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_boxes": True, "aux": True}
 
 
-def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, **coefficients):
+def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, class_loss=None, **coefficients):
     weights = loss_weights(num_layers=layers, denoising=denoising, **{**COEFFICIENTS, **coefficients})
     matcher = HungarianMatcher(2.0, 5.0, 2.0, focal_alpha=alpha, focal_gamma=gamma)
-    return SetCriterion(matcher, weights, focal_alpha=alpha, focal_gamma=gamma, dn_padding_loss=padding)
+    class_loss = class_loss or Focal(alpha, gamma)
+    return SetCriterion(matcher, weights, class_loss=class_loss, dn_padding_loss=padding)
 
 
 def prediction(num_images, queries, generator):
@@ -276,3 +280,48 @@ def test_gradients_reach_every_prediction():
         leaf.requires_grad_()
     criterion()(whole, truth(2, 3), 5.0)["loss"].backward()
     assert all(torch.isfinite(leaf.grad).all() and leaf.grad.abs().sum() > 0 for leaf in leaves)
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (0, 3), (0, 0)])
+def test_a_loss_that_wants_the_overlap_gets_that_of_the_matched_boxes(counts):
+    whole, goal = outputs(2), truth(*counts)
+    made = criterion(class_loss=MAL(1.5))
+    losses = made(whole, goal, 2.0)
+    [assignment] = made.matcher([whole.last], goal)
+    target = torch.zeros_like(whole.last.logits)
+    for image, query, box in zip(*(column.tolist() for column in assignment.columns), strict=True):
+        ours, theirs = (cxcywh_to_xyxy(b) for b in (whole.last.boxes[image, query], goal[image]["boxes"][box]))
+        target[image, query, goal[image]["labels"][box]] = iou(ours, theirs) ** 1.5
+    p = whole.last.logits.sigmoid()
+    positive = -target * p.log() - (1 - target) * (1 - p).log()
+    wanted = torch.where(target > 0, positive, -(p**1.5) * (1 - p).log()).sum() / 2.0
+    assert losses["loss_ce"].item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_the_overlap_is_a_target_and_not_a_way_to_learn():
+    whole, goal = outputs(2), truth(2, 1)
+    logits, boxes = whole.last.logits.requires_grad_(), whole.last.boxes.requires_grad_()
+    loss = criterion(class_loss=MAL(1.5))(whole, goal, 3.0)["loss_ce"]
+    by_score, by_box = torch.autograd.grad(loss, (logits, boxes), allow_unused=True)
+    assert by_score.abs().sum() > 0
+    assert by_box is None
+
+
+def test_the_answer_for_the_image_is_a_cross_entropy_over_the_boxes_of_the_step():
+    whole, goal = replace(outputs(3), image_logits=torch.tensor([0.0, 2.0, -1.0], dtype=torch.float64)), truth(2, 0, 0)
+    losses = values(criterion(image=0.5)(whole, goal, 4.0))
+    by_hand = math.log(2) + math.log(1 + math.exp(2)) + math.log(1 + math.exp(-1))
+    assert losses["loss_image"] == pytest.approx(by_hand / 4.0, rel=1e-12)
+    without = values(criterion()(whole, goal, 4.0))
+    assert losses["loss"] == pytest.approx(without["loss"] + 0.5 * by_hand / 4.0, rel=1e-12)
+    assert {k: v for k, v in losses.items() if k not in ("loss", "loss_image")} == {
+        k: v for k, v in without.items() if k != "loss"
+    }
+
+
+def test_the_answer_for_an_image_without_boxes_counts_as_loss_of_such_images():
+    whole, goal = replace(outputs(2), image_logits=torch.tensor([1.0, 1.0], dtype=torch.float64)), truth(2, 0)
+    plain, with_image = (criterion(**more).examine(whole, goal, 4.0)[1] for more in ({}, {"image": 1.0}))
+    more = {k: with_image[k].item() - plain[k].item() for k in ("loss_with_boxes", "loss_without_boxes")}
+    assert more["loss_without_boxes"] == pytest.approx(math.log(1 + math.exp(1)), rel=1e-9)
+    assert more["loss_with_boxes"] == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-9)

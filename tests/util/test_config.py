@@ -23,7 +23,8 @@ from util.config import (
     read_values,
     resolve,
 )
-from util.schema import KNOBS, LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.schema import KNOBS
 
 TINY = Path(__file__).parents[2] / "config" / "DINO" / "DINO_tiny_phantom.py"
 VALUES = dict(read_values(TINY))

@@ -5,10 +5,9 @@ from torch import nn
 
 from models import build_model
 from util.config import load_config
-from util.optim import build_optimizer, learning_rate_factor, learning_rates, set_learning_rate, trainable_parts
+from util.optim import build_optimizer, learning_rates, set_learning_rate, trainable_parts
 
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
-COCO = {"warmup_steps": 0, "drops": (11,), "drop_factor": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -45,34 +44,6 @@ def test_every_trainable_parameter_is_in_one_group_and_no_frozen_one_in_any(offi
     assert sorted(grouped) == sorted({id(p) for p in official.parameters() if p.requires_grad})
     frozen = {name for name, p in official.named_parameters() if not p.requires_grad}
     assert frozen == set(table("components")["optimizer_groups"]["frozen_not_in_any_group"])
-
-
-@pytest.mark.parametrize(
-    ("name", "drops"), [("lr_StepLR_11_epochs12", (11,)), ("lr_MultiStep_33_45_epochs50", (33, 45))]
-)
-def test_rates_by_epoch_are_the_official_ones(name, drops):
-    gold = table("components")["lr"][name]
-    steps_per_epoch = 7
-    for epoch, (lr, lr_backbone) in enumerate(gold):
-        for step in (epoch * steps_per_epoch, epoch * steps_per_epoch + steps_per_epoch - 1):
-            factor = learning_rate_factor(step, steps_per_epoch, warmup_steps=0, drops=drops, drop_factor=0.1)
-            assert 1e-4 * factor == pytest.approx(lr, rel=1e-12)
-            assert 1e-5 * factor == pytest.approx(lr_backbone, rel=1e-12)
-
-
-def test_warm_up_rises_linearly_from_the_first_step_and_ends_at_one():
-    factors = [learning_rate_factor(s, 100, warmup_steps=4, drops=(), drop_factor=0.1) for s in range(6)]
-    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
-
-
-def test_warm_up_and_drops_multiply():
-    # two steps an epoch: step 4 is in epoch 2, after the drop at 1 and the one at 2, and half warmed up
-    factor = learning_rate_factor(4, 2, warmup_steps=10, drops=(1, 2), drop_factor=0.5)
-    assert factor == pytest.approx(0.5 * 0.5 * 0.5)
-
-
-def test_without_warm_up_the_first_step_is_full():
-    assert learning_rate_factor(0, 5, **COCO) == 1.0
 
 
 def test_the_rates_follow_the_factor_and_not_each_other():
@@ -118,3 +89,26 @@ def test_a_frozen_head_shows():
     model.transformer.decoder.class_embed.requires_grad_(False)
     (trained, total) = trainable_parts(model)["class_embed"]
     assert (trained, total > 0) == (0, True)
+
+
+@pytest.mark.parametrize("kind", ["default", "ddetr_in_mmdet", "large_wd"])
+def test_without_decay_of_vectors_every_rate_stays_and_only_matrices_decay(official, kind):
+    plain = build_optimizer(official, kind=kind, **RATES)
+    rates = {id(p): group["lr"] for group in plain.param_groups for p in group["params"]}
+    optimizer = build_optimizer(official, kind=kind, decays_vectors=False, **RATES)
+    assert {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]} == rates
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    vectors = {id(p) for p in official.parameters() if p.requires_grad and p.ndim < 2}
+    assert {key for key, decay in decays.items() if decay == 0.0} >= vectors
+    if kind != "large_wd":  # which leaves some matrices out by their names
+        assert {key for key, decay in decays.items() if decay == 0.0} == vectors
+
+
+def test_the_position_biases_of_swin_do_not_decay():
+    with torch.device("meta"):
+        model = build_model(load_config(CONFIG, ["backbone=swin_T_224_1k", "backbone_freeze_at=0"]))[0]
+    optimizer = build_optimizer(model, kind="default", decays_vectors=False, **RATES)
+    without = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    tables = [id(p) for name, p in model.named_parameters() if name.endswith("relative_position_bias_table")]
+    assert tables
+    assert without >= set(tables)

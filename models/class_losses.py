@@ -1,0 +1,112 @@
+"""What a class score should be: the focal loss of DINO, and losses that ask a score to tell how well a box fits.
+
+All have one form. The targets say for every query and class whether it answers for a box (`wanted`) and, where it does,
+how much its box overlaps the true one (`quality`, an IoU). Each returns one term per query and class; who calls sums
+them up and divides. p is the score, the sigmoid of a logit. Terms are computed from logarithms of p and 1 - p, so none
+overflows. Gradients flow through every p in a formula but for that in the target of `IABCE`; none flows through an IoU.
+BCE(p, t) is the cross-entropy -t log p - (1 - t) log(1 - p).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.losses import sigmoid_focal_terms
+
+
+class ClassLoss(Protocol):
+    """One of the losses of this file."""
+
+    needs_quality: ClassVar[bool]  # whether `quality` is read
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+        """Terms of the shape of `logits`.
+
+        Args:
+            logits: [..., C].
+            wanted: as `logits`, 1 where a query answers for a box of this class, else 0.
+            quality: as `logits`, the IoU of the two boxes where `wanted` is 1, else 0; without gradient. None where
+                `needs_quality` is False.
+        """
+
+
+@dataclass(frozen=True)
+class Focal:
+    """Focal loss (arXiv 1708.02002, equation 5): a (1 - p)^g BCE(p, 1) for positives, (1 - a) p^g BCE(p, 0) else."""
+
+    alpha: float  # weight of the positives
+    gamma: float
+    needs_quality: ClassVar[bool] = False
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """See `ClassLoss`."""
+        return sigmoid_focal_terms(logits, wanted, self.alpha, self.gamma)
+
+
+@dataclass(frozen=True)
+class Varifocal:
+    """Varifocal loss (arXiv 2008.13367, equation 2): q BCE(p, q) where the IoU q is above 0, else a p^g BCE(p, 0)."""
+
+    alpha: float  # weight of the negatives
+    gamma: float
+    needs_quality: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+        """See `ClassLoss`."""
+        others = self.alpha * _damped(logits, self.gamma)
+        return torch.where(quality > 0, quality * _bce(logits, quality), others)
+
+
+@dataclass(frozen=True)
+class MAL:
+    """Matchability-aware loss (arXiv 2412.04234, equation 4): BCE(p, q^g) for positives, p^g BCE(p, 0) for others."""
+
+    gamma: float
+    needs_quality: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+        """See `ClassLoss`."""
+        return torch.where(wanted > 0, _bce(logits, quality**self.gamma), _damped(logits, self.gamma))
+
+
+@dataclass(frozen=True)
+class IABCE:
+    """IoU-aware BCE (arXiv 2304.07527, section 3.2): BCE(p, p^a q^(1 - a)) for positives, p^g BCE(p, 0) for others."""
+
+    alpha: float  # share of the score itself in its target
+    gamma: float
+    needs_quality: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+        """See `ClassLoss`."""
+        target = (logits.detach().sigmoid() ** self.alpha) * quality ** (1 - self.alpha)
+        return torch.where(wanted > 0, _bce(logits, target), _damped(logits, self.gamma))
+
+
+@dataclass(frozen=True)
+class PositionSupervised:
+    """Position-supervised loss (arXiv 2304.04742): |q^2 - p|^g BCE(p, q^2) for positives, p^g BCE(p, 0) for others."""
+
+    gamma: float
+    needs_quality: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+        """See `ClassLoss`."""
+        target = quality**2
+        distance = (target - logits.sigmoid()).abs() ** self.gamma
+        return torch.where(wanted > 0, distance * _bce(logits, target), _damped(logits, self.gamma))
+
+
+def _bce(logits: Tensor, target: Tensor) -> Tensor:
+    """-t log p - (1 - t) log(1 - p)."""
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def _damped(logits: Tensor, gamma: float) -> Tensor:
+    """-p^g log(1 - p)."""
+    return -functional.logsigmoid(-logits) * torch.exp(gamma * functional.logsigmoid(logits))

@@ -1,0 +1,31 @@
+"""Whether an image has any box: an answer from the encoder, beside those of the queries."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.layers import Linear, at_least_float32
+
+
+class ImageHead(nn.Module):
+    """A logit per image, from a weighted mean over the encoder's tokens.
+
+    A lesion covers few of the tokens and would drown in a plain mean, so the weights are learned (attention pooling,
+    arXiv 1802.04712, equation 8 without the hidden layer). They start equal.
+
+    Args:
+        width: of the tokens.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = Linear(width, 1)
+        self.answer = Linear(width, 1)
+        nn.init.zeros_(self.attention.weight)
+        nn.init.zeros_(self.attention.bias)
+
+    def forward(self, memory: Tensor, padding: Tensor) -> Tensor:
+        """Tokens [B, S, C] and where they are padding [B, S] -> logits [B], at least float32."""
+        notice = at_least_float32(self.attention(memory).squeeze(-1)).masked_fill(padding, float("-inf"))
+        pooled = torch.einsum("bs,bsc->bc", functional.softmax(notice, dim=1), at_least_float32(memory))
+        return at_least_float32(self.answer(pooled).squeeze(-1))
