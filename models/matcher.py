@@ -111,7 +111,7 @@ def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Te
 
 
 def one_hot_targets(logits: Tensor, place: tuple[Tensor, ...], labels: Tensor, values: Tensor | float = 1.0) -> Tensor:
-    """Zeros like `logits` [..., C], with a value for the class of each place: an index of all but the last dimension."""
+    """Zeros like `logits` [..., C], with a value for the class of each place, an index of all but the last."""
     target = torch.zeros_like(logits)
     target[(*place, labels)] = values
     return target

@@ -10,9 +10,18 @@ from util.rules import RULES
 from util.schema import KNOBS, SECTIONS
 
 BREAKS = [
-    (rules.drops_happen, {"lr_drop": (12,), "epochs": 12}, "would never happen"),
-    (rules.drops_happen, {"lr_drop": (40, 30), "epochs": 50}, "must rise"),
-    (rules.drops_happen, {"lr_drop": (30, 30), "epochs": 50}, "must rise"),
+    (
+        rules.image_head_is_there,
+        {"image_head": False, "image_loss_coef": 0.1, "image_gate": 0.0},
+        "image_loss_coef 0.1",
+    ),
+    (rules.image_head_is_there, {"image_head": False, "image_loss_coef": 0.0, "image_gate": 1.0}, "image_gate 1"),
+    (rules.image_head_is_there, {"image_head": True, "image_loss_coef": 0.0, "image_gate": 0.0}, "never learn"),
+    (rules.flat_part_ends, {"lr_schedule": "flat_cosine", "lr_flat_share": 1.0}, "below 1"),
+    (rules.average_of_boxes_follows, {"num_boxes_norm": "ema", "num_boxes_momentum": 1.0}, "never follow"),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (12,), "epochs": 12}, "would never happen"),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (40, 30), "epochs": 50}, "must rise"),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (30, 30), "epochs": 50}, "must rise"),
     (rules.heads_divide_width, {"hidden_dim": 48, "nheads": 4}, "multiple of 32"),
     (rules.heads_divide_width, {"hidden_dim": 64, "nheads": 3}, "nheads = 3"),
     (rules.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 2}, "at least num_classes - 1 = 3"),
@@ -88,9 +97,17 @@ BREAKS = [
     ),
 ]
 HOLDS = [
-    (rules.drops_happen, {"lr_drop": (11,), "epochs": 12}),
-    (rules.drops_happen, {"lr_drop": (), "epochs": 1}),
-    (rules.drops_happen, {"lr_drop": (30, 40), "epochs": 50}),
+    (rules.drops_happen, {"lr_schedule": "cosine", "lr_drop": (30,), "epochs": 12}),
+    (rules.image_head_is_there, {"image_head": False, "image_loss_coef": 0.0, "image_gate": 0.0}),
+    (rules.image_head_is_there, {"image_head": True, "image_loss_coef": 0.1, "image_gate": 0.0}),
+    (rules.image_head_is_there, {"image_head": True, "image_loss_coef": 0.1, "image_gate": 1.0}),
+    (rules.flat_part_ends, {"lr_schedule": "flat_cosine", "lr_flat_share": 0.9}),
+    (rules.flat_part_ends, {"lr_schedule": "cosine", "lr_flat_share": 1.0}),
+    (rules.average_of_boxes_follows, {"num_boxes_norm": "ema", "num_boxes_momentum": 0.9}),
+    (rules.average_of_boxes_follows, {"num_boxes_norm": "window", "num_boxes_momentum": 1.0}),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (11,), "epochs": 12}),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (), "epochs": 1}),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (30, 40), "epochs": 50}),
     (rules.heads_divide_width, {"hidden_dim": 256, "nheads": 8}),
     (rules.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 3}),
     (rules.selection_fits, {"num_select": 40, "num_queries": 10, "num_classes": 4}),

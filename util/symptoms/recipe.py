@@ -18,6 +18,7 @@ HARMLESS = {
     "on_failing",
     "eval_every",
     "eval_batch_size",
+    "image_gate",
     "operating_rule",
     "operating_target",
     "bootstrap_draws",
