@@ -35,6 +35,7 @@ from util.study.results import Row, load_rows, require_of, save_rows
 from util.study.suites import SUITES, find_suite
 from util.study.tables import sections
 
+WIDTH = 80  # of the running line
 FAILED, MISTAKE, REQUEUE, INTERRUPTED = 1, 2, 75, 130
 JOB = """\
 #!/usr/bin/env bash
@@ -169,7 +170,7 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
     workers = args.workers or len(os.sched_getaffinity(0))
     before = [row.seconds for row in study.rows.values() if row.seconds is not None and row.is_done]
     budget = Budget(start, inf if args.budget is None else 60 * args.budget)
-    crew = Crew(study.places, workers, budget, before, study.keep, partial(print, flush=True))
+    crew = Crew(study.places, workers, budget, before, study.keep, say, show)
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: (signals.append(number), crew.stop()))
@@ -177,6 +178,17 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
     print(study.rebuild())
     left = pending(runs, study.done)
     return tell_end(rows, left, in_words(seconds_left(len(left), workers, crew.durations)), signals)
+
+
+def say(text: str) -> None:
+    """A line, in place of the running one."""
+    print(f"\r{text:<{WIDTH}}" if sys.stdout.isatty() else text, flush=True)
+
+
+def show(text: str) -> None:
+    """The running line of a terminal."""
+    if sys.stdout.isatty():
+        print(f"\r{text:<{WIDTH}}", end="", flush=True)
 
 
 def tell_end(rows: Sequence[Row], left: Sequence[PlannedRun], time_left: str, signals: Sequence[int]) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import IO
 
 from util.files import cut_off
@@ -148,6 +149,7 @@ class Crew:
         durations: seconds of earlier runs, from which is guessed how long one takes.
         keep: called with every row.
         say: called with every line.
+        show: called with the running line, again and again.
     """
 
     places: Places
@@ -156,6 +158,7 @@ class Crew:
     durations: list[float]
     keep: Callable[[Row], None]
     say: Callable[[str], None]
+    show: Callable[[str], None]
     is_stopping: bool = False
     going: list[Process] = field(default_factory=list)
     not_started: list[PlannedRun] = field(default_factory=list)
@@ -173,6 +176,7 @@ class Crew:
             while len(self.going) < self.workers and self._may_start(waiting):
                 self._start(waiting.pop(0))
             time.sleep(LOOK_EVERY)
+            self.show(f"[{len(rows)}/{total}] {len(self.going)} going, {self._outlook(waiting)}")
             for one in [one for one in self.going if one.process.poll() is not None]:
                 self.going.remove(one)
                 row, told = finish(one)
@@ -181,10 +185,14 @@ class Crew:
                     self.keep(row)
                     if row.seconds is not None and row.is_done:
                         self.durations.append(row.seconds)
-                left = seconds_left(len(waiting) + len(self.going), self.workers, self.durations)
-                self.say(f"[{len(rows)}/{total}] {told}; {in_words(left)} left")
+                self.say(f"[{len(rows)}/{total}] {told}; {self._outlook(waiting)}")
         self.not_started += waiting
         return rows
+
+    def _outlook(self, waiting: Sequence[PlannedRun]) -> str:
+        left = seconds_left(len(waiting) + len(self.going), self.workers, self.durations)
+        rate = f"{3600 * self.workers / median(self.durations):.1f} runs an hour, " if self.durations else ""
+        return f"{rate}{in_words(left)} left"
 
     def _may_start(self, waiting: Sequence[PlannedRun]) -> bool:
         return bool(waiting) and not self.is_stopping and self.budget.allows(time.monotonic(), self.durations)
