@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -239,8 +240,8 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
         "count": len(indices),
         "file": args.slurm,
         "seeds": len({run.seed for run in runs}),
-        "runs": args.runs,
-        "data": args.data,
+        "runs": shlex.quote(str(args.runs)),
+        "data": shlex.quote(str(args.data)),
     }
     write_whole(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
     print(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
