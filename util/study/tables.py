@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import median
 
 from util.study.design import Contrast, Suite
 from util.study.results import Row
@@ -40,7 +41,7 @@ def setup(suite: Suite, rows: Sequence[Row]) -> str:
     seeds = sorted({row.seed for row in rows})
     whole = [seed for seed in seeds if sum(row.seed == seed for row in rows) == len(suite.cells)]
     seconds = [row.seconds for row in rows if row.seconds is not None]
-    took = f"; {sum(seconds) / len(seconds) / 60:.1f} minutes each, on one thread" if seconds else ""
+    took = f"; {median(seconds) / 60:.1f} minutes each (median), on one thread" if seconds else ""
     phantom = suite.phantom
     return (
         f"{len(rows)} runs: {len(suite.cells)} cells, {len(whole)} whole seeds of {suite.seeds} planned{took}. "

@@ -91,7 +91,7 @@ def test_skill_is_a_mean_over_seeds_after_each_epoch():
 
 def test_the_set_up_counts_whole_seeds():
     said = setup(SUITE, ROWS[:-1])
-    assert said.startswith("7 runs: 4 cells, 1 whole seeds of 2 planned; 1.0 minutes each")
+    assert said.startswith("7 runs: 4 cells, 1 whole seeds of 2 planned; 1.0 minutes each (median)")
     assert "`make_phantom.py --train 12 --val 6 --size 64 --seed 0`" in said
 
 
