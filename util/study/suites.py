@@ -1,0 +1,103 @@
+"""The suites, as data. A new one is a list of cells and a line in SUITES."""
+
+from util.errors import UserError
+from util.study.design import Contrast, Phantom, Suite, grid
+
+TRAIN, EPOCHS = 1200, 4  # images, passes over them
+WARMUP, AVERAGED = 400, 400  # images over which the learning rate rises, and over which the weights are averaged
+
+# What every run of a study has in common. One thread per run: small tensors gain nothing from more.
+SHORT = {
+    "data_aug_scales": [160, 192, 224],
+    "num_workers": 0,
+    "epochs": EPOCHS,
+    "lr_drop": [EPOCHS - 1],
+    "eval_every": EPOCHS,
+    "eval_batch_size": 8,
+    "bootstrap_draws": 0,
+    "operating_rule": "sensitivity",
+    "operating_target": 0.8,
+    "checkpoint_every_minutes": 1.0,
+    "keep_last_checkpoints": 1,
+}
+
+
+def images_per_step(total: int, batch_size: int) -> dict[str, object]:
+    """Options of a step of `total` images. Warm-up and averaging last equally many images, whatever the step."""
+    return {
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": total // batch_size,
+        "warmup_steps": WARMUP // total,
+        "ema_decay": 1 - total / AVERAGED,
+        "ema_warmup_steps": AVERAGED // 2 // total,
+        "log_every": 80 // total,
+    }
+
+
+ALPHA = Suite(
+    name="alpha",
+    title="focal_alpha on data of which 91 % have no box",
+    cells=grid(
+        {
+            "focal_alpha": {
+                ".25": ("alpha25", {"focal_alpha": 0.25}),
+                ".5": ("alpha50", {"focal_alpha": 0.5}),
+                ".75": ("alpha75", {"focal_alpha": 0.75}),
+                ".9": ("alpha90", {"focal_alpha": 0.9}),
+            },
+            "images per step": {
+                "1": ("step1", images_per_step(1, 1)),
+                "2": ("step2", images_per_step(2, 2)),
+                "8": ("step8", images_per_step(8, 8)),
+            },
+            "sampling": {
+                "natural": ("natural", {"positive_fraction": 0.0}),
+                "positive_fraction .25": ("positives", {"positive_fraction": 0.25}),
+            },
+        }
+    ),
+    references={"focal_alpha": ".25", "images per step": "2", "sampling": "natural"},
+    options=SHORT,
+    phantom=Phantom(train=TRAIN, val=600, size=256),
+    seeds=3,
+    document="focal_alpha.md",
+    contrasts=(Contrast("focal_alpha", within="images per step"), Contrast("focal_alpha", within="sampling")),
+)
+
+SMOKE = Suite(
+    name="smoke",
+    title="Does the machinery work? Two cells, seconds each",
+    cells=grid({"focal_alpha": {k: (f"alpha{k[1:]}", {"focal_alpha": float(k)}) for k in (".25", ".75")}}),
+    references={"focal_alpha": ".25"},
+    options={
+        **SHORT,
+        **images_per_step(4, 2),
+        "hidden_dim": 32,
+        "nheads": 2,
+        "dim_feedforward": 32,
+        "data_aug_scales": [96],
+        "data_eval_scale": 96,
+        "epochs": 2,
+        "lr_drop": [1],
+        "warmup_steps": 0,
+        "eval_every": 2,
+        "log_every": 1,
+    },
+    phantom=Phantom(train=24, val=24, size=96),
+    seeds=2,
+    document="smoke.md",
+    home="logs/study/smoke",
+)
+
+SUITES = {suite.name: suite for suite in (ALPHA, SMOKE)}
+
+
+def find_suite(name: str) -> Suite:
+    """The suite of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SUITES:
+        raise UserError(f"--suite {name}: there is no such suite; those there are: {', '.join(SUITES)}")
+    return SUITES[name]
