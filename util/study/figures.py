@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from util.plots import GREY, INK, PALE, dress, head, say_empty, style
 from util.study.design import Suite
 from util.study.results import Row
 from util.study.statistics import difference, estimate, pairs
 
-PANEL = (3.6, 2.9)  # inches
+PANEL = (3.6, 2.5)  # inches
+LOWEST = -1.5  # class skill that is drawn
 SHOWN = {"AP50": "AP50", "froc_mean": "FROC mean", "auc": "image AUC", "alarms_healthy": "alarms per healthy image"}
 
 
@@ -31,12 +33,17 @@ def draw_skill(suite: Suite, rows: Sequence[Row]) -> Figure:
     for axes, (levels, cells) in zip(panels, groups.items(), strict=False):
         named = zip(others, levels, strict=True)
         title = ", ".join(f"{name} {level}" if level[0].isdigit() else level for name, level in named)
-        head(axes, title, "")
-        dress(axes, "class skill")
-        axes.set_xlabel("epoch", fontsize=8.5, color=GREY)
+        axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left")
+        dress(axes, "")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axhline(0, color=GREY, linewidth=0.8)
         for n, cell in enumerate(cells):
             _plot_cell(axes, [row for row in rows if row.cell == cell.name], cell.levels[subject], n)
+    lowest = min((v for row in rows for v in row.series("class_skill") if v is not None), default=0.0)
+    figure.axes[0].set_ylim(max(LOWEST, min(-0.1, lowest - 0.1)), 1.05)  # shared by all panels
+    for axes in figure.axes[-columns:]:
+        axes.set_xlabel("epochs done", fontsize=8.5, color=GREY)
+    figure.supylabel("class skill", fontsize=8.5, color=GREY)
     _legend(figure, subject)
     return figure
 
@@ -52,7 +59,6 @@ def _plot_cell(axes: Axes, rows: Sequence[Row], label: str, n: int) -> None:
     axes.plot(
         epochs, np.mean([s[:length] for s in series], axis=0), label=label, linewidth=1.6, markersize=4, **style(n)
     )
-    axes.set_ylim(bottom=max(-1.05, axes.get_ylim()[0]))
 
 
 def _legend(figure: Figure, title: str) -> None:

@@ -61,7 +61,11 @@ ALPHA = Suite(
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=3,
     document="focal_alpha.md",
-    contrasts=(Contrast("focal_alpha", within="images per step"), Contrast("focal_alpha", within="sampling")),
+    contrasts=(
+        Contrast("focal_alpha", within="images per step"),
+        Contrast("focal_alpha", within="sampling"),
+        Contrast("sampling", within="images per step"),
+    ),
 )
 
 SMOKE = Suite(

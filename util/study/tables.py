@@ -19,7 +19,7 @@ COLUMNS = {
     "alarms_sick": "... per sick image",
     "skill": "class skill",
 }
-CONTRASTED = ("AP50", "froc_mean", "alarms_healthy")
+CONTRASTED = ("AP50", "froc_mean", "auc", "alarms_healthy", "alarms_sick")
 
 
 def sections(suite: Suite, rows: Sequence[Row]) -> dict[str, str]:
