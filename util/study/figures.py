@@ -32,7 +32,7 @@ def draw_skill(suite: Suite, rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True, sharex=True).flat
     for axes, (levels, cells) in zip(panels, groups.items(), strict=False):
         named = zip(others, levels, strict=True)
-        title = ", ".join(f"{name} {level}" if level[0].isdigit() else level for name, level in named)
+        title = ", ".join(in_full(name, level) for name, level in named)
         axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left")
         dress(axes, "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -46,6 +46,11 @@ def draw_skill(suite: Suite, rows: Sequence[Row]) -> Figure:
     figure.supylabel("class skill", fontsize=8.5, color=GREY)
     _legend(figure, subject)
     return figure
+
+
+def in_full(factor: str, level: str) -> str:
+    """A level for who does not see its factor: a number alone says nothing, "positive_fraction .25" does."""
+    return level if level[0].isalpha() and level != "none" else f"{factor} {level}"
 
 
 def _plot_cell(axes: Axes, rows: Sequence[Row], label: str, n: int) -> None:
@@ -75,7 +80,7 @@ def draw_effects(suite: Suite, rows: Sequence[Row]) -> Figure:
     lines = [(f, level) for f in suite.references for level in suite.levels(f) if level != suite.references[f]]
     height = 0.36 * len(lines) + 1.5
     figure = Figure(figsize=(2.9 * len(SHOWN) + 1.2, height), layout="constrained", dpi=110)
-    against = ", ".join(f"{factor} {level}" for factor, level in suite.references.items())
+    against = ", ".join(in_full(factor, level) for factor, level in suite.references.items())
     figure.suptitle(f"Difference to {against}; matched runs, 95 %", fontsize=11, x=0.01, ha="left")
     places = np.arange(len(lines))[::-1]
     panels = figure.subplots(1, len(SHOWN), squeeze=False, sharey=True)[0]
@@ -87,7 +92,7 @@ def draw_effects(suite: Suite, rows: Sequence[Row]) -> Figure:
         for place, (factor, level) in zip(places, lines, strict=True):
             couples = pairs(rows, levels, factor, suite.references[factor], level)
             _plot_difference(axes, place, couples, name)
-        axes.set_yticks(places, [f"{factor} {level}" if factor not in level else level for factor, level in lines])
+        axes.set_yticks(places, [in_full(factor, level) for factor, level in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
     return figure
 

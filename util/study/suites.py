@@ -1,7 +1,7 @@
 """The suites, as data. A new one is a list of cells and a line in SUITES."""
 
 from util.errors import UserError
-from util.study.design import Contrast, Phantom, Suite, grid
+from util.study.design import Cell, Contrast, Options, Phantom, Suite, grid
 
 TRAIN, EPOCHS = 1200, 4  # images, passes over them
 WARMUP, AVERAGED = 400, 400  # images over which the learning rate rises, and over which the weights are averaged
@@ -68,6 +68,49 @@ ALPHA = Suite(
     ),
 )
 
+# The parts of DINO_4scale_tbx11k_strong.py that a small network shows: all but bfloat16 and the unfrozen stem.
+PARTS: dict[str, tuple[str, Options]] = {
+    "steps of 16, lr x 2": ("step16", {**images_per_step(16, 16), "lr": 2e-3, "lr_backbone": 2e-3}),
+    "positive_fraction .25": ("positives", {"positive_fraction": 0.25}),
+    "slow groups": ("slowgroups", {"param_dict_type": "ddetr_in_mmdet", "lr_linear_proj_mult": 0.1}),
+    "cls_loss_coef 2": ("classweight", {"cls_loss_coef": 2.0}),
+    "no decay on vectors": ("nodecay", {"decay_norms_and_biases": False}),
+    "flat_cosine": ("flatcosine", {"lr_schedule": "flat_cosine"}),
+}
+STRONG = {key: value for _, options in PARTS.values() for key, value in options.items()}
+# What could be tried on top of it.
+EXTRAS: dict[str, tuple[str, Options]] = {
+    "cls_loss varifocal": ("varifocal", {"cls_loss": "varifocal"}),
+    "cls_loss mal": ("mal", {"cls_loss": "mal"}),
+    "cls_loss ia_bce": ("iabce", {"cls_loss": "ia_bce"}),
+    "cls_loss position_supervised": ("positionsupervised", {"cls_loss": "position_supervised"}),
+    "num_boxes_norm ema": ("emanorm", {"num_boxes_norm": "ema"}),
+    "image head": ("imagehead", {"image_head": True, "image_loss_coef": 0.5}),
+    "image head, gate 1": ("gate", {"image_head": True, "image_loss_coef": 0.5, "image_gate": 1.0}),
+}
+
+
+def variants(recipe: str, options: Options, switches: dict[str, tuple[str, Options]]) -> list[Cell]:
+    """A recipe alone, and with each switch alone."""
+    named = {"none": ("alone", {}), **switches}
+    return [
+        Cell(f"{recipe}-{name}", {"switch": level, "recipe": recipe}, {**options, **changes})
+        for level, (name, changes) in named.items()
+    ]
+
+
+RECIPE = Suite(
+    name="recipe",
+    title="the recommended recipe, and each switch alone",
+    cells=[*variants("seed", images_per_step(2, 2), PARTS), *variants("strong", STRONG, EXTRAS)],
+    references={"switch": "none", "recipe": "seed"},
+    options=SHORT,
+    phantom=Phantom(train=TRAIN, val=600, size=256),
+    seeds=3,
+    document="recipes.md",
+    contrasts=(Contrast("switch", within="recipe"),),
+)
+
 SMOKE = Suite(
     name="smoke",
     title="Does the machinery work? Two cells, seconds each",
@@ -93,7 +136,7 @@ SMOKE = Suite(
     home="logs/study/smoke",
 )
 
-SUITES = {suite.name: suite for suite in (ALPHA, SMOKE)}
+SUITES = {suite.name: suite for suite in (ALPHA, RECIPE, SMOKE)}
 
 
 def find_suite(name: str) -> Suite:

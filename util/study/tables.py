@@ -81,7 +81,7 @@ def effects(suite: Suite, rows: Sequence[Row]) -> str:
 
 
 def contrasts(suite: Suite, rows: Sequence[Row], contrast: Contrast) -> str:
-    """The differences between the levels of one factor, apart for each level of another."""
+    """The differences between the levels of one factor, apart for each level of another, where there are such cells."""
     reference = suite.references[contrast.factor]
     head = [contrast.within, contrast.factor, "pairs", *(COLUMNS[name] for name in CONTRASTED)]
     lines: list[list[object]] = []
@@ -89,8 +89,9 @@ def contrasts(suite: Suite, rows: Sequence[Row], contrast: Contrast) -> str:
         own = _at(suite, rows, contrast.within, there)
         base = _at(suite, own, contrast.factor, reference)
         lines.append([there, reference, len(base), *(f"{_mean(base, name)} (mean)" for name in CONTRASTED)])
+        met = {c.levels[contrast.factor] for c in suite.cells if c.levels[contrast.within] == there}
         for level in suite.levels(contrast.factor):
-            if level != reference:
+            if level != reference and level in met:
                 couples = pairs(own, _levels(suite), contrast.factor, reference, level)
                 lines.append([there, level, len(couples), *(signed(difference(couples, n)) for n in CONTRASTED)])
     return table(head, lines)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from util.study.design import Contrast, Phantom, Suite, grid
-from util.study.figures import draw_effects, draw_skill
+from util.study.figures import draw_effects, draw_skill, in_full
 from util.study.results import Row
 from util.study.statistics import Estimate
 from util.study.tables import cells, contrasts, effects, sections, setup, signed, skill, verdicts
@@ -121,3 +121,15 @@ def test_sections_and_figures_can_be_made_of_any_number_of_runs(count):
 )
 def test_a_difference_is_bold_where_its_interval_excludes_zero(found, text):
     assert signed(found) == text
+
+
+def test_a_contrast_names_only_levels_that_have_a_cell_there():
+    some = [cell for cell in SUITE.cells if cell.name != "high-eight"]
+    rows = lines(contrasts(replace(SUITE, cells=some), ROWS[:3], Contrast("alpha", within="step")))[2:]
+    assert [row[:3] for row in rows] == [["1", ".25", "1"], ["1", ".75", "1"], ["8", ".25", "1"]]
+
+
+def test_a_level_that_is_a_bare_number_is_shown_with_its_factor():
+    assert in_full("focal_alpha", ".25") == "focal_alpha .25"
+    assert in_full("switch", "none") == "switch none"
+    assert in_full("sampling", "positive_fraction .25") == "positive_fraction .25"
