@@ -108,7 +108,6 @@ RECIPE = Suite(
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=3,
     document="recipes.md",
-    contrasts=(Contrast("switch", within="recipe"),),
 )
 
 SMOKE = Suite(
