@@ -106,10 +106,11 @@ def compare_runs(args: argparse.Namespace) -> None:
         raise UserError("a comparison needs draws: leave --bootstrap out, or give at least 1")
     gaps = {key: gap for key, gap in compare(first, second, draws, args.seed).items() if is_wanted(key, args)}
     print(f"{args.compare[1]} minus {args.compare[0]}: {len(images.images)} images, {draws} draws")
-    print(f"{'':40}{'difference':>11}  95 % interval        p")
-    for key, gap in gaps.items():
-        if key.rpartition("/")[2] in HEADLINES:
-            print(f"{key:40}{gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
+    shown = {key: gap for key, gap in gaps.items() if key.rpartition("/")[2] in HEADLINES}
+    width = max(map(len, shown), default=0)
+    print(f"{'':{width}}{'difference':>12}  95 % interval        p")
+    for key, gap in shown.items():
+        print(f"{key:{width}} {gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
     if args.output:
         values = {f"{key}/difference": gap.value for key, gap in gaps.items()}
         values |= {f"{key}/difference/ci95": [gap.low, gap.high] for key, gap in gaps.items()}

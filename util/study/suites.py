@@ -68,6 +68,21 @@ ALPHA = Suite(
     ),
 )
 
+# Four epochs cannot show a collapse that comes late, as one was reported: the first recipe's step, four times as long.
+LATE = Suite(
+    name="late",
+    title="focal_alpha over sixteen epochs",
+    cells=[
+        Cell(f"alpha{level[1:]}", {"focal_alpha": level}, {**images_per_step(2, 2), "focal_alpha": float(level)})
+        for level in (".25", ".75")
+    ],
+    references={"focal_alpha": ".25"},
+    options={**SHORT, "epochs": 16, "lr_drop": [12], "eval_every": 16},
+    phantom=Phantom(train=TRAIN, val=600, size=256),
+    seeds=2,
+    document="focal_alpha.md",
+)
+
 # The parts of DINO_4scale_tbx11k_strong.py that a small network shows: all but bfloat16 and the unfrozen stem.
 PARTS: dict[str, tuple[str, Options]] = {
     "steps of 16, lr x 2": ("step16", {**images_per_step(16, 16), "lr": 2e-3, "lr_backbone": 2e-3}),
@@ -135,7 +150,7 @@ SMOKE = Suite(
     home="logs/study/smoke",
 )
 
-SUITES = {suite.name: suite for suite in (ALPHA, RECIPE, SMOKE)}
+SUITES = {suite.name: suite for suite in (ALPHA, LATE, RECIPE, SMOKE)}
 
 
 def find_suite(name: str) -> Suite:
