@@ -11,7 +11,7 @@ class ImageHead(nn.Module):
     """A logit per image, from a weighted mean over the encoder's tokens.
 
     A lesion covers few of the tokens and would drown in a plain mean, so the weights are learned (attention pooling,
-    arXiv 1802.04712, equation 8 without the hidden layer). They start equal.
+    arXiv 1802.04712, equation 8 without the hidden layer). They start equal. A bias would cancel in the softmax.
 
     Args:
         width: of the tokens.
@@ -19,10 +19,9 @@ class ImageHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attention = Linear(width, 1)
+        self.attention = Linear(width, 1, bias=False)
         self.answer = Linear(width, 1)
         nn.init.zeros_(self.attention.weight)
-        nn.init.zeros_(self.attention.bias)
 
     def forward(self, memory: Tensor, padding: Tensor) -> Tensor:
         """Tokens [B, S, C] and where they are padding [B, S] -> logits [B], at least float32."""

@@ -14,10 +14,12 @@ import torch
 from datasets.orders import NaturalOrder, PositiveShareOrder
 from datasets.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
+from util.config import load_config
 from util.cut import Cut
 from util.distributed import Ranks, Wishes, distribute, ranks, sum_over_ranks
 from util.optim import build_optimizer
 from util.precision import Precision
+from util.run_state import build_state
 
 OPTIONS = ["hidden_dim=64"]  # with 32, group norm has one channel to a group and the biases before it no gradient
 SIDE = 64
@@ -30,6 +32,16 @@ PATTERNS = {  # boxes on each image, by the images of a full window
     "positive_share": lambda total: [4] + [0] * (total - 1),  # the image with boxes comes again within its window
     "short": lambda total: [(3 * i + 2) % 4 for i in range(total)],
 }
+KNOBS = {  # what else is trained for
+    "plain": (),
+    "mal": ("cls_loss=mal",),
+    "varifocal": ("cls_loss=varifocal",),
+    "ia_bce": ("cls_loss=ia_bce",),
+    "position_supervised": ("cls_loss=position_supervised",),
+    "image_head": ("image_head=True", "image_loss_coef=0.1"),
+    "average_of_boxes": ("num_boxes_norm=ema", "num_boxes_momentum=0.5"),
+}
+KNOBS["together"] = (*KNOBS["mal"], *KNOBS["image_head"], *KNOBS["average_of_boxes"])
 SHORT = {2: (1, 1, 1), 3: (2, 1, 2), 4: (3, 2, 1), 6: (4, 1, 5), 8: (5, 3, 7)}  # images in the short windows
 
 
@@ -68,14 +80,18 @@ def epochs(cut, pattern, rank):
         ]
 
 
-def train(cut, pattern, here=ALONE):
+def train(cut, pattern, knobs, here=ALONE):
     """Three steps: their losses averaged over ranks, the gradients of the first, and how far all have moved weights."""
-    model, criterion, _ = tiny_dino.build(*OPTIONS)
+    options = [*OPTIONS, *KNOBS[knobs]]
+    model, criterion, _ = tiny_dino.build(*options)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     rates = {"lr": 1e-3, "lr_backbone": 1e-3, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
     optimizer = build_optimizer(model, kind="default", **rates)
     precision = NotingPrecision(model)
-    learner = Learner(distribute(model, here), criterion, optimizer, precision, tiny_dino.CPU, max_norm=0.1)
+    config = load_config(tiny_dino.CONFIG, options)
+    denominator = build_state(config, {}, 1, model, tiny_dino.CPU, here.world_size).denominator
+    parts = (distribute(model, here), criterion, optimizer, precision, tiny_dino.CPU)
+    learner = Learner(*parts, max_norm=0.1, denominator=denominator)
     losses = {}
 
     def after_step(step):
@@ -107,18 +123,19 @@ def deviation(found, wanted):
     return 0.0 if difference == 0 else difference / size if size else float("inf")
 
 
-def reference(folder, cut, pattern):
+def reference(folder, cut, pattern, knobs):
     """Where the training in one piece is, or belongs."""
-    return folder / f"{cut.images_per_step} {pattern}.pt"
+    return folder / f"{cut.images_per_step} {pattern} {knobs}.pt"
 
 
 def main(folder, cases, path):
     with ranks("cpu") as here:
         found = []
-        for cut, pattern in ((Cut(*cut), pattern) for cut, pattern in cases):
-            outcome = train(cut, pattern, here)
+        for cut, *what in cases:
+            cut = Cut(*cut)
+            outcome = train(cut, *what, here)
             if here.is_main:
-                found.append(deviations(outcome, torch.load(reference(folder, cut, pattern))))
+                found.append(deviations(outcome, torch.load(reference(folder, cut, *what))))
         if here.is_main:
             path.write_text(json.dumps(found))
 

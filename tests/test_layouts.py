@@ -24,7 +24,17 @@ def cases():
     for cut in [*QUICK, *THOROUGH]:
         for pattern in layouts.PATTERNS:
             marks = [pytest.mark.slow] if cut in THOROUGH or pattern == "positive_share" else []
-            yield pytest.param(cut, pattern, id=f"{'x'.join(map(str, cut))}-{pattern}", marks=marks)
+            yield case(cut, pattern, "plain", marks)
+    yield case(Cut(1, 2, 2), "short", "together")
+    for knobs in [name for name in layouts.KNOBS if name not in ("plain", "together")]:
+        for cut in Cut(1, 4, 1), Cut(1, 2, 2):
+            for pattern in ("short", "one_box"):
+                yield case(cut, pattern, knobs, [pytest.mark.slow])
+
+
+def case(cut, pattern, knobs, marks=()):
+    name = f"{'x'.join(map(str, cut))}-{pattern}"
+    return pytest.param(cut, pattern, knobs, id=name if knobs == "plain" else f"{name}-{knobs}", marks=marks)
 
 
 class Table:
@@ -41,10 +51,10 @@ class Table:
         return self.deviations[case]
 
     def fill(self, some):
-        for cut, pattern in some:
-            path = layouts.reference(self.folder, cut, pattern)
+        for cut, *what in some:
+            path = layouts.reference(self.folder, cut, *what)
             if not path.exists():
-                torch.save(layouts.train(Cut(cut.images_per_step, 1, 1), pattern), path)
+                torch.save(layouts.train(Cut(cut.images_per_step, 1, 1), *what), path)
         path = self.folder / "found.json"
         if some[0][0].ranks == 1:
             layouts.main(self.folder, some, path)
@@ -57,13 +67,13 @@ class Table:
 def table(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("layouts")
     items = [item for item in request.session.items if item.name.startswith(PROMISE.__name__)]
-    yield Table(folder, [(item.callspec.params["cut"], item.callspec.params["pattern"]) for item in items])
+    yield Table(folder, [tuple(item.callspec.params[name] for name in ("cut", "pattern", "knobs")) for item in items])
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("cut", "pattern"), list(cases()))
-def test_three_steps_are_those_of_one_big_batch(cut, pattern, table):
-    deviations = table[cut, pattern]
+@pytest.mark.parametrize(("cut", "pattern", "knobs"), list(cases()))
+def test_three_steps_are_those_of_one_big_batch(cut, pattern, knobs, table):
+    deviations = table[cut, pattern, knobs]
     assert deviations.keys() == {"losses", "gradients", "moves"}
     assert {kind: worst for kind, worst in deviations.items() if not worst[0] <= BOUND} == {}
 

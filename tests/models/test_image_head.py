@@ -27,7 +27,7 @@ def test_padding_changes_nothing():
 def test_the_network_without_it_is_the_official_one_and_with_it_only_has_more():
     plain, more = build()[0], build("image_head=True", "image_loss_coef=0.1")[0]
     assert {*more.state_dict()} - {*plain.state_dict()} == {
-        f"image_head.{part}.{kind}" for part in ("attention", "answer") for kind in ("weight", "bias")
+        f"image_head.{name}" for name in ("attention.weight", "answer.weight", "answer.bias")
     }
     made = batch([0, 1], [1, 0])
     assert plain(made.images, made.mask).image_logits is None
