@@ -142,7 +142,7 @@ def copy_run(source, target):
 
 
 def assert_same_state(ours, theirs):
-    """Weights, averages and moments are bit-equal, the position is equal."""
+    """Weights, averages and moments are bit-equal, the position and what losses are divided by are equal."""
     for part in ("model", "ema"):
         assert ours[part].keys() == theirs[part].keys()
         assert all(torch.equal(ours[part][k], theirs[part][k]) for k in ours[part])
@@ -150,7 +150,8 @@ def assert_same_state(ours, theirs):
     assert a["param_groups"] == b["param_groups"]
     assert a["state"].keys() == b["state"].keys()
     assert all(torch.equal(a["state"][i][k], b["state"][i][k]) for i in a["state"] for k in a["state"][i])
-    assert all(ours[key] == theirs[key] for key in ("epoch", "window", "step", "skipped", "judged", "best", "config"))
+    equal = ("epoch", "window", "step", "skipped", "judged", "best", "config", "denominator")
+    assert all(ours[key] == theirs[key] for key in equal)
 
 
 def assert_refused(outcome, *phrases, code=2):

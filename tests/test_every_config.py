@@ -11,7 +11,7 @@ import main
 from datasets.build import build_train_loader
 from engine import Learner, train_one_epoch
 from util.command_line import parse_arguments
-from util.config import dump, load_config
+from util.config import load_config
 from util.distributed import distribute
 from util.launcher import Ranks
 from util.training_log import build_training_log
@@ -136,10 +136,3 @@ def test_a_recipe_takes_a_step_that_moves_every_part_and_its_average(name, folde
     assert rates["rest"] == given.optim.lr
     assert rates["backbone"] == given.optim.lr_backbone
     assert ("slow" in rates) == (given.optim.param_dict_type == "ddetr_in_mmdet")
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_small_recipe_is_its_own_dump(name, tmp_path):
-    config = load_config(CONFIGS[name], options(load_config(CONFIGS[name])))
-    (tmp_path / "dumped.py").write_text(dump(config))
-    assert load_config(tmp_path / "dumped.py") == config

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from itertools import pairwise
 
 import pytest
 from end_to_end import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
@@ -130,6 +131,26 @@ def test_a_run_with_sampling_and_augmentation_goes_on_too_also_cut_in_another_wa
     for ours, theirs in zip(rows(room / "other", "train"), rows(room / "whole", "train"), strict=True):
         assert (ours["step"], ours["images"], ours["boxes"]) == (theirs["step"], theirs["images"], theirs["boxes"])
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+
+
+WITH_A_MEMORY = {  # of the boxes of the steps before, of where the training is, and one more head with moments
+    **{"num_boxes_norm": "ema", "num_boxes_momentum": 0.5, "lr_schedule": "flat_cosine", "lr_flat_share": 0.25},
+    **{"image_head": True, "image_loss_coef": 0.1, "warmup_steps": 1},
+}
+
+
+def test_a_run_with_an_average_of_boxes_a_cosine_and_an_image_head_goes_on_too(phantom, room, monkeypatch):
+    knobs = {**EVERY_STEP, **WITH_A_MEMORY}
+    assert call(*training(phantom, room / "whole", **knobs)).code == 0
+    cut_off(monkeypatch, training(phantom, room / "run", **knobs), 4)
+    kept = load(room / "run/checkpoint.pth")["denominator"]["boxes_per_step"]
+    assert call(*training(phantom, room / "run", **knobs)).code == 0
+    whole = load(room / "whole/checkpoint.pth")
+    assert whole["denominator"]["boxes_per_step"] != kept
+    assert_same_state(load(room / "run/checkpoint.pth"), whole)
+    assert figures(room / "run") == figures(room / "whole")
+    rates = [row["lr"] for row in rows(room / "whole", "train")]
+    assert all(b < a for a, b in pairwise(rates)), rates
 
 
 @pytest.mark.slow
