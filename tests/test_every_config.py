@@ -1,4 +1,4 @@
-"""Every file in config/DINO trains: one optimizer step of the parts that main.py puts together, made small by options."""
+"""Every file in config/DINO trains: a step of the parts that main.py puts together, made small by options."""
 
 from functools import partial
 from itertools import islice

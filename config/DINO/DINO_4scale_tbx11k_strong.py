@@ -7,10 +7,10 @@
 --options gradient_accumulation_steps=1. 24 GB, all at once: batch_size=16 gradient_accumulation_steps=1. 12 GB:
 batch_size=4 gradient_accumulation_steps=4. Older cards: amp=fp16. Each part and where it comes from: docs/recipes.md.
 
-Memory: 9 to 11 GB (estimate: at the largest scale, 640, 0.95 GB of weights, gradients, moments and average, and 1.0 to
-1.2 GB for each of 8 images, from one image on a CPU: 1.9 GB, of which 0.97 kept for the backward pass).
-Time: 2 to 4 minutes an epoch on an A100, 2 to 4 hours in all (estimate: the official code took 15.5 minutes, one image
-at a time in float32, which left 97 % of the card idle; eight share what 1 cost to launch. Slower cards: up to twice).
+Memory: 11 GB (estimate: 0.95 GB of weights, gradients, moments and average; 1.2 GB for each of 8 images at the largest
+scale, 640: measured for one on a CPU, of which 1.0 GB kept for the backward pass).
+Time: 2 to 4 minutes an epoch on an A100, 2 to 4 hours in all (estimate: the official code took 15.5 minutes with one
+image at a time in float32 and 97 % of the card idle; here eight share the launches). A slower card: up to twice.
 AP50 / AP, any TB, all images: .50 to .65 / .22 to .28 (expected, not measured: Deformable DETR has .517 / .220 and a
 RetinaNet .680 / .295 on the test list, in the SymFormer paper; docs/recipes.md).
 """
