@@ -11,7 +11,7 @@ Memory: 11 GB (estimate: 2.2 GB of weights, gradients, moments and average of 10
 for ResNet-50).
 Time: 4 to 8 minutes an epoch on an A100, 4 to 7 hours in all (estimate: 1.8 times the operations of ResNet-50, and half
 as many images to share the launches).
-AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured; of no ConvNeXt on TBX11K is a figure known.
+AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured: no figure of a ConvNeXt there is known.
 On X-rays with many empty images detectors made of convolutions came out ahead of transformers: Cheng et al.,
 Diagnostics 2024;14(23):2636).
 """

@@ -9,9 +9,9 @@ of the boxes above 119 pixels of 512, 8 of 1211 small by COCO's measure), so exp
 
 Memory: 16 GB (estimate: 0.95 GB of weights, gradients, moments and average; 3.6 GB for each of 4 images at the largest
 scale, 640: what one keeps for the backward pass on a CPU, 3.1 GB, and as much more as measured for 4 scales).
-Time: 4 to 8 minutes an epoch on an A100, 4 to 7 hours in all (estimate: three times the operations of 4 scales, and half
+Time: 4 to 8 minutes an epoch on an A100, 4 to 7 hours in all (estimate: three times the operations of 4 scales, half
 as many images to share the launches).
-AP50 / AP: those of the strong recipe, give or take .01 (expected, not measured: on COCO 49.4 against 49.0 AP).
+AP50 / AP: as the strong recipe, give or take .01 (expected, not measured: on COCO 49.4 against 49.0 AP).
 """
 
 _base_ = "DINO_4scale_tbx11k_strong.py"
