@@ -130,8 +130,9 @@ def test_a_recipe_takes_a_step_that_moves_every_part_and_its_average(name, folde
     moved = {part_of(name) for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert moved == {part_of(name) for name in before}
     assert average.is_copy == given.optim.use_ema
-    lags = [not torch.equal(p, after[name]) for name, p in average.module.named_parameters() if name in after]
-    assert any(lags) == given.optim.use_ema
+    followed = {name: p for name, p in average.module.named_parameters() if name in after}
+    assert any(not torch.equal(p, before[name]) for name, p in followed.items())
+    assert any(not torch.equal(p, after[name]) for name, p in followed.items()) == given.optim.use_ema
     rates = {group["label"]: group["lr"] for group in run.state.optimizer.param_groups}
     assert rates["rest"] == given.optim.lr
     assert rates["backbone"] == given.optim.lr_backbone
