@@ -105,7 +105,9 @@ class LossConfig:
     )
     ia_bce_gamma: float = knob("focusing exponent of the IoU-aware loss, for negatives only", low=0.0)
     position_supervised_gamma: float = knob(
-        "exponent of the distance from the target IoU^2 in the position-supervised loss, and for negatives", low=1.0
+        "exponent of the distance from the target IoU^2 in the position-supervised loss, and for negatives; "
+        "targets are not rescaled as in the paper",
+        low=1.0,
     )
     num_boxes_norm: Literal["window", "ema"] = knob(
         "what losses are divided by: the boxes of the optimizer step, or their moving average over steps"
