@@ -25,8 +25,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.losses import sigmoid_focal_terms
-
 
 class ClassLoss(Protocol):
     """One of the losses of this file."""
@@ -54,7 +52,10 @@ class Focal:
 
     def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """See `ClassLoss`."""
-        return sigmoid_focal_terms(logits, wanted, self.alpha, self.gamma)
+        # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
+        z = torch.where(wanted > 0, logits, -logits)
+        loss = -functional.logsigmoid(z) * torch.exp(self.gamma * functional.logsigmoid(-z))
+        return loss * (self.alpha * wanted + (1 - self.alpha) * (1 - wanted))
 
 
 @dataclass(frozen=True)

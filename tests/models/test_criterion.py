@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from models.class_losses import MAL, Focal
 from models.criterion import SetCriterion, loss_weights
 from models.events import EVENTS
-from models.losses import sigmoid_focal_loss
 from models.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.box_ops import cxcywh_to_xyxy, iou
@@ -166,7 +165,7 @@ def test_without_padding_loss_the_denoising_class_term_is_the_sum_over_real_slot
                 wanted[i, group * 2 * SLOTS + k, label] = 1
     for padding, rows in ((False, real_slots(counts)), (True, torch.ones(2, logits.shape[1], dtype=torch.bool))):
         found = criterion(padding=padding)(whole, goal, 4.0)["loss_ce_dn"].item()
-        by_hand = sigmoid_focal_loss(logits[rows], wanted[rows], 4.0 * GROUPS, 0.25, 2.0).item()
+        by_hand = Focal(0.25, 2.0)(logits[rows], wanted[rows]).sum().item() / (4.0 * GROUPS)
         assert found == pytest.approx(by_hand, rel=1e-12)
 
 
