@@ -89,6 +89,7 @@ def train_one_epoch(
         is_taken = bool(torch.isfinite(grad_norm))
         if is_taken:
             learner.precision.step(learner.optimizer)
+            learner.denominator.keep(plan)
         else:
             learner.precision.skip()
         learner.optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ class LayerLook:
 
     reference: NDArray  # [4] the box it starts from
     box: NDArray  # [4] the box it predicts
-    score: float  # of the detection's category, after this layer
+    score: float  # of the detection's category, after this layer; without the image_gate of the detection
     points: NDArray  # [N, 2] x and y: M heads x L levels x P points
     weights: NDArray  # [N] attention, summing to one over all heads
     levels: NDArray  # [N] level of each point, from 0, the finest, on

@@ -5,6 +5,15 @@ how much its box overlaps the true one (`quality`, an IoU). Each returns one ter
 them up and divides. p is the score, the sigmoid of a logit. Terms are computed from logarithms of p and 1 - p, so none
 overflows. Gradients flow through every p in a formula but for that in the target of `IABCE`; none flows through an IoU.
 BCE(p, t) is the cross-entropy -t log p - (1 - t) log(1 - p).
+
+Where the code of the papers does otherwise:
+
+- The weight p^g of the negatives is a constant in DEIM, and in the varifocal loss of RT-DETR; gradients flow through it
+  in the code of VarifocalNet, Align-DETR and Stable-DINO, as here.
+- A query whose box misses its true one (q = 0) is a negative of the varifocal loss; RT-DETR gives it no loss.
+- Align-DETR holds the target of IA-BCE at .01 or more.
+- Stable-DINO raises the targets q^2 of an image until the largest is 1, and weighs positives by .25 and negatives by
+  .75. With one or two lesions in an image that is nearly the focal loss, so the targets stay as they are here.
 """
 
 from __future__ import annotations
@@ -15,8 +24,6 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from models.losses import sigmoid_focal_terms
 
 
 class ClassLoss(Protocol):
@@ -45,7 +52,10 @@ class Focal:
 
     def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """See `ClassLoss`."""
-        return sigmoid_focal_terms(logits, wanted, self.alpha, self.gamma)
+        # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
+        z = torch.where(wanted > 0, logits, -logits)
+        loss = -functional.logsigmoid(z) * torch.exp(self.gamma * functional.logsigmoid(-z))
+        return loss * (self.alpha * wanted + (1 - self.alpha) * (1 - wanted))
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class MAL:
-    """Matchability-aware loss (arXiv 2412.04234, equation 4): BCE(p, q^g) for positives, p^g BCE(p, 0) for others."""
+    """Matchability-aware loss (arXiv 2412.04234): BCE(p, q^g) for positives, p^g BCE(p, 0) for others."""
 
     gamma: float
     needs_quality: ClassVar[bool] = True
@@ -76,7 +86,7 @@ class MAL:
 
 @dataclass(frozen=True)
 class IABCE:
-    """IoU-aware BCE (arXiv 2304.07527, section 3.2): BCE(p, p^a q^(1 - a)) for positives, p^g BCE(p, 0) for others."""
+    """IoU-aware BCE (arXiv 2304.07527): BCE(p, p^a q^(1 - a)) for positives, p^g BCE(p, 0) for others."""
 
     alpha: float  # share of the score itself in its target
     gamma: float
@@ -90,7 +100,10 @@ class IABCE:
 
 @dataclass(frozen=True)
 class PositionSupervised:
-    """Position-supervised loss (arXiv 2304.04742): |q^2 - p|^g BCE(p, q^2) for positives, p^g BCE(p, 0) for others."""
+    """Position-supervised loss (arXiv 2304.04742): |q^2 - p|^g BCE(p, q^2) for positives, p^g BCE(p, 0) for others.
+
+    Without the paper's rescaling of q^2, see above.
+    """
 
     gamma: float
     needs_quality: ClassVar[bool] = True

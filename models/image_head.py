@@ -24,7 +24,12 @@ class ImageHead(nn.Module):
         nn.init.zeros_(self.attention.weight)
 
     def forward(self, memory: Tensor, padding: Tensor) -> Tensor:
-        """Tokens [B, S, C] and where they are padding [B, S] -> logits [B], at least float32."""
-        notice = at_least_float32(self.attention(memory).squeeze(-1)).masked_fill(padding, float("-inf"))
-        pooled = torch.einsum("bs,bsc->bc", functional.softmax(notice, dim=1), at_least_float32(memory))
-        return at_least_float32(self.answer(pooled).squeeze(-1))
+        """Tokens [B, S, C] and where they are padding [B, S] -> logits [B], at least float32.
+
+        Without autocast, as the other heads: in half precision many images would have equal scores.
+        """
+        with torch.autocast(memory.device.type, enabled=False):
+            memory = at_least_float32(memory)
+            notice = self.attention(memory).squeeze(-1).masked_fill(padding, float("-inf"))
+            pooled = torch.einsum("bs,bsc->bc", functional.softmax(notice, dim=1), memory)
+            return self.answer(pooled).squeeze(-1)

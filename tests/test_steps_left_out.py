@@ -7,6 +7,8 @@ import tiny_dino
 import torch
 from toy import Plus, SumOverBoxes, Toy, batch_of, flat, is_finite, steps, toy_learner, train
 
+from util.denominator import Denominator
+
 
 class Steep(SumOverBoxes):
     """A finite loss whose gradient is infinite: that of the square root at zero."""
@@ -70,6 +72,12 @@ def test_the_average_of_adam_knows_nothing_of_a_step_that_was_not_taken():
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
         train(replace(toy_learner(model), optimizer=optimizer), batches, 1)
     assert torch.equal(flat(one), flat(other))
+
+
+def test_the_average_of_boxes_knows_nothing_of_a_step_that_was_not_taken():
+    learner = replace(toy_learner(Toy()), denominator=Denominator(0.5))
+    first, _, third = steps(learner, [batch_of([1]), bad_image(torch.nan), batch_of([3])])
+    assert [first.plan.num_boxes, third.plan.num_boxes] == [1.0, 2.0]
 
 
 def test_dino_takes_no_step_on_an_image_that_is_not_a_number():

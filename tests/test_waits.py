@@ -10,6 +10,7 @@ from device_waits import Waits
 
 META = torch.device("meta")
 ON_HOST = ("noise_seed", "image_id")
+OTHER_LOSSES = ("cls_loss=mal", "image_head=True", "image_loss_coef=1")
 
 
 def moved(batch):
@@ -23,9 +24,10 @@ def moved(batch):
     [((2, 0), {"cpu": 1}), ((0, 0), {})],
     ids=["one copy of the costs, for all layers and images", "nothing where nothing is to be matched"],
 )
-def test_forward_and_losses_wait_for(counts, seen, monkeypatch):
+@pytest.mark.parametrize("options", [(), OTHER_LOSSES], ids=["as before", "with overlaps and image head"])
+def test_forward_and_losses_wait_for(counts, seen, options, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # does not know this device
-    model, criterion, _ = tiny_dino.build()
+    model, criterion, _ = tiny_dino.build(*options)
     batch = moved(tiny_dino.batch(range(2), counts))
     model.to(META).train()
     with Waits() as waits:

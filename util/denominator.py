@@ -26,10 +26,13 @@ class Denominator:
         self.average: float | None = None  # as a plan has it: per rank
 
     def __call__(self, plan: WindowPlan) -> WindowPlan:
-        """The plan with the denominator to use. Call it once per step, on all ranks alike."""
+        """The plan with the denominator to use; the same on all ranks."""
         before = plan.num_boxes if self.average is None else self.average
-        self.average = self.momentum * before + (1.0 - self.momentum) * plan.num_boxes
-        return replace(plan, num_boxes=self.average)
+        return replace(plan, num_boxes=self.momentum * before + (1.0 - self.momentum) * plan.num_boxes)
+
+    def keep(self, plan: WindowPlan) -> None:
+        """The step of a plan given by `__call__` was taken. One that was not is in no average, and can be repeated."""
+        self.average = plan.num_boxes
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

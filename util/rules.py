@@ -160,6 +160,13 @@ def average_of_boxes_follows(num_boxes_norm: str, num_boxes_momentum: float) -> 
     return None
 
 
+def overlap_counts(cls_loss: str, ia_bce_alpha: float) -> str | None:
+    """A score that is its own target has no gradient."""
+    if cls_loss == "ia_bce" and ia_bce_alpha >= 1:
+        return "ia_bce_alpha 1 would make each score of a box its own target: no score would rise; it must be below 1"
+    return None
+
+
 RULES = (
     drops_happen,
     heads_divide_width,
@@ -178,4 +185,5 @@ RULES = (
     image_head_is_there,
     flat_part_ends,
     average_of_boxes_follows,
+    overlap_counts,
 )

@@ -105,15 +105,19 @@ class LossConfig:
     )
     ia_bce_gamma: float = knob("focusing exponent of the IoU-aware loss, for negatives only", low=0.0)
     position_supervised_gamma: float = knob(
-        "exponent of the distance from the target IoU^2 in the position-supervised loss, and for negatives", low=1.0
+        "exponent of the distance from the target IoU^2 in the position-supervised loss, and for negatives; "
+        "targets are not rescaled as in the paper",
+        low=1.0,
     )
     num_boxes_norm: Literal["window", "ema"] = knob(
-        "what losses are divided by: the boxes of the optimizer step, or their moving average over steps"
+        "what losses are divided by: the boxes of the optimizer step (at least 1), or their moving average over steps"
     )
     num_boxes_momentum: float = knob(
         "share of the old average that stays when num_boxes_norm is 'ema'", low=0.0, high=1.0
     )
-    image_loss_coef: float = knob("weight of loss_image, for the answer of image_head", low=0.0)
+    image_loss_coef: float = knob(
+        "weight of loss_image, for the answer of image_head: a sum over images, divided by what all losses are", low=0.0
+    )
     matcher_focal_alpha: float | None = knob(
         "focal alpha of the matching cost, whatever cls_loss is; None: focal_alpha", low=0.0, high=1.0
     )
@@ -152,8 +156,14 @@ class OptimConfig:
         "lr_final_factor; flat_cosine: the same after lr_flat_share of the training"
     )
     lr_final_factor: float = knob("what the cosine ends at, as a share of each learning rate", low=0.0, high=1.0)
-    lr_flat_share: float = knob("share of the training before the cosine of flat_cosine begins", low=0.0, high=1.0)
-    lr_drop: tuple[int, ...] = knob("epochs at which every learning rate is multiplied by lr_drop_factor", low=1)
+    lr_flat_share: float = knob(
+        "share of the training before the cosine of flat_cosine begins; warmup_steps where these take longer",
+        low=0.0,
+        high=1.0,
+    )
+    lr_drop: tuple[int, ...] = knob(
+        "multistep: epochs at which every learning rate is multiplied by lr_drop_factor", low=1
+    )
     lr_drop_factor: float = knob("factor of a learning rate drop", low=0.0, high=1.0)
     warmup_steps: int = knob("optimizer steps over which the learning rate rises linearly from near 0", low=0)
     batch_size: int = knob("images per rank and forward pass", low=1, high=4096)

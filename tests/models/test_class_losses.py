@@ -10,7 +10,6 @@ from tiny_dino import CONFIG
 
 from models.build import build_class_loss
 from models.class_losses import IABCE, MAL, Focal, PositionSupervised, Varifocal
-from models.losses import sigmoid_focal_terms
 from util.config import load_config
 
 
@@ -129,12 +128,6 @@ def test_gradients_are_those_of_the_formula(kind, _, settings_):
 def test_only_the_focal_loss_does_without_the_overlap():
     kinds = {kind: kind.needs_quality for kind, _, _ in PAIRS}
     assert [kind for kind, needs in kinds.items() if not needs] == [Focal]
-
-
-def test_the_focal_loss_is_bit_for_bit_the_one_of_before():
-    generator = torch.Generator().manual_seed(0)
-    logits, wanted = torch.randn(5, 7, generator=generator), (torch.rand(5, 7, generator=generator) < 0.3).float()
-    assert torch.equal(Focal(0.75, 2.0)(logits, wanted, None), sigmoid_focal_terms(logits, wanted, 0.75, 2.0))
 
 
 @pytest.mark.parametrize(

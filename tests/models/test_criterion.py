@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from models.class_losses import MAL, Focal
 from models.criterion import SetCriterion, loss_weights
 from models.events import EVENTS
-from models.losses import sigmoid_focal_loss
 from models.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.box_ops import cxcywh_to_xyxy, iou
@@ -166,7 +165,7 @@ def test_without_padding_loss_the_denoising_class_term_is_the_sum_over_real_slot
                 wanted[i, group * 2 * SLOTS + k, label] = 1
     for padding, rows in ((False, real_slots(counts)), (True, torch.ones(2, logits.shape[1], dtype=torch.bool))):
         found = criterion(padding=padding)(whole, goal, 4.0)["loss_ce_dn"].item()
-        by_hand = sigmoid_focal_loss(logits[rows], wanted[rows], 4.0 * GROUPS, 0.25, 2.0).item()
+        by_hand = Focal(0.25, 2.0)(logits[rows], wanted[rows]).sum().item() / (4.0 * GROUPS)
         assert found == pytest.approx(by_hand, rel=1e-12)
 
 
@@ -282,20 +281,39 @@ def test_gradients_reach_every_prediction():
     assert all(torch.isfinite(leaf.grad).all() and leaf.grad.abs().sum() > 0 for leaf in leaves)
 
 
+def mal_by_hand(prediction, goal, pairs):
+    """MAL with the exponent 1.5, summed; pairs of image, query and box."""
+    p, target, wanted = prediction.logits.sigmoid(), *torch.zeros(2, *prediction.logits.shape, dtype=torch.float64)
+    for image, query, box in pairs:
+        ours, theirs = (cxcywh_to_xyxy(b) for b in (prediction.boxes[image, query], goal[image]["boxes"][box]))
+        place = image, query, goal[image]["labels"][box]
+        wanted[place], target[place] = 1, iou(ours, theirs) ** 1.5
+    positive = -target * p.log() - (1 - target) * (1 - p).log()
+    return torch.where(wanted > 0, positive, -(p**1.5) * (1 - p).log())
+
+
 @pytest.mark.parametrize("counts", [(2, 1), (0, 3), (0, 0)])
-def test_a_loss_that_wants_the_overlap_gets_that_of_the_matched_boxes(counts):
+def test_a_loss_that_wants_the_overlap_gets_that_of_the_matched_boxes_of_every_prediction(counts):
     whole, goal = outputs(2), truth(*counts)
     made = criterion(class_loss=MAL(1.5))
     losses = made(whole, goal, 2.0)
-    [assignment] = made.matcher([whole.last], goal)
-    target = torch.zeros_like(whole.last.logits)
-    for image, query, box in zip(*(column.tolist() for column in assignment.columns), strict=True):
-        ours, theirs = (cxcywh_to_xyxy(b) for b in (whole.last.boxes[image, query], goal[image]["boxes"][box]))
-        target[image, query, goal[image]["labels"][box]] = iou(ours, theirs) ** 1.5
-    p = whole.last.logits.sigmoid()
-    positive = -target * p.log() - (1 - target) * (1 - p).log()
-    wanted = torch.where(target > 0, positive, -(p**1.5) * (1 - p).log()).sum() / 2.0
-    assert losses["loss_ce"].item() == pytest.approx(wanted.item(), rel=1e-9)
+    for suffix, prediction in whole.matched():
+        [assignment] = made.matcher([prediction], goal)
+        pairs = zip(*(column.tolist() for column in assignment.columns), strict=True)
+        by_hand = mal_by_hand(prediction, goal, pairs).sum().item() / 2.0
+        assert losses[f"loss_ce{suffix}"].item() == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.parametrize("padding", [True, False])
+def test_a_denoising_query_is_held_to_the_overlap_with_its_own_box(padding):
+    counts = (3, 1)
+    whole, goal = outputs(2), truth(*counts)
+    losses = criterion(class_loss=MAL(1.5), padding=padding)(whole, goal, 2.0)
+    pairs = [(i, g * 2 * SLOTS + k, k) for i, n in enumerate(counts) for g in range(GROUPS) for k in range(n)]
+    counted = torch.ones(2, 2 * GROUPS * SLOTS, dtype=torch.bool) if padding else real_slots(counts)
+    for suffix, prediction in whole.denoised():
+        by_hand = mal_by_hand(prediction, goal, pairs)[counted].sum().item() / (2.0 * GROUPS)
+        assert losses[f"loss_ce{suffix}"].item() == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_the_overlap_is_a_target_and_not_a_way_to_learn():

