@@ -125,6 +125,27 @@ RECIPE = Suite(
     document="recipes.md",
 )
 
+# What RECIPE, by few seeds, says is best: once more, by more seeds, on data that nothing was chosen on.
+CONFIRM = Suite(
+    name="confirm",
+    title="the recommended recipe against the first one, on new data",
+    cells=[
+        Cell("seed", {"recipe": "seed"}, images_per_step(2, 2)),
+        Cell(
+            "seed-positives",
+            {"recipe": "seed, positive_fraction .25"},
+            {**images_per_step(2, 2), **PARTS["positive_fraction .25"][1]},
+        ),
+        Cell("strong", {"recipe": "strong"}, STRONG),
+        Cell("strong-iabce", {"recipe": "strong, cls_loss ia_bce"}, {**STRONG, **EXTRAS["cls_loss ia_bce"][1]}),
+    ],
+    references={"recipe": "seed"},
+    options=SHORT,
+    phantom=Phantom(train=TRAIN, val=600, size=256, seed=1),
+    seeds=8,
+    document="recipes.md",
+)
+
 SMOKE = Suite(
     name="smoke",
     title="Does the machinery work? Two cells, seconds each",
@@ -150,7 +171,7 @@ SMOKE = Suite(
     home="logs/study/smoke",
 )
 
-SUITES = {suite.name: suite for suite in (ALPHA, LATE, RECIPE, SMOKE)}
+SUITES = {suite.name: suite for suite in (ALPHA, LATE, RECIPE, CONFIRM, SMOKE)}
 
 
 def find_suite(name: str) -> Suite:

@@ -67,3 +67,32 @@ def test_a_phantom_is_named_after_all_that_makes_it():
     phantom = Phantom(12, 6, 64, seed=3)
     assert phantom.name == "12_6_64px_seed3"
     assert phantom.arguments == ["--train", "12", "--val", "6", "--size", "64", "--seed", "3"]
+
+
+def test_what_the_study_calls_strong_has_the_parts_of_the_strong_config():
+    parts = load_config("config/DINO/DINO_4scale_tbx11k_strong.py", [])
+    (run,) = [run for run in find_suite("recipe").runs(1) if run.cell.name == "strong-alone"]
+    tried = load_config(run.cell.config, run.words)
+    (first,) = [run for run in find_suite("recipe").runs(1) if run.cell.name == "seed-alone"]
+    before, tried_before = (
+        load_config("config/DINO/DINO_4scale_tbx11k_1gpu.py", []),
+        load_config(first.cell.config, first.words),
+    )
+    for section, knobs in {
+        "optim": (
+            "param_dict_type",
+            "lr_linear_proj_mult",
+            "decay_norms_and_biases",
+            "lr_schedule",
+            "lr_flat_share",
+            "use_ema",
+        ),
+        "loss": ("cls_loss", "cls_loss_coef", "focal_alpha", "focal_gamma", "num_boxes_norm"),
+        "data": ("positive_fraction",),
+    }.items():
+        for knob in knobs:
+            assert getattr(getattr(tried, section), knob) == getattr(getattr(parts, section), knob), knob
+    for made, made_before in ((parts, before), (tried, tried_before)):
+        assert made.optim.batch_size * made.optim.gradient_accumulation_steps == 16
+        assert made_before.optim.batch_size * made_before.optim.gradient_accumulation_steps == 2
+        assert made.optim.lr / made_before.optim.lr == made.optim.lr_backbone / made_before.optim.lr_backbone == 2
