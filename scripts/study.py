@@ -30,7 +30,7 @@ from util.errors import UserError
 from util.files import write_whole
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
-from util.study.figures import draw_effects, draw_skill
+from util.study.figures import FIGURES
 from util.study.planning import Budget, in_words, pending, seconds_left
 from util.study.results import Row, load_rows, require_of, save_rows
 from util.study.suites import SUITES, find_suite
@@ -154,9 +154,11 @@ class Study:
         rows = [row for row in self.rows.values() if row.is_done]
         document = self.home / self.suite.document
         rewrite(document, self.suite.title, sections(self.suite, rows))
-        for name, draw in {"skill": draw_skill, "effects": draw_effects}.items():
+        for name in self.suite.figures:
             path = self.home / "images" / f"study_{self.suite.name}_{name}.png"
-            write_whole(path, partial(draw(self.suite, rows).savefig, format="png", metadata={"Software": None}))
+            write_whole(
+                path, partial(FIGURES[name](self.suite, rows).savefig, format="png", metadata={"Software": None})
+            )
         return f"{document}: tables and figures of {len(rows)} runs"
 
 

@@ -84,6 +84,8 @@ class Suite:
     seeds: int  # that are planned
     document: str  # below the home folder
     contrasts: Sequence[Contrast] = field(default=())
+    tables: Sequence[str] = ("setup", "effects", "cells", "verdicts", "skill")  # in its document, besides the contrasts
+    figures: Sequence[str] = ("effects", "skill")
     home: str = "docs"
 
     def levels(self, factor: str) -> list[str]:

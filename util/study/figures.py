@@ -92,9 +92,17 @@ def draw_effects(suite: Suite, rows: Sequence[Row]) -> Figure:
         for place, (factor, level) in zip(places, lines, strict=True):
             couples = pairs(rows, levels, factor, suite.references[factor], level)
             _plot_difference(axes, place, couples, name)
-        axes.set_yticks(places, [in_full(factor, level) for factor, level in lines])
+        axes.set_yticks(places, [_with_place(suite, factor, level) for factor, level in lines])
         axes.set_ylim(-0.6, len(lines) - 0.4)
     return figure
+
+
+def _with_place(suite: Suite, factor: str, level: str) -> str:
+    """A level, and the one level of another factor where it was tried, if that is not all of them."""
+    there = [cell.levels for cell in suite.cells if cell.levels[factor] == level]
+    places = [{levels[other] for levels in there} for other in suite.references if other != factor]
+    only = [f" ({place.pop()})" for place in places if len(place) == 1]
+    return in_full(factor, level) + "".join(only)
 
 
 def _plot_difference(axes: Axes, place: int, couples: Sequence[tuple[Row, Row]], name: str) -> None:
@@ -107,3 +115,6 @@ def _plot_difference(axes: Axes, place: int, couples: Sequence[tuple[Row, Row]],
     if found.low is not None:
         axes.plot([found.low, found.high], [place, place], color=INK, linewidth=1.6, zorder=2)
     axes.plot(found.value, place, "o", color=INK, markersize=5, zorder=3)
+
+
+FIGURES = {"effects": draw_effects, "skill": draw_skill}  # by their names in Suite.figures

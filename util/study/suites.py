@@ -81,6 +81,8 @@ LATE = Suite(
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=2,
     document="focal_alpha.md",
+    tables=("setup", "cells", "skill"),
+    figures=("skill",),
 )
 
 # The parts of DINO_4scale_tbx11k_strong.py that a small network shows: all but bfloat16 and the unfrozen stem.
@@ -123,6 +125,9 @@ RECIPE = Suite(
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=3,
     document="recipes.md",
+    contrasts=(Contrast("switch", within="recipe"),),
+    tables=("setup", "cells"),
+    figures=("effects",),
 )
 
 # What RECIPE, by few seeds, says is best: once more, by more seeds, on data that nothing was chosen on.
@@ -144,6 +149,8 @@ CONFIRM = Suite(
     phantom=Phantom(train=TRAIN, val=600, size=256, seed=1),
     seeds=8,
     document="recipes.md",
+    tables=("setup", "effects", "cells"),
+    figures=("effects",),
 )
 
 SMOKE = Suite(

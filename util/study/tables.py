@@ -25,13 +25,8 @@ CONTRASTED = ("AP50", "froc_mean", "auc", "alarms_healthy", "alarms_sick")
 def sections(suite: Suite, rows: Sequence[Row]) -> dict[str, str]:
     """The body of every section of the suite's document."""
     rows = [row for row in rows if row.is_done]
-    found = {
-        "setup": setup(suite, rows),
-        "effects": effects(suite, rows),
-        "cells": cells(suite, rows),
-        "verdicts": verdicts(suite, rows),
-        "skill": skill(suite, rows),
-    }
+    made = {"setup": setup, "effects": effects, "cells": cells, "verdicts": verdicts, "skill": skill}
+    found = {name: made[name](suite, rows) for name in suite.tables}
     found |= {f"{c.factor} within {c.within}": contrasts(suite, rows, c) for c in suite.contrasts}
     return {f"{suite.name} {name}": body for name, body in found.items()}
 
