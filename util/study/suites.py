@@ -97,6 +97,7 @@ PARTS: dict[str, tuple[str, Options]] = {
 STRONG = {key: value for _, options in PARTS.values() for key, value in options.items()}
 # What could be tried on top of it.
 EXTRAS: dict[str, tuple[str, Options]] = {
+    "positive_fraction .5": ("half", {"positive_fraction": 0.5}),
     "cls_loss varifocal": ("varifocal", {"cls_loss": "varifocal"}),
     "cls_loss mal": ("mal", {"cls_loss": "mal"}),
     "cls_loss ia_bce": ("iabce", {"cls_loss": "ia_bce"}),
