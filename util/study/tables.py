@@ -17,6 +17,7 @@ COLUMNS = {
     "auc": "image AUC",
     "alarms_healthy": "false alarms per healthy image",
     "alarms_sick": "... per sick image",
+    "threshold": "score threshold",
     "skill": "class skill",
 }
 CONTRASTED = ("AP50", "froc_mean", "auc", "alarms_healthy", "alarms_sick")
