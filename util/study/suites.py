@@ -145,7 +145,7 @@ CONFIRM = Suite(
         Cell("strong", {"recipe": "strong"}, STRONG),
         Cell("strong-iabce", {"recipe": "strong, cls_loss ia_bce"}, {**STRONG, **EXTRAS["cls_loss ia_bce"][1]}),
     ],
-    references={"recipe": "seed"},
+    references={"recipe": "strong"},
     options=SHORT,
     phantom=Phantom(train=TRAIN, val=600, size=256, seed=1),
     seeds=8,
