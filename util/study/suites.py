@@ -65,6 +65,7 @@ ALPHA = Suite(
         Contrast("focal_alpha", within="images per step"),
         Contrast("focal_alpha", within="sampling"),
         Contrast("sampling", within="images per step"),
+        Contrast("images per step", within="sampling"),
     ),
 )
 
