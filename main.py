@@ -8,13 +8,18 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
+from util.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
+from util.launcher import Ranks, is_under_torchrun
 from util.preemption import STOP, Preempted
+from util.processes import die_with_parent
 
-if __name__ == "__main__":
-    STOP.listen()  # before torch is imported, which takes seconds: a signal meanwhile must not be lost
+if __name__ == "__main__":  # before torch is imported, which takes seconds
+    STOP.listen()  # a signal meanwhile must not be lost
+    end_silently_on_ctrl_c()
+    if is_under_torchrun():
+        die_with_parent()  # nobody else would end a rank that waits for others
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,9 +52,7 @@ from util.distributed import (
     wait_for_all,
 )
 from util.errors import ToldElsewhere, UserError
-from util.exit_codes import FAILED, REQUEUE, run_to_exit_code
 from util.judged import load_judged
-from util.launcher import Ranks
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
@@ -345,4 +348,4 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

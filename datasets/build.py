@@ -21,6 +21,7 @@ from datasets.checks import Files, check_pair, find_in_split
 from datasets.coco import CocoDataset, Transform, kept_boxes
 from datasets.findings import Finding, refuse_errors
 from datasets.image_files import read_image_files, recall
+from datasets.loader import WatchedLoader
 from datasets.mixing import Mixer
 from datasets.orders import (
     NaturalOrder,
@@ -238,7 +239,7 @@ def _has_boxes(split: Split) -> NDArray[np.bool_]:
 def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:
     """Worker processes run on one torch thread each, which is PyTorch's own rule; more than cores would only wait."""
     num_workers = min(num_workers, usable_cores())
-    return DataLoader(
+    return WatchedLoader(
         dataset,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

@@ -8,6 +8,7 @@ Every file follows from the arguments and the seed alone, whatever the number of
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from multiprocessing import Pool
 from pathlib import Path
@@ -19,6 +20,7 @@ from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, Picture, Plan, plan_cohort
 from datasets.phantom_render import render_case
 from datasets.phantom_statistics import POSITIVE_FRACTION
+from util.processes import die_with_parent
 
 RECORD, UNFINISHED = "phantom.json", "phantom_unfinished.json"
 FORMAT = 1  # changes whenever the same recipe would give other files
@@ -127,8 +129,13 @@ def _draw_all(pictures: list[Picture], folder: Path, workers: int) -> Iterator[N
     if workers <= 1:
         yield from (save_picture(picture, folder) for picture in pictures)
         return
-    with Pool(workers) as pool:
+    with Pool(workers, initializer=_leave_ctrl_c_to_parent) as pool:
         yield from pool.imap_unordered(_save_task, [(p, folder) for p in pictures], chunksize=2)
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
 
 
 def _save_task(task):

@@ -27,6 +27,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import torch
 
 from scripts.benchmark_tables import Measured, as_rows, report
@@ -263,4 +268,4 @@ def profile(works: list[Work], device: torch.device, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -11,6 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from util.doctor import diagnose
 from util.errors import UserError
 from util.foreign_logs import FILES, read_foreign
@@ -57,4 +62,4 @@ def read(path: Path, stated: dict[str, float]) -> History:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

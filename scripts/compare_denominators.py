@@ -14,6 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -246,4 +251,4 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -17,6 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -285,4 +290,4 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit cleans up like Ctrl-C
-    sys.exit(main())
+    run_program(main)

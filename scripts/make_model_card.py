@@ -15,6 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from util.checkpoint import BEST_NAME, OWN_NAME
 from util.config import load_config
 from util.errors import UserError
@@ -207,4 +212,4 @@ def limits(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

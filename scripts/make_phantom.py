@@ -19,6 +19,11 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from datasets.phantom import write_phantom
 from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
@@ -163,4 +168,4 @@ def with_boxes(image: Image.Image, lesions: tuple) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

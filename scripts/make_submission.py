@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from datasets.split import Split, load_split
 from datasets.tbx11k import find_split
 from util.errors import UserError
@@ -95,4 +100,4 @@ def class_file(truth: GroundTruth, found: Detections, threshold: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

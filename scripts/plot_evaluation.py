@@ -11,6 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -126,4 +131,4 @@ def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

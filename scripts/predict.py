@@ -17,13 +17,17 @@ import csv
 import hashlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
 
 import torch
 
@@ -326,5 +330,4 @@ def write_unreadable(path: Path, troubles: list[tuple[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # where `| head` has seen enough, this ends without a word
-    sys.exit(main())
+    run_program(main)

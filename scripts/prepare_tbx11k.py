@@ -18,6 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from datasets import layout
 from datasets.folder_check import FolderCheck, check_folder
 from datasets.prepare_plan import Plan, make_plan
@@ -133,4 +138,4 @@ def tell(found: FolderCheck) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -17,6 +17,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from datasets.split import load_split
 from datasets.tbx11k import image_kinds
 from util.errors import UserError
@@ -210,4 +215,4 @@ def is_wanted(key: str, args: argparse.Namespace) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -12,6 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import numpy as np
 
 from models.attention import Look, look_at
@@ -76,4 +81,4 @@ def panels(look: Look) -> list[Panel]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -11,6 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from torch.utils.data import DataLoader
 
 from datasets.build import build_split, build_train_loader
@@ -104,4 +109,4 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -6,6 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import numpy as np
 
 from datasets.build import build_split
@@ -73,4 +78,4 @@ def validation_split(run: Path, data_path: Path) -> Split:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

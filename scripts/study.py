@@ -25,6 +25,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 from scripts.study_runs import Crew, Places, begin, finish, finished_before, prepare
 from util.errors import UserError
 from util.files import write_whole
@@ -262,4 +267,4 @@ def in_ranges(indices: Sequence[int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

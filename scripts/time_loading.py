@@ -20,6 +20,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -134,4 +139,4 @@ def read_all(way: Way, num: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

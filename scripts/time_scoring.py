@@ -18,6 +18,11 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from util.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
@@ -132,4 +137,4 @@ def index(truth: GroundTruth, table: Boxes, **columns: NDArray[np.float64]) -> C
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -1,6 +1,7 @@
 """Several ranks as one: start, the few collectives there are, and who speaks."""
 
 import inspect
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import ToldElsewhere, UserError
-from util.launcher import Ranks, announced
-from util.preemption import Preempted
+from util.launcher import Ranks, announced, is_under_torchrun
+from util.preemption import STOP, Preempted
 
 T = TypeVar("T")
-ARRIVALS, LOOK_EVERY = "dino/arrivals", 0.1  # a counter that all ranks see, and seconds between looks at it
+STARTS, ARRIVALS = "dino/starts", "dino/arrivals"  # counters that all ranks see
+LOOK_EVERY = 0.1  # seconds between looks at them
+LATE_AFTER = 5.0  # seconds that other ranks get to arrive once this one is asked to stop
+CONNECTED_WITHIN = timedelta(minutes=2)  # the store of the launcher is there before the ranks are
+ANSWERED_WITHIN = timedelta(minutes=30)  # collectives
 
 
 @contextmanager
@@ -41,8 +46,7 @@ def ranks(device_type: str) -> Iterator[Ranks]:
     if here.world_size == 1:
         yield here
         return
-    backend = "nccl" if device_type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    _join("nccl" if device_type == "cuda" else "gloo")
     try:
         yield here
     except Preempted:  # all ranks stop together
@@ -65,7 +69,8 @@ def together(prepare: Callable[[], T]) -> T:
         result = prepare()
     except UserError as error:
         problem = error
-    _wait_patiently()
+    if is_distributed():
+        _wait_patiently(dist.distributed_c10d._get_default_store(), dist.get_world_size(), ARRIVALS)
     messages = gather_objects(None if problem is None else str(problem))
     if problem is not None and messages.index(str(problem)) == announced().rank:
         raise problem
@@ -74,13 +79,26 @@ def together(prepare: Callable[[], T]) -> T:
     return result
 
 
-def _wait_patiently() -> None:
-    """Let every rank arrive, however long that takes; who launched the ranks ends them where one has died."""
-    if not is_distributed():
-        return
-    store, world = dist.distributed_c10d._get_default_store(), dist.get_world_size()
-    wanted = -(-store.add(ARRIVALS, 1) // world) * world  # nobody comes again before all have come
-    while store.add(ARRIVALS, 0) < wanted:
+def _join(backend: str) -> None:
+    """Join the process group once all ranks are there: nothing can interrupt joining while one of them is missing."""
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=CONNECTED_WITHIN))
+    _wait_patiently(store, world_size, STARTS)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=ANSWERED_WITHIN)
+
+
+def _wait_patiently(store: dist.Store, world_size: int, counter: str) -> None:
+    """Let every rank arrive, however long that takes.
+
+    Raises:
+        SystemExit: torchrun asks this rank to end, as it does where another one has died, and they do not arrive.
+    """
+    wanted = -(-store.add(counter, 1) // world_size) * world_size  # nobody comes again before all have come
+    asked = None
+    while store.add(counter, 0) < wanted:
+        if STOP.signal is signal.SIGTERM and is_under_torchrun():
+            asked = asked or time.monotonic()
+            if time.monotonic() - asked > LATE_AFTER:
+                raise SystemExit(128 + signal.SIGTERM)
         time.sleep(LOOK_EVERY)
 
 

@@ -39,3 +39,7 @@ class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
 
 class RunFailingError(RuntimeError):
     """Going on with this training is a waste of time; the log says why."""
+
+
+class WorkerDied(RuntimeError):  # noqa: N818 it did not raise anything, it was killed
+    """A loader process is gone, by no fault of this program; the message says what may have killed it."""

@@ -1,6 +1,7 @@
 """What a run says: console and info.txt for people, log.jsonl for programs. The only place that prints."""
 
 import json
+import select
 import sys
 import time
 from datetime import timedelta
@@ -108,6 +109,24 @@ def clear_progress() -> None:
     """Wipe the progress line, so that a message does not land on it."""
     if sys.stdout.isatty():
         print("\r\033[K", end="", flush=True)
+
+
+def flush_output() -> bool:
+    """Bring all that was printed to its reader; False where there is none any more, as behind `| head`."""
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed from the start
+            stream.flush()
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def is_output_closed() -> bool:
+    """Whether standard output or standard error is a pipe that nobody reads any more."""
+    poll = select.poll()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        poll.register(stream.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 class Progress:

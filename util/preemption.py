@@ -14,6 +14,8 @@ from types import FrameType
 from typing import TypeVar
 
 from util.launcher import is_under_torchrun, leave_exit_code
+from util.logger import remark
+from util.processes import die_with_parent
 
 T = TypeVar("T")
 
@@ -69,7 +71,7 @@ class StopRequest:
     def settle(self) -> None:
         """Everything is saved: whatever comes now must not spoil the exit code. The file has done its duty."""
         if self._file is not None:
-            self._file.unlink(missing_ok=True)
+            _remove(self._file)
         for number in SIGNALS if self._is_listening else ():
             signal.signal(number, signal.SIG_IGN)
 
@@ -95,10 +97,25 @@ def _leave_now(code: int) -> None:
         os._exit(code)
 
 
+def _remove(file: Path) -> None:
+    """Remove the file, or an empty folder that somebody made instead of it."""
+    try:
+        if file.is_dir() and not file.is_symlink():
+            file.rmdir()
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        remark(f"{file}: cannot be removed ({error.strerror}); remove it, or the next start stops at once")
+
+
 def leave_signals_to_parent(_worker_id: int = 0) -> None:
-    """For loader processes: a signal to the whole group must not take the images away before the step is done."""
-    for number in SIGNALS:
+    """For loader processes: a signal to the whole group must not take the images away before the step is done.
+
+    Deaf to signals they can only be killed, which the parent does where it ends, and the kernel where that is killed.
+    """
+    for number in (signal.SIGINT, *SIGNALS):
         signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
 
 
 STOP = StopRequest()  # signals are a matter of the process, so there is one

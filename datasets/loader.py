@@ -1,0 +1,55 @@
+"""A DataLoader that says what became of a worker process that is gone."""
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
+
+from torch.utils.data import DataLoader
+
+from util.batch import Batch
+from util.errors import WorkerDied
+
+ADVICE = {
+    signal.SIGKILL: "the machine or the job may have run out of memory: ask for more, or lower num_workers",
+    signal.SIGBUS: "shared memory (/dev/shm) may be full: make it larger, or lower num_workers",
+}
+
+
+class WatchedLoader(DataLoader[Batch]):
+    """PyTorch's DataLoader, but a dead worker is one clear error, raised where the next batch is asked for.
+
+    PyTorch itself raises it from a signal handler, so at any line of the program: also while a checkpoint is written.
+    """
+
+    workers: Sequence[BaseProcess] = ()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of an epoch.
+
+        Raises:
+            WorkerDied: a worker is gone; noticed within about 5 seconds.
+        """
+        try:
+            batches = super().__iter__()
+            self.workers = multiprocessing.active_children()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            yield from batches
+        except RuntimeError as error:
+            ends = [worker.exitcode for worker in self.workers if worker.exitcode]
+            if not ends:
+                raise
+            raise WorkerDied(_reason(ends[0], self.num_workers)) from error
+
+
+def _reason(exitcode: int, num_workers: int) -> str:
+    if exitcode > 0:
+        return f"one of the {num_workers} loader processes ended with exit code {exitcode}; start again"
+    number = signal.Signals(-exitcode)
+    advice = ADVICE.get(number, "start again, and look for what sent it")
+    return (
+        f"one of the {num_workers} loader processes was killed by {number.name}; {advice}. The same command goes on "
+        "from the last checkpoint"
+    )
