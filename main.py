@@ -11,13 +11,13 @@ from __future__ import annotations
 from util.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
 from util.launcher import Ranks, is_under_torchrun
 from util.preemption import STOP, Preempted
-from util.processes import die_with_parent
+from util.processes import stop_with_launcher
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     STOP.listen()  # a signal meanwhile must not be lost
     end_silently_on_ctrl_c()
     if is_under_torchrun():
-        die_with_parent()  # nobody else would end a rank that waits for others
+        stop_with_launcher()
 
 import argparse
 from collections.abc import Mapping

@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+LOOK_EVERY = 0.5  # seconds between looks at the launcher
+GRACE = 15.0  # seconds for a step and a save
 KILLED_WITHIN = 2.0  # seconds that killed children get to disappear; one that waits for a dead disk may take longer
 
 
@@ -24,6 +27,23 @@ def die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():  # it was gone before the kernel knew
         os._exit(1)
+
+
+def stop_with_launcher() -> None:
+    """Ask this process to stop as soon as its launcher is gone, however that ended, and kill it a while later.
+
+    The launcher would end a rank that waits in vain for another one; without it nobody does.
+    """
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(LOOK_EVERY)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def kill_children() -> None:

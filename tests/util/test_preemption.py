@@ -11,7 +11,7 @@ from util.preemption import SIGNALS, StopRequest, leave_signals_to_parent
 @pytest.fixture
 def handlers():
     """The handlers of this process, put back afterwards."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -81,9 +81,10 @@ def test_who_did_not_listen_has_nothing_to_settle():
 
 
 @pytest.mark.usefixtures("handlers")
-def test_loader_processes_leave_signals_to_their_parent():
+def test_loader_processes_leave_signals_to_their_parent(monkeypatch):
+    monkeypatch.setattr("util.preemption.die_with_parent", lambda: None)  # this process is none
     leave_signals_to_parent(0)
-    assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
+    assert {signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)} == {signal.SIG_IGN}
 
 
 def test_items_end_with_the_request():
@@ -111,3 +112,17 @@ def test_a_file_is_a_request_looked_for_once_a_second(tmp_path, monkeypatch):
     request.settle()
     assert not (tmp_path / "stop").exists()
     assert request.is_made, "what was asked stays asked"
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_of_that_name_is_a_request_too(tmp_path, is_empty, capsys):
+    request = StopRequest()
+    request.watch(tmp_path / "stop")
+    (tmp_path / "stop").mkdir()
+    if not is_empty:
+        (tmp_path / "stop/here").touch()
+    assert request.is_made
+    request.settle()
+    assert (tmp_path / "stop").exists() is not is_empty
+    assert ("cannot be removed" in capsys.readouterr().err) is not is_empty
