@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from util.batch import Batch
 from util.errors import WorkerDied
 
+GONE_WITHIN = 0.5  # seconds from a broken connection to the end of the process
 ADVICE = {
     signal.SIGKILL: "the machine or the job may have run out of memory: ask for more, or lower num_workers",
     signal.SIGBUS: "shared memory (/dev/shm) may be full: make it larger, or lower num_workers",
@@ -37,11 +39,21 @@ class WatchedLoader(DataLoader[Batch]):
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches
-        except RuntimeError as error:
-            ends = [worker.exitcode for worker in self.workers if worker.exitcode]
-            if not ends:
+        except (RuntimeError, OSError, EOFError) as error:  # the last two where a batch waits inside a dead worker
+            code = self._first_failure()
+            if code is None:
                 raise
-            raise WorkerDied(_reason(ends[0], self.num_workers)) from error
+            raise WorkerDied(_reason(code, self.num_workers)) from error
+
+    def _first_failure(self) -> int | None:
+        """The exit code of a worker that is gone, or is just going."""
+        until = time.monotonic() + GONE_WITHIN
+        while self.workers:
+            failed = next((worker.exitcode for worker in self.workers if worker.exitcode), None)
+            if failed is not None or time.monotonic() > until:
+                return failed
+            time.sleep(0.01)
+        return None
 
 
 def _reason(exitcode: int, num_workers: int) -> str:

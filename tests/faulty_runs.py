@@ -30,6 +30,7 @@ class Fault:
     def __init__(self, image):
         self.image = Path(image)
         self.heard, self._told = os.pipe()
+        self.reader, self.output = os.pipe()
 
     def happens(self):
         """From now on the time counts."""
@@ -96,15 +97,8 @@ class Fault:
 
     def in_output(self):
         """Nobody reads standard output any more."""
-        read, write = os.pipe()
-        os.dup2(write, 1)
-        os.close(write)
-
-        def close():
-            self.happens()
-            os.close(read)
-
-        self.at_step(close)
+        os.dup2(self.output, 1)
+        self.at_step(lambda: (self.happens(), time.sleep(0.5)))  # until the reader has heard
 
 
 def run(arguments, fault, image, out):
@@ -114,6 +108,7 @@ def run(arguments, fault, image, out):
     if pid == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.setpgid(0, 0)
+        os.close(trouble.reader)
         console = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(console, 1)
         os.dup2(console, 2)
@@ -125,6 +120,7 @@ def run(arguments, fault, image, out):
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if since is None and is_heard(trouble.heard):
             since = time.monotonic()
+            os.close(trouble.reader)
         if time.monotonic() - begun > PATIENCE:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.01)
