@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.checkpoint import BEST_NAME, OWN_NAME
-from util.config import load_config
+from util.config import load_run_config
 from util.errors import UserError
 from util.files import write_whole
 from util.history import read_rows
@@ -75,7 +75,7 @@ def card_of(run: Path) -> str:
     rows = read_rows(run / "log.jsonl") if (run / "log.jsonl").is_file() else []
     start = next((row for row in reversed(rows) if row["kind"] == "start"), {})
     judged = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
-    config = load_config(run / "config.py")
+    config = load_run_config(run)
     names = start.get("category_names") or {}
     missing = "not recorded in this folder"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(

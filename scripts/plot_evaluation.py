@@ -18,7 +18,7 @@ from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split, load_split
 from datasets.tbx11k import image_kinds
-from util.config import load_config
+from util.config import load_run_config
 from util.errors import UserError
 from util.evaluation_plots import (
     draw_calibration,
@@ -89,7 +89,7 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
         if figure is not None:
             yield name, figure
     if args.data_path is not None:
-        config = load_config(args.run / "config.py")
+        config = load_run_config(args.run)
         split = build_split(
             config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
         )

@@ -11,7 +11,7 @@ import numpy as np
 from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split
-from util.config import load_config
+from util.config import load_run_config
 from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
 from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
@@ -67,7 +67,7 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
 
 def validation_split(run: Path, data_path: Path) -> Split:
     """The images and boxes that the run was evaluated on."""
-    config = load_config(run / "config.py")
+    config = load_run_config(run)
     # of all images only those on the sheet are read
     return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
 
