@@ -20,6 +20,7 @@ from util.config import load_run_config
 from util.errors import UserError
 from util.files import write_whole
 from util.history import read_rows
+from util.logger import echo
 from util.metrics.evaluation import REPORT
 from util.schema import Config
 
@@ -50,10 +51,10 @@ def main() -> int:
         text = card_of(args.run)
         write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     except (UserError, OSError) as error:
-        print(f"make_model_card: {error}", file=sys.stderr)
+        echo(f"make_model_card: {error}", file=sys.stderr)
         return 2
     num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
-    print(f"{output}: {num} lines are for you to fill in")
+    echo(f"{output}: {num} lines are for you to fill in")
     return 0
 
 

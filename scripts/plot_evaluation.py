@@ -28,6 +28,7 @@ from util.evaluation_plots import (
     draw_roc,
     draw_scores,
 )
+from util.logger import echo
 from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
 from util.metrics.files import load_detections
 from util.metrics.gallery import worst_false_alarms, worst_misses
@@ -47,9 +48,9 @@ def main() -> int:
         for name, figure in figures(study, args):
             for ending in ("png", "svg"):
                 figure.savefig(folder / f"{name}.{ending}")
-            print(folder / f"{name}.png")
+            echo(folder / f"{name}.png")
     except (ValueError, OSError) as error:
-        print(f"plot_evaluation: {error}", file=sys.stderr)
+        echo(f"plot_evaluation: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.curves import load_run, names_of
 from util.dashboard import draw_dashboard
+from util.logger import echo
 
 
 def main() -> int:
@@ -27,9 +28,9 @@ def main() -> int:
         loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
         draw_dashboard(loaded).savefig(output)
     except (ValueError, OSError) as error:
-        print(f"plot_run: {error}", file=sys.stderr)
+        echo(f"plot_run: {error}", file=sys.stderr)
         return 2
-    print(output)
+    echo(output)
     return 0
 
 

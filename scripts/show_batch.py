@@ -19,6 +19,7 @@ from datasets.split import Split
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config
+from util.logger import echo
 from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
 from util.schema import Config
 
@@ -31,9 +32,9 @@ def main() -> int:
     try:
         draw(args, load_config(args.config_file, [*args.options, "num_workers=0"]))
     except (ValueError, OSError) as error:
-        print(f"show_batch: {error}", file=sys.stderr)
+        echo(f"show_batch: {error}", file=sys.stderr)
         return 2
-    print(args.output)
+    echo(args.output)
     return 0
 
 

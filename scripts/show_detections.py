@@ -12,6 +12,7 @@ from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split
 from util.config import load_run_config
+from util.logger import echo
 from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
 from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
@@ -28,9 +29,9 @@ def main() -> int:
         score = args.score if args.score is not None else load_threshold(args.run)
         draw(args.run, args.data_path, args.num, SCORE if score is None else score, output)
     except (ValueError, OSError) as error:
-        print(f"show_detections: {error}", file=sys.stderr)
+        echo(f"show_detections: {error}", file=sys.stderr)
         return 2
-    print(output)
+    echo(output)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Turn Python config files into one typed, frozen Config."""
 
 import ast
+import codecs
 import difflib
 import inspect
 import math
@@ -200,19 +201,19 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether `util.run_folder` wrote the file."""
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace").startswith(f'"""{RUN_TITLE}')
-    except OSError:  # whoever runs it tells
+    if not path.is_file():  # whoever runs it tells
         return False
+    head = f'"""{RUN_TITLE}'.encode()
+    with path.open("rb") as file:
+        return file.read(len(head) + 3).removeprefix(codecs.BOM_UTF8).startswith(head)
 
 
 def _unknown(key: str) -> str:
     if key in OFFICIAL_KEYS_WITHOUT_MEANING:
         return f"unknown key {key!r}: it {OFFICIAL_KEYS_WITHOUT_MEANING[key]}"
     close = difflib.get_close_matches(str(key)[:LONGEST_SHOWN], KNOBS, n=1)
-    return f"unknown key {_shown(key)}" + (
-        f"; did you mean {close[0]!r}?" if close else "; see util/schema.py for all knobs"
-    )
+    advice = f"did you mean {close[0]!r}?" if close else "see util/schema.py for all knobs"
+    return f"unknown key {_shown(key)}; {advice}"
 
 
 def _contradictions(valid: dict[str, Any]) -> list[str]:
