@@ -16,6 +16,7 @@ from util.errors import UserError
 from util.foreign_logs import FILES, read_foreign
 from util.history import History, history_of, read_rows
 from util.logger import ROWS, echo
+from util.text import printable
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
     if args.json:
         echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
     else:
-        echo(f"{args.run}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
+        echo(f"{printable(str(args.run))}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
     return 0
 
 

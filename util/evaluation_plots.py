@@ -203,7 +203,7 @@ def draw_calibration(study: Study) -> Figure | None:
     _dress(below, "", "score", "detections")
     below.bar(table.edges[:-1], table.count, width=np.diff(table.edges), align="edge", color="#b9c9de", edgecolor=BLUE)
     below.set_yscale("log")
-    below.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    below.yaxis.set_major_formatter(FormatStrFormatter("%d"))
     below.yaxis.set_minor_formatter(NullFormatter())
     below.set_ylim(bottom=0.7)
     return figure

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 
 def first_few(items: Sequence[object], at_most: int = 3) -> str:
-    """The first items, and dots where there are more: "a, b, c, ..."."""
-    return ", ".join([*map(str, items[:at_most]), *(["..."] if len(items) > at_most else [])])
+    """The first items, and dots where there are more: "a, b, c, ...". Names in it are on one line."""
+    return ", ".join([*(printable(str(item)) for item in items[:at_most]), *(["..."] if len(items) > at_most else [])])
 
 
 def printable(text: str) -> str:
@@ -22,4 +22,5 @@ def printable_lines(text: str) -> str:
 def markdown(text: object) -> str:
     """A name within a line or a table of a Markdown file: it is shown as it is, and neither HTML, link nor formula."""
     escaped = re.sub(r"[\\`*\[\]|#~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(str(text)))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"(?i)(?<=www)\.|:(?=//)", lambda found: f"&#{ord(found[0])};", escaped)  # addresses become links

@@ -15,6 +15,10 @@ def test_a_few_items_are_listed_in_full_and_more_end_in_dots():
     assert first_few(("a", "b"), at_most=1) == "a, ..."
 
 
+def test_a_few_names_stand_on_one_line():
+    assert first_few(["a\nerror: b", "\x1b[31m"]) == r"a\nerror: b, \x1b[31m"
+
+
 def test_an_array_is_listed_as_numbers():
     assert first_few(np.array([7, 8, 9, 10])) == "7, 8, 9, ..."
 
@@ -48,6 +52,7 @@ def test_a_message_keeps_its_lines_and_a_name_stands_on_one():
         ("![l](javascript:1)", r"!\[l\](javascript:1)"),
         ("`x` **y** ~~z~~", r"\`x\` \*\*y\*\* \~\~z\~\~"),
         (r"$\frac{", r"\$\\frac{"),
+        ("https://a.b www.c.d", "https&#58;//a.b www&#46;c.d"),
         (5, "5"),
     ],
 )
