@@ -39,7 +39,7 @@ from util.batch import Batch, collate
 from util.preemption import leave_signals_to_parent
 from util.schema import DataConfig
 from util.seed import derive_generator
-from util.text import first_few
+from util.text import first_few, printable
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
@@ -259,7 +259,7 @@ def describe(split: Split) -> str:
     labels = split.labels[~split.is_crowd]
     num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
     if len(split.names) <= MOST_CATEGORIES_NAMED:
-        counts = ", ".join(f"{(labels == c).sum()} {split.names[c]}" for c in split.category_ids)
+        counts = ", ".join(f"{(labels == c).sum()} {printable(split.names[c])}" for c in split.category_ids)
     else:
         counts = f"{len(np.unique(labels))} of {len(split.names)} categories"
     share = 100 * num_with / split.num_images
@@ -278,7 +278,7 @@ def crowded_images(split: Split, num_queries: int) -> str | None:
     fullest = int(boxes.argmax())
     return (
         f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
-        f"up to {boxes[fullest]} ({split.file_names[fullest]}); not all of them can be matched"
+        f"up to {boxes[fullest]} ({printable(split.file_names[fullest])}); not all of them can be matched"
     )
 
 

@@ -40,7 +40,7 @@ from util.config import flatten, load_config
 from util.distributed import choose_device_type
 from util.errors import UserError
 from util.files import write_whole
-from util.logger import Progress
+from util.logger import Progress, echo
 from util.machine import describe_machine
 from util.memory import peak_resident_bytes, resident_bytes
 from util.schema import Config
@@ -59,10 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(args)
     except torch.OutOfMemoryError as error:
-        print(f"benchmark: {str(error).splitlines()[0]} Lower --batch or --size", file=sys.stderr)
+        echo(f"benchmark: {str(error).splitlines()[0]} Lower --batch or --size", file=sys.stderr)
         return 1
     except (UserError, OSError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
+        echo(f"benchmark: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -101,20 +101,20 @@ def run(args: argparse.Namespace) -> None:
     configs = [load_config(args.config_file, setting_options(args, setting)) for setting in settings]
     case = Case(args.task, args.batch, parse_size(args.size, configs[0]), args.boxes, device)
     if args.memory_of is not None:
-        print(json.dumps(memory_here(configs[0], case)))
+        echo(json.dumps(memory_here(configs[0], case)))
         return
     command = shlex.join(["python", *sys.argv])
     machine = describe_machine(device)
-    print(f"{headline(args, case)}\n{machine}\n{command}", flush=True)
+    echo(f"{headline(args, case)}\n{machine}\n{command}")
     works = [works_of(config, case) for config in configs]
     for setting, own in zip(settings, works, strict=True):
-        print("\n".join(f"{setting + ': ' if setting else ''}{line}" for line in own[0].said.splitlines()))
+        echo("\n".join(f"{setting + ': ' if setting else ''}{line}" for line in own[0].said.splitlines()))
     found = measure(works, settings, args)
     memories = {setting: None if args.no_memory else memory_apart(args, setting) for setting in settings}
     for row in found:
         row.memory = memories[row.setting]
     operations = count_operations(configs[0], case)
-    print(report(found, operations, case, is_comparison=args.compare is not None))
+    echo(report(found, operations, case, is_comparison=args.compare is not None))
     if args.profile:
         profile(works[0], device, args.profile)
     if args.json:
@@ -259,12 +259,12 @@ def profile(works: list[Work], device: torch.device, path: Path) -> None:
         for work in works:
             work.run()
     order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    print(profiler.key_averages().table(sort_by=order, row_limit=TOP_OPERATORS))
+    echo(profiler.key_averages().table(sort_by=order, row_limit=TOP_OPERATORS))
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         write_whole(path, lambda file: file.write(trace.read_bytes()))
-    print(f"{path}: for chrome://tracing or ui.perfetto.dev")
+    echo(f"{path}: for chrome://tracing or ui.perfetto.dev")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 from datasets.build import build_split, open_cache_of
 from util.config import load_config
 from util.errors import UserError
+from util.logger import echo
 
 MEGABYTE = 10**6
 
@@ -34,12 +35,12 @@ def main() -> int:
             split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
             images = open_cache_of(split, config.data)
             coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
-            print(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB", flush=True)
+            echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
     except (UserError, OSError) as error:
-        print(f"build_cache: {error}", file=sys.stderr)
+        echo(f"build_cache: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nbuild_cache: interrupted; the same command goes on", file=sys.stderr)
+        echo("\nbuild_cache: interrupted; the same command goes on", file=sys.stderr)
         return 130
     return 0
 

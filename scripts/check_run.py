@@ -20,7 +20,8 @@ from util.doctor import diagnose
 from util.errors import UserError
 from util.foreign_logs import FILES, read_foreign
 from util.history import History, history_of, read_rows
-from util.logger import ROWS
+from util.logger import ROWS, echo
+from util.text import printable
 
 
 def main() -> int:
@@ -33,13 +34,13 @@ def main() -> int:
     try:
         history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
     except (UserError, OSError) as error:
-        print(f"check_run: {error}", file=sys.stderr)
+        echo(f"check_run: {error}", file=sys.stderr)
         return 2
     found = diagnose(history)
     if args.json:
-        print(json.dumps(found.as_json(), indent=1, allow_nan=False))
+        echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
     else:
-        print(f"{args.run}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
+        echo(f"{printable(str(args.run))}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
     return 0
 
 

@@ -34,7 +34,7 @@ from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
 from util.config import load_config
 from util.errors import UserError
-from util.logger import Progress
+from util.logger import Progress, echo
 from util.seed import derive_generator, derive_seed, seed_everything
 
 TRUE, MEAN, SUM, CLAMP = "one denominator", "mean of micro-batches", "undivided sum", "floor per rank"
@@ -207,9 +207,9 @@ def main() -> int:
     try:
         report(args.data_path, args.list, args.batch, args.windows, args.seed)
     except (UserError, OSError) as error:
-        print(f"compare_denominators: {error}", file=sys.stderr)
+        echo(f"compare_denominators: {error}", file=sys.stderr)
         return 2
-    print("\nMade by:", shlex.join(["python", "scripts/compare_denominators.py", *sys.argv[1:]]))
+    echo("\nMade by:", shlex.join(["python", "scripts/compare_denominators.py", *sys.argv[1:]]))
     return 0
 
 
@@ -242,12 +242,12 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
     counts = np.array([len(t["labels"]) for t in targets])
     if limit and not counts.any():
         raise UserError(f"{file}: no image has a box, so no gradient can be compared; choose another --list")
-    print(f"{split.name}: {len(counts)} images, {counts.sum()} boxes, {np.mean(counts == 0):.1%} of images without one")
-    print(f"\n{PART_1}\n\n{tell_weights(counts, order, cuts)}", flush=True)
+    echo(f"{split.name}: {len(counts)} images, {counts.sum()} boxes, {np.mean(counts == 0):.1%} of images without one")
+    echo(f"\n{PART_1}\n\n{tell_weights(counts, order, cuts)}")
     if limit:
-        print(f"\n{PART_2}\n", flush=True)
+        echo(f"\n{PART_2}\n")
         networks = {prior: build_network(prior, seed, split.category_ids) for prior in PRIORS}
-        print("\n" + tell_gradients(networks, targets, order, cuts, limit, seed))
+        echo("\n" + tell_gradients(networks, targets, order, cuts, limit, seed))
 
 
 if __name__ == "__main__":

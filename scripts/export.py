@@ -39,6 +39,7 @@ from util.errors import UserError
 from util.exit_codes import INTERRUPTED
 from util.images import UNREADABLE, read_image, to_image
 from util.judged import config_inside
+from util.logger import echo
 from util.network_input import network_pixels
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
 from util.schema import Config
@@ -60,10 +61,10 @@ def main() -> int:
     try:
         return export(args)
     except (UserError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
+        echo(f"export: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
+        echo("export: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -126,7 +127,7 @@ def export(args: argparse.Namespace) -> int:
     smallest = smallest_side(config.model.num_queries, strides(config))
     check_size(facts, smallest)
     if args.format == "torchscript":
-        print("torchscript: PyTorch has deprecated it; a later PyTorch may not read the file. torch_export replaces it")
+        echo("torchscript: PyTorch has deprecated it; a later PyTorch may not read the file. torch_export replaces it")
     try:
         WRITERS[args.format](graph.eval(), facts, smallest, unchecked)
         runner = open_runner(unchecked, args.format, facts)
@@ -210,9 +211,9 @@ def check(
     """Compare the file with PyTorch and print the tables."""
     network = reference.views[0].network
     kind = f"{args.images}" if args.images else "phantom"
-    print(f"{args.format}, opset {facts.opset}" if facts.opset else args.format, end="; ")
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; images: {len(pictures)} of {kind}")
-    print(ROW.format("input", "size", "batch", "images", "box, px", "score", "same cells", "paired"))
+    echo(f"{args.format}, opset {facts.opset}" if facts.opset else args.format, end="; ")
+    echo(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads; images: {len(pictures)} of {kind}")
+    echo(ROW.format("input", "size", "batch", "images", "box, px", "score", "same cells", "paired"))
     rows = []
     for height, width in check_sizes(facts, smallest):
         inputs = {"x-rays": stack(pictures, height, width), "random": torch.randn(2 * max(BATCHES), 3, height, width)}
@@ -225,7 +226,7 @@ def check(
                 rows.append(row)
                 told = [row.num_images, f"{row.box:.1e}", f"{row.score:.1e}", row.num_same_choice]
                 paired = f"{100 * row.num_paired / row.num_detections:.1f} %"
-                print(ROW.format(name, f"{height}x{width}", batch, *told, paired))
+                echo(ROW.format(name, f"{height}x{width}", batch, *told, paired))
     agreement = merge_agreements(rows)
     if agreement.is_good and args.repeats:
         tell_speed(runner, reference, check_sizes(facts, smallest)[0], args.repeats)
@@ -267,12 +268,12 @@ def stack(pictures: list[Image.Image], height: int, width: int) -> Tensor:
 
 def tell_speed(runner: Runner, reference: Detector, sides: tuple[int, int], repeats: int) -> None:
     """Print CPU seconds per image of PyTorch and of the file."""
-    print(f"\n{'batch':>5}{'PyTorch':>11}{'file':>11}   CPU seconds per image at {sides[0]}x{sides[1]}, ", end="")
-    print(f"medians of {repeats}, by turns")
+    echo(f"\n{'batch':>5}{'PyTorch':>11}{'file':>11}   CPU seconds per image at {sides[0]}x{sides[1]}, ", end="")
+    echo(f"medians of {repeats}, by turns")
     for batch in BATCHES:
         images = torch.randn(batch, 3, *sides)
         ours, theirs = measure_speed(runner, reference.views[0].network.model, images, repeats)
-        print(f"{batch:>5}{ours:>11.3f}{theirs:>11.3f}   x {ours / theirs:.2f}")
+        echo(f"{batch:>5}{ours:>11.3f}{theirs:>11.3f}   x {ours / theirs:.2f}")
 
 
 def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
@@ -280,11 +281,11 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
     found = f"largest deviation {agreement.box:.1e} px of a box, {agreement.score:.1e} of a score"
     if not agreement.is_good:
         allowed = f"{BOX_BOUND:g} px and {SCORE_BOUND:g}"
-        print(f"export: {found}; less than {allowed} is allowed: {output} is not written", file=sys.stderr)
+        echo(f"export: {found}; less than {allowed} is allowed: {output} is not written", file=sys.stderr)
         return FAILED
-    print(f"\n{output}: {found}; {facts.notice}")
+    echo(f"\n{output}: {found}; {facts.notice}")
     if facts.nms_iou_threshold > 0:
-        print(f"suppression of boxes that overlap by more than {facts.nms_iou_threshold:g} is left to the caller")
+        echo(f"suppression of boxes that overlap by more than {facts.nms_iou_threshold:g} is left to the caller")
     return 0
 
 

@@ -35,7 +35,7 @@ import main as program
 from models import dino
 from util.doctor import diagnose
 from util.history import history_of, read_rows
-from util.logger import ROWS
+from util.logger import ROWS, echo
 from util.symptoms import FAILING, NOTE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,7 +200,7 @@ def main() -> int:
     runs = [(name, seed) for seed in args.seeds for name in args.faults]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda run: launch(args.out, *run), runs))
-    print(table(args.out, args.faults, args.seeds))
+    echo(table(args.out, args.faults, args.seeds))
     return 0
 
 
@@ -251,7 +251,7 @@ def launch(out: Path, name: str, seed: int) -> None:
     with (out / f"{folder.name}.out").open("w") as console:
         code = subprocess.run(command, stdout=console, stderr=subprocess.STDOUT, check=False).returncode
     done.write_text(json.dumps({"exit_code": code, "seconds": time.monotonic() - start}))
-    print(f"{name}, seed {seed}: exit code {code} after {time.monotonic() - start:.0f} s", flush=True)
+    echo(f"{name}, seed {seed}: exit code {code} after {time.monotonic() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ if __name__ == "__main__":
     start_as_tool()
 
 from util.checkpoint import BEST_NAME, OWN_NAME
-from util.config import load_config
+from util.config import load_run_config
 from util.errors import UserError
 from util.files import write_whole
 from util.history import read_rows
+from util.logger import echo
 from util.metrics.evaluation import REPORT
 from util.schema import Config
+from util.text import markdown, printable
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "docs/model_card_template.md"
 FIGURES = {
@@ -55,10 +57,10 @@ def main() -> int:
         text = card_of(args.run)
         write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     except (UserError, OSError) as error:
-        print(f"make_model_card: {error}", file=sys.stderr)
+        echo(f"make_model_card: {error}", file=sys.stderr)
         return 2
     num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
-    print(f"{output}: {num} lines are for you to fill in")
+    echo(f"{output}: {num} lines are for you to fill in")
     return 0
 
 
@@ -80,22 +82,22 @@ def card_of(run: Path) -> str:
     rows = read_rows(run / "log.jsonl") if (run / "log.jsonl").is_file() else []
     start = next((row for row in reversed(rows) if row["kind"] == "start"), {})
     judged = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
-    config = load_config(run / "config.py")
+    config = load_run_config(run)
     names = start.get("category_names") or {}
     missing = "not recorded in this folder"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        name=run.resolve().name,
-        network=network(config),
-        weights=weights(run, judged) or missing,
-        classes=", ".join(f"{name} ({number})" for number, name in names.items()) or missing,
+        name=markdown(run.resolve().name),
+        network=markdown(network(config)),
+        weights=markdown(weights(run, judged)) or missing,
+        classes=markdown(", ".join(f"{name} ({number})" for number, name in names.items())) or missing,
         threshold=threshold(values, config),
         scale=config.data.data_eval_scale,
         data=data(start, names) or missing,
         recipe="\n".join(f"- `{key}`: {value!r}" for key, value in recipe(config).items()),
         command=command(run),
-        judged=images(start.get("val")) or missing,
+        judged=markdown(images(start.get("val"))) or missing,
         figures=figures(values),
-        said=doctor(run),
+        said=markdown(doctor(run)),
         limits=limits(start, names),
     )
 
@@ -132,7 +134,7 @@ def weights(run: Path, judged: Mapping[str, Any]) -> str:
         return ""
     kind = "averaged over steps (EMA)" if judged.get("weights") == "ema" else "as trained"
     there = ", ".join(name for name in (BEST_NAME, OWN_NAME) if (run / name).is_file())
-    named = f", `{judged['checkpoint']}`" if "checkpoint" in judged else ""
+    named = f", {judged['checkpoint']}" if "checkpoint" in judged else ""
     return f"after epoch {judged['epoch']}, step {judged['step']}, {kind}{named}; in the folder: {there or 'none'}"
 
 
@@ -153,7 +155,7 @@ def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
     for which in ("train", "val"):
         if facts := start.get(which):
             boxes = ", ".join(f"{count} {names.get(k, k)}" for k, count in facts["boxes_by_category"].items())
-            lines.append(f"- {which}: {images(facts)}: {boxes}")
+            lines.append(f"- {which}: {markdown(f'{images(facts)}: {boxes}')}")
     return "\n".join(lines)
 
 
@@ -175,7 +177,7 @@ def command(run: Path) -> str:
     path = run / "info.txt"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     first = next((line for line in text.splitlines() if line.startswith("command: ")), "")
-    return f"Started by\n\n    {first.removeprefix('command: ')}" if first else ""
+    return f"Started by\n\n    {printable(first.removeprefix('command: '))}" if first else ""
 
 
 def figures(values: Mapping[str, Any]) -> str:
@@ -187,7 +189,7 @@ def figures(values: Mapping[str, Any]) -> str:
             between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             lines.append(f"| {title} | {values[key]:.3f} | {between} |")
     by_class = [k for k in values if k.startswith("all/per_class/") and k.endswith("/AP50") and k.count("/") == 3]
-    lines += [f"| AP50, {key.split('/')[2]}, all images | {values[key]:.3f} | |" for key in sorted(by_class)]
+    lines += [f"| AP50, {markdown(key.split('/')[2])}, all images | {values[key]:.3f} | |" for key in sorted(by_class)]
     return "\n".join(lines)
 
 
@@ -196,7 +198,7 @@ def doctor(run: Path) -> str:
     path = run / "info.txt"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     said = [line for line in text.splitlines() if line.startswith("doctor: ")]
-    return f"The training by `scripts/check_run.py`: {said[-1].removeprefix('doctor: ')}." if said else ""
+    return f"The training by scripts/check_run.py: {said[-1].removeprefix('doctor: ')}." if said else ""
 
 
 def limits(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -207,7 +209,7 @@ def limits(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
         empty = [names.get(k, k) for k, count in counts.items() if not count]
         if empty:
             what = "was never shown a box of" if which == "train" else "was never tested on a box of"
-            lines.append(f"- It {what} {', '.join(empty)}.")
+            lines.append(f"- It {what} {markdown(', '.join(map(str, empty)))}.")
     return "\n".join(lines)
 
 

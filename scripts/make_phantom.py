@@ -29,6 +29,7 @@ from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
 from datasets.phantom_render import Case, render_case
 from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from util.logger import echo
 from util.seed import derive_rng
 
 SHEET_ROWS, SHEET_TILE = 2, 204
@@ -93,9 +94,9 @@ def make(parser: OneLineParser, args: argparse.Namespace) -> None:
     workers = workers if args.workers is None else args.workers
     if write_phantom(plan, args.out, workers, Progress()):
         boxes = sum(len(plan.documents[n]["annotations"]) for n in plan.documents if n == "all_trainval")
-        print(f"{args.out}: {len(plan.pictures)} images, {boxes} boxes in trainval")
+        echo(f"{args.out}: {len(plan.pictures)} images, {boxes} boxes in trainval")
     else:
-        print(f"{args.out} holds exactly this phantom already; nothing to do")
+        echo(f"{args.out} holds exactly this phantom already; nothing to do")
 
 
 def refuse(parser: OneLineParser, args: argparse.Namespace, options: tuple[str, ...], why: str) -> None:
@@ -120,7 +121,7 @@ class Progress:
             print(f"\r{line:<60}", end="\n" if done == total else "", flush=True)
         elif done * 10 // total > self.tenth:
             self.tenth = done * 10 // total
-            print(line, flush=True)
+            echo(line)
 
 
 def draw_sheet(path: Path, seed: int) -> None:
@@ -139,7 +140,7 @@ def draw_sheet(path: Path, seed: int) -> None:
                 sheet.paste(draw_tile(case, tile), (column * tile, (2 * row + half) * tile))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
-    print(f"{path}: columns active TB, latent TB, sick, healthy")
+    echo(f"{path}: columns active TB, latent TB, sick, healthy")
 
 
 def lesions_of(category: int, seed: int, row: int) -> tuple:

@@ -24,6 +24,7 @@ from datasets.split import Split, load_split
 from datasets.tbx11k import find_split
 from util.errors import UserError
 from util.files import write_whole
+from util.logger import echo
 from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
 from util.metrics.files import load_detections
 from util.metrics.image_level import image_scores
@@ -49,7 +50,7 @@ def main() -> int:
     try:
         write(args)
     except (UserError, OSError) as error:
-        print(f"make_submission: {error}", file=sys.stderr)
+        echo(f"make_submission: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -67,8 +68,8 @@ def write(args: argparse.Namespace) -> None:
     contents = {"detections.json": detection_file(found), "classification.txt": class_file(truth, found, threshold)}
     for name, text in contents.items():
         write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
-        print(folder / name)
-    print(WARNING, file=sys.stderr)
+        echo(folder / name)
+    echo(WARNING, file=sys.stderr)
 
 
 def require_same_images(run: Path, split: Split) -> None:

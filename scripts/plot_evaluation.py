@@ -23,7 +23,7 @@ from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split, load_split
 from datasets.tbx11k import image_kinds
-from util.config import load_config
+from util.config import load_run_config
 from util.errors import UserError
 from util.evaluation_plots import (
     draw_calibration,
@@ -33,6 +33,7 @@ from util.evaluation_plots import (
     draw_roc,
     draw_scores,
 )
+from util.logger import echo
 from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
 from util.metrics.files import load_detections
 from util.metrics.gallery import worst_false_alarms, worst_misses
@@ -52,9 +53,9 @@ def main() -> int:
         for name, figure in figures(study, args):
             for ending in ("png", "svg"):
                 figure.savefig(folder / f"{name}.{ending}")
-            print(folder / f"{name}.png")
+            echo(folder / f"{name}.png")
     except (ValueError, OSError) as error:
-        print(f"plot_evaluation: {error}", file=sys.stderr)
+        echo(f"plot_evaluation: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -94,7 +95,7 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
         if figure is not None:
             yield name, figure
     if args.data_path is not None:
-        config = load_config(args.run / "config.py")
+        config = load_run_config(args.run)
         split = build_split(
             config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
         )

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 from util.curves import load_run, names_of
 from util.dashboard import draw_dashboard
+from util.logger import echo
 
 
 def main() -> int:
@@ -32,9 +33,9 @@ def main() -> int:
         loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
         draw_dashboard(loaded).savefig(output)
     except (ValueError, OSError) as error:
-        print(f"plot_run: {error}", file=sys.stderr)
+        echo(f"plot_run: {error}", file=sys.stderr)
         return 2
-    print(output)
+    echo(output)
     return 0
 
 

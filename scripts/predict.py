@@ -42,7 +42,7 @@ from util.errors import UserError
 from util.exit_codes import INCOMPLETE, run_to_exit_code
 from util.files import write_whole
 from util.fusion import METHODS
-from util.logger import Progress, remark
+from util.logger import Progress, echo, remark
 from util.prediction_loop import PICTURES, Album, predict_all
 from util.prediction_page import PAGE, Story, write_page
 from util.prediction_rows import FILE, Row, RowFile, sole_writer
@@ -144,7 +144,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
         album = Album(folder, args.draw, detector.names, threshold)
         todo = [source for source in sources if not is_done(source, rows)]
         if len(todo) < len(sources):
-            print(f"{len(sources) - len(todo)} of {len(sources)} images are done already")
+            echo(f"{len(sources) - len(todo)} of {len(sources)} images are done already")
         progress = Progress("predicting", len(sources), "images", done=len(sources) - len(todo))
         unreadable = predict_all(
             detector,
@@ -209,11 +209,11 @@ def number_images(listing: Listing, annotations: Path | None) -> dict[str, int]:
 def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
     """Say what is passed over."""
     if listing.num_repeated:
-        print(f"{listing.num_repeated} images were named twice; each is predicted once")
+        echo(f"{listing.num_repeated} images were named twice; each is predicted once")
     if listing.ignored:
-        print(printable(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}"))
+        echo(printable(f"ignored, being no images ({len(listing.ignored)}): {first_few(listing.ignored)}"))
     if len(sources) < len(listing.sources):
-        print(f"{len(listing.sources) - len(sources)} images are passed over: the annotation file does not list them")
+        echo(f"{len(listing.sources) - len(sources)} images are passed over: the annotation file does not list them")
 
 
 def load(args: argparse.Namespace, device: str) -> Detector:
@@ -306,11 +306,11 @@ def write_results(
     }
     story = Story("Findings of a detector on chest X-rays", facts, troubles)
     write_page(folder / PAGE, story, rows.read(by_score), album.names, threshold)
-    print(f"{len(scores)} images, {num_positive} with a box from score {threshold:.4g} on: {folder / PAGE}")
+    echo(f"{len(scores)} images, {num_positive} with a box from score {threshold:.4g} on: {folder / PAGE}")
     for file, reason in troubles[:10]:
-        print(printable(f"warning: {file}: {reason}"), file=sys.stderr)
+        echo(printable(f"warning: {file}: {reason}"), file=sys.stderr)
     if troubles:
-        print(f"warning: {len(troubles)} could not be read: {folder / UNREADABLE}", file=sys.stderr)
+        echo(f"warning: {len(troubles)} could not be read: {folder / UNREADABLE}", file=sys.stderr)
 
 
 def told_views(args: argparse.Namespace) -> str:

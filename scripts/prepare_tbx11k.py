@@ -31,6 +31,7 @@ from datasets.prepare_table import compare_with_published
 from datasets.prepare_tree import open_tree
 from datasets.prepare_write import write_clean_lists, write_plan
 from util.errors import DataError, UserError
+from util.logger import echo
 from util.text import first_few
 
 
@@ -42,10 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return work(args)
     except (UserError, OSError, RecursionError) as error:
-        print(f"prepare_tbx11k: {error}", file=sys.stderr)
+        echo(f"prepare_tbx11k: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("prepare_tbx11k: interrupted; the same command begins anew", file=sys.stderr)
+        echo("prepare_tbx11k: interrupted; the same command begins anew", file=sys.stderr)
         return 130
 
 
@@ -78,14 +79,14 @@ def work(args: argparse.Namespace) -> int:
         return tell(check_folder(args.dir))
     plan = make_plan(recognise(open_tree(args.dir)))
     for note in plan.notes:
-        print(f"note: {note}")
+        echo(f"note: {note}")
     root = prepare(args, plan)
     table, differences = compare_with_published(plan.images, plan.splits)
-    print(f"\n{table}\n")
-    print("\n".join(differences) or "every count is the published one")
+    echo(f"\n{table}\n")
+    echo("\n".join(differences) or "every count is the published one")
     if root is None or not (args.check or args.drop_leaked):
         return 0
-    print()
+    echo()
     found = check_folder(root)
     if args.drop_leaked and not args.dry_run:
         drop_leaked(root, found)
@@ -101,14 +102,14 @@ def prepare(args: argparse.Namespace, plan: Plan) -> Path | None:
         todo.append("files to unpack")
     elif plan.is_moved:
         todo.append("images to lay out")
-    print(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {here}'}")
+    echo(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {here}'}")
     if args.dry_run:
         if args.out:
-            print(f"would write {len(plan.images)} images and {len(plan.documents)} annotation files to {args.out}")
+            echo(f"would write {len(plan.images)} images and {len(plan.documents)} annotation files to {args.out}")
         return here
     if args.out:
         write_plan(plan, args.out)
-        print(f"written: --data_path {args.out}")
+        echo(f"written: --data_path {args.out}")
         return args.out
     if todo:
         raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --out FOLDER")
@@ -123,17 +124,17 @@ def drop_leaked(root: Path, found: FolderCheck) -> None:
     )
     leaked = {pair.first for pair in found.leaks} | set.intersection(*sides)
     for name, count in write_clean_lists(root, leaked).items():
-        print(f"written: {name}, {count} images: --options train_list={name}")
-    print(f"left out: {len(leaked)} images{': ' + first_few(sorted(leaked)) if leaked else ''}\n")
+        echo(f"written: {name}, {count} images: --options train_list={name}")
+    echo(f"left out: {len(leaked)} images{': ' + first_few(sorted(leaked)) if leaked else ''}\n")
 
 
 def tell(found: FolderCheck) -> int:
     """One line per kind of defect; the exit code."""
     order = ("error", "warning", "note")
     for finding in sorted(found.findings, key=lambda finding: order.index(finding.severity)):
-        print(f"{finding.severity}: {finding.text}")
+        echo(f"{finding.severity}: {finding.text}")
     counts = [sum(finding.severity == severity for finding in found.findings) for severity in order]
-    print("checked: {} errors, {} warnings, {} notes".format(*counts))
+    echo("checked: {} errors, {} warnings, {} notes".format(*counts))
     return 2 if counts[0] else 0
 
 

@@ -25,6 +25,7 @@ if __name__ == "__main__":
 from datasets.split import load_split
 from datasets.tbx11k import image_kinds
 from util.errors import UserError
+from util.logger import echo
 from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables, load_threshold
 from util.metrics.files import load_detections, save_report
 from util.metrics.operating_point import choose_threshold
@@ -43,7 +44,7 @@ def main() -> int:
     try:
         (compare_runs if args.compare else score)(args)
     except (UserError, OSError) as error:
-        print(f"score: {error}", file=sys.stderr)
+        echo(f"score: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -99,7 +100,7 @@ def score(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     save_report(args.output, {key: value for key, value in evaluation.values.items() if is_wanted(key, args)})
-    print(f"{evaluation.text}\n{args.output}")
+    echo(f"{evaluation.text}\n{args.output}")
 
 
 def compare_runs(args: argparse.Namespace) -> None:
@@ -110,17 +111,17 @@ def compare_runs(args: argparse.Namespace) -> None:
     if draws < 1:
         raise UserError("a comparison needs draws: leave --bootstrap out, or give at least 1")
     gaps = {key: gap for key, gap in compare(first, second, draws, args.seed).items() if is_wanted(key, args)}
-    print(f"{args.compare[1]} minus {args.compare[0]}: {len(images.images)} images, {draws} draws")
+    echo(f"{args.compare[1]} minus {args.compare[0]}: {len(images.images)} images, {draws} draws")
     shown = {key: gap for key, gap in gaps.items() if key.rpartition("/")[2] in HEADLINES}
     width = max(map(len, shown), default=0)
-    print(f"{'':{width}}{'difference':>12}  95 % interval        p")
+    echo(f"{'':{width}}{'difference':>12}  95 % interval        p")
     for key, gap in shown.items():
-        print(f"{key:{width}} {gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
+        echo(f"{key:{width}} {gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
     if args.output:
         values = {f"{key}/difference": gap.value for key, gap in gaps.items()}
         values |= {f"{key}/difference/ci95": [gap.low, gap.high] for key, gap in gaps.items()}
         save_report(args.output, values | {f"{key}/difference/p": gap.p for key, gap in gaps.items()})
-        print(args.output)
+        echo(args.output)
 
 
 def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
@@ -204,7 +205,7 @@ def load(path: Path, truth: GroundTruth, images: GroundTruth) -> Detections:
 
 def warn(text: str) -> None:
     """What may be a mistake, but need not."""
-    print(f"warning: {text}", file=sys.stderr)
+    echo(f"warning: {text}", file=sys.stderr)
 
 
 def is_wanted(key: str, args: argparse.Namespace) -> bool:

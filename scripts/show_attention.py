@@ -25,15 +25,16 @@ from util.attention_picture import NOTICE, Panel, draw_attention
 from util.errors import UserError
 from util.files import write_whole
 from util.images import UNREADABLE, read_image
+from util.logger import echo
 
 
 def main() -> int:
     """Write OUT/IMAGE_detectionK.png and print its name; 2 when that is not possible."""
     args = parse_args()
     try:
-        print(draw(args))
+        echo(draw(args))
     except (UserError, OSError) as error:
-        print(f"show_attention: {error}", file=sys.stderr)
+        echo(f"show_attention: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -24,7 +24,9 @@ from datasets.split import Split
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config
+from util.logger import echo
 from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
+from util.plots import label
 from util.schema import Config
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
@@ -36,9 +38,9 @@ def main() -> int:
     try:
         draw(args, load_config(args.config_file, [*args.options, "num_workers=0"]))
     except (ValueError, OSError) as error:
-        print(f"show_batch: {error}", file=sys.stderr)
+        echo(f"show_batch: {error}", file=sys.stderr)
         return 2
-    print(args.output)
+    echo(args.output)
     return 0
 
 
@@ -104,7 +106,7 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     pixels = batch.images[row].expand(3, -1, -1).permute(1, 2, 0).numpy().copy()
     pixels[batch.mask[row].numpy()] = PADDING
     counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
-    caption = f"{split.files_by_id[int(target['image_id'])]}\n{place}, {width} x {height}, {counted}"
+    caption = f"{label(split.files_by_id[int(target['image_id'])])}\n{place}, {width} x {height}, {counted}"
     return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
 
 

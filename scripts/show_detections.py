@@ -16,7 +16,8 @@ import numpy as np
 from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split
-from util.config import load_config
+from util.config import load_run_config
+from util.logger import echo
 from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
 from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
@@ -33,9 +34,9 @@ def main() -> int:
         score = args.score if args.score is not None else load_threshold(args.run)
         draw(args.run, args.data_path, args.num, SCORE if score is None else score, output)
     except (ValueError, OSError) as error:
-        print(f"show_detections: {error}", file=sys.stderr)
+        echo(f"show_detections: {error}", file=sys.stderr)
         return 2
-    print(output)
+    echo(output)
     return 0
 
 
@@ -72,7 +73,7 @@ def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> No
 
 def validation_split(run: Path, data_path: Path) -> Split:
     """The images and boxes that the run was evaluated on."""
-    config = load_config(run / "config.py")
+    config = load_run_config(run)
     # of all images only those on the sheet are read
     return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
 

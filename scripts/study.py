@@ -33,6 +33,7 @@ if __name__ == "__main__":
 from scripts.study_runs import Crew, Places, begin, finish, finished_before, prepare
 from util.errors import UserError
 from util.files import write_whole
+from util.logger import echo
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
 from util.study.figures import FIGURES
@@ -84,17 +85,17 @@ def main() -> int:
             return write_job(study, suite.runs(seeds), args)
         if args.rebuild:
             study.collect(suite.runs(seeds))
-            print(study.rebuild())
+            echo(study.rebuild())
             return 0
         return run_all(study, suite.runs(seeds), args)
     except (UserError, OSError) as error:
-        print(f"study: {error}", file=sys.stderr)
+        echo(f"study: {error}", file=sys.stderr)
         return MISTAKE
     except subprocess.CalledProcessError as error:
-        print(f"study: {error.cmd[-1]}: the data could not be made, see above", file=sys.stderr)
+        echo(f"study: {error.cmd[-1]}: the data could not be made, see above", file=sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
-        print("\nstudy: interrupted; the same command goes on", file=sys.stderr)
+        echo("\nstudy: interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -172,7 +173,7 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
     start = time.monotonic()
     study.collect(runs)
     waiting = pending(runs, study.done)
-    print(f"{study.suite.name}: {len(runs) - len(waiting)} of {len(runs)} runs are done", flush=True)
+    echo(f"{study.suite.name}: {len(runs) - len(waiting)} of {len(runs)} runs are done")
     if waiting:
         prepare(study.suite.phantom, waiting[0].cell.config, study.places)
     workers = args.workers or len(os.sched_getaffinity(0))
@@ -183,7 +184,7 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: (signals.append(number), crew.stop()))
     rows = crew.work(waiting)
-    print(study.rebuild())
+    echo(study.rebuild())
     left = pending(runs, study.done)
     return tell_end(rows, left, in_words(seconds_left(len(left), workers, crew.durations)), signals)
 
@@ -203,9 +204,9 @@ def tell_end(rows: Sequence[Row], left: Sequence[PlannedRun], time_left: str, si
     """Say what failed and what is left; the exit code."""
     failed = [row for row in rows if not row.is_done]
     for row in failed:
-        print(f"failed: {row.cell}, seed {row.seed}, exit code {row.exit_code}", file=sys.stderr)
+        echo(f"failed: {row.cell}, seed {row.seed}, exit code {row.exit_code}", file=sys.stderr)
     if left:
-        print(f"{len(left)} runs are left, about {time_left}; the same command goes on")
+        echo(f"{len(left)} runs are left, about {time_left}; the same command goes on")
     if signals:
         return INTERRUPTED if signals[0] == signal.SIGINT else REQUEUE
     return FAILED if failed else 0
@@ -217,7 +218,7 @@ def run_one(study: Study, runs: Sequence[PlannedRun], index: int) -> int:
         raise UserError(f"--run {index}: the suite has the runs 0 to {len(runs) - 1}")
     run = runs[index]
     if (run.cell.name, run.seed) in study.done or finished_before(run, study.places):
-        print(f"{run.name} is done already; nothing to do")
+        echo(f"{run.name} is done already; nothing to do")
         return 0
     prepare(run.phantom, run.cell.config, study.places)
     signals: list[int] = []
@@ -228,7 +229,7 @@ def run_one(study: Study, runs: Sequence[PlannedRun], index: int) -> int:
         signal.signal(number, lambda number, _: (going.ask_to_stop(insists=bool(signals)), signals.append(number)))
     going.process.wait()
     row, told = finish(going)
-    print(told)
+    echo(told)
     return REQUEUE if row is None else 0 if row.is_done else FAILED
 
 
@@ -238,7 +239,7 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
     todo = {(run.cell.name, run.seed) for run in pending(runs, study.done)}
     indices = [n for n, run in enumerate(runs) if (run.cell.name, run.seed) in todo]
     if not indices:
-        print("all runs are done; there is nothing to submit")
+        echo("all runs are done; there is nothing to submit")
         return 0
     prepare(study.suite.phantom, runs[0].cell.config, study.places)
     values: Mapping[str, object] = {
@@ -251,7 +252,7 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
         "data": shlex.quote(str(args.data)),
     }
     write_whole(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
-    print(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
+    echo(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
     return 0
 
 

@@ -35,6 +35,7 @@ from datasets.split import Split
 from util.batch import collate
 from util.config import load_config
 from util.errors import UserError
+from util.logger import echo
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD
 from util.schema import DataConfig
 
@@ -49,7 +50,7 @@ def main() -> int:
     try:
         tell(*prepare(args), args.num, args.rounds)
     except (UserError, OSError) as error:
-        print(f"time_loading: {error}", file=sys.stderr)
+        echo(f"time_loading: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -85,14 +86,14 @@ def tell(split: Split, from_files: DataConfig, from_cache: DataConfig, num: int,
         build_train_loader(split, data, batch_size=1, accumulation=1, seed=0)[0].dataset
         for data in (from_files, from_cache)
     )
-    print(f"{num} images of {split.name}, milliseconds per image on one core,")
-    print(f"median of {rounds} rounds in turns [fastest..slowest]; ratio: usual to cache")
-    print(f"{'':8}{'usual':>21}{'files':>21}{'cache':>21}{'ratio':>8}")
+    echo(f"{num} images of {split.name}, milliseconds per image on one core,")
+    echo(f"median of {rounds} rounds in turns [fastest..slowest]; ratio: usual to cache")
+    echo(f"{'':8}{'usual':>21}{'files':>21}{'cache':>21}{'ratio':>8}")
     for what, ways in ways_to(plain, cached).items():
         times = in_turns(ways, num, rounds)
         columns = (f"{median(own):7.3f} [{min(own):.2f}..{max(own):.2f}]" for own in times.values())
         ratio = median(times["usual"]) / median(times["cache"])
-        print(f"{what:8}{''.join(f'{column:>21}' for column in columns)}{ratio:7.1f}x")
+        echo(f"{what:8}{''.join(f'{column:>21}' for column in columns)}{ratio:7.1f}x")
 
 
 def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]]:

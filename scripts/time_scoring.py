@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from util.logger import echo
 from util.metrics.coco_ap import FIGURES, coco_ap
 from util.metrics.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
@@ -42,14 +43,14 @@ def main() -> int:
     truth, found = draw(args, names)
     ways = {"here": coco_ap, "pycocotools": official}
     seconds, results = in_turns(ways, truth, found, args.rounds)
-    print(f"{args.images} images x {args.detections} detections, {len(truth)} boxes in {len(names)} categories,")
-    print(f"processor seconds, median of {args.rounds} rounds in turns [fastest..slowest]")
+    echo(f"{args.images} images x {args.detections} detections, {len(truth)} boxes in {len(names)} categories,")
+    echo(f"processor seconds, median of {args.rounds} rounds in turns [fastest..slowest]")
     for name, own in seconds.items():
-        print(f"{name:12}{median(own):8.3f} [{min(own):.3f}..{max(own):.3f}]")
-    print(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
+        echo(f"{name:12}{median(own):8.3f} [{min(own):.3f}..{max(own):.3f}]")
+    echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
     ours, theirs = results.values()
     apart = max(abs(ours.get(key, -1.0) - theirs[key]) for key in FIGURES)
-    print(f"largest difference of the {len(FIGURES)} figures: {apart:.2g}")
+    echo(f"largest difference of the {len(FIGURES)} figures: {apart:.2g}")
     return int(apart > (ROUNDING if len(names) > 1 else 0.0))
 
 

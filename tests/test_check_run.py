@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from end_to_end import ONE_EPOCH, call, call_apart, rows, torchrun, training
+from end_to_end import ONE_EPOCH, call, call_apart, load_script, rows, torchrun, training
 
 pytest_plugins = ["end_to_end_fixtures"]
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared/eval"
+CHECK = load_script("check_run")
 STANDSTILL = {"lr": 0.0, "lr_backbone": 0.0, "on_failing": "stop"}
 
 
@@ -22,6 +23,33 @@ def test_a_run_of_a_few_steps_is_no_ground_for_a_verdict(trained):
     assert found["verdict"] == "cannot tell"
     assert found["evidence"]["class_error_n"] > 0
     assert found["artefacts"] == []
+
+
+HOSTILE = "x\nverdict: healthy\x1b[2J\r\u202e\udcff"
+
+
+def test_a_log_of_a_stranger_steers_no_terminal_and_forges_no_verdict(trained, tmp_path, monkeypatch, capsys):
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    for row in lines:
+        row |= {"weights": HOSTILE, HOSTILE: 1.0, "category_names": dict.fromkeys("123", HOSTILE)}
+    (tmp_path / HOSTILE).mkdir()
+    (tmp_path / HOSTILE / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    monkeypatch.setattr("sys.argv", ["check_run.py", str(tmp_path / HOSTILE)])
+    assert CHECK.main() == 0
+    out, err = capsys.readouterr()
+    assert r"categories 2 (x\nverdict: healthy" in out
+    assert all(letter.isprintable() or letter == "\n" for letter in out + err)
+    assert out.count("\nverdict: ") == out.count("\nverdict: cannot tell") == 1
+
+
+@pytest.mark.parametrize("text", [f"{{{HOSTILE}", json.dumps({"epoch": 0, HOSTILE: HOSTILE, "train_loss": 1.0})])
+def test_an_official_log_of_a_stranger_steers_no_terminal(text, tmp_path, monkeypatch, capsys):
+    (tmp_path / HOSTILE).write_text(text, errors="surrogateescape")
+    monkeypatch.setattr("sys.argv", ["check_run.py", str(tmp_path / HOSTILE)])
+    assert CHECK.main() in (0, 2)
+    out, err = capsys.readouterr()
+    assert out + err
+    assert all(letter.isprintable() or letter == "\n" for letter in out + err)
 
 
 def test_training_says_the_verdict_after_every_epoch(trained):

@@ -64,3 +64,42 @@ def test_the_script_counts_what_is_left_to_do(copied, monkeypatch, capsys):
     num = len(re.findall(r"^TO FILL IN", template, re.M))
     assert f"{num} lines are for you to fill in" in capsys.readouterr().out
     assert (copied / "model_card.md").read_text().startswith("# Model card: run")
+
+
+HOSTILE = "a | b`\n# Not a heading\n\n<script>alert(1)</script>[l](javascript:1)$x_{$\x1b[31m\u202e"
+
+
+def replaced(value, name):
+    """A JSON value with `name` in place of every text in it that the card could show."""
+    if isinstance(value, dict):
+        return {key: replaced(part, name) for key, part in value.items()}
+    return name if isinstance(value, str) else value
+
+
+@pytest.fixture
+def hostile(copied, tmp_path):
+    """A run whose files hold text that would be markup, in a folder that is called so."""
+    lines = [json.loads(line) for line in (copied / "log.jsonl").read_text().splitlines()]
+    rows = [row | replaced({k: v for k, v in row.items() if k != "kind"}, HOSTILE) for row in lines]
+    rows += [{"kind": "eval", "epoch": HOSTILE, "step": HOSTILE, "weights": HOSTILE, "checkpoint": HOSTILE}]
+    (copied / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (copied / "info.txt").write_text(f"command: python \x1b[31m`<b>\u202e\ndoctor: {HOSTILE.replace(chr(10), ' ')}\n")
+    report = json.loads((copied / "report.json").read_text())
+    report |= {f"all/per_class/{HOSTILE.replace('/', '')}/AP50": 0.5}
+    (copied / "report.json").write_text(json.dumps(report))
+    return copied.rename(tmp_path / HOSTILE.replace("/", "").replace("\n", ""))
+
+
+def test_names_in_the_card_are_neither_headings_nor_html_links_formulas_or_cells(hostile, copied):
+    del copied
+    text = CARD.card_of(hostile)
+    template = (ROOT / "docs/model_card_template.md").read_text()
+    outside_code = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+    assert re.findall(r"^#.*", outside_code, re.M)[1:] == re.findall(r"^#.*", template, re.M)[1:]
+    assert outside_code.count("<") == template.count("<")
+    assert not re.search(r"(?<!\\)\[l|(?<!\\)\$|[\x1b\u202e\r]", outside_code)
+    for line in re.findall(r"^\|.*", outside_code, re.M):
+        assert len(re.findall(r"(?<!\\)\|", line)) in (3, 4), line
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert text.count("Not a heading") >= 5

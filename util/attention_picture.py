@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
+
+from util.plots import head_page
 
 BOX, REFERENCE, FINAL, CASING = "#ffa21f", "#ffffff", "#5dff6e", "#000000"
 LEVELS = (
@@ -54,8 +55,7 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
     rows = -(-(len(panels) + 1) // columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.3) + 1.0), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.02)
-    title = textwrap.fill(title, width=round(9.5 * columns * PANEL_INCHES))
-    figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)  # a file name may hold dollars
+    head_page(figure, title, round(9.5 * columns * PANEL_INCHES))
     whole, *others = figure.subplots(rows, columns, squeeze=False).ravel()
     final = panels[-1].box
     frame = _frame(panels, image.shape[:2])

@@ -1,11 +1,14 @@
 """Turn Python config files into one typed, frozen Config."""
 
 import ast
+import codecs
 import difflib
 import inspect
 import math
 import pickle
 import runpy
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
 from pathlib import Path
@@ -18,10 +21,13 @@ from util.errors import UserError
 from util.logger import remark
 from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
 from util.rules import RULES
-from util.schema import KNOBS, SECTIONS, Config
+from util.schema import KNOBS, PATHS, SECTIONS, Config
 
 BASE_KEY = "_base_"
 RUN_TITLE = "The resolved config of a run"
+LARGEST_LITERALS = 1 << 18  # bytes of a run's config.py: ten times what a run writes
+LONGEST_SHOWN = 200  # characters of a value in a message
+MOST_UNKNOWN = 30  # keys in a message: each is compared with all knobs
 
 
 class ConfigError(UserError):
@@ -31,17 +37,34 @@ class ConfigError(UserError):
 def load_config(path: str | Path, options: Iterable[str] | None = None) -> Config:
     """Read `path` with its `_base_` files, apply KEY=VALUE options, validate.
 
+    A recipe is run as Python; what a run wrote down is read, not run.
+
     Raises:
         ConfigError: naming the file and every problem in it, each with a mend.
     """
     return resolve(read_values(Path(path)), options, source=str(path))
 
 
+def load_run_config(folder: Path) -> Config:
+    """The config of a run folder, which may be a stranger's: nothing in it is run, and it chooses no path.
+
+    Raises:
+        ConfigError: naming the file and every problem in it.
+    """
+    path = folder / "config.py"
+    return resolve(without_paths(completed(_literals(path), path)), source=str(path))
+
+
+def without_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a checkpoint or a run folder with '' for its paths: it must not choose where a program writes."""
+    return {key: "" if key in PATHS else value for key, value in values.items()}
+
+
 def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
     """Merge a file over its bases. Two bases may not set the same key. What an older run wrote down is completed."""
     if path.resolve() in below:
         raise ConfigError(f"{path}: is its own {BASE_KEY}")
-    own = completed(_run(path), path) if _is_of_a_run(path) else _run(path)
+    own = completed(_literals(path), path) if _is_of_a_run(path) else _run(path)
     bases = own.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list | tuple) and all(isinstance(base, str) for base in bases)):
@@ -72,7 +95,9 @@ def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:
     """Sort flat values into typed sections; refuse unknown, missing, ill-typed and contradicting keys, all at once."""
     values = {**values, **dict(map(parse_option, options or []))}
-    problems = [_unknown(key) for key in values if key not in KNOBS]
+    unknown = [key for key in values if key not in KNOBS]
+    problems = [_unknown(key) for key in unknown[:MOST_UNKNOWN]]
+    problems += [f"{len(unknown) - MOST_UNKNOWN} more unknown keys"] if len(unknown) > MOST_UNKNOWN else []
     problems += [f"missing key {k!r} ({f.metadata['doc']})" for k, (_, f) in KNOBS.items() if k not in values]
     valid: dict[str, Any] = {}
     for key in KNOBS.keys() & values.keys():
@@ -125,10 +150,47 @@ def parse_option(text: str) -> tuple[str, Any]:
         return key.strip(), raw.strip()
 
 
-def _run(path: Path) -> dict[str, Any]:
-    """The plain values a config file assigns. It is Python, so it may compute them."""
+def _literals(path: Path) -> dict[str, Any]:
+    """The values that the config.py of a run assigns, read and not run: the folder may be a stranger's.
+
+    Raises:
+        ConfigError: it has anything else than `KEY = literal`, or no text at all.
+    """
+    _require_file(path)
+    with path.open("rb") as file:
+        content = file.read(LARGEST_LITERALS + 1)
+    if len(content) > LARGEST_LITERALS:
+        raise ConfigError(f"{path}: is larger than {LARGEST_LITERALS} bytes, so it is no config that a run wrote")
+    where = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of strings with an odd backslash, with the line it stands in
+            statements = ast.parse(content.decode("utf-8-sig")).body
+        values = {}
+        for statement in statements:
+            where = f", line {statement.lineno}"
+            if isinstance(statement, ast.Assign) and all(isinstance(name, ast.Name) for name in statement.targets):
+                values |= dict.fromkeys([name.id for name in statement.targets], ast.literal_eval(statement.value))
+            elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
+                raise ValueError("a statement that is no KEY = value")
+        if BASE_KEY in values:
+            raise ValueError(f"{BASE_KEY} in a config that is resolved")
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # of null bytes or deep nesting
+        raise ConfigError(
+            f"{path}{where}: the config of a run must hold KEY = value with plain values alone, since it is read and "
+            "not run; for a recipe with code or bases copy it to config/, without its first lines in quotes"
+        ) from error
+    return values
+
+
+def _require_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"config file not found: {path}; the recipes are in config/DINO/")
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """The plain values a config file assigns. It is Python, so it may compute them."""
+    _require_file(path)
     try:
         found = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
@@ -139,17 +201,19 @@ def _run(path: Path) -> dict[str, Any]:
 
 def _is_of_a_run(path: Path) -> bool:
     """Whether `util.run_folder` wrote the file."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").startswith(f'"""{RUN_TITLE}')
-    except OSError:  # whoever runs it tells
+    if not path.is_file():  # whoever runs it tells
         return False
+    head = f'"""{RUN_TITLE}'.encode()
+    with path.open("rb") as file:
+        return file.read(len(head) + 3).removeprefix(codecs.BOM_UTF8).startswith(head)
 
 
 def _unknown(key: str) -> str:
     if key in OFFICIAL_KEYS_WITHOUT_MEANING:
         return f"unknown key {key!r}: it {OFFICIAL_KEYS_WITHOUT_MEANING[key]}"
-    close = difflib.get_close_matches(key, KNOBS, n=1)
-    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "; see util/schema.py for all knobs")
+    close = difflib.get_close_matches(str(key)[:LONGEST_SHOWN], KNOBS, n=1)
+    advice = f"did you mean {close[0]!r}?" if close else "see util/schema.py for all knobs"
+    return f"unknown key {_shown(key)}; {advice}"
 
 
 def _contradictions(valid: dict[str, Any]) -> list[str]:
@@ -165,13 +229,13 @@ def _checked(spec: Field, value: Any) -> Any:
     wanted: Any = spec.type
     value = _coerced(value, wanted)
     if not _fits(value, wanted):
-        raise ConfigError(f"{spec.name} must be {_say(wanted)}, got {value!r}")
+        raise ConfigError(f"{spec.name} must be {_say(wanted)}, got {_shown(value)}")
     low, high = spec.metadata["low"], spec.metadata["high"]
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not math.isfinite(part):
-            raise ConfigError(f"{spec.name} must be finite, got {value!r}")
+            raise ConfigError(f"{spec.name} must be finite, got {_shown(value)}")
         if part is not None and ((low is not None and part < low) or (high is not None and part > high)):
-            raise ConfigError(f"{spec.name} must {_say_range(low, high)}, got {value!r}")
+            raise ConfigError(f"{spec.name} must {_say_range(low, high)}, got {_shown(value)}")
     return value
 
 
@@ -179,7 +243,7 @@ def _coerced(value: Any, wanted: Any) -> Any:
     """What a person writes for a type: 1 for 1.0, a list for a tuple, 11 for (11,)."""
     options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     if float in options and type(value) is int:
-        return float(value)
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
     if get_origin(wanted) is tuple:
         value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return value
@@ -194,6 +258,15 @@ def _fits(value: Any, wanted: Any) -> bool:
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(v, args[0]) for v in value)
     return type(value) is wanted
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, which shall stay short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # Python refuses to write out a number of thousands of digits
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _say(wanted: Any) -> str:

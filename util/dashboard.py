@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from util.curves import SMOOTH_SHARE, RunCurves
 from util.history import number
 from util.panels import Page, Panel, draw_panel
-from util.plots import GREY
+from util.plots import GREY, label
 
 BEST = "all/per_class/AP"
 COLUMNS = 4
@@ -129,7 +129,7 @@ def described(run: RunCurves) -> str:
     judged = [(value, row) for row in run.evaluations if (value := number(row.get(BEST))) is not None]
     if judged:
         value, row = max(judged, key=lambda pair: pair[0])
-        weights = f", {row['weights']} weights" if "weights" in row else ""
+        weights = f", {label(row['weights'])} weights" if "weights" in row else ""
         parts.append(f"best {BEST} {value:.3f} (epochs done: {run.place(row, in_epochs=True):.0f}{weights})")
     parts += [f"steps that were not finite: {len(run.not_finite)}"] if run.not_finite else []
     return "; ".join(parts)
@@ -138,8 +138,8 @@ def described(run: RunCurves) -> str:
 def _draw_header(figure: Figure, page: Page, height: float) -> None:
     """Which runs these are, how far they are, and how to read the curves."""
     told = [described(run) for run in page.runs]
-    title = f"{len(told)} runs compared" if page.is_comparison else page.runs[0].name
-    text = {"x": 0.01, "va": "top", "parse_math": False}  # a folder may have any name
+    title = f"{len(told)} runs compared" if page.is_comparison else label(page.runs[0].name)
+    text = {"x": 0.01, "va": "top"}
     figure.text(y=1 - 0.13 / height, s=title, fontsize=15, fontweight="bold", **text)
     reading = f"{READING}." if page.is_comparison else f"{told[0]}.   {READING}; dots: the rows."
     figure.text(y=1 - 0.48 / height, s=reading, fontsize=9, color=GREY, **text)
@@ -148,9 +148,8 @@ def _draw_header(figure: Figure, page: Page, height: float) -> None:
     handles = [Line2D([], [], markersize=5, **page.style(n, 0)) for n in range(len(told))]
     place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - HEAD / height), "borderaxespad": 0.0, "borderpad": 0.0}
     legend = figure.legend(handles, ["run"] * len(told), fontsize=9.5, frameon=False, handlelength=4.5, **place)
-    for label, run, line in zip(legend.get_texts(), page.runs, told, strict=True):
-        label.set_parse_math(False)
-        label.set_text(f"{run.name}:  {line}")
+    for entry, run, line in zip(legend.get_texts(), page.runs, told, strict=True):
+        entry.set_text(f"{label(run.name)}:  {line}")
 
 
 def _draw_cell(figure: Figure, cell: SubplotSpec, panel: Panel, page: Page, *, is_lowest: bool) -> None:

@@ -7,7 +7,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from util.metrics.bootstrap import LEVELS, draw_weights
@@ -77,11 +77,11 @@ def draw_precision_recall(study: Study) -> Figure:
     """Precision against recall as COCO's AP integrates it, on all images, at two overlaps."""
     figure, panels = _page("Precision and recall, all images (the best precision at or beyond each recall)", 2)
     names = short_names({n: name for n, name in enumerate(study.matches[PER_CLASS])})
-    lines = {"classes as one": next(iter(study.matches[AGNOSTIC].values()), None)}
-    lines |= {names[n]: matches for n, matches in enumerate(study.matches[PER_CLASS].values())}
+    lines = [("classes as one", next(iter(study.matches[AGNOSTIC].values()), None))]
+    lines += [(names[n], matches) for n, matches in enumerate(study.matches[PER_CLASS].values())]
     for axes, (row, iou) in zip(panels, ((0, 0.5), (5, 0.75)), strict=True):
         _dress(axes, f"IoU at least {iou:g}", "recall", "precision")
-        for (name, matches), style in zip(lines.items(), cycle(STYLES), strict=False):
+        for (name, matches), style in zip(lines, cycle(STYLES), strict=False):
             if matches is not None:
                 levels = precisions(matches)[row]
                 label = f"{name}, AP{100 * iou:.0f} {levels.mean():.3f}"
@@ -203,6 +203,8 @@ def draw_calibration(study: Study) -> Figure | None:
     _dress(below, "", "score", "detections")
     below.bar(table.edges[:-1], table.count, width=np.diff(table.edges), align="edge", color="#b9c9de", edgecolor=BLUE)
     below.set_yscale("log")
+    below.yaxis.set_major_formatter(FormatStrFormatter("%d"))
+    below.yaxis.set_minor_formatter(NullFormatter())
     below.set_ylim(bottom=0.7)
     return figure
 

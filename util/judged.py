@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from util import checkpoint
-from util.config import completed, load_config, resolve
+from util.config import completed, flatten, load_config, resolve, without_paths
 from util.errors import UserError
-from util.schema import Config
+from util.logger import remark
+from util.schema import PATHS, Config
 
 
 def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]:
@@ -26,11 +27,21 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
     if "config" in content:
-        return path, content, config_inside(path, content, args.options)
+        config = config_inside(path, content, args.options)
+        _tell_paths(path, content["config"], config)
+        return path, content, config
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
 
 
 def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None = None) -> Config:
-    """The config that a checkpoint holds, with KEY=VALUE options on top."""
+    """The config that a checkpoint holds but for its paths, with KEY=VALUE options on top."""
     source = f"{path} (the config inside)"
-    return resolve(completed(content["config"], source), options, source=source)
+    return resolve(without_paths(completed(content["config"], source)), options, source=source)
+
+
+def _tell_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
+    """Say which paths the checkpoint names that nobody has asked for here."""
+    used = flatten(config)
+    for key in PATHS:
+        if recorded.get(key) and not used[key]:
+            remark(f"{path}: {key} of its training is not used; to name a folder: --options {key}=DIR")

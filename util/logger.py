@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from termcolor import colored
 
@@ -14,6 +14,7 @@ from util.files import append, cut_off, flush, set_aside
 from util.history import read_rows
 from util.launcher import announced
 from util.tensorboard_writer import FOLDER, Make, ScalarWriter
+from util.text import printable_lines
 
 ROWS = "log.jsonl"
 SCHEMA = 2  # of its rows, docs/logs.md
@@ -37,8 +38,8 @@ class RunLog:
         if self.folder is None:
             return
         clear_progress()
-        print(text, flush=True)
-        append(self.folder / "info.txt", text + "\n")
+        echo(text)
+        append(self.folder / "info.txt", printable_lines(text) + "\n")
 
     def row(self, kind: str, **values: Any) -> None:
         """A line of log.jsonl."""
@@ -92,17 +93,22 @@ def _names_a_checkpoint(line: str) -> bool:
         return False
 
 
+def echo(text: object = "", *, file: TextIO | None = None, end: str = "\n") -> None:
+    """Print a text, on standard output unless said: names in it may be a stranger's, and steer no terminal."""
+    print(printable_lines(str(text)), file=file, end=end, flush=True)
+
+
 def complain(text: str) -> None:
     """An error for the user, on standard error."""
     clear_progress()
-    print(colored("error:", "red", attrs=["bold"]) + f" {text}", file=sys.stderr, flush=True)
+    print(colored("error:", "red", attrs=["bold"]), printable_lines(text), file=sys.stderr, flush=True)
 
 
 def remark(text: str) -> None:
     """Something worth knowing that no log is there for yet, on standard error, by one rank."""
     if announced().is_main:
         clear_progress()
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        echo(f"note: {text}", file=sys.stderr)
 
 
 def clear_progress() -> None:
@@ -160,7 +166,9 @@ class Progress:
             rate = (self.done - self.first) / max(now - self.started, 1e-9)
             left = timedelta(seconds=int((self.total - self.done) / max(rate, 1e-9)))
             line = f"{self.label}: {self.done}/{self.total} {self.unit}  {rate:.1f} {self.unit}/s  eta: {left}"
-            print(f"\r\033[K{line}" if self.is_live else line, end="" if self.is_live else "\n", flush=True)
+            if self.is_live:
+                clear_progress()
+            echo(line, end="" if self.is_live else "\n")
 
     def close(self) -> None:
         """Leave the line to others."""

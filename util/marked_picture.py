@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from util.text import printable
+
 NOTICE = "Research use only. Not a medical device."
 SMALLEST, LARGEST = 512, 1280  # pixels of a picture's longer side
 THUMBNAIL = 112  # pixels
@@ -67,7 +69,7 @@ def draw_picture(
         _frame(pen, box, _color(label, names), unit)
     taken: list[tuple[float, float, float, float]] = []
     for box, label, score in marks:
-        text = f"{names.get(label, str(label))} {score:.2f}"
+        text = f"{printable(names.get(label, str(label)))} {score:.2f}"
         wide, high = pen.textbbox((0, 0), text, font=font, stroke_width=unit)[2:]
         place = _free_place(box, (wide, high + 2 * unit), image.size, taken)
         taken.append(place)
@@ -128,7 +130,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
 def _strip(width: int, caption: str, unit: int) -> Image.Image:
     """What stands below an image, in lines as wide as it is."""
     font = _font(max(12, round(width / 50)))
-    lines = _wrapped(f"{caption}. {NOTICE}", font, width - 4 * unit)
+    lines = _wrapped(f"{printable(caption)}. {NOTICE}", font, width - 4 * unit)
     high = round(1.35 * font.size)
     strip = Image.new("RGB", (width, high * len(lines) + 2 * unit), (24, 24, 24))
     pen = ImageDraw.Draw(strip)

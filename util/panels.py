@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from util.curves import Curve, RunCurves, smoothing_width
 from util.pictures import short_names
-from util.plots import GREY, INK, WARNING, aside, dress, head, say_empty, scale_horizontal, scale_vertical, style
+from util.plots import GREY, INK, WARNING, aside, dress, head, label, say_empty, scale_horizontal, scale_vertical, style
 
 LONGEST = 14  # characters of names beside a title
 MOST_CATEGORIES = 3  # lines of single categories in one panel; a legend of 80 COCO classes helps nobody
@@ -141,7 +141,7 @@ def _draw_head(
         _draw_legend(axes, panel, page, drawn)
     blank = [run.name for run, mine in zip(page.runs, curves, strict=True) if not any(len(c.y) for c in mine.values())]
     if drawn and blank:
-        names = ", ".join(blank)
+        names = ", ".join(map(label, blank))
         aside(axes, f"nothing of {names if len(names) <= LONGEST else f'{len(blank)} runs'}")
 
 

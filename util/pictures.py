@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 
 from util.metrics.tables import Detections, GroundTruth
+from util.plots import head_page, label
 
 TRUTH, FOUND = "#5dff6e", "#ffa21f"  # bright on a dark X-ray, and of unlike lightness in grey
 CASING = "#000000"
@@ -61,7 +61,7 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
     counts = f"truth {there.sum()}, found {said.sum()}" + (f" ({num_hit} hit)" if there.any() else "")
     return Tile(
         image=pixels,
-        caption=f"{truth.files[image]}\n{counts}",
+        caption=f"{label(truth.files[image])}\n{counts}",
         truth_boxes=truth.xyxy[there],
         truth_labels=[names[k] for k in truth.label[there].tolist()],
         found_boxes=found.xyxy[said],
@@ -72,8 +72,9 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
 
 def short_names(names: Mapping[int, str]) -> dict[int, str]:
     """Category names that fit beside a box: the first word of a CamelCase name where that tells them apart."""
-    first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in names.items()}
-    return first if len(set(first.values())) == len(names) else dict(names)
+    whole = {k: label(name) for k, name in names.items()}
+    first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in whole.items()}
+    return first if len(set(first.values())) == len(names) else whole
 
 
 def choose_detections(found: Detections, score: float) -> Detections:
@@ -125,7 +126,7 @@ def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Li
     width = max(columns * TILE_INCHES, 2 * TILE_INCHES)  # the heading needs the width of two
     figure = Figure(figsize=(width, rows * (TILE_INCHES + 0.3) + 0.8), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.01)
-    figure.suptitle(textwrap.fill(title, width=round(9 * width)), fontsize=12, fontweight="bold")
+    head_page(figure, title, round(9 * width))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, tile in zip(panels, tiles, strict=False):
         _draw_tile(axes, tile)
@@ -154,7 +155,7 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     height, width = tile.image.shape[:2]
-    labels = [f"{label} {score:.2f}" for label, score in zip(tile.found_labels, tile.found_scores, strict=True)]
+    labels = [f"{name} {score:.2f}" for name, score in zip(tile.found_labels, tile.found_scores, strict=True)]
     marks = [(box, text, TRUTH, "-") for box, text in zip(tile.truth_boxes, tile.truth_labels, strict=True)]
     marks += [(box, text, FOUND, (0, (4, 2))) for box, text in zip(tile.found_boxes, labels, strict=True)]
     written: list[NDArray] = []
@@ -162,8 +163,8 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
         _draw_box(axes, box, color, linestyle)
         written.append(_free_place(box, text, (height, width), above=color == TRUTH, taken=written))
     for (_, text, color, _), (x1, _, _, y2) in zip(marks, written, strict=True):
-        label = axes.text(x1, y2, text, color=color, ha="left", va="bottom", fontsize=8, fontweight="bold")
-        label.set_path_effects([withStroke(linewidth=2.2, foreground=CASING)])
+        tag = axes.text(x1, y2, text, color=color, ha="left", va="bottom", fontsize=8, fontweight="bold")
+        tag.set_path_effects([withStroke(linewidth=2.2, foreground=CASING)])
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
 

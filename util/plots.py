@@ -1,12 +1,19 @@
-"""What all plots share: colours, dashes, and how panels are dressed."""
+"""What all plots share: colours, dashes, how panels are dressed, and how names are written."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
+
+from util.text import printable
+
+matplotlib.rcParams["text.parse_math"] = False  # files, categories and folders may have dollars in their names
 
 # Told apart without colour too: each line has its own dash, marker and lightness.
 INK, BLUE, ORANGE, GREEN, PURPLE = "#111111", "#1f5fa8", "#d9730d", "#3f9e8a", "#9a5fb5"
@@ -20,6 +27,7 @@ STYLES = (
 )
 WIDEST = 1e4  # from the lowest to the highest value of a logarithmic axis
 FEW = (1.0, 2.0, 5.0)  # ticks of a decade
+LONGEST_NAME = 80  # characters
 
 
 def style(n: int) -> dict[str, Any]:
@@ -27,6 +35,13 @@ def style(n: int) -> dict[str, Any]:
     rounds, place = divmod(n, len(STYLES))
     dashed = STYLES[(place + rounds) % len(STYLES)]
     return {**dashed, "color": STYLES[place]["color"]}
+
+
+def label(name: object) -> str:
+    """A name for a plot: on one line, not too long for it, and in a legend too, which leaves out what begins with _."""
+    text = printable(str(name))
+    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 30]}...{text[-27:]}"
+    return f" {text}" if text.startswith("_") else text
 
 
 def dress(axes: Axes, unit: str) -> None:
@@ -39,6 +54,11 @@ def dress(axes: Axes, unit: str) -> None:
     axes.spines[["left", "bottom"]].set_color(GREY)
 
 
+def head_page(figure: Figure, title: str, width: int) -> None:
+    """A bold title over all panels, in lines of at most `width` characters."""
+    figure.suptitle(textwrap.fill(printable(title), width, max_lines=5), fontsize=12, fontweight="bold")
+
+
 def head(axes: Axes, title: str, caption: str) -> None:
     """A bold title over a panel, and below it a small caption."""
     axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left", pad=19)
@@ -49,7 +69,7 @@ def head(axes: Axes, title: str, caption: str) -> None:
 def aside(axes: Axes, text: str) -> None:
     """A small remark at the right end of the title's line."""
     place = {"xy": (1, 1), "xycoords": "axes fraction", "xytext": (0, 20), "textcoords": "offset points"}
-    axes.annotate(text, **place, fontsize=8, color=GREY, ha="right", va="bottom", parse_math=False)
+    axes.annotate(text, **place, fontsize=8, color=GREY, ha="right", va="bottom")
 
 
 def say_empty(axes: Axes, why: str) -> None:

@@ -15,6 +15,7 @@ from util.launcher import Ranks
 from util.logger import RunLog
 from util.schema import Config
 from util.tensorboard_writer import load_summary_writer
+from util.text import printable
 
 
 @dataclass
@@ -47,7 +48,7 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
         return RunLog(None)
     summary_writer = load_summary_writer() if is_training and config.runtime.tensorboard else None
     launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
-    command = shlex.join([*launcher, *sys.argv])
+    command = printable(shlex.join([*launcher, *sys.argv]))  # on one line, which the model card looks for
     if is_training or not (folder / "config.py").exists():
         text = dump(config, f"{RUN_TITLE}, started by\n\n    {command}\n")
         write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))

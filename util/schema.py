@@ -28,9 +28,17 @@ BACKBONES = Literal[
 ]
 
 
-def knob(doc: str, *, low: float | None = None, high: float | None = None) -> Any:
-    """A documented field, optionally bounded (inclusive). Bounds of a tuple hold for its elements."""
-    return field(metadata={"doc": doc, "low": low, "high": high})
+def knob(doc: str, *, low: float | None = None, high: float | None = None, is_path: bool = False) -> Any:
+    """A documented field.
+
+    Args:
+        doc: its meaning.
+        low: smallest legal value; of a tuple: of its elements.
+        high: largest legal value.
+        is_path: a place to read or write, which a recipe or the command line may name, but no checkpoint and no run
+            folder, that may be a stranger's: taken from there it is ''.
+    """
+    return field(metadata={"doc": doc, "low": low, "high": high, "is_path": is_path})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +237,8 @@ class DataConfig:
     data_aug_copy_paste: float = knob("probability that an image gets the lesions of another", low=0.0, high=1.0)
     data_aug_mix_end_epoch: int = knob("epoch from which on there is neither mosaic nor copy-paste", low=0, high=10_000)
     image_cache: str = knob(
-        "folder for the decoded images, one for each data set, built when missing or out of date; '': read the files"
+        "folder for the decoded images, one for each data set, built when missing or out of date; '': read the files",
+        is_path=True,
     )
     num_workers: int = knob("loader processes per rank, at most one per usable core", low=0, high=256)
 
@@ -324,3 +333,4 @@ class Config:
 
 SECTIONS: dict[str, type] = {f.name: f.type for f in fields(Config)}  # type: ignore[misc]
 KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.items() for f in fields(cls)}
+PATHS = tuple(name for name, (_, spec) in KNOBS.items() if spec.metadata["is_path"])

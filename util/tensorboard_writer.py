@@ -8,6 +8,7 @@ from typing import Any
 
 from util.errors import UserError
 from util.history import Row, number
+from util.text import printable
 
 FOLDER = "tensorboard"  # in the run folder
 KINDS = ("train", "epoch", "eval")  # of the rows that become scalars
@@ -84,4 +85,4 @@ def scalars(row: Row) -> Iterator[tuple[str, float]]:
         parts = {f"/{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {"": value}
         for end, part in parts.items():
             if name not in ("epoch", "step") and (found := number(part)) is not None:
-                yield f"{row['kind']}/{name}{end}", found
+                yield printable(f"{row['kind']}/{name}{end}"), found

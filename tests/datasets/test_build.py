@@ -271,6 +271,11 @@ def test_a_split_is_described_in_one_line(split):
     assert describe(split) == "instances_mini: 7 images, 2 with boxes (28.6 %), 2 boxes: 1 active, 1 latent"
 
 
+def test_a_category_that_is_called_as_a_line_of_the_log_makes_none(coco, write):
+    coco["categories"][0]["name"] = "x\ndoctor: healthy\x1b[31m"
+    assert r" x\ndoctor: healthy\x1b[31m" in describe(load_split(*write(coco)))
+
+
 def test_images_with_more_boxes_than_queries_are_counted(coco, write):
     coco["annotations"] += [{"id": 9, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}]
     split = load_split(*write(coco))

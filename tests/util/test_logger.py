@@ -3,12 +3,15 @@ import os
 import select
 import sys
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from unittest import mock
 
 import pytest
+from termcolor import colored
 
 from util.errors import UserError
-from util.logger import Progress, RunLog, complain
+from util.logger import Progress, RunLog, complain, echo, remark
 
 ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes": 7, "time": 0.5, "data": 0.01}
 
@@ -74,6 +77,32 @@ def test_other_ranks_say_and_write_nothing(tmp_path, capsys, monkeypatch):
 def test_a_folder_that_is_gone_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match=r"info\.txt: cannot be written"):
         RunLog(tmp_path / "gone").say("a")
+
+
+STEERING = "\x1b[31mred\r\x07\x9b\u202e\udcff"
+WRITTEN_OUT = r"\x1b[31mred\r\x07\x9b\u202e\udcff"
+
+
+@pytest.mark.parametrize("say", [echo, complain, remark, lambda text: RunLog(Path()).say(text)])
+def test_a_name_in_a_message_steers_no_terminal_and_no_file(say, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    say(f"{STEERING}\n\tan indented line")
+    out, err = capsys.readouterr()
+    info = (tmp_path / "info.txt").read_text(encoding="utf-8") if (tmp_path / "info.txt").exists() else ""
+    assert {text.split(": ")[-1] for text in (out, err, info) if text} == {f"{WRITTEN_OUT}\n\tan indented line\n"}
+
+
+def test_the_label_of_progress_steers_no_terminal(capsys):
+    progress = Progress(STEERING, 1, "images", every=0.0)
+    progress.advance()
+    assert capsys.readouterr().out.startswith(f"{WRITTEN_OUT}: 1/1 images")
+
+
+def test_our_own_colour_stays(capsys, monkeypatch):
+    monkeypatch.setattr("util.logger.colored", partial(colored, force_color=True))
+    complain(STEERING)
+    assert capsys.readouterr().err == f"\x1b[1m\x1b[31merror:\x1b[0m {WRITTEN_OUT}\n"
 
 
 def test_complaints_go_to_standard_error(capsys):

@@ -164,3 +164,10 @@ def test_the_real_one_shows_each_step_once_after_a_resume(tmp_path):
     reader = accumulator.EventAccumulator(str(tmp_path / FOLDER))
     reader.Reload()
     assert [(e.step, e.value) for e in reader.Scalars("train/loss")] == [(10, 10.0), (20, 20.0), (30, 30.0)]
+
+
+def test_a_tag_of_a_category_holds_what_a_protocol_buffer_can_hold():
+    row = {"kind": "eval", "step": 1, "all/per_class/a\n\x1b[31m\udcff/AP": 0.5}
+    ((tag, value),) = scalars(row)
+    assert (tag, value) == (r"eval/all/per_class/a\n\x1b[31m\udcff/AP", 0.5)
+    tag.encode("utf-8")

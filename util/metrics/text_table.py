@@ -7,6 +7,7 @@ import numpy as np
 from util.metrics.froc import RATES
 from util.metrics.protocols import Figures, images_with_boxes
 from util.metrics.tables import GroundTruth
+from util.text import printable
 
 COLUMNS = {
     "AP": "AP",
@@ -51,7 +52,9 @@ def _block(values: Figures, view: str, truth: GroundTruth) -> str:
     labels = truth.label[~truth.is_crowd]
     lines = [_line(f"{TITLES[view]} ({len(truth.images)})", [*COLUMNS.values(), "boxes"])]
     rows = [("  class-agnostic", "agnostic", len(labels)), ("  mean over classes", "per_class", len(labels))]
-    rows += [(f"    {n}", f"per_class/{n}", int(np.sum(labels == k))) for k, n in sorted(truth.names.items())]
+    rows += [
+        (f"    {printable(n)}", f"per_class/{n}", int(np.sum(labels == k))) for k, n in sorted(truth.names.items())
+    ]
     for title, key, boxes in rows:
         figures = [_number(values, f"{view}/{key}/{figure}") for figure in COLUMNS]
         lines.append(_line(title, [*figures, str(boxes)]))

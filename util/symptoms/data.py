@@ -11,6 +11,7 @@ from util.symptoms.cause import (
     separation,
     whole_epochs,
 )
+from util.text import printable
 
 LEAST_IMAGES = 200  # without any box: no accident where 5 % or more have one
 FEWEST_BOXES = 20
@@ -34,12 +35,12 @@ def category_never_seen(history: History) -> Cause | None:
     """A category that the validation images have is not in the training images, or not under this id."""
     train, val = (history.start.get(k, {}).get("boxes_by_category", {}) for k in ("train", "val"))
     names = history.start.get("category_names", {})
-    if missing := [f"{c} ({names.get(c, '?')})" for c, n in val.items() if n and not train.get(c)]:
+    if missing := [printable(f"{c} ({names.get(c, '?')})") for c, n in val.items() if n and not train.get(c)]:
         evidence = f"categories {', '.join(missing)} have boxes in validation and none in training"
         mend = "are the category ids of both annotation files the same? Labels shifted by one look like this"
         is_certain = sum(train.values()) >= FEWEST_BOXES
         return Cause("category_never_seen", SUSPICIOUS if is_certain else NOTE, evidence, mend, 60)
-    if absent := [f"{c} ({names.get(c, '?')})" for c, n in train.items() if not n and not val.get(c)]:
+    if absent := [printable(f"{c} ({names.get(c, '?')})") for c, n in train.items() if not n and not val.get(c)]:
         evidence = f"categories {', '.join(absent)} have no box at all; no figure says anything of them"
         return Cause("category_without_boxes", NOTE, evidence, "nothing to do where that is known", 10)
     return None

@@ -96,6 +96,15 @@ def test_the_table_fits_a_log_of_100_columns_and_lines_up():
     assert len({len(line) for line in lines if "AP75" in line or "class-agnostic " in line}) == 1
 
 
+def test_a_category_that_is_called_as_a_line_of_the_table_makes_none():
+    truth, found = tables()
+    num = len(format_table(report(truth, found), truth).splitlines())
+    truth = GroundTruth(**{**vars(truth), "names": {**truth.names, 1: "x\ndoctor: healthy\r\x1b[31m"}})
+    lines = format_table(report(truth, found), truth).splitlines()
+    assert len(lines) == num
+    assert sum(r"x\ndoctor: healthy\r\x1b[31m" in line for line in lines) == 2
+
+
 def test_a_crowd_is_not_counted_as_a_box():
     truth, found = tables()
     truth = GroundTruth(**{**vars(truth), "is_crowd": np.array([False, True])})
