@@ -1,6 +1,7 @@
 """Draw the dashboard of a run, or compare runs: python scripts/plot_run.py logs/RUN [logs/RUN ...] [--output FILE].
 
-Works on runs that are still going; a panel without data says why.
+Works on runs that are still going; a panel without data says why. A warning tells runs that were evaluated on different
+ground truth.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.curves import load_run, names_of
-from util.dashboard import draw_dashboard
+from util.dashboard import draw_dashboard, warn_of_other_data
 
 
 def main() -> int:
@@ -26,6 +27,8 @@ def main() -> int:
     try:
         loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
         draw_dashboard(loaded).savefig(output)
+        if warning := warn_of_other_data(loaded):
+            print(warning, file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"plot_run: {error}", file=sys.stderr)
         return 2

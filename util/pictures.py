@@ -65,7 +65,8 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
     said = found.image_id == image
     names = short_names(truth.names)
     num_found = int(_found_boxes(truth, found, image, threshold).sum())
-    counts = f"{there.sum()} GT, {(found.score[said] >= threshold).sum()} predictions"
+    num_said = int((found.score[said] >= threshold).sum())
+    counts = f"{there.sum()} GT, {num_said} prediction{'s' * (num_said != 1)}"
     counts += f", {num_found} TP" if there.any() else ""
     return Tile(
         image=pixels,
@@ -141,7 +142,9 @@ def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Li
         _draw_tile(axes, tile)
     for axes in panels[len(tiles) :]:
         axes.set_axis_off()
-    figure.legend(handles=legend, loc="outside lower center", ncols=3, fontsize=10, frameon=False, handlelength=4)
+    ncols = min(3, int(width / TILE_INCHES))  # an entry needs about the width of a tile
+    place = {"loc": "outside lower center", "ncols": ncols}
+    figure.legend(handles=legend, fontsize=10, frameon=False, handlelength=4, **place)
     return figure
 
 

@@ -25,6 +25,7 @@ ALWAYS = {"list": str, "images": int, "images_with_boxes": int, "boxes": int, "b
 ALWAYS |= {"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict}
 SOMETIMES = {"annotation_file": str, "image_folder": str, "detections_file": str, "config": str}
 SOMETIMES |= {"checkpoint": str, "epoch": int, "step": int, "weights": str}
+DESCRIBED = {"list", "images", "images_with_boxes", "boxes"}
 INSIDE = {"boxes_by_category": {int}, "category_names": {str}, "operating_point": {str, float}}
 AGAIN = "evaluate again"
 
@@ -105,7 +106,7 @@ def counts(truth: GroundTruth) -> dict[str, Any]:
 
 
 def described(facts: Mapping[str, Any]) -> str:
-    """The evaluated images in words; also of the facts of a list in a row of kind "start"."""
+    """The evaluated images in words; `facts` has the keys of DESCRIBED, as a list in a row of kind "start" has."""
     return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
 
 
