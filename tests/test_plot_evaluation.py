@@ -140,12 +140,13 @@ def test_other_images_than_those_of_the_report_are_not_drawn(evaluated, data):
 
 
 @pytest.mark.slow
-def test_plot_evaluation_draws_every_figure(trained, phantom, tmp_path):
-    command = ["scripts/plot_evaluation.py", trained, "--data_path", phantom, "--bootstrap", 10, "--num", 2]
+def test_plot_evaluation_draws_every_figure(evaluated, phantom, tmp_path):
+    command = ["scripts/plot_evaluation.py", evaluated[0], "--data_path", phantom, "--bootstrap", 10, "--num", 2]
+    tmp_path = tmp_path / "plots"
     outcome = call_apart(*command, "--output", tmp_path)
     assert outcome.code == 0, outcome.err
     names = {path.stem for path in tmp_path.glob("*.png")}
-    assert {"froc", "precision_recall", "roc", "scores", "calibration", "worst_false_alarms"} <= names
+    assert {"froc", "precision_recall", "roc", "scores", "calibration", "worst_false_alarms", "worst_misses"} <= names
     assert names == {path.stem for path in tmp_path.glob("*.svg")}
     for name in names:
         with Image.open(tmp_path / f"{name}.png") as image:
