@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.facts import split_facts
+from datasets.facts import source_of, split_facts
 from datasets.image_files import remember
 from datasets.split import Split
 from datasets.tbx11k import image_kinds
@@ -52,12 +52,13 @@ from util.distributed import (
     wait_for_all,
 )
 from util.errors import ToldElsewhere, UserError
+from util.evaluation_folder import choose_folder
 from util.judged import load_judged
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.optim import learning_rates
-from util.run_folder import SaveClock, open_log
+from util.run_folder import SaveClock, open_log, save_config
 from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
 from util.seed import seed_everything
@@ -196,21 +197,22 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
 
 
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
-    """The same for a checkpoint to evaluate."""
+    """The same for a checkpoint to evaluate, whose results go into a folder of their own."""
     path, content, config = load_judged(args)
-    folder = args.output_dir or path.parent
-    num_classes, is_main = config.model.num_classes, here.is_main
-    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=is_main)
+    num_classes = config.model.num_classes
+    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
     model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
     checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
     state.operating_point = content.get("operating_point") or {}
     computed = speed_up([state.model, state.average.module], config.speed, device)
-    log = open_log(folder, config, here, device, is_training=False)
-    log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}")
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
+    facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
+    folder = choose_folder(args.output_dir, split.ground_truth(), facts)
+    log = open_log(folder, config, here, device, is_training=False)
+    log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)
 
 
@@ -323,14 +325,8 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
         split, run.config.data, batch_size=eval_config.eval_batch_size, rank=here.rank, world_size=here.world_size
     )
     progress = Progress("evaluation", len(loader), "batches", is_shown=here.is_main)
-    part = predict(
-        state.average.module,
-        run.postprocess.to(run.device),
-        STOP.until_made(loader),
-        precision=state.precision,
-        device=run.device,
-        after_batch=lambda _: progress.advance(),
-    )
+    settings = {"precision": state.precision, "device": run.device, "after_batch": lambda _: progress.advance()}
+    part = predict(state.average.module, run.postprocess.to(run.device), STOP.until_made(loader), **settings)
     progress.close()
     parts = gather_objects((part, STOP.is_made))
     if any(is_asked for _, is_asked in parts):
@@ -342,8 +338,10 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
     kinds = image_kinds(truth.files)
     evaluation = evaluate_as_configured(truth, found, kinds, run.config, operating_point, has_intervals=is_final)
     state.operating_point = evaluation.operating_point
+    if run.named:
+        save_config(run.folder, run.config, here)
     position = {"epoch": state.epoch, "step": state.step, "weights": run.weights, **run.named}
-    evaluation.tell(run.log, run.folder, **position)
+    evaluation.tell(run.log, run.folder, source_of(split, run.config), **position)
     return evaluation.numbers
 
 

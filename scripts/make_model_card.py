@@ -1,12 +1,12 @@
 """Write down what a trained model is, from what its run left: python scripts/make_model_card.py logs/RUN.
 
-The frame is docs/model_card_template.md; what a run cannot know stands there as TO FILL IN.
+With logs/RUN/eval_LIST the metrics are those of that evaluation, the training is that of logs/RUN. The frame is
+docs/model_card_template.md; what a run cannot know stands there as TO FILL IN.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,13 +20,17 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
+from datasets.split import load_split
 from util.checkpoint import BEST_NAME, OWN_NAME
 from util.config import load_run_config
 from util.errors import UserError
+from util.evaluation_folder import training_of
 from util.files import write_whole
 from util.history import read_rows
-from util.logger import echo
-from util.metrics.evaluation import REPORT
+from util.logger import ROWS, echo
+from util.metrics.evaluation import DETECTIONS, TRUTH
+from util.metrics.files import load_detections
+from util.metrics.reports import REPORT, Report, described, load_report
 from util.schema import Config
 from util.text import markdown, printable
 
@@ -43,6 +47,7 @@ FIGURES = {
     "boxes per image without tuberculosis, at the operating point": "all/image/false_alarms",
     "calibration error": "all/calibration/error",
 }
+ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}
 RECIPE = (
     *("epochs", "batch_size", "gradient_accumulation_steps", "lr", "lr_backbone", "lr_drop", "use_ema", "amp"),
     *("num_queries", "focal_alpha", "data_aug_scales", "data_aug_flip", "nms_iou_threshold", "seed"),
@@ -67,56 +72,62 @@ def main() -> int:
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run that has been evaluated")
+    parser.add_argument("run", type=Path, help="folder of a run that has been evaluated, or of an evaluation in it")
     parser.add_argument("--output", type=Path, help="file to write; default: RUN/model_card.md")
     return parser.parse_args()
 
 
-def card_of(run: Path) -> str:
-    """The text of the card.
+def card_of(folder: Path) -> str:
+    """The text of the card: metrics and what they are of from one report, the training from the run it belongs to.
 
     Raises:
-        UserError: the folder is not that of a run that has been evaluated.
+        UserError: the folder is of no run that has been evaluated, or its report is not of the tables beside it.
     """
-    values = report_of(run)
-    rows = read_rows(run / "log.jsonl") if (run / "log.jsonl").is_file() else []
-    start = next((row for row in reversed(rows) if row["kind"] == "start"), {})
-    judged = next((row for row in reversed(rows) if row["kind"] == "eval"), {})
-    config = load_run_config(run)
-    names = start.get("category_names") or {}
+    report, run = report_of(folder), training_of(folder)
+    values = report.metrics
+    start = last_row(run, "start")
+    judged = report.facts or last_row(folder, "eval")
+    config, evaluated_with = load_run_config(run), load_run_config(folder)
+    evaluated = report.facts or ({} if "checkpoint" in judged else start.get("val") or {})
+    names = start.get("category_names") or report.facts.get("category_names") or {}
     missing = "not recorded in this folder"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=markdown(run.resolve().name),
         network=markdown(network(config)),
         weights=markdown(weights(run, judged)) or missing,
         classes=markdown(", ".join(f"{name} ({number})" for number, name in names.items())) or missing,
-        threshold=threshold(values, config),
-        scale=config.data.data_eval_scale,
+        threshold=threshold(report, evaluated_with),
+        scale=evaluated_with.data.data_eval_scale,
         data=data(start, names) or missing,
         recipe="\n".join(f"- `{key}`: {value!r}" for key, value in recipe(config).items()),
         command=command(run),
-        judged=markdown(images(start.get("val"))) or missing,
+        judged=markdown(images(evaluated)) + file_of(evaluated) or missing,
         figures=figures(values),
         said=markdown(doctor(run)),
-        limits=limits(start, names),
+        limits=limits({"train": start.get("train"), "val": evaluated}, names),
     )
 
 
-def report_of(run: Path) -> Mapping[str, Any]:
-    """The figures of the last evaluation in the folder."""
-    path = run / REPORT
-    if not path.is_file() or not (run / "config.py").is_file():
+def report_of(folder: Path) -> Report:
+    """The report of the last evaluation in the folder, of the ground truth and detections beside it."""
+    report = load_report(folder)
+    if report is None or not (folder / "config.py").is_file():
         raise UserError(
-            f"{run}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
+            f"{folder}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
             "or evaluate it first: python main.py --eval"
         )
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected an object of figures; evaluate the run again")
-    return values
+    if report.facts and (folder / TRUTH).is_file():
+        truth = load_split(folder, folder / TRUTH).ground_truth()
+        report.require(truth=truth, source=folder / TRUTH)
+        if (folder / DETECTIONS).is_file():
+            report.require(found=load_detections(folder / DETECTIONS, truth.images), source=folder / DETECTIONS)
+    return report
+
+
+def last_row(folder: Path, kind: str) -> Mapping[str, Any]:
+    """The newest row of a kind in a log; empty where there is none."""
+    rows = read_rows(folder / ROWS) if (folder / ROWS).is_file() else []
+    return next((row for row in reversed(rows) if row["kind"] == kind), {})
 
 
 def network(config: Config) -> str:
@@ -130,7 +141,7 @@ def network(config: Config) -> str:
 
 def weights(run: Path, judged: Mapping[str, Any]) -> str:
     """Which weights the figures are of."""
-    if not judged:
+    if "step" not in judged:
         return ""
     kind = "averaged over steps (EMA)" if judged.get("weights") == "ema" else "as trained"
     there = ", ".join(name for name in (BEST_NAME, OWN_NAME) if (run / name).is_file())
@@ -138,15 +149,17 @@ def weights(run: Path, judged: Mapping[str, Any]) -> str:
     return f"after epoch {judged['epoch']}, step {judged['step']}, {kind}{named}; in the folder: {there or 'none'}"
 
 
-def threshold(values: Mapping[str, Any], config: Config) -> str:
-    """The operating point in words."""
-    if "operating_point/threshold" not in values:
+def threshold(report: Report, config: Config) -> str:
+    """The operating point in words; an older report does not tell on which images it was chosen."""
+    if report.threshold is None:
         return "no operating point was chosen"
-    rule, target = config.eval.operating_rule, config.eval.operating_target
-    wished = "" if rule == "youden" else f" of {target:g}"
-    return (
-        f"score {values['operating_point/threshold']:.4g} on, chosen by the rule `{rule}`{wished} on validation images"
-    )
+    older = {"rule": config.eval.operating_rule, "target": config.eval.operating_target}
+    point = report.facts.get("operating_point") or older
+    rule, target, origin = point.get("rule"), point.get("target"), ORIGINS.get(point.get("origin"), "validation images")
+    if rule == "given":
+        return f"score {report.threshold:.4g} on, a threshold that was given"
+    wished = "" if rule == "youden" else f" of {markdown(target)}"
+    return f"score {report.threshold:.4g} on, chosen by the rule {markdown(rule)}{wished} on {origin}"
 
 
 def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -161,9 +174,12 @@ def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 def images(facts: Mapping[str, Any] | None) -> str:
     """A list of images in words."""
-    if not facts:
-        return ""
-    return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
+    return described(facts) if facts else ""
+
+
+def file_of(facts: Mapping[str, Any]) -> str:
+    """The annotation file, as the evaluation was given it: lists of two data sets may have the same name."""
+    return f" ({markdown(facts['annotation_file'])})" if "annotation_file" in facts else ""
 
 
 def recipe(config: Config) -> dict[str, Any]:
@@ -188,8 +204,10 @@ def figures(values: Mapping[str, Any]) -> str:
             interval = values.get(f"{key}/ci95")
             between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             lines.append(f"| {title} | {values[key]:.3f} | {between} |")
-    by_class = [k for k in values if k.startswith("all/per_class/") and k.endswith("/AP50") and k.count("/") == 3]
-    lines += [f"| AP50, {markdown(key.split('/')[2])}, all images | {values[key]:.3f} | |" for key in sorted(by_class)]
+    start, end = "all/per_class/", "/AP50"
+    for key in sorted(key for key in values if key.startswith(start) and key.endswith(end) and key != f"{start}AP50"):
+        name = key.removeprefix(start).removesuffix(end)
+        lines.append(f"| AP50, {markdown(name)}, all images | {values[key]:.3f} | |")
     return "\n".join(lines)
 
 
@@ -201,11 +219,11 @@ def doctor(run: Path) -> str:
     return f"The training by scripts/check_run.py: {said[-1].removeprefix('doctor: ')}." if said else ""
 
 
-def limits(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Limits that follow from the data."""
+def limits(lists: Mapping[str, Mapping[str, Any] | None], names: Mapping[str, str]) -> str:
+    """Limits that follow from the data: what was trained on, and what was evaluated."""
     lines = []
-    for which in ("train", "val"):
-        counts = (start.get(which) or {}).get("boxes_by_category", {})
+    for which, facts in lists.items():
+        counts = (facts or {}).get("boxes_by_category", {})
         empty = [names.get(k, k) for k, count in counts.items() if not count]
         if empty:
             what = "was never shown a box of" if which == "train" else "was never tested on a box of"

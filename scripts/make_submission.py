@@ -25,10 +25,11 @@ from datasets.tbx11k import find_split
 from util.errors import UserError
 from util.files import write_whole
 from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
+from util.metrics.evaluation import DETECTIONS, TRUTH
 from util.metrics.files import load_detections
 from util.metrics.image_level import image_scores
 from util.metrics.overlap import to_xywh
+from util.metrics.reports import Report, load_report
 from util.metrics.submission import class_probabilities
 from util.metrics.tables import Detections, GroundTruth
 
@@ -59,9 +60,12 @@ def write(args: argparse.Namespace) -> None:
     """Both files."""
     split = load_split(*find_split(args.data_path, LIST))
     truth = split.ground_truth()
-    require_same_images(args.run, split)
+    report = load_report(args.run)
+    require_same_images(args.run, split, report)
     found = load_detections(args.run / DETECTIONS, truth.images)
-    threshold = load_threshold(args.run) if args.threshold is None else args.threshold
+    if report:
+        report.require(found=found, source=args.run / DETECTIONS)
+    threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
         raise UserError(f"{args.run}: its report has no operating point; give --threshold, chosen on validation images")
     folder = args.output or args.run / "submission"
@@ -72,9 +76,11 @@ def write(args: argparse.Namespace) -> None:
     echo(WARNING, file=sys.stderr)
 
 
-def require_same_images(run: Path, split: Split) -> None:
+def require_same_images(run: Path, split: Split, report: Report | None) -> None:
     """Ids begin at 1 in every list of TBX11K: those of another list would pass for these."""
     evaluated = load_split(run, run / TRUTH)
+    if report:
+        report.require(truth=evaluated.ground_truth(), source=run / TRUTH)
     if evaluated.files_by_id != split.files_by_id:
         raise UserError(
             f"{run}: was evaluated on {evaluated.num_images} images that are not those of {split.name}, "

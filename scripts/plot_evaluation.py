@@ -34,10 +34,11 @@ from util.evaluation_plots import (
     draw_scores,
 )
 from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH, load_threshold
+from util.metrics.evaluation import DETECTIONS, TRUTH
 from util.metrics.files import load_detections
 from util.metrics.gallery import worst_false_alarms, worst_misses
 from util.metrics.protocols import Study
+from util.metrics.reports import load_report
 from util.pictures import choose_detections, draw_sheet, tile_of
 
 SCORE = 0.3  # drawn from here on where there is no operating point
@@ -79,10 +80,15 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_study(run: Path, detections: Path | None, truth: Path | None) -> Study:
-    """The evaluation of a run, at its operating point."""
+    """The evaluation of a run, at its operating point; its own tables must be those of its report."""
+    report = load_report(run)
     there = load_split(run, truth or run / TRUTH).ground_truth()
     found = load_detections(detections or run / DETECTIONS, there.images)
-    return Study(there, found, image_kinds(there.files), load_threshold(run))
+    if report and truth is None:
+        report.require(truth=there, source=run / TRUTH)
+    if report and detections is None:
+        report.require(found=found, source=run / DETECTIONS)
+    return Study(there, found, image_kinds(there.files), report.threshold if report else None)
 
 
 def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
@@ -115,8 +121,9 @@ def require_same_images(study: Study, split: Split) -> None:
 
 
 def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
-    """The worst misses and the worst false alarms, on the X-rays."""
+    """The worst misses and false alarms on the X-rays, chosen and counted at the threshold at which they are drawn."""
     score = SCORE if study.threshold is None else study.threshold
+    study = study.at(score)
     kinds = {
         "worst_misses": ("Worst misses", worst_misses(study, num)),
         "worst_false_alarms": ("Worst false alarms", worst_false_alarms(study, num)),
@@ -125,10 +132,10 @@ def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]
     for name, (title, images) in kinds.items():
         if images:
             tiles = [
-                tile_of(np.asarray(load_image(split, split.image_ids.tolist().index(i))), study.truth, found, i)
+                tile_of(np.asarray(load_image(split, split.image_ids.tolist().index(i))), study.truth, found, i, score)
                 for i in images
             ]
-            yield name, draw_sheet(tiles, f"{title}: detections with a score of at least {score:.3g}, or the best one")
+            yield name, draw_sheet(tiles, f"{title} at score threshold {score:.3g}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Draw the dashboard of a run, or compare runs: python scripts/plot_run.py logs/RUN [logs/RUN ...] [--output FILE].
 
-Works on runs that are still going; a panel without data says why.
+Works on runs that are still going; a panel without data says why. A warning tells runs that were evaluated on different
+ground truth.
 """
 
 import argparse
@@ -15,7 +16,7 @@ if __name__ == "__main__":
     start_as_tool()
 
 from util.curves import load_run, names_of
-from util.dashboard import draw_dashboard
+from util.dashboard import draw_dashboard, warn_of_other_data
 from util.logger import echo
 
 
@@ -32,6 +33,8 @@ def main() -> int:
     try:
         loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
         draw_dashboard(loaded).savefig(output)
+        if warning := warn_of_other_data(loaded):
+            echo(warning, file=sys.stderr)
     except (ValueError, OSError) as error:
         echo(f"plot_run: {error}", file=sys.stderr)
         return 2

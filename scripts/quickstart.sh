@@ -45,9 +45,10 @@ step "synthetic X-rays in $DATA" \
     --seed "$PHANTOM_SEED" --positive_fraction "$(printf '0.%02d' "$POSITIVE_PERCENT")"
 step "training, log in $OUTPUT_DIR/info.txt" \
     python main.py --config_file "$CONFIG" --data_path "$DATA" --output_dir "$OUTPUT_DIR" --options "seed=$SEED"
-# The last checkpoint, not the best one: that was chosen by its figures on these very images.
+# The last checkpoint, not the best one: that was chosen by its metrics on these very images. The results, in a folder of
+# their own, are those of the last evaluation of the training.
 step "evaluation of the last checkpoint" \
-    python main.py --eval --resume "$OUTPUT_DIR/checkpoint.pth" --data_path "$DATA" --output_dir "$OUTPUT_DIR"
+    python main.py --eval --resume "$OUTPUT_DIR/checkpoint.pth" --data_path "$DATA"
 step "curves" python scripts/plot_run.py "$OUTPUT_DIR"
 step "detections on X-rays" python scripts/show_detections.py "$OUTPUT_DIR" --data_path "$DATA"
 

@@ -3,7 +3,8 @@
     python scripts/score.py --detections D.json.gz --truth T.json --output R.json --bootstrap 1000
     python scripts/score.py --compare logs/RUN_A logs/RUN_B [--output R.json]
 
-D is a COCO results file, T a COCO-format annotation file, R a flat JSON object: docs/evaluation.md defines its keys.
+D is a COCO results file, T a COCO-format annotation file, R a JSON object of metrics, with the facts of what was scored
+under "evaluated": docs/evaluation.md defines its keys.
 An image of the truth without detections is an evaluated image without detections, unless --images says that it was not
 evaluated.
 """
@@ -26,10 +27,11 @@ from datasets.split import load_split
 from datasets.tbx11k import image_kinds
 from util.errors import UserError
 from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables, load_threshold
+from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables
 from util.metrics.files import load_detections, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.protocols import Study, compare, images_with_boxes
+from util.metrics.reports import Report, load_report
 from util.metrics.tables import Detections, GroundTruth
 from util.rules import operating_target_fits
 from util.text import first_few
@@ -99,7 +101,9 @@ def score(args: argparse.Namespace) -> None:
         draws=args.bootstrap or 0,
         seed=args.seed,
     )
-    save_report(args.output, {key: value for key, value in evaluation.values.items() if is_wanted(key, args)})
+    files = {"annotation_file": str(args.truth), "detections_file": str(args.detections)}
+    facts = {**evaluation.facts, "list": args.truth.name.split(".json")[0], **files}
+    save_report(args.output, {key: value for key, value in evaluation.values.items() if is_wanted(key, args)}, facts)
     echo(f"{evaluation.text}\n{args.output}")
 
 
@@ -126,20 +130,24 @@ def compare_runs(args: argparse.Namespace) -> None:
 
 def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
     """A run's detections, with the operating point of its report, the one given, or one chosen on these images."""
-    require_truth_of(run, truth)
-    study = Study(images, load(run / DETECTIONS if run.is_dir() else run, truth, images), image_kinds(images.files))
-    threshold = load_threshold(run) if args.threshold is None else args.threshold
+    report = load_report(run)
+    require_truth_of(run, truth, report)
+    found = load(run / DETECTIONS if run.is_dir() else run, truth, images, report)
+    study = Study(images, found, image_kinds(images.files))
+    threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
         threshold = choose_threshold(images, study.one_once, study.images, args.operating_rule, args.operating_target)
     return study.at(threshold)
 
 
-def require_truth_of(run: Path, truth: GroundTruth) -> None:
+def require_truth_of(run: Path, truth: GroundTruth, report: Report | None) -> None:
     """The ids of each list of TBX11K begin with 1, so only file names tell whether a run saw these images."""
     if not (run / TRUTH).is_file():
         return
-    theirs = load_split(run, run / TRUTH).files_by_id
-    other = [name for image, name in theirs.items() if truth.files.get(image, name) != name]
+    theirs = load_split(run, run / TRUTH).ground_truth()
+    if report:
+        report.require(truth=theirs, source=run / TRUTH)
+    other = [name for image, name in theirs.files.items() if truth.files.get(image, name) != name]
     if other:
         raise UserError(
             f"{run}: was evaluated on other images than the truth lists: {len(other)} file names differ, first "
@@ -188,9 +196,16 @@ def listed(path: Path, truth: GroundTruth) -> list[int]:
     return [ids[entry] for entry in entries]
 
 
-def load(path: Path, truth: GroundTruth, images: GroundTruth) -> Detections:
-    """The detections on the evaluated images, and a warning where the file does not seem to fit."""
-    found = load_detections(path, truth.images).on(images.images)
+def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | None = None) -> Detections:
+    """The detections on the evaluated images, and a warning where the file does not seem to fit.
+
+    Raises:
+        UserError: they are not those of the report beside them.
+    """
+    found = load_detections(path, truth.images)
+    if report:
+        report.require(found=found, source=path)
+    found = found.on(images.images)
     empty = len(images.images) - len(np.unique(found.image_id))
     if empty:
         warn(

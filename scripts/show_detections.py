@@ -18,8 +18,9 @@ from datasets.coco import load_image
 from datasets.split import Split
 from util.config import load_run_config
 from util.logger import echo
-from util.metrics.evaluation import load_threshold
 from util.metrics.files import load_detections
+from util.metrics.protocols import Study
+from util.metrics.reports import load_report
 from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
 
 SCORE = 0.3  # where a run has no operating point
@@ -31,8 +32,7 @@ def main() -> int:
     args = parse_args()
     output = args.output or args.run / "detections.png"
     try:
-        score = args.score if args.score is not None else load_threshold(args.run)
-        draw(args.run, args.data_path, args.num, SCORE if score is None else score, output)
+        draw(args.run, args.data_path, args.num, args.score, output)
     except (ValueError, OSError) as error:
         echo(f"show_detections: {error}", file=sys.stderr)
         return 2
@@ -49,7 +49,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--score",
         type=float,
-        help=f"weakest score drawn, but at least one (default: the operating point of the run, else {SCORE})",
+        help=f"score threshold (default: the operating point of the run, else {SCORE}); where an image has no "
+        "detection above it, the best one is drawn dotted and not counted",
     )
     parser.add_argument("--output", type=Path, help="picture to write; default: RUN/detections.png")
     args = parser.parse_args()
@@ -58,16 +59,28 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def draw(run: Path, data_path: Path, num: int, score: float, output: Path) -> None:
-    """Choose the images, mark the boxes, write the picture."""
+def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path) -> None:
+    """Choose the images, mark the boxes, write the picture; by default at the operating point of the run.
+
+    Raises:
+        UserError: the images of the data folder or the detections are not those of the run's report.
+    """
+    report = load_report(run)
+    score = score if score is not None or report is None else report.threshold
+    score = SCORE if score is None else score
     split = validation_split(run, data_path)
     truth = split.ground_truth()
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
-    found = choose_detections(load_detections(path, truth.images), score)
-    images = choose_images(truth, found, num)
+    if report:
+        report.require(truth=truth, source=split.annotation_file)
+    found = load_detections(path, truth.images)
+    if report:
+        report.require(found=found, source=path)
+    found = choose_detections(Study(truth, found, {}).known, score)
+    images = choose_images(truth, found, num, score)
     pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
-    tiles = [tile_of(pixels, truth, found, image) for pixels, image in zip(pictures, images, strict=True)]
-    title = f"{run.resolve().name} on {split.name}: detections with a score of at least {score:.3g}, or the best one"
+    tiles = [tile_of(pixels, truth, found, image, score) for pixels, image in zip(pictures, images, strict=True)]
+    title = f"{run.resolve().name} on {split.name}: detections at score threshold {score:.3g}"
     draw_sheet(tiles, title).savefig(output)
 
 

@@ -127,6 +127,12 @@ def losses(folder):
     return [{k: v for k, v in row.items() if k != "kind"} for row in figures(folder, "train")]
 
 
+def metrics(folder):
+    """The metrics of a report, without what they are of."""
+    report = json.loads((Path(folder) / "report.json").read_text())
+    return {key: value for key, value in report.items() if key != "evaluated"}
+
+
 def load(path):
     """A checkpoint's content."""
     return torch.load(path, map_location="cpu", weights_only=True)

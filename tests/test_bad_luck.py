@@ -49,11 +49,14 @@ def test_an_output_folder_without_permission(phantom, room):
 
 def test_an_output_folder_inside_a_run_that_is_not_writable_keeps_the_old_report(trained, phantom, room):
     run = copy_run(trained, room / "run")
-    (run / "info.txt").unlink()
-    (run / "info.txt").mkdir()
-    report = (run / "report.json").read_bytes()
-    assert_refused(call("--eval", "--output_dir", run, "--data_path", phantom), run / "info.txt", "cannot be written")
-    assert (run / "report.json").read_bytes() == report
+    command = ["--eval", "--output_dir", run, "--data_path", phantom]
+    assert call(*command).code == 0
+    folder = run / "eval_TBX11K_val"
+    (folder / "info.txt").unlink()
+    (folder / "info.txt").mkdir()
+    reports = [(place / "report.json").read_bytes() for place in (run, folder)]
+    assert_refused(call(*command), folder / "info.txt", "cannot be written")
+    assert [(place / "report.json").read_bytes() for place in (run, folder)] == reports
 
 
 def limit_file_size():

@@ -5,9 +5,10 @@ import re
 import shutil
 
 import pytest
-from end_to_end import ROOT, load_script
+from end_to_end import ROOT, annotations, call, copy_run, load_script, metrics
 
 from util.errors import UserError
+from util.text import markdown
 
 pytest_plugins = ["end_to_end_fixtures"]
 CARD = load_script("make_model_card")
@@ -45,6 +46,8 @@ def test_what_is_not_defined_is_left_out(copied):
 def test_without_a_log_the_gaps_are_told(copied):
     for name in ("log.jsonl", "info.txt"):
         (copied / name).unlink()
+    assert CARD.card_of(copied).count("not recorded in this folder") == 1, "the lists of the training"
+    (copied / "report.json").write_text(json.dumps(metrics(copied)))  # as older versions wrote it
     assert CARD.card_of(copied).count("not recorded in this folder") == 4
 
 
@@ -103,3 +106,45 @@ def test_names_in_the_card_are_neither_headings_nor_html_links_formulas_or_cells
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert text.count("Not a heading") >= 5
+
+
+@pytest.fixture
+def evaluated(trained, data, room):
+    """(run, folder of its evaluation on a list of the same name without one image)."""
+    run = copy_run(trained, room / "run")
+    listed = json.loads(annotations(data, "val").read_text())
+    gone = listed["images"].pop()
+    listed["annotations"] = [box for box in listed["annotations"] if box["image_id"] != gone["id"]]
+    annotations(data, "val").write_text(json.dumps(listed))
+    outcome = call("--eval", "--resume", run / "best.pth", "--data_path", data)
+    assert outcome.code == 0, outcome.err
+    return run, run / "eval_TBX11K_val"
+
+
+def test_the_metrics_and_the_images_of_a_card_come_from_the_same_report(evaluated, data, phantom):
+    for folder, images, path in zip(evaluated, (6, 5), (phantom, data), strict=True):
+        report, text = metrics(folder), CARD.card_of(folder)
+        assert f"\nOn TBX11K_val, {images} images, " in text
+        assert f"({markdown(annotations(path, 'val'))})" in text
+        assert f"| AP, class-agnostic, all images | {report['all/agnostic/AP']:.3f} | [" in text
+        assert "- val: TBX11K_val, 6 images" in text, "that of the training"
+        assert "`epochs`: 2" in text
+        assert text.startswith("# Model card: run\n")
+
+
+@pytest.mark.parametrize("name", ["truth.json.gz", "detections.json.gz"])
+def test_a_report_beside_tables_of_another_evaluation_makes_no_card(evaluated, name):
+    run, folder = evaluated
+    shutil.copy(run / name, folder)
+    with pytest.raises(UserError, match=r"was replaced or changed; evaluate again|were they made on another split"):
+        CARD.card_of(folder)
+
+
+def test_an_older_report_of_other_images_is_not_said_to_be_of_the_validation_list(copied):
+    """Versions before wrote an evaluation of another data set into the run folder."""
+    (copied / "report.json").write_text(json.dumps(metrics(copied)))
+    assert "\nOn TBX11K_val, 6 images" in CARD.card_of(copied)
+    with (copied / "log.jsonl").open("a") as log:
+        row = {"kind": "eval", "epoch": 1, "step": 6, "weights": "ema", "checkpoint": "best.pth"}
+        log.write(json.dumps(row) + "\n")
+    assert "\nOn not recorded in this folder. " in CARD.card_of(copied)

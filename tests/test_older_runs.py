@@ -1,10 +1,8 @@
 """A run of a version with fewer knobs stays usable."""
 
-import json
-
 import pytest
 import torch
-from end_to_end import assert_refused, call, load, training
+from end_to_end import assert_refused, call, load, metrics, training
 
 from util.other_configs import LATER_KNOBS
 
@@ -30,7 +28,7 @@ def test_an_older_checkpoint_is_evaluated_to_the_same_figures(older, trained, ph
         outcome = call("--eval", "--resume", path, "--data_path", phantom, "--output_dir", room / name, *plain)
         assert outcome.code == 0, outcome.err
         assert ("taken as what it did then" in outcome.err) == (name == "old")
-        reports.append(json.loads((room / name / "report.json").read_text()))
+        reports.append(metrics(room / name))
     assert reports[0] == reports[1]
 
 

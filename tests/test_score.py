@@ -1,4 +1,4 @@
-"""scripts/score.py, scripts/plot_evaluation.py and scripts/make_submission.py, as a user runs them."""
+"""scripts/score.py and scripts/make_submission.py, as a user runs them."""
 
 import copy
 import gzip
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from end_to_end import call, call_apart, copy_run, torchrun, training
-from PIL import Image
+from end_to_end import call, call_apart, metrics, torchrun, training
 
 from util.memory import peak_resident_bytes
 from util.metrics.protocols import report
@@ -40,7 +39,11 @@ def scored(folder, found=FOUND, *more, truth=TRUTH):
     (folder / "found.json").write_text(found if isinstance(found, str) else json.dumps(found))
     files = ["--detections", folder / "found.json", "--truth", folder / "truth.json", "--output", folder / "R.json"]
     outcome = call_apart("scripts/score.py", *files, *more)
-    return outcome, json.loads((folder / "R.json").read_text()) if outcome.code == 0 else None
+    if outcome.code:
+        return outcome, None
+    values = json.loads((folder / "R.json").read_text())
+    assert values.pop("evaluated")["annotation_file"] == str(folder / "truth.json")
+    return outcome, values
 
 
 def test_a_report_has_flat_keys_that_other_tools_rely_on(tmp_path):
@@ -138,24 +141,16 @@ def test_two_runs_are_compared_on_the_same_draws(trained, tmp_path):
 
 def test_a_run_is_scored_again_from_its_own_files(trained, tmp_path):
     said = json.loads((trained / "report.json").read_text())
+    facts = said.pop("evaluated")
     files = ["--detections", trained / "detections.json.gz", "--truth", trained / "truth.json.gz"]
     more = ["--bootstrap", 1000, "--seed", 42, "--output", tmp_path / "R.json"]
     assert call_apart("scripts/score.py", *files, *more).code == 0
-    assert json.loads((tmp_path / "R.json").read_text()) == said
-
-
-@pytest.mark.slow
-def test_plot_evaluation_draws_every_figure(trained, phantom, tmp_path):
-    command = ["scripts/plot_evaluation.py", trained, "--data_path", phantom, "--bootstrap", 10, "--num", 2]
-    outcome = call_apart(*command, "--output", tmp_path)
-    assert outcome.code == 0, outcome.err
-    names = {path.stem for path in tmp_path.glob("*.png")}
-    assert {"froc", "precision_recall", "roc", "scores", "calibration", "worst_false_alarms"} <= names
-    assert names == {path.stem for path in tmp_path.glob("*.svg")}
-    for name in names:
-        with Image.open(tmp_path / f"{name}.png") as image:
-            assert image.width > 600
-    assert call_apart("scripts/plot_evaluation.py", tmp_path).code == 2
+    again = json.loads((tmp_path / "R.json").read_text())
+    of_tables = ("images", "images_with_boxes", "boxes", "boxes_by_category", "ground_truth", "detections")
+    ours = again.pop("evaluated")
+    assert again == said
+    assert {name: ours[name] for name in of_tables} == {name: facts[name] for name in of_tables}
+    assert ours["detections_file"] == str(trained / "detections.json.gz")
 
 
 @pytest.mark.slow
@@ -192,7 +187,7 @@ def test_the_operating_point_of_the_checkpoint_is_the_one_used(phantom, tmp_path
     rule = ["operating_rule=sensitivity", "operating_target=1.0"]
     done = call(*training(phantom, tmp_path / "run", epochs=1, lr_drop=[]), "--options", *rule)
     assert done.code == 0, done.err
-    said = json.loads((tmp_path / "run/report.json").read_text())
+    said = metrics(tmp_path / "run")
     again = [
         "--eval",
         "--resume",
@@ -204,7 +199,9 @@ def test_the_operating_point_of_the_checkpoint_is_the_one_used(phantom, tmp_path
     ]
     outcome = call(*again, "--options", "operating_rule=youden")
     assert outcome.code == 0, outcome.err
-    assert json.loads((tmp_path / "again/report.json").read_text()) == said
+    assert metrics(tmp_path / "again") == said
+    report = json.loads((tmp_path / "again/report.json").read_text())
+    assert report["evaluated"]["operating_point"]["origin"] == "checkpoint"
     assert "chosen before, on validation images" in outcome.out
 
 
@@ -338,13 +335,3 @@ def test_runs_on_other_images_are_not_compared(tmp_path):
         "was evaluated on other images than the truth lists: 4 file names differ, first other/tb/a.png" in outcome.err
     )
     assert call_apart("scripts/score.py", "--compare", tmp_path / "a", tmp_path / "a", "--bootstrap", 20).code == 0
-
-
-@pytest.mark.slow
-def test_no_other_x_rays_are_drawn_than_those_that_were_evaluated(trained, phantom, tmp_path):
-    run = copy_run(trained, tmp_path / "run")
-    config = (run / "config.py").read_text()
-    (run / "config.py").write_text(config.replace("val_list = 'TBX11K_val'", "val_list = 'TBX11K_train'"))
-    outcome = call_apart("scripts/plot_evaluation.py", run, "--data_path", phantom)
-    assert outcome.code == 2, outcome.out
-    assert "is not the list that was evaluated: " in outcome.err

@@ -14,7 +14,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
     add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
     add("--data_path", "--coco_path", type=Path, required=True, help="data folder")
-    add("--output_dir", type=Path, help="run folder; in evaluation, by default the folder of the checkpoint")
+    add("--output_dir", type=Path, help="run folder; in evaluation, by default eval_LIST beside the checkpoint")
     add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
     add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from util.errors import UserError
 from util.history import DENOMINATORS, EMPTY, Row, number, read_rows
 from util.logger import ROWS
-from util.metrics.evaluation import REPORT
+from util.metrics.reports import DESCRIBED, load_report
 
 SMOOTH_SHARE = 0.04  # of the rows: width of the running mean
 INTERVAL = "ci95"
@@ -43,7 +42,8 @@ class RunCurves:
 
     name: str
     rows: tuple[Row, ...]
-    report: Mapping[str, Any]
+    report: Mapping[str, Any]  # its metrics
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the report: what was evaluated
 
     @cached_property
     def train(self) -> list[Row]:
@@ -108,6 +108,17 @@ class RunCurves:
         return epoch + min(max((row["step"] - begin) / length, 0.0), 1.0)
 
     @cached_property
+    def validation(self) -> Mapping[str, Any]:
+        """What the run is evaluated on; empty where it is not known.
+
+        The facts of the report, where its metrics are those of an evaluation of the log; else of the last start's list.
+        """
+        if self.facts and self._reported is not None:
+            return self.facts
+        lists = [row["val"] for row in self.rows if row["kind"] == "start" and isinstance(row.get("val"), dict)]
+        return next((facts for facts in reversed(lists) if facts.keys() >= DESCRIBED), EMPTY)
+
+    @cached_property
     def last_step(self) -> float:
         """The last optimizer step of the log."""
         return max((row["step"] for row in self.rows), default=0)
@@ -148,17 +159,11 @@ def load_run(folder: Path, name: str) -> RunCurves:
     """The curves of a run folder.
 
     Raises:
-        UserError: it has no log, or no whole row in it yet, or a report that is no JSON object.
+        UserError: it has no log, or no whole row in it yet, or a report that cannot be read.
     """
-    path, report = folder / REPORT, EMPTY
-    if path.is_file():
-        try:
-            report = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
-        if not isinstance(report, dict):
-            raise UserError(f"{path}: expected a JSON object with the figures of an evaluation; evaluate the run again")
-    return RunCurves(name, tuple(read_log(folder / ROWS)), report)
+    report = load_report(folder)
+    rows = tuple(read_log(folder / ROWS))
+    return RunCurves(name, rows, report.metrics, report.facts) if report else RunCurves(name, rows, EMPTY)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from math import ceil
 
@@ -11,12 +12,14 @@ from matplotlib.lines import Line2D
 
 from util.curves import SMOOTH_SHARE, RunCurves
 from util.history import number
+from util.metrics.reports import described as described_data
 from util.panels import Page, Panel, draw_panel
-from util.plots import GREY, label
+from util.plots import GREY, WARNING, label
 
 BEST = "all/per_class/AP"
 COLUMNS = 4
 WIDTH, HEAD, LINE, ABOVE, PANEL, GAP, BELOW = 17.0, 0.72, 0.215, 0.6, 2.4, 0.85, 0.5  # inches
+WARNING_WIDTH = 200  # characters of a line
 READING = (
     f"Lines: running mean over {100 * SMOOTH_SHARE:g} % of the rows, each weighed by what its figure was divided by"
 )
@@ -109,10 +112,11 @@ def draw_dashboard(runs: Sequence[RunCurves]) -> Figure:
     """One page of all panels: of one run, or comparing several."""
     page = Page(runs, in_epochs=all(run.knows_epochs for run in runs))
     rows = ceil(len(PANELS) / COLUMNS)
-    top = HEAD + LINE * len(runs) * page.is_comparison + ABOVE
+    warning = textwrap.wrap(warn_of_other_data(runs), WARNING_WIDTH)
+    top = HEAD + LINE * (len(warning) + len(runs) * page.is_comparison) + ABOVE
     height = top + rows * PANEL + (rows - 1) * GAP + BELOW
     figure = Figure(figsize=(WIDTH, height), dpi=110)
-    _draw_header(figure, page, height)
+    _draw_header(figure, page, height, warning)
     edges = {"left": 0.04, "right": 0.992, "top": 1 - top / height, "bottom": BELOW / height}
     grid = figure.add_gridspec(rows, COLUMNS, wspace=0.2, hspace=GAP / PANEL, **edges)
     for n, panel in enumerate(PANELS):
@@ -135,7 +139,25 @@ def described(run: RunCurves) -> str:
     return "; ".join(parts)
 
 
-def _draw_header(figure: Figure, page: Page, height: float) -> None:
+def warn_of_other_data(runs: Sequence[RunCurves]) -> str:
+    """What must be said where runs were evaluated on different ground truth, so that AP does not rank them; else "".
+
+    Without a fingerprint, in older reports and before the first one, the list and its counts tell; runs of which
+    nothing is known are left out.
+    """
+    known = [run for run in runs if run.validation]
+    has_fingerprints = all("ground_truth" in run.validation for run in known)
+    names: dict[str, list[str]] = {}
+    for run in known:
+        told = described_data(run.validation)
+        names.setdefault(run.validation["ground_truth"] if has_fingerprints else told, []).append(f"{run.name}: {told}")
+    if len(names) < 2:
+        return ""
+    groups = "; ".join(told[0] + f" (as {len(told) - 1} more)" * (len(told) > 1) for told in names.values())
+    return f"warning: evaluated on different ground truth, so AP does not rank these runs: {groups}"
+
+
+def _draw_header(figure: Figure, page: Page, height: float, warning: Sequence[str]) -> None:
     """Which runs these are, how far they are, and how to read the curves."""
     told = [described(run) for run in page.runs]
     title = f"{len(told)} runs compared" if page.is_comparison else label(page.runs[0].name)
@@ -145,8 +167,10 @@ def _draw_header(figure: Figure, page: Page, height: float) -> None:
     figure.text(y=1 - 0.48 / height, s=reading, fontsize=9, color=GREY, **text)
     if not page.is_comparison:
         return
+    figure.text(y=1 - HEAD / height, s="\n".join(warning), fontsize=9.5, color=WARNING, linespacing=1.5, **text)
+    head = HEAD + LINE * len(warning)
     handles = [Line2D([], [], markersize=5, **page.style(n, 0)) for n in range(len(told))]
-    place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - HEAD / height), "borderaxespad": 0.0, "borderpad": 0.0}
+    place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - head / height), "borderaxespad": 0.0, "borderpad": 0.0}
     legend = figure.legend(handles, ["run"] * len(told), fontsize=9.5, frameon=False, handlelength=4.5, **place)
     for entry, run, line in zip(legend.get_texts(), page.runs, told, strict=True):
         entry.set_text(f"{label(run.name)}:  {line}")

@@ -14,10 +14,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 
+from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
 from util.plots import head_page, label
 
 TRUTH, FOUND = "#5dff6e", "#ffa21f"  # bright on a dark X-ray, and of unlike lightness in grey
+STRONG, WEAK = (0, (4, 2)), (0, (1, 2.5))  # dashes of detections
 CASING = "#000000"
 TILE_INCHES = 3.6
 CHARACTER, LINE = 0.0205, 0.034  # width and height of a label's letter, as shares of a tile of TILE_INCHES
@@ -35,11 +37,13 @@ class Tile:
     found_boxes: NDArray[np.float64]  # [M, 4]
     found_labels: Sequence[str]  # M
     found_scores: NDArray[np.float64]  # [M]
+    threshold: float = -np.inf  # detections with a lower score are drawn dotted, and the caption does not count them
 
 
 def draw_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
     """A sheet of tiles with a legend: truth solid with its name above, detections dashed with name and score below."""
-    return _draw_sheet(tiles, title, columns, _legend())
+    has_weak = any((tile.found_scores < tile.threshold).any() for tile in tiles)
+    return _draw_sheet(tiles, title, columns, _legend()[: 3 if has_weak else 2])
 
 
 def draw_truth_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
@@ -52,13 +56,18 @@ def truth_tile(pixels: NDArray[np.uint8], caption: str, boxes: NDArray[np.float6
     return Tile(pixels, caption, boxes, labels, np.zeros((0, 4)), [], np.zeros(0))
 
 
-def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int) -> Tile:
-    """One image with its boxes, named and counted; crowd regions are no boxes here."""
+def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int, threshold: float) -> Tile:
+    """One image with its boxes, named and counted; crowd regions are no boxes here.
+
+    Of `found`, strongest first as `choose_detections` gives it, those of at least `threshold` are predictions.
+    """
     there = (truth.image_id == image) & ~truth.is_crowd
     said = found.image_id == image
     names = short_names(truth.names)
-    num_hit = int(hits(truth.xyxy[there], found.xyxy[said]).sum())
-    counts = f"truth {there.sum()}, found {said.sum()}" + (f" ({num_hit} hit)" if there.any() else "")
+    num_found = int(_found_boxes(truth, found, image, threshold).sum())
+    num_said = int((found.score[said] >= threshold).sum())
+    counts = f"{there.sum()} GT, {num_said} prediction{'s' * (num_said != 1)}"
+    counts += f", {num_found} TP" if there.any() else ""
     return Tile(
         image=pixels,
         caption=f"{label(truth.files[image])}\n{counts}",
@@ -67,6 +76,7 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
         found_boxes=found.xyxy[said],
         found_labels=[names.get(k, str(k)) for k in found.label[said].tolist()],
         found_scores=found.score[said],
+        threshold=threshold,
     )
 
 
@@ -86,15 +96,16 @@ def choose_detections(found: Detections, score: float) -> Detections:
     return Detections(found.images, found.image_id[kept], found.label[kept], found.xyxy[kept], found.score[kept])
 
 
-def choose_images(truth: GroundTruth, found: Detections, num: int) -> list[int]:
+def choose_images(truth: GroundTruth, found: Detections, num: int, threshold: float = -np.inf) -> list[int]:
     """Up to `num` image ids worth looking at: misses, hits, and images without a box that raise an alarm.
 
     Two thirds have boxes, half of them those with the most missed boxes, half those found best; the others are
     the strongest false alarms. Where one kind runs out, the other fills up. `found` is strongest first, as
-    `choose_detections` gives it. Crowd regions are no boxes here.
+    `choose_detections` gives it; a detection below `threshold` finds no box. Crowd regions are no boxes here.
     """
     top = {i: float(found.score[found.image_id == i].max(initial=0.0)) for i in truth.images}
-    share = {i: _share_found(truth, found, i) for i in np.unique(truth.image_id[~truth.is_crowd]).tolist()}
+    with_boxes = np.unique(truth.image_id[~truth.is_crowd]).tolist()
+    share = {i: float(_found_boxes(truth, found, i, threshold).mean()) for i in with_boxes}
     missed = sorted(share, key=lambda i: (share[i], -top[i], i))
     hit = sorted(share, key=lambda i: (-share[i], -top[i], i))
     empty = sorted(set(truth.images) - set(share), key=lambda i: (-top[i], i))
@@ -132,13 +143,17 @@ def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Li
         _draw_tile(axes, tile)
     for axes in panels[len(tiles) :]:
         axes.set_axis_off()
-    figure.legend(handles=legend, loc="outside lower center", ncols=2, fontsize=10, frameon=False, handlelength=4)
+    ncols = min(3, int(width / TILE_INCHES))  # an entry needs about the width of a tile
+    place = {"loc": "outside lower center", "ncols": ncols}
+    figure.legend(handles=legend, fontsize=10, frameon=False, handlelength=4, **place)
     return figure
 
 
-def _share_found(truth: GroundTruth, found: Detections, image: int) -> float:
+def _found_boxes(truth: GroundTruth, found: Detections, image: int, threshold: float) -> NDArray[np.bool_]:
+    """[N]: which boxes of an image detections of at least `threshold` find, classes as one."""
     boxes = truth.xyxy[(truth.image_id == image) & ~truth.is_crowd]
-    return float(hits(boxes, found.xyxy[found.image_id == image]).mean())
+    rows = np.flatnonzero((found.image_id == image) & (found.score >= threshold))
+    return hits(boxes, once(one_label(rows_of(found, rows))).xyxy)
 
 
 def _iou(boxes: NDArray, box: NDArray) -> NDArray:
@@ -157,7 +172,8 @@ def _draw_tile(axes: Axes, tile: Tile) -> None:
     height, width = tile.image.shape[:2]
     labels = [f"{name} {score:.2f}" for name, score in zip(tile.found_labels, tile.found_scores, strict=True)]
     marks = [(box, text, TRUTH, "-") for box, text in zip(tile.truth_boxes, tile.truth_labels, strict=True)]
-    marks += [(box, text, FOUND, (0, (4, 2))) for box, text in zip(tile.found_boxes, labels, strict=True)]
+    dashes = [WEAK if score < tile.threshold else STRONG for score in tile.found_scores]
+    marks += [(box, text, FOUND, dash) for box, text, dash in zip(tile.found_boxes, labels, dashes, strict=True)]
     written: list[NDArray] = []
     for box, text, color, linestyle in marks:
         _draw_box(axes, box, color, linestyle)
@@ -196,15 +212,12 @@ def _free_place(
 
 def _legend() -> list[Line2D]:
     casing = [withStroke(linewidth=4, foreground=CASING), Normal()]
+    marks = {
+        "truth (name above)": (TRUTH, "-"),
+        "detection (name, score below)": (FOUND, STRONG),
+        "best detection, below the score threshold": (FOUND, WEAK),
+    }
     return [
-        Line2D([], [], color=TRUTH, linewidth=2.2, label="truth (name above)", path_effects=casing),
-        Line2D(
-            [],
-            [],
-            color=FOUND,
-            linewidth=2.2,
-            linestyle=(0, (4, 2)),
-            label="detection (name, score below)",
-            path_effects=casing,
-        ),
+        Line2D([], [], color=color, linewidth=2.2, linestyle=dash, label=label, path_effects=casing)
+        for label, (color, dash) in marks.items()
     ]

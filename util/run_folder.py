@@ -43,20 +43,33 @@ class SaveClock:
 
 
 def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
-    """The log of the run folder, begun with what is needed to repeat the run; a run's config outlives evaluations."""
+    """The log of a folder, begun with what is needed to repeat the run.
+
+    The config of an evaluation that is there stays until its results are replaced.
+    """
     if not here.is_main:
         return RunLog(None)
     summary_writer = load_summary_writer() if is_training and config.runtime.tensorboard else None
-    launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
-    command = printable(shlex.join([*launcher, *sys.argv]))  # on one line, which the model card looks for
     if is_training or not (folder / "config.py").exists():
-        text = dump(config, f"{RUN_TITLE}, started by\n\n    {command}\n")
-        write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
+        save_config(folder, config, here)
     log = RunLog(folder, summary_writer)
     log.say(
-        f"command: {command}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), run folder {folder}"
+        f"command: {command_of(here)}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), "
+        f"run folder {folder}"
     )
     if is_training:
         cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
         log.say(f"images per step = {cut}")
     return log
+
+
+def save_config(folder: Path, config: Config, here: Ranks) -> None:
+    """Write the resolved config, which is a config file itself, and in its head the command."""
+    text = dump(config, f"{RUN_TITLE}, started by\n\n    {command_of(here)}\n")
+    write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def command_of(here: Ranks) -> str:
+    """The command line of this process, on one line, which the model card looks for."""
+    launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
+    return printable(shlex.join([*launcher, *sys.argv]))

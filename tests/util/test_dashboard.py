@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from util.curves import RunCurves
-from util.dashboard import PANELS, described, draw_dashboard
+from util.dashboard import PANELS, described, draw_dashboard, warn_of_other_data
 from util.panels import Page, draw_panel
 from util.plots import STYLES
 
@@ -226,3 +228,48 @@ def test_a_run_is_described_by_how_far_it_is_and_how_well_it_did():
         "3 of 12 epochs done, 30 optimizer steps; best all/per_class/AP 0.200 (epochs done: 3, ema weights)"
     )
     assert described(RunCurves("run", (train_row(7),), {})) == "0 epochs done, 7 optimizer steps"
+
+
+def facts_of(fingerprint, images=6, name="val"):
+    return {"list": name, "images": images, "images_with_boxes": 3, "boxes": 4, "ground_truth": fingerprint}
+
+
+def reported(name, facts):
+    """A run whose report is of its last evaluation."""
+    last = {key: value for key, value in eval_row(2).items() if "/" in key}
+    return replace(a_run(name, report=last), facts=facts)
+
+
+def started(name, **facts):
+    """A run without a report."""
+    run = a_run(name)
+    return replace(run, rows=({"kind": "start", "step": 0, "val": facts}, *run.rows))
+
+
+def test_runs_on_different_ground_truth_are_compared_with_a_warning_on_the_page():
+    runs = [reported("a", facts_of("0")), reported("b", facts_of("1", 8)), reported("c", facts_of("0"))]
+    warning = warn_of_other_data(runs)
+    assert "AP does not rank these runs" in warning
+    assert "a: val, 6 images, 3 with boxes, 4 boxes (as 1 more); b: val, 8 images" in warning
+    text = " ".join(text.get_text() for text in draw_dashboard(runs).texts)
+    assert " ".join(text.split()).count(warning) == 1
+
+
+def test_runs_on_the_same_ground_truth_need_no_warning():
+    assert warn_of_other_data([reported("a", facts_of("0", name="x")), reported("b", facts_of("0"))]) == ""
+    assert warn_of_other_data([a_run("a"), a_run("b")]) == "", "of which nothing is known"
+    assert warn_of_other_data([reported("a", facts_of("0")), a_run("b")]) == ""
+
+
+def test_without_a_fingerprint_the_list_and_its_counts_tell():
+    facts = {key: value for key, value in facts_of("0").items() if key != "ground_truth"}
+    assert warn_of_other_data([reported("a", facts_of("0")), started("b", **facts)]) == ""
+    assert "b: val, 5 images" in warn_of_other_data(
+        [reported("a", facts_of("0")), started("b", **{**facts, "images": 5})]
+    )
+    assert "b: other, 6" in warn_of_other_data([started("a", **facts), started("b", **{**facts, "list": "other"})])
+
+
+def test_a_report_of_other_metrics_than_the_log_has_does_not_speak_for_it():
+    stranger = replace(reported("a", facts_of("1")), report={"all/per_class/AP": 0.77})
+    assert stranger.validation == {}

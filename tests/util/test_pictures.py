@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from util.metrics.tables import Detections, GroundTruth
-from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, short_names
+from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, short_names, tile_of
 
 A, B, C = (10, 10, 110, 110), (300, 300, 400, 400), (150, 20, 220, 90)
 
@@ -102,3 +102,29 @@ def test_an_unfinished_row_of_a_sheet_stays_blank():
 def test_a_sheet_without_images_is_refused():
     with pytest.raises(ValueError, match="no image"):
         draw_sheet([], "title")
+
+
+def test_a_caption_counts_what_is_at_least_as_strong_as_the_threshold():
+    truth = truth_of([1, 2], [(1, A), (1, B)])
+    found = choose_detections(found_of([1, 2], [(1, A, 0.3), (2, C, 0.6)]), 0.5)
+    pixels = np.zeros((512, 512), dtype=np.uint8)
+    assert tile_of(pixels, truth, found, 1, 0.5).caption == "1.png\n2 GT, 0 predictions, 0 TP"
+    assert tile_of(pixels, truth, found, 1, 0.3).caption == "1.png\n2 GT, 1 prediction, 1 TP"
+    assert tile_of(pixels, truth, found, 2, 0.5).caption == "2.png\n0 GT, 1 prediction"
+
+
+def test_a_weak_detection_finds_nothing_when_images_are_chosen():
+    truth = truth_of([1, 2, 3], [(1, A), (2, A)])
+    found = choose_detections(found_of([1, 2, 3], [(1, A, 0.3), (2, A, 0.6)]), 0.5)
+    assert choose_images(truth, found, 3, 0.5) == [1, 2, 3]
+    assert choose_images(truth, found, 2, 0.5)[0] == 2, "one with a box: the one that is found"
+
+
+def test_weak_detections_have_dots_of_their_own_and_a_line_in_the_legend():
+    weak = Tile(**{**vars(tile(np.zeros((512, 512), dtype=np.uint8))), "threshold": 0.6})
+    figure = draw_sheet([weak], "title")
+    _, strong, dotted = (str(patch.get_linestyle()) for patch in figure.axes[0].patches)
+    assert strong != dotted
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert told[2:] == ["best detection, below the score threshold"]
+    assert len(draw_sheet([tile(np.zeros((64, 64)))], "title").legends[0].get_texts()) == 2

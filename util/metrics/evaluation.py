@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.errors import UserError
 from util.files import write_whole
 from util.logger import RunLog
 from util.metrics.files import save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
 from util.metrics.per_image import per_image_csv
 from util.metrics.protocols import Figures, Study, report_of
+from util.metrics.reports import REPORT, facts_of, load_report
 from util.metrics.tables import Detections, GroundTruth
 from util.metrics.text_table import format_table
 from util.schema import Config
 
-REPORT, DETECTIONS, TRUTH, PER_IMAGE = "report.json", "detections.json.gz", "truth.json.gz", "per_image.csv"
+DETECTIONS, TRUTH, PER_IMAGE = "detections.json.gz", "truth.json.gz", "per_image.csv"
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,15 @@ class Evaluation:
         return {key: value for key, value in self.values.items() if isinstance(value, float)}
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What the metrics are of, as far as the tables and the operating point tell."""
+        point = dict(self.operating_point)
+        if point:
+            before = "given" if point["rule"] == "given" else "checkpoint"
+            point["origin"] = "these images" if self.is_chosen_here else before
+        return {**facts_of(self.study.truth, self.study.found), "operating_point": point}
+
+    @property
     def text(self) -> str:
         """The table for the log."""
         where = "chosen on these images" if self.is_chosen_here else "chosen before, on validation images"
@@ -44,34 +52,47 @@ class Evaluation:
         told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
         return f"{format_table(self.values, self.study.truth)}\n{told}"
 
-    def tell(self, log: RunLog, folder: Path, *, epoch: int, step: int, weights: str, **more: str) -> None:
-        """Write figures, detections, truth and a line per image into a run folder, a row and the table into its log.
+    def tell(
+        self,
+        log: RunLog,
+        folder: Path,
+        source: Mapping[str, Any] | None = None,
+        *,
+        epoch: int,
+        step: int,
+        weights: str,
+        **more: str,
+    ) -> None:
+        """Write metrics, detections, truth and a line per image into a folder, a row and the table into its log.
 
-        The row has no intervals: its columns are numbers. `more` are columns of the row.
+        The report is last: where this was cut off, the older report does not have the fingerprints of the new tables.
+
+        Args:
+            log: gets the row, without intervals: its columns are numbers.
+            folder: of the files.
+            source: facts of the report: list, files and config; without it the report has no facts.
+            epoch: epochs done.
+            step: optimizer steps done.
+            weights: "ema" or "model".
+            more: columns of the row and facts of the report.
         """
+        position = {"epoch": max(0, epoch - 1), "step": step, "weights": weights, **more}
         save_detections(folder / DETECTIONS, self.study.found)
         save_truth(folder / TRUTH, self.study.truth)
-        save_report(folder / REPORT, self.values)
         write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
-        log.row("eval", epoch=max(0, epoch - 1), step=step, weights=weights, **more, **self.numbers)
+        save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
+        log.row("eval", **position, **self.numbers)
         log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
 
 
 def load_threshold(folder: Path) -> float | None:
-    """The operating point at which the evaluation in a run folder was reported; None where it had none.
+    """The operating point at which the evaluation in a folder was reported; None where it had none.
 
     Raises:
-        UserError: report.json is no JSON object.
+        UserError: report.json is no report.
     """
-    path = folder / REPORT
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
-    threshold = values.get("operating_point/threshold") if isinstance(values, dict) else None
-    return float(threshold) if isinstance(threshold, float) else None
+    report = load_report(folder)
+    return report.threshold if report else None
 
 
 def evaluate_as_configured(

@@ -18,6 +18,7 @@ import numpy as np
 
 from util.errors import UserError
 from util.files import write_whole
+from util.metrics.reports import FACTS
 from util.metrics.tables import Detections, GroundTruth
 
 KEYS = ("image_id", "category_id", "bbox", "score")
@@ -103,8 +104,10 @@ def _is_told_apart(found: Detections) -> bool:
     return not same.any()
 
 
-def save_report(path: str | Path, values: Mapping[str, float | list[float]]) -> None:
-    """Write figures and intervals as JSON, sorted by key, whole or not at all.
+def save_report(
+    path: str | Path, values: Mapping[str, float | list[float]], facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write metrics and intervals as JSON, sorted by key, whole or not at all, and under FACTS what they are of.
 
     Raises:
         ValueError: when a figure is not finite; what is undefined is left out of a report.
@@ -116,7 +119,8 @@ def save_report(path: str | Path, values: Mapping[str, float | list[float]]) -> 
     bad = [key for key, value in plain.items() if not np.isfinite(value).all()]
     if bad:
         raise ValueError(f"{path}: not written: figures that are not finite: {', '.join(bad[:5])}")
-    _write(Path(path), (json.dumps(plain, indent=1) + "\n").encode())
+    content = dict(sorted({**plain, FACTS: facts}.items())) if facts else plain
+    _write(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def save_truth(path: str | Path, truth: GroundTruth) -> None:
