@@ -80,7 +80,7 @@ def read_image(path: Path | BytesIO) -> Image.Image:
         one of UNREADABLE: the file is missing, damaged, or of a kind that has no sensible 8-bit form.
     """
     with huge_images_in_turn():
-        take_turn(num_bytes=_num_bytes(path))
+        take_turn(num_bytes=file_size(path))
         return to_grey(_dicom(path).read_image(path) if is_dicom(path) else _decoded(path))
 
 
@@ -91,7 +91,7 @@ def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
     Raises:
         one of UNREADABLE: it is none of these, has too many pixels, or has no sensible 8-bit form.
     """
-    _num_bytes(path)
+    file_size(path)
     with Image.open(path, formats=FORMATS) as image:
         require_few_pixels(image.width, image.height)
         _check(image)
@@ -106,6 +106,19 @@ def require_few_pixels(width: int, height: int, most: int = MOST_PIXELS) -> None
     """
     if width * height > most:
         raise ValueError(f"claims {width} x {height} pixels; more than {most} are not read")
+
+
+def file_size(path: Path | BytesIO) -> int:
+    """Bytes of an image file, or of its content.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is larger than any image that is read.
+    """
+    size = len(path.getbuffer()) if isinstance(path, BytesIO) else require_regular(path).st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"has {size} bytes; more than {LARGEST_FILE} are not read")
+    return size
 
 
 def as_image(image: Image.Image) -> Image.Image:
@@ -178,14 +191,6 @@ def row_blocks(height: int, width: int) -> Iterator[slice]:
     """Rows to work on together, so that numbers of many bytes are made of few pixels at once."""
     rows = max(1, PIXELS_AT_ONCE // width)
     yield from (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _num_bytes(path: Path | BytesIO) -> int:
-    """Of the file or the content, which is regular and not too large."""
-    size = len(path.getbuffer()) if isinstance(path, BytesIO) else require_regular(path).st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"has {size} bytes; more than {LARGEST_FILE} are not read")
-    return size
 
 
 def _decoded(path: Path | BytesIO) -> Image.Image:

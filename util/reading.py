@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import gzip
+import lzma
 import os
 import stat
+import struct
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +19,8 @@ MEMBER_PIECE = 4096
 LARGEST_DOCUMENT = 2**32  # bytes of an annotation or detections file, unpacked
 # JSON shrinks to a tenth or a twentieth. What grows far beyond that was made to fill the memory.
 LARGEST_EXPANSION, SMALL = 100, 2**26
+# What a damaged archive makes zipfile raise when it is opened
+DAMAGED_ARCHIVE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, ArithmeticError, struct.error)
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -32,10 +37,15 @@ def require_regular(path: Path | str) -> os.stat_result:
         OSError: there is nothing, or not a regular file; `strerror` says so.
     """
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
+    if not is_regular(status):
         kind = next((name for is_kind, name in KINDS if is_kind(status.st_mode)), "something else")
         raise OSError(errno.EINVAL, f"not a regular file but {kind}", str(path))
     return status
+
+
+def is_regular(status: os.stat_result) -> bool:
+    """Whether a status is that of a regular file."""
+    return stat.S_ISREG(status.st_mode)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
@@ -83,15 +93,17 @@ def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> byte
     Piece by piece: `ZipFile.read` unpacks everything before it compares the size with the directory.
 
     Raises:
-        zipfile.BadZipFile: it is damaged, or unpacks to another size; others as zipfile.
+        zipfile.BadZipFile: it is damaged, or unpacks to another size.
+        RuntimeError: it is encrypted, or packed in an unknown way.
     """
     info = member if isinstance(member, zipfile.ZipInfo) else archive.getinfo(member)
     content = BytesIO()
-    with archive.open(info) as file:
-        while piece := file.read(MEMBER_PIECE):
-            content.write(piece)
-            if content.tell() > info.file_size:
-                break
+    try:
+        with archive.open(info) as file:
+            while (piece := file.read(MEMBER_PIECE)) and content.tell() <= info.file_size:
+                content.write(piece)
+    except (zlib.error, lzma.LZMAError, EOFError) as error:
+        raise zipfile.BadZipFile(f"is damaged ({error})") from error
     if content.tell() != info.file_size:
         raise zipfile.BadZipFile(f"unpacks to another size than the {info.file_size} bytes that the archive states")
     return content.getvalue()
