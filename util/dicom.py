@@ -132,14 +132,17 @@ def _go_to_data(file: CountedReads) -> str | None:
     for is_implicit in (False, True):
         file.seek(PREAMBLE)
         meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP)
-        elements = list(meta.elements())
-        try:
-            if elements:
-                meta[elements[0].tag]
-        except NotImplementedError:  # there is no such VR: pydicom reads once more, without VRs
-            continue
-        return meta.get("TransferSyntaxUID")
+        if _is_understood(meta):
+            return meta.get("TransferSyntaxUID")
     return None
+
+
+def _is_understood(meta: Dataset) -> bool:
+    """Whether pydicom knows the VR of the first element; else it reads once more, without VRs."""
+    try:
+        return not len(meta) or meta[next(meta.elements()).tag] is not None
+    except NotImplementedError:
+        return False
 
 
 def _check(header: Dataset, with_pixels: bool) -> None:

@@ -106,44 +106,56 @@ def predict_all(
         WriteError: the disk is full or the folder cannot be written.
         Exception: what the network raises, where it fails on every image or does not work any more.
     """
-    failed: dict[str, Failure] = {}
+    kept = _Outcomes(rows, after_images)
     waiting: deque[list[Future[Row | tuple[str, Failure]]]] = deque()
-
-    def fail(name: str, failure: Failure) -> None:
-        # An error holds on to what was in memory then; it is needed while no image at all has succeeded.
-        failed[name] = failure if not len(rows) else Failure(failure.reason, None)
-        after_images(1)
 
     def keep(at_most: int) -> None:
         while len(waiting) > at_most:
-            outcomes = [future.result() for future in waiting.popleft()]
-            done = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-            rows.add(done)
-            after_images(len(done))
-            for outcome in outcomes:
-                if not isinstance(outcome, Row):
-                    fail(*outcome)
-
-    def readable(answers: Iterable[_Read | tuple[str, Failure]]) -> Iterator[_Read]:
-        for answer in answers:
-            if isinstance(answer, _Read):
-                yield answer
-            else:
-                fail(*answer)
+            kept.add([future.result() for future in waiting.popleft()])
 
     with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as painters:
         ahead = 2 * num_threads + (batch_size or 0)
         answers = map_ahead(readers, lambda source: _read(source, detector, album.draw), sources, ahead)
         network = EachDetector(detector)
-        for batch in _batches(readable(answers), network, device, batch_size):
+        for batch in _batches(kept.readable(answers), network, device, batch_size):
             found = network.detect([read.prepared for read in batch])
             waiting.append([painters.submit(_finish, *one, album) for one in zip(batch, found, strict=True)])
             keep(at_most=1)
         keep(at_most=0)
-    errors = [failure.error for failure in failed.values() if failure.error]
-    if errors and not len(rows):
-        raise errors[0]
-    return [(name, failure.reason) for name, failure in failed.items()]
+    if kept.error and not len(rows):
+        raise kept.error
+    return kept.failed
+
+
+class _Outcomes:
+    """What became of each image: its row is kept, or its failure noted."""
+
+    def __init__(self, rows: RowFile, after_images: Callable[[int], None]) -> None:
+        self.failed: list[tuple[str, str]] = []  # name, reason
+        self.error: Exception | None = None  # the first one, while it may be that of every image
+        self._rows, self._after_images = rows, after_images
+
+    def add(self, outcomes: Sequence[Row | tuple[str, Failure]]) -> None:
+        done = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        self._rows.add(done)
+        self._after_images(len(done))
+        for outcome in outcomes:
+            if not isinstance(outcome, Row):
+                self._fail(*outcome)
+
+    def readable(self, answers: Iterable[_Read | tuple[str, Failure]]) -> Iterator[_Read]:
+        """The images that could be read; of the others the failure is noted."""
+        for answer in answers:
+            if isinstance(answer, _Read):
+                yield answer
+            else:
+                self._fail(*answer)
+
+    def _fail(self, name: str, failure: Failure) -> None:
+        self.failed.append((name, failure.reason))
+        # An error holds on to what was in memory then, so that of a single image is let go.
+        self.error = None if len(self._rows) else self.error or failure.error
+        self._after_images(1)
 
 
 def map_ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
