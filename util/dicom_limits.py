@@ -17,7 +17,7 @@ from util.reading import PIECE
 
 LARGEST_DATA = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
 LONGEST_ELEMENT = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
-MOST_READS = 300_000  # calls of read for one file; every element and every item of a sequence takes one
+MOST_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
 PREAMBLE, META_GROUP = 132, 2  # bytes before the elements that say how the others are encoded, and their group
 START_OF_IMAGE, START_OF_CODESTREAM = b"\xff\xd8", b"\xff\x4f\xff\x51"  # JPEG and JPEG-LS; JPEG 2000
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS

@@ -219,8 +219,8 @@ def _check(image: Image.Image) -> None:
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
     if image.format == "TIFF":
-        tile = image.tag_v2.get(TILE_WIDTH, 0) * image.tag_v2.get(TILE_LENGTH, 0)
-        require_few_pixels(tile, 1, most=max(LARGEST_TILE, image.width * image.height))
+        tile = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
+        require_few_pixels(*tile, most=max(LARGEST_TILE, image.width * image.height))
     if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
         raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")
 

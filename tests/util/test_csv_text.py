@@ -1,8 +1,6 @@
 """Names of strangers in CSV files."""
 
-import ast
 import csv
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from util.csv_text import FORMULA, Formatted, cell, csv_lines
 
-ROOT = Path(__file__).parents[2]
 NAMES = st.text(st.characters() | st.sampled_from("=+-@\t\r\n\0\",;'\\ \x85\u2028\ud800＝"), max_size=12)  # noqa: RUF001
 
 
@@ -50,14 +47,3 @@ def test_control_characters_are_written_out():
 
 def test_numbers_are_no_names():
     assert read_back([(-1, Formatted("-0.50"), -0.25)])[1] == ["-1", "-0.50", "-0.25"]
-
-
-def test_no_other_file_of_the_product_writes_csv():
-    writing = set()
-    for path in [
-        *ROOT.glob("*.py"),
-        *(p for d in ("util", "datasets", "models", "scripts") for p in (ROOT / d).rglob("*.py")),
-    ]:
-        names = {a.name for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import) for a in n.names}
-        writing |= {path.relative_to(ROOT).as_posix()} if "csv" in names else set()
-    assert writing == {"util/csv_text.py"}
