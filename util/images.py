@@ -6,7 +6,7 @@ PNG, TIFF, JPEG and what else Pillow knows; DICOM through pydicom, which is aske
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from util.errors import MissingPackage
-from util.huge_images import huge_images_in_turn, take_turn
+from util.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
 from util.reading import require_regular
 
 # What Pillow may open, whatever a file is called. Left out are formats that nobody needs here, above all those for
@@ -182,9 +182,8 @@ def to_grey(image: Image.Image) -> Image.Image:
     """Mode L of an RGB image whose three channels agree; others as they are."""
     if image.mode == "L":
         return image
-    red = image.getchannel(0)
-    is_grey = all(ImageChops.difference(red, image.getchannel(n)).getbbox() is None for n in (1, 2))
-    return red if is_grey else image
+    channels = image.split()
+    return channels[0] if _are_equal(channels) else image
 
 
 def row_blocks(height: int, width: int) -> Iterator[slice]:
@@ -196,7 +195,30 @@ def row_blocks(height: int, width: int) -> Iterator[slice]:
 def _decoded(path: Path | BytesIO) -> Image.Image:
     with opened(path) as image:
         take_turn(pixels=image.width * image.height)
-        return _in_8_bits(image)
+        if image.width * image.height <= HUGE_PIXELS or image.mode in ("L", *DEEP_MODES):
+            return to_grey(_in_8_bits(image))
+        channels = _channels(image)
+        image.close()  # its pixels are not needed any more
+    return channels[0] if _are_equal(channels) else Image.merge("RGB", channels)
+
+
+def _channels(image: Image.Image) -> list[Image.Image]:
+    """Red, green and blue of a huge image, without a second whole image on the way."""
+    channels = [Image.new("L", image.size) for _ in "RGB"]
+    for rows in row_blocks(image.height, image.width):
+        block = image.crop((0, rows.start, image.width, rows.stop)).convert("RGB")
+        for channel, part in zip(channels, block.split(), strict=True):
+            channel.paste(part, (0, rows.start))
+    return channels
+
+
+def _are_equal(channels: Sequence[Image.Image]) -> bool:
+    width, height = channels[0].size
+    for rows in row_blocks(height, width):
+        first, *others = (channel.crop((0, rows.start, width, rows.stop)) for channel in channels)
+        if any(ImageChops.difference(first, other).getbbox() is not None for other in others):
+            return False
+    return True
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

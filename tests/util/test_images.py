@@ -261,3 +261,16 @@ def test_one_huge_image_is_in_memory_at_a_time(tmp_path, monkeypatch):
 def test_a_turn_outside_of_a_block_is_refused():
     with pytest.raises(RuntimeError, match="never end"):
         take_turn(pixels=10**9)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "LA", "1", "YCbCr", "L"])
+def test_a_huge_image_reads_as_a_small_one_does(tmp_path, monkeypatch, mode):
+    rgb = np.random.default_rng(0).integers(0, 256, (19, 7, 3), dtype=np.uint8)
+    for pixels in (rgb, np.dstack([rgb[..., 0]] * 3)):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif")
+        small = read_image(tmp_path / "x.tif")
+        with monkeypatch.context() as patched:
+            patched.setattr(images, "HUGE_PIXELS", 10)
+            patched.setattr(images, "PIXELS_AT_ONCE", 35)
+            huge = read_image(tmp_path / "x.tif")
+        assert (huge.mode, huge.size, huge.tobytes()) == (small.mode, small.size, small.tobytes())
