@@ -26,7 +26,8 @@ from PIL import Image
 
 from datasets.split import Split
 from util.errors import DataError
-from util.images import to_image
+from util.images import LARGEST_FILE, to_image
+from util.reading import read_regular, require_regular
 from util.text import first_few
 
 MARK = b"decoded images 1"
@@ -165,8 +166,8 @@ def source_of(split: Split, index: int) -> Source:
     """
     name = str(split.file_names[index])
     path = split.image_dir / name
-    status = path.stat()
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=DIGEST_BYTES).hexdigest()
+    status = require_regular(path)
+    digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
     return Source(name, status.st_size, status.st_mtime_ns, digest)
 
 

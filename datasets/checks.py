@@ -25,6 +25,7 @@ NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 32
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 TOLERANCE = 1.0
+NARROW = 8  # times as long as wide; X-rays stay below 2
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
 Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path
@@ -117,6 +118,7 @@ def _file_problems(split: Split, opens_images: bool, files: Files | None) -> Ite
             f"give them relative to {split.image_dir}, without '..'",
         )
     yield from _repeated_images(names)
+    yield from _narrow_images(split)
     if not split.image_dir.is_dir():
         yield Finding("no_folder", f"the image folder {split.image_dir} does not exist; check --data_path")
         return
@@ -143,6 +145,16 @@ def _repeated_images(names: list[str]) -> Iterator[Finding]:
         yield Finding("repeated_image", text)
 
 
+def _narrow_images(split: Split) -> Iterator[Finding]:
+    is_narrow = split.sizes.max(axis=1) > NARROW * split.sizes.min(axis=1)
+    if is_narrow.any():
+        examples = [
+            f"{split.file_names[i]} ({split.sizes[i][1]} x {split.sizes[i][0]})" for i in np.flatnonzero(is_narrow)
+        ]
+        text = f"{len(examples)} images are more than {NARROW} times as long as wide: {first_few(examples)}"
+        yield Finding("narrow", f"{text}; resized, little of them can be seen: remove their records", "warning")
+
+
 def _leaves_folder(name: str) -> bool:
     return "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
 
@@ -157,11 +169,19 @@ def _missing(folder: Path, names: list[str]) -> list[str]:
 def _list_files(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if _is_file(entry)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, after following links; a link that leads round and round is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _content_problems(split: Split, positions: list[int], files: Files | None) -> Iterator[Finding]:

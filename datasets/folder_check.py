@@ -18,8 +18,9 @@ from datasets.leaks import Pair
 from datasets.prepare_source import IMAGES
 from datasets.ready import Pictures, find_between, find_within, leaked
 from datasets.split import Split, load_split
-from datasets.voc import parse_voc
+from datasets.voc import LARGEST_FILE, parse_voc
 from util.errors import DataError
+from util.reading import read_document, read_regular
 from util.text import first_few
 
 TOLERANCE = 0.01  # pixels between json and xml; single precision leaves 0.00003
@@ -175,7 +176,7 @@ def _find_in_xml(root: Path, union: Split) -> Iterator[Finding]:
         rows = union.boxes_of(position[path.stem])
         ours = np.column_stack([union.labels[rows], union.xywh[rows]])
         try:
-            voc = parse_voc(path.read_bytes(), path)
+            voc = parse_voc(read_regular(path, LARGEST_FILE), path)
         except (DataError, OSError) as error:
             broken.append(str(error))
             continue
@@ -201,7 +202,8 @@ def _find_in_lists(root: Path, splits: Mapping[str, Split]) -> Iterator[Finding]
     for name, split in splits.items():
         path = root / "lists" / f"{name}.txt"
         if path.is_file():
-            listed = {line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()} - {""}
+            text = read_document(path).decode("utf-8", errors="replace")
+            listed = {line.strip() for line in text.splitlines()} - {""}
             gap = listed ^ set(split.file_names.tolist())
             differing += [f"{name} ({len(gap)} names)"] if gap else []
     if differing:

@@ -21,7 +21,8 @@ from PIL import Image, UnidentifiedImageError
 
 from util.errors import MissingPackage
 from util.files import write_whole
-from util.images import UNREADABLE, read_image
+from util.huge_images import huge_images_in_turn
+from util.images import UNREADABLE, file_size, read_image
 from util.logger import Progress
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
@@ -97,14 +98,16 @@ def read_image_file(path: Path, stamp: tuple[int, int, int] = (0, 0, 0)) -> Imag
     Raises:
         one of UNREADABLE: the file is missing, damaged, or of a kind that has no sensible 8-bit form.
     """
+    file_size(path)  # what is no regular file would never end
     with path.open("rb") as file:
         digest = hashlib.blake2b(digest_size=16)
         while block := file.read(1 << 20):
             digest.update(block)
-    image = read_image(path)
-    grey = image.convert("L")
-    low, high = grey.getextrema()
-    return ImageFile(stamp, (image.height, image.width), digest.digest(), look_of(grey), high - low <= BLANK_RANGE)
+    with huge_images_in_turn():
+        grey = read_image(path).convert("L")
+        low, high = grey.getextrema()
+        look = look_of(grey)
+    return ImageFile(stamp, (grey.height, grey.width), digest.digest(), look, high - low <= BLANK_RANGE)
 
 
 def look_of(grey: Image.Image) -> bytes:

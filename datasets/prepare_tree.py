@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -15,10 +14,10 @@ from PIL import UnidentifiedImageError
 
 from util.errors import DataError
 from util.images import UNREADABLE, read_size
+from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, read_regular
 
 MOST_FILES = 500_000
-LARGEST_MEMBER = 2**30  # bytes
-UNPACKABLE = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError, OSError, ValueError)
+LARGEST_MEMBER = 2**29  # bytes
 
 
 class Tree(Protocol):
@@ -26,6 +25,7 @@ class Tree(Protocol):
 
     root: Path
     sizes: dict[str, int]  # bytes
+    outside: list[str]  # links that lead out of it, which are left out
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
@@ -53,31 +53,49 @@ def open_tree(path: Path) -> Tree:
 
 
 class Folder:
-    """The files below a folder. Links to folders are followed, each folder is looked into once."""
+    """The files below a folder. Links to folders are followed, each folder is looked into once.
+
+    A link that leads out of the folder is left out: who made it may want another file of this machine to be copied.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.outside: list[str] = []
+        self._real_root = os.path.realpath(root)
         self.sizes = dict(self._walk())
 
     def _walk(self) -> Iterator[tuple[str, int]]:
         seen, count = set(), 0
         for folder, below, files in os.walk(self.root, followlinks=True):
             here = os.path.realpath(folder)
-            below[:] = [] if here in seen else sorted(name for name in below if not name.startswith("."))
-            files = [] if here in seen else files
+            if not self._is_inside(here):
+                self.outside.append(self._name(folder))
+            is_new = here not in seen and self._is_inside(here)
+            below[:] = sorted(name for name in below if not name.startswith(".")) if is_new else []
+            files = sorted(files) if is_new else []
             seen.add(here)
             count += len(files)
             if count > MOST_FILES:
                 raise DataError(f"{self.root}: holds more than {MOST_FILES} files; give the folder of TBX11K itself")
-            for name in sorted(files):
-                path = Path(folder, name)
-                if path.is_file():
-                    yield path.relative_to(self.root).as_posix(), path.stat().st_size
+            for path in (os.path.join(folder, name) for name in files):
+                status = _status(path)
+                if status is None or not is_regular(status):
+                    continue
+                if self._is_inside(os.path.realpath(path)):
+                    yield self._name(path), status.st_size
+                else:
+                    self.outside.append(self._name(path))
+
+    def _is_inside(self, real: str) -> bool:
+        return real == self._real_root or real.startswith(os.path.join(self._real_root, ""))
+
+    def _name(self, path: str) -> str:
+        return Path(path).relative_to(self.root).as_posix()
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
         try:
-            return (self.root / name).read_bytes()
+            return read_regular(self.root / name, LARGEST_MEMBER)
         except OSError as error:
             raise DataError(f"{self.root / name}: cannot be read ({error.strerror or error})") from error
 
@@ -88,6 +106,8 @@ class Folder:
     def put(self, name: str, target: Path) -> None:
         """A second name of the file, or a copy where the disk is another one."""
         source = os.path.realpath(self.root / name)
+        if not self._is_inside(source):
+            raise DataError(f"{self.root / name}: leads out of the folder now; start again when nothing writes there")
         try:
             os.link(source, target)
         except OSError:
@@ -99,10 +119,11 @@ class Zip:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.outside: list[str] = []  # a link in a zip file is a small file
         try:
             self._archive = zipfile.ZipFile(root)
             infos = [info for info in self._archive.infolist() if not info.is_dir()]
-        except UNPACKABLE as error:
+        except DAMAGED_ARCHIVE as error:
             raise DataError(f"{root}: cannot be read as a zip file ({error}); fetch it anew") from error
         if len(infos) > MOST_FILES:
             raise DataError(f"{root}: holds more than {MOST_FILES} files; give the zip file of TBX11K itself")
@@ -113,8 +134,8 @@ class Zip:
         if self.sizes[name] > LARGEST_MEMBER:
             raise DataError(f"{self.root}: {name} is larger than {LARGEST_MEMBER} bytes; that is no file of TBX11K")
         try:
-            return self._archive.read(name)
-        except UNPACKABLE as error:
+            return read_member(self._archive, name)
+        except DAMAGED_ARCHIVE as error:
             raise DataError(f"{self.root}: {name} cannot be unpacked ({error}); fetch the zip file anew") from error
 
     def image_size(self, name: str) -> tuple[int, int]:
@@ -124,6 +145,14 @@ class Zip:
     def put(self, name: str, target: Path) -> None:
         """Unpack the file."""
         target.write_bytes(self.read(name))
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Of what a path leads to; None where that is nothing, or a link that leads round and round."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _is_hidden(name: str) -> bool:

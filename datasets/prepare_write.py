@@ -14,6 +14,7 @@ from datasets.split import Split, load_split
 from util.errors import DataError
 from util.files import WriteError, write_whole
 from util.logger import Progress
+from util.reading import read_document
 
 UNFINISHED = ".unfinished"
 SPARE = 50_000_000  # bytes that stay free
@@ -66,7 +67,7 @@ def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
     """
     written = {}
     for path in sorted((root / "annotations/json").glob("*_train.json")):
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_document(path))
         dropped = {image["id"] for image in content["images"] if image["file_name"] in leaked}
         content["images"] = [image for image in content["images"] if image["id"] not in dropped]
         content["annotations"] = [box for box in content["annotations"] if box["image_id"] not in dropped]

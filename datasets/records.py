@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.errors import DataError
+from util.reading import read_document
 
 LARGEST_INTEGER = 2**63 - 1
 
@@ -77,23 +77,24 @@ def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
         DataError: no such file, not JSON, or not an object with these lists.
     """
     try:
-        packed = file.read_bytes()
+        content = read_document(file)
     except FileNotFoundError:
         raise DataError(f"{file}: no such annotation file; check --data_path and the split's name") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read as an annotation file: {error.strerror or error}") from error
-    return parse_records(packed, file, names)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise DataError(f"{file}: cannot be read as an annotation file: {reason}; fetch or write it anew") from error
+    return parse_records(content, file, names)
 
 
-def parse_records(packed: bytes, file: Path, names: tuple[str, ...]) -> dict[str, Records]:
+def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -> dict[str, Records]:
     """The lists called `names` in the bytes of a COCO-format file; `file` is what messages call it.
 
     Raises:
         DataError: not JSON, or not an object with these lists.
     """
     try:
-        content = json.loads(gzip.decompress(packed) if file.suffix == ".gz" else packed)
-    except (OSError, ValueError, RecursionError, EOFError, zlib.error) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not JSON ({error}); fetch or write the annotation file anew") from error
     wanted = "a COCO-format file is an object with the lists " + ", ".join(names)
     if not isinstance(content, dict):

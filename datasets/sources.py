@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import glob
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from stat import S_ISREG
 
 from PIL import Image
 
 from util.errors import UserError
-from util.images import is_dicom, read_image
+from util.huge_images import huge_images_in_turn, take_turn
+from util.images import LARGEST_FILE, is_dicom, read_image
 from util.prediction_loop import PICTURES
 from util.prediction_rows import FILE
+from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_regular
 from util.text import first_few
 
 # Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.
@@ -29,7 +32,7 @@ ENDINGS = {
 NO_IMAGES = {"DICOMDIR", "Thumbs.db"}
 NO_FOLDERS = {"__MACOSX"}
 LONGEST_NAME = 200  # bytes of a part of a path: a picture gets the name and an ending
-LARGEST_MEMBER = 2**30  # bytes of a file in an archive, which is read in one piece
+LARGEST_MEMBER = LARGEST_FILE  # bytes of a file in an archive
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class Source:
         """
         if self.member is None:
             return read_image(self.path)
-        return read_image(_content(self.path, self.member, self.where))
+        info = _archive(self.path).getinfo(self.member)
+        with huge_images_in_turn():
+            take_turn(num_bytes=info.file_size)
+            return read_image(_Content(read_member(_archive(self.path), info), self.where))
 
 
 @dataclass(frozen=True)
@@ -169,8 +175,9 @@ def _sort(path: Path, found: _Found) -> None:
     if path.name.startswith(".") or _is_drawn(path):
         return
     try:
-        is_file = S_ISREG(path.stat().st_mode)  # a pipe would keep its reader waiting
-        is_image = is_file and (path.suffix.lower() in ENDINGS or (path.name not in NO_IMAGES and is_dicom(path)))
+        is_image = is_regular(path.stat()) and (
+            path.suffix.lower() in ENDINGS or (path.name not in NO_IMAGES and is_dicom(path))
+        )
     except OSError as error:
         found.unusable.append((str(path), f"{error.strerror}; check the file and its permissions"))
         return
@@ -190,7 +197,7 @@ def _unpack(path: Path, found: _Found) -> None:
     """The images of an archive, none of which is written to the disk."""
     try:
         members = sorted(_archive(path).infolist(), key=lambda info: info.filename)
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except DAMAGED_ARCHIVE as error:
         found.unusable.append((str(path), f"cannot be read as a zip archive ({error}); copy it again"))
         return
     for info in members:
@@ -222,13 +229,14 @@ def _looks_like_image(path: Path, info: zipfile.ZipInfo) -> bool:
     try:
         with _archive(path).open(info) as file:
             return is_dicom(BytesIO(file.read(132)))
-    except (OSError, zipfile.BadZipFile, RuntimeError):
+    except (*DAMAGED_ARCHIVE, zlib.error, lzma.LZMAError, EOFError):
         return False
 
 
 @lru_cache(maxsize=8)
 def _archive(path: Path) -> zipfile.ZipFile:
     """An open archive; several threads may read from it."""
+    require_regular(path)
     return zipfile.ZipFile(path)
 
 
@@ -241,7 +249,3 @@ class _Content(BytesIO):
 
     def __str__(self) -> str:
         return self._name
-
-
-def _content(path: Path, member: str, name: str) -> _Content:
-    return _Content(_archive(path).read(member), name)

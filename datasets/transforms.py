@@ -21,6 +21,9 @@ from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
 from util.network_input import network_pixels, resized_size
 
+# Of the resize before a crop, which has no longest side otherwise: a strip of 1000 : 1 would take gigabytes.
+LONGEST_BEFORE_CROP = 65_536
+
 # (image, target with boxes in its pixels, the image's generator) -> the same kind of thing
 Reframing = Callable[[Image.Image, Target, np.random.Generator], Loaded]
 # The same with the draws of the image: a step that draws from a generator of its own, see datasets.augment
@@ -52,7 +55,8 @@ def train_transform(
         crop: probability of resize, crop, resize.
         scales: shorter sides to choose from, pixels.
         max_size: longest side allowed, pixels; without effect on squares.
-        resize_before_crop: shorter sides to choose from before a crop, pixels; no longest side there.
+        resize_before_crop: shorter sides to choose from before a crop, pixels; the longest side there is
+            LONGEST_BEFORE_CROP.
         crop_range: smallest and largest side of a crop, pixels.
         square: one square per window instead of a size per image (official).
         before: steps on the image as it is in its file.
@@ -116,7 +120,7 @@ def _flip_and_crop(
     if rng.random() < flip:
         image, target = flip_horizontally(image, target)
     if rng.random() < crop:
-        image, target = resize(image, target, _choose(scales, rng))
+        image, target = resize(image, target, _choose(scales, rng), LONGEST_BEFORE_CROP)
         image, target = crop_to(image, target, *draw(image.width, image.height, rng=rng))
     return image, target
 

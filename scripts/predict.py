@@ -13,9 +13,7 @@ Research use only. Not a medical device.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ from datasets.split import load_split
 from models import load_detector
 from models.detector import Detector
 from models.load import MERGE_IOU
+from util.csv_text import csv_lines
 from util.distributed import choose_device_type
 from util.errors import UserError
 from util.exit_codes import INCOMPLETE, run_to_exit_code
@@ -46,7 +45,7 @@ from util.logger import Progress, echo, remark
 from util.prediction_loop import PICTURES, Album, predict_all
 from util.prediction_page import PAGE, Story, write_page
 from util.prediction_rows import FILE, Row, RowFile, sole_writer
-from util.prediction_tables import DETECTIONS, IMAGES, TABLES, cell, write_tables
+from util.prediction_tables import DETECTIONS, IMAGES, TABLES, write_tables
 from util.text import first_few, printable
 
 SCORE = 0.3  # where a checkpoint has no operating point
@@ -322,11 +321,8 @@ def told_views(args: argparse.Namespace) -> str:
 
 def write_unreadable(path: Path, troubles: list[tuple[str, str]]) -> None:
     """List what could not be read; the list is empty where all could."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "reason"))
-    writer.writerows((cell(file), cell(reason)) for file, reason in troubles)
-    write_whole(path, lambda file: file.write(text.getvalue().encode("utf-8", errors="backslashreplace")))
+    text = "".join(csv_lines(("file", "reason"), troubles))
+    write_whole(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
 
 
 if __name__ == "__main__":

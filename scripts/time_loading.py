@@ -35,6 +35,7 @@ from datasets.split import Split
 from util.batch import collate
 from util.config import load_config
 from util.errors import UserError
+from util.images import opened
 from util.logger import echo
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD
 from util.schema import DataConfig
@@ -101,7 +102,7 @@ def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]
     split = plain.split
 
     def usual_image(index: int) -> Image.Image:
-        with Image.open(split.image_dir / str(split.file_names[index])) as image:
+        with opened(split.image_dir / str(split.file_names[index])) as image:
             return image.convert("RGB")
 
     usual = CocoDataset(split, plain.transform, seed=0, is_train=True, mix=plain.mix, images=usual_image)

@@ -183,6 +183,12 @@ def test_no_file_of_tensors_can_run_code():
     assert not unsafe
 
 
+def test_one_file_opens_images_and_one_writes_csv():
+    opening = [(name(p), n) for p, n in nodes(FILES, ast.Call) if ast.unparse(n.func) == "Image.open"]
+    assert [(where, [k.arg for k in n.keywords]) for where, n in opening] == [("util/images.py", ["formats"])]
+    assert {name(p) for p in FILES if "csv" in imports(TREES[p])} == {"util/csv_text.py"}
+
+
 def test_every_knob_is_read():
     read = {n.attr for p in FILES if p.name != "schema.py" for n in ast.walk(TREES[p]) if isinstance(n, ast.Attribute)}
     assert not KNOBS.keys() - read, f"knobs that nothing reads: {sorted(KNOBS.keys() - read)}"

@@ -25,11 +25,25 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
 from pydicom.pixels import get_decoder, pixel_array
-from pydicom.uid import UID, RLELossless
+from pydicom.tag import Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
+from util.dicom_limits import (
+    LONGEST_ELEMENT,
+    META_GROUP,
+    PREAMBLE,
+    CountedReads,
+    RefusedDicom,
+    inflated,
+    require_same_size,
+    require_short_runs,
+)
 from util.errors import MissingPackage
-from util.images import ImageFacts, to_image
+from util.huge_images import take_turn
+from util.images import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
 
 ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
@@ -40,7 +54,8 @@ ELEMENTS = [
     *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
 ]
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
-MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # where Pillow refuses other images
+MOST_COLOR_PIXELS = MOST_PIXELS // 4  # pydicom turns YBR into RGB with three floating point numbers per pixel
+PIXELS = Tag("PixelData")
 DEEPEST_IDENTITY = 8  # bits
 # For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.
 PLUGINS = {RLELossless: "pydicom"}
@@ -48,10 +63,6 @@ PLUGINS = {RLELossless: "pydicom"}
 # pydicom's warnings show the values that break a rule; nothing of the header shall get into a log.
 warnings.filterwarnings("ignore", module="pydicom")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-
-
-class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
-    """A DICOM file that is damaged, or holds something that is not an image to be used."""
 
 
 def read_image(path: Path | BytesIO) -> Image.Image:
@@ -64,9 +75,11 @@ def read_image(path: Path | BytesIO) -> Image.Image:
     """
     with _told_as_damage():
         header = _read(path, with_pixels=True)
-        plugin = PLUGINS.get(_require_decoder(path, header), "")
+        take_turn(pixels=header.Rows * header.Columns)
+        syntax = _require_decoder(path, header)
+        _require_honest_pixels(header, syntax)
         # pydicom's own correction of unused bits supposes that they are the upper ones.
-        pixels = pixel_array(header, decoding_plugin=plugin, correct_unused_bits=False)
+        pixels = pixel_array(header, decoding_plugin=PLUGINS.get(syntax, ""), correct_unused_bits=False)
         return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
 
 
@@ -92,9 +105,44 @@ def _told_as_damage() -> Iterator[None]:
 
 
 def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
-    header = pydicom.dcmread(path, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
+    with _opened(path) as file:
+        header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
+    for tag in list(header.keys()):
+        value = header.get_item(tag).value
+        if tag != PIXELS and isinstance(value, bytes) and len(value) > LONGEST_ELEMENT:  # it would become objects
+            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {LONGEST_ELEMENT}")
     _check(header, with_pixels)
     return header
+
+
+@contextmanager
+def _opened(path: Path | BytesIO) -> Iterator[CountedReads]:
+    """The file for pydicom, inflated where it is deflated: pydicom would inflate without a limit."""
+    with CountedReads(BytesIO(path.getbuffer()) if isinstance(path, BytesIO) else path.open("rb", buffering=0)) as file:
+        if _go_to_data(file) == DeflatedExplicitVRLittleEndian:
+            with CountedReads(inflated(file, ExplicitVRLittleEndian)) as content:
+                yield content
+        else:
+            file.seek(0)
+            yield file
+
+
+def _go_to_data(file: CountedReads) -> str | None:
+    """The transfer syntax, read as `pydicom.filereader.read_partial` reads it; the data set begins there."""
+    for is_implicit in (False, True):
+        file.seek(PREAMBLE)
+        meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP)
+        if _is_understood(meta):
+            return meta.get("TransferSyntaxUID")
+    return None
+
+
+def _is_understood(meta: Dataset) -> bool:
+    """Whether pydicom knows the VR of the first element; else it reads once more, without VRs."""
+    try:
+        return not len(meta) or meta[next(meta.elements()).tag] is not None
+    except NotImplementedError:
+        return False
 
 
 def _check(header: Dataset, with_pixels: bool) -> None:
@@ -104,13 +152,15 @@ def _check(header: Dataset, with_pixels: bool) -> None:
     frames = int(header.get("NumberOfFrames") or 1)
     if frames > 1:
         raise RefusedDicom(f"holds {frames} frames; save the one that is meant as a file of its own")
-    if header.Rows * header.Columns > MOST_PIXELS:
-        raise RefusedDicom(f"claims {header.Columns} x {header.Rows} pixels; more than {MOST_PIXELS} are not read")
     kind, depth = header.PhotometricInterpretation, header.BitsAllocated
     is_grey = kind in ("MONOCHROME1", "MONOCHROME2") and header.get("SamplesPerPixel", 1) == 1
     is_colour = (kind == "RGB" or kind.startswith("YBR_")) and header.get("SamplesPerPixel") == 3
     if not (is_grey or is_colour):
         raise RefusedDicom("is neither MONOCHROME1, MONOCHROME2, RGB nor YBR; export it as PNG")
+    try:
+        require_few_pixels(header.Columns, header.Rows, most=MOST_PIXELS if is_grey else MOST_COLOR_PIXELS)
+    except ValueError as error:
+        raise RefusedDicom(str(error)) from error
     if depth not in ((8, 16) if is_grey else (8,)) or not 1 <= header.BitsStored <= depth:
         raise RefusedDicom(f"has {header.BitsStored} of {depth} bits per sample; grey has up to 16, colour has 8")
 
@@ -130,17 +180,35 @@ def _require_decoder(path: Path | BytesIO, header: Dataset) -> UID:
     return syntax
 
 
+def _require_honest_pixels(header: Dataset, syntax: UID) -> None:
+    """Compressed pixels state their size once more, and a decoder believes that one."""
+    if not syntax.is_encapsulated:
+        return
+    frame = get_frame(header.PixelData, 0, number_of_frames=1)
+    if syntax == RLELossless:
+        require_short_runs(frame, header.Rows * header.Columns)
+    else:
+        require_same_size(frame, header.Rows, header.Columns)
+
+
 def shown(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
     """[h, w] grey levels for the values [h, w] as pydicom decodes them.
 
     Raises:
         RefusedDicom: a table or a window that cannot be.
     """
-    stored = _stored(header, pixels)
-    least = stored.min()
+    blocks = list(row_blocks(*pixels.shape))
+    ends = [(values.min(), values.max()) for values in (_stored(header, pixels[rows]) for rows in blocks)]
+    least, most = min(low for low, _ in ends), max(high for _, high in ends)
     # A grey level depends on the stored value alone, so it is worked out once for each value instead of each pixel.
-    is_there = np.bincount((stored - least).ravel()) > 0
-    return _grey_levels(header, least + np.arange(len(is_there)), is_there)[stored - least]
+    is_there = np.zeros(most - least + 1, dtype=bool)
+    for rows in blocks:
+        is_there[_stored(header, pixels[rows]) - least] = True
+    levels = _grey_levels(header, least + np.arange(len(is_there)), is_there)
+    grey = np.empty(pixels.shape, dtype=np.uint8)
+    for rows in blocks:
+        grey[rows] = levels[_stored(header, pixels[rows]) - least]
+    return grey
 
 
 def _grey_levels(header: Dataset, stored: NDArray[np.int64], is_there: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -8,15 +8,20 @@ from torch import Tensor
 def resized_size(width: int, height: int, size: int, max_size: int | None = None) -> tuple[int, int]:
     """(width, height) such that the shorter side is `size`, less where the longer one would exceed `max_size`.
 
-    The longer side is truncated, not rounded; an image whose shorter side is right already keeps its size.
+    The official rule: the longer side is truncated, not rounded; an image whose shorter side is right already keeps
+    its size. But the longer side never exceeds `max_size`, however narrow the image is. The official rule rounds the
+    shorter side first, so the longer one of a narrow image comes out larger: 1334 instead of 1333 pixels at 2.3 : 1,
+    and a strip that is a pixel high keeps all its length.
     """
     short, long = min(width, height), max(width, height)
     if max_size is not None and long / short * size > max_size:
         # A strip so narrow that it would round to nothing keeps one pixel.
         size = max(1, round(max_size * short / long))
-    if short == size:
-        return width, height
-    return (size, int(size * height / width)) if width < height else (int(size * width / height), size)
+    if short != size:
+        long = int(size * long / short)
+    if max_size is not None:
+        long = min(long, max_size)
+    return (size, long) if width < height else (long, size)
 
 
 def network_pixels(image: Image.Image) -> Tensor:

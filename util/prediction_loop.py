@@ -1,12 +1,11 @@
 """From many images to rows: read ahead in threads, detect in batches of one size, draw in threads, keep each row.
 
-At any time a bounded number of images is in memory, however many there are. An image that cannot be read is noted, and
-the rest goes on.
+At any time a bounded number of images is in memory, however many there are. An image that cannot be read, or on which
+the network fails, is listed, and the rest goes on.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,12 +17,11 @@ import torch
 from PIL import Image
 
 from util.batch import Sample
-from util.errors import MissingPackage, UserError
+from util.detect_each import FAILURES, FOR_ALL, Detects, EachDetector, Failure, reason_of
 from util.files import write_whole
 from util.free_memory import bytes_taken, choose_batch_size
 from util.fusion import Found
-from util.images import UNREADABLE
-from util.logger import remark
+from util.huge_images import huge_images_in_turn
 from util.marked_picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
 from util.pictures import short_names
 from util.prediction_rows import Row, RowFile, corners_from, row_of
@@ -47,16 +45,6 @@ class Readable(Protocol):
 
     def read(self) -> Image.Image:
         """The RGB image."""
-
-
-class Detects(Protocol):
-    """What turns images into detections: `models.detector.Detector`, or anything else that keeps to this."""
-
-    def prepare(self, image: Image.Image) -> tuple[Sample, ...]:
-        """An RGB image as the network gets it, once per view."""
-
-    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[Found]:
-        """The detections on each image, strongest first, boxes in pixels of the file."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +89,7 @@ def predict_all(
     num_threads: int,
     after_images: Callable[[int], None],
 ) -> list[tuple[str, str]]:
-    """Detect on images and add their rows, each once its picture is on the disk; (name, reason) of the unreadable.
+    """Detect on images and add their rows, each once its picture is on the disk; (name, reason) of those that failed.
 
     Args:
         detector: what detects.
@@ -116,33 +104,58 @@ def predict_all(
     Raises:
         MissingPackage: an image needs a package that is not installed.
         WriteError: the disk is full or the folder cannot be written.
+        Exception: what the network raises, where it fails on every image or does not work any more.
     """
-    troubles: list[tuple[str, str]] = []
-    waiting: deque[list[Future[Row]]] = deque()
+    kept = _Outcomes(rows, after_images)
+    waiting: deque[list[Future[Row | tuple[str, Failure]]]] = deque()
 
     def keep(at_most: int) -> None:
         while len(waiting) > at_most:
-            done = [future.result() for future in waiting.popleft()]
-            rows.add(done)
-            after_images(len(done))
-
-    def readable(answers: Iterable[_Read | tuple[str, str]]) -> Iterator[_Read]:
-        for answer in answers:
-            if isinstance(answer, _Read):
-                yield answer
-            else:
-                troubles.append(answer)
-                after_images(1)
+            kept.add([future.result() for future in waiting.popleft()])
 
     with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as painters:
         ahead = 2 * num_threads + (batch_size or 0)
         answers = map_ahead(readers, lambda source: _read(source, detector, album.draw), sources, ahead)
-        for batch in _batches(readable(answers), detector, device, batch_size):
-            found = _detect(detector, batch)
+        network = EachDetector(detector)
+        for batch in _batches(kept.readable(answers), network, device, batch_size):
+            found = network.detect([read.prepared for read in batch])
             waiting.append([painters.submit(_finish, *one, album) for one in zip(batch, found, strict=True)])
             keep(at_most=1)
         keep(at_most=0)
-    return troubles
+    if kept.error and not len(rows):
+        raise kept.error
+    return kept.failed
+
+
+class _Outcomes:
+    """What became of each image: its row is kept, or its failure noted."""
+
+    def __init__(self, rows: RowFile, after_images: Callable[[int], None]) -> None:
+        self.failed: list[tuple[str, str]] = []  # name, reason
+        self.error: Exception | None = None  # the first one, while it may be that of every image
+        self._rows, self._after_images = rows, after_images
+
+    def add(self, outcomes: Sequence[Row | tuple[str, Failure]]) -> None:
+        done = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        self._rows.add(done)
+        self._after_images(len(done))
+        for outcome in outcomes:
+            if not isinstance(outcome, Row):
+                self._fail(*outcome)
+
+    def readable(self, answers: Iterable[_Read | tuple[str, Failure]]) -> Iterator[_Read]:
+        """The images that could be read; of the others the failure is noted."""
+        for answer in answers:
+            if isinstance(answer, _Read):
+                yield answer
+            else:
+                self._fail(*answer)
+
+    def _fail(self, name: str, failure: Failure) -> None:
+        self.failed.append((name, failure.reason))
+        # An error holds on to what was in memory then, so that of a single image is let go.
+        self.error = None if len(self._rows) else self.error or failure.error
+        self._after_images(1)
 
 
 def map_ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
@@ -156,38 +169,32 @@ def map_ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterab
         yield queue.popleft().result()
 
 
-def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str, str]:
-    try:
-        stamp, image = source.stamp, source.read()
-    except MissingPackage:
-        raise
-    except (*UNREADABLE, zipfile.BadZipFile) as error:
-        return source.name, _reason(error)
-    shown = image.copy() if draw == "none" else fitted(image)
-    if draw == "none":
-        shown.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), reducing_gap=2.0)
-    return _Read(source.name, stamp, (image.height, image.width), shown, detector.prepare(image))
-
-
-def _reason(error: BaseException) -> str:
-    """Why, in a line, without paths that are told already."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "is no image of a known kind, or empty"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str, Failure]:
+    is_read = False
+    with huge_images_in_turn():
+        try:
+            stamp, image = source.stamp, source.read()
+            is_read = True
+            shown = image.copy() if draw == "none" else fitted(image)
+            if draw == "none":
+                shown.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), reducing_gap=2.0)
+            return _Read(source.name, stamp, (image.height, image.width), shown, detector.prepare(image))
+        except FOR_ALL:
+            raise
+        except FAILURES as error:
+            return source.name, Failure(reason_of(error), error if is_read else None)
 
 
 def _batches(
-    reads: Iterable[_Read], detector: Detects, device: torch.device, batch_size: int | None
+    reads: Iterable[_Read], network: EachDetector, device: torch.device, batch_size: int | None
 ) -> Iterator[list[_Read]]:
     """Images of one size together. Where too many wait for company, the largest group goes as it is."""
     groups: dict[tuple[int, ...], list[_Read]] = defaultdict(list)
     num_waiting, largest, per_value = 0, batch_size or 1, None
     for read in reads:
         if not batch_size and per_value is None:
-            per_value = _bytes_per_value(detector, read, device)
-        size = batch_size or choose_batch_size(device, int(per_value * read.num_values))
+            per_value = _bytes_per_value(network, read, device)
+        size = batch_size or choose_batch_size(device, int((per_value or 0) * read.num_values))
         largest = max(largest, size)
         groups[read.shape].append(read)
         num_waiting += 1
@@ -200,31 +207,28 @@ def _batches(
     yield from groups.values()
 
 
-def _bytes_per_value(detector: Detects, read: _Read, device: torch.device) -> float:
-    """Memory that the detection takes for each number of an image; 0 where it cannot be measured."""
-    _detect(detector, [read])  # the first time some memory is taken for good
-    taken = bytes_taken(device, lambda: _detect(detector, [read]))
+def _bytes_per_value(network: EachDetector, read: _Read, device: torch.device) -> float | None:
+    """Memory that the detection takes for each number of an image; 0 where it cannot be measured, None if it fails."""
+    found = network.detect([read.prepared])  # the first time some memory is taken for good
+    if isinstance(found[0], Failure):
+        return None
+    taken = bytes_taken(device, lambda: network.detect([read.prepared]))
     return (taken or 0) / read.num_values
 
 
-def _detect(detector: Detects, batch: Sequence[_Read]) -> list[Found]:
-    """The detections on a batch; one that does not fit into the memory of the GPU goes in halves."""
-    try:
-        return detector.detect([read.prepared for read in batch])
-    except torch.OutOfMemoryError as error:
-        if len(batch) == 1:
-            raise UserError(
-                f"{batch[0].name}: does not fit into the memory of the GPU, alone; choose --device cpu, or look at it "
-                "with a smaller --options data_eval_scale or --scales"
-            ) from error
-    remark(f"{len(batch)} images at once do not fit into the memory of the GPU; they go in halves")
-    torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return _detect(detector, batch[:half]) + _detect(detector, batch[half:])
-
-
-def _finish(read: _Read, found: Found, album: Album) -> Row:
+def _finish(read: _Read, found: Found | Failure, album: Album) -> Row | tuple[str, Failure]:
     """The row of an image, its picture drawn."""
+    if isinstance(found, Failure):
+        return read.name, found
+    try:
+        return _row(read, found, album)
+    except FOR_ALL:
+        raise
+    except FAILURES as error:
+        return read.name, Failure(reason_of(error), error)
+
+
+def _row(read: _Read, found: Found, album: Album) -> Row:
     row = row_of(read.name, read.stamp, read.size, found)
     boxes, labels, scores = corners_from(row, album.threshold)
     thumbnail = draw_thumbnail(read.shown, boxes, labels, album.names, read.size)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from util.csv_text import Formatted, csv_lines
 from util.files import write_whole
 from util.prediction_rows import Row, corners_from
 
@@ -16,7 +15,6 @@ DETECTIONS, BOXES, IMAGES, LISTED = "detections.json", "detections.csv", "images
 TABLES = (DETECTIONS, BOXES, IMAGES, LISTED)
 BOX_COLUMNS = ("image_id", "file_name", "category_id", "category", "score", "x1", "y1", "x2", "y2")
 IMAGE_COLUMNS = ("image_id", "file_name", "width", "height", "tb_score", "is_positive", "boxes", "picture")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 # The rows and their image ids, from the start each time it is called
 Rows = Callable[[], Iterator[tuple[int, Row]]]
@@ -35,8 +33,8 @@ def write_tables(folder: Path, rows: Rows, names: Mapping[int, str], threshold: 
         WriteError: the disk is full or the folder cannot be written.
     """
     _write(folder / DETECTIONS, _json_list(_results(rows)))
-    _write(folder / BOXES, _csv(BOX_COLUMNS, _boxes(rows, names, threshold)))
-    _write(folder / IMAGES, _csv(IMAGE_COLUMNS, _images(rows, threshold)))
+    _write(folder / BOXES, csv_lines(BOX_COLUMNS, _boxes(rows, names, threshold)))
+    _write(folder / IMAGES, csv_lines(IMAGE_COLUMNS, _images(rows, threshold)))
     _write(folder / LISTED, _listed(rows, names))
 
 
@@ -62,15 +60,15 @@ def _boxes(rows: Rows, names: Mapping[int, str], threshold: float) -> Iterator[t
     for image, row in rows():
         boxes, labels, scores = corners_from(row, threshold)
         for box, label, score in zip(boxes.tolist(), labels, scores, strict=True):
-            corners = [f"{side:.2f}" for side in box]
-            yield image, cell(row.name), label, cell(names.get(label, str(label))), repr(score), *corners
+            corners = [Formatted(f"{side:.2f}") for side in box]
+            yield image, row.name, label, names.get(label, str(label)), score, *corners
 
 
 def _images(rows: Rows, threshold: float) -> Iterator[tuple]:
     for image, row in rows():
         (height, width), count = row.size, row.num_from(threshold)
-        score = "" if row.score is None else repr(row.score)
-        yield image, cell(row.name), width, height, score, int(count > 0), count, cell(row.picture or "")
+        score = "" if row.score is None else row.score
+        yield image, row.name, width, height, score, int(count > 0), count, row.picture or ""
 
 
 def _listed(rows: Rows, names: Mapping[int, str]) -> Iterator[str]:
@@ -86,20 +84,3 @@ def _json_list(items: Iterator[dict[str, Any]]) -> Iterator[str]:
     for number, item in enumerate(items):
         yield (",\n" if number else "\n") + json.dumps(item)
     yield "\n]"
-
-
-def _csv(columns: tuple[str, ...], lines: Iterator[tuple]) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for line in lines:
-        writer.writerow(line)
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
-
-
-def cell(text: str) -> str:
-    """A name that no spreadsheet takes for a formula; `./x` is the file that `x` is."""
-    return f"./{text}" if text.startswith(FORMULA) else text

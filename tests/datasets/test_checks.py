@@ -1,11 +1,15 @@
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from datasets import tbx11k as tbx
+from datasets.cache import source_of
 from datasets.checks import check_pair, check_split
+from datasets.coco import load_image
+from datasets.image_files import read_image_files
 from datasets.split import load_split
 from util.errors import DataError
 
@@ -198,3 +202,37 @@ def test_the_real_annotations_are_sound_but_for_the_images_left_out(tbx11k):
 @pytest.mark.data
 def test_the_real_training_and_validation_lists_go_together(tbx11k):
     check_pair(*(load_split(*tbx.find_split(tbx11k, name)) for name in ("TBX11K_train", "TBX11K_val")))
+
+
+def test_a_link_that_leads_round_matters_only_to_a_list_that_names_it(coco, write):
+    folder, file = write(coco)
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    assert not check_split(load_split(folder, file), num_classes=3)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(folder / "a.png")
+    (line,) = problems((folder, file))
+    assert line.startswith(f"1 of 3 images are missing in {folder}: a.png; ")
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_keeps_no_check_waiting(coco, write, kind):
+    folder, file = write(coco)
+    (folder / "a.png").unlink()
+    kind(folder / "a.png")
+    (line,) = problems((folder, file))
+    assert line.startswith("1 of 3 images are missing")
+    found = read_image_files([folder / "a.png", folder / "c.png"], {})
+    assert found[str(folder / "a.png")].startswith("not a regular file but a")
+    split = load_split(folder, file)
+    with pytest.raises(DataError, match=r"a.png: cannot be read as an image .*not a regular file but a"):
+        load_image(split, split.file_names.tolist().index("a.png"))
+    with pytest.raises(OSError, match="not a regular file but a"):
+        source_of(split, split.file_names.tolist().index("a.png"))
+
+
+def test_an_image_that_is_a_strip_is_named(coco, write):
+    coco["images"][0].update(width=900, height=100)
+    folder, file = write(coco)
+    (line,) = check_split(load_split(folder, file), num_classes=3, opens_images=False)
+    assert line.startswith("1 images are more than 8 times as long as wide: ")
+    assert "(900 x 100)" in line

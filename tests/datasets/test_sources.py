@@ -207,3 +207,29 @@ def test_names_are_different_paths_that_stay_below(tmp_path, members, is_with_fo
         assert ".." not in parts
         assert not name.startswith("/")
         assert max(len(p.encode()) for p in parts) <= 200
+
+
+def test_an_input_that_is_named_and_no_regular_file_is_told_when_it_is_read(tmp_path):
+    for name, make in (("pipe.png", os.mkfifo), ("zero.png", lambda path: path.symlink_to("/dev/zero"))):
+        make(tmp_path / name)
+        (source,) = list_sources([str(tmp_path / name)]).sources
+        with pytest.raises(OSError, match="not a regular file but a"):
+            source.read()
+
+
+def test_an_archive_that_is_a_pipe_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "z.zip")
+    listing = list_sources([f"{tmp_path}/*.zip"])
+    assert "not a regular file but a FIFO" in listing.unusable[0][1]
+
+
+def test_a_member_that_states_another_size_than_it_has_is_not_read(tmp_path):
+    path = tmp_path / "z.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.png", bytes(10**6))
+    changed = bytearray(path.read_bytes())
+    place = changed.find(b"PK\x01\x02")
+    changed[place + 24 : place + 28] = (100).to_bytes(4, "little")
+    path.write_bytes(changed)
+    with pytest.raises(zipfile.BadZipFile):
+        list_sources([str(path)]).sources[0].read()

@@ -1,9 +1,15 @@
+import io
+import os
 import struct
+import threading
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
+from util import huge_images, images
+from util.huge_images import huge_images_in_turn, take_turn
 from util.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
@@ -136,3 +142,135 @@ def test_damage_anywhere_is_an_error_that_readers_know(tmp_path, kind):
             outcomes.add("unreadable")
     assert "unreadable" in outcomes
     assert outcomes <= {"RGB", "unreadable"}
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.eps", "x.jpg"])
+def test_postscript_is_refused_and_no_program_is_started(tmp_path, monkeypatch, name):
+    (tmp_path / "gs").write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/called"\necho 9.50\n')
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for it once
+    (tmp_path / name).write_bytes(POSTSCRIPT)
+    for content in (tmp_path / name, io.BytesIO(POSTSCRIPT)):
+        for read in (read_image, read_size):
+            with pytest.raises(UNREADABLE):
+                read(content)
+    assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize("ending", ["ico", "pcx", "tga", "sgi", "dds", "icns", "xbm", "avif"])
+def test_formats_that_nobody_promised_are_refused(tmp_path, ending):
+    image = Image.new("1" if ending == "xbm" else "RGB", (64, 64))
+    try:
+        image.save(tmp_path / f"x.{ending}")
+    except (OSError, KeyError):
+        pytest.skip("this Pillow does not write it")
+    (tmp_path / f"x.{ending}").rename(tmp_path / "x.png")
+    with pytest.raises(Image.UnidentifiedImageError):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif", "bmp", "gif", "webp", "jp2", "pgm"])
+def test_formats_that_are_promised_are_read(tmp_path, ending):
+    Image.new("L", (8, 9), 255).save(tmp_path / f"x.{ending}")
+    assert read_image(tmp_path / f"x.{ending}").tobytes() == b"\xff" * 72
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
+def test_what_is_no_regular_file_keeps_nobody_waiting(tmp_path, kind):
+    kind(tmp_path / "x.png")
+    for read in (read_image, read_size):
+        with pytest.raises(OSError, match="not a regular file but a"):
+            read(tmp_path / "x.png")
+
+
+def header_of(width, height):
+    """A PNG that says how large it is, and nothing more."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (2**31 - 1, 1), (1, 100_000_001), (60_000, 60_000)])
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(size):
+    for read in (read_image, read_size):
+        with pytest.raises(UNREADABLE, match=r"more than 100000000 are not read|exceeds limit|too large"):
+            read(io.BytesIO(header_of(*size)))
+
+
+def test_the_largest_image_is_still_taken():
+    assert read_size(io.BytesIO(header_of(10_000, 10_000))) == (10_000, 10_000)
+
+
+def test_a_file_of_too_many_bytes_is_refused_unopened(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "x.png")
+    os.truncate(tmp_path / "x.png", images.LARGEST_FILE + 1)  # a hole, which takes no room on the disk
+    for read in (read_image, read_size):
+        with pytest.raises(ValueError, match="bytes; more than"):
+            read(tmp_path / "x.png")
+
+
+def test_a_tile_far_larger_than_its_image_is_refused():
+    tags = {256: 2, 257: 2, 258: 8, 259: 8, 262: 1, 277: 1, 322: 60_000, 323: 60_000, 324: 8, 325: 8}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    tiff = struct.pack("<2sHI8x", b"II", 42, 16) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    for read in (read_image, read_size):
+        with pytest.raises(ValueError, match="60000 x 60000 pixels; more than"):
+            read(io.BytesIO(tiff))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_deep_pixels_are_the_same_however_many_are_scaled_at_once(tmp_path, monkeypatch, rows):
+    deep = np.random.default_rng(0).integers(0, 65536, (7, 5), dtype=np.uint16)
+    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 5 * rows)
+    for name in ("x.png", "x.tif"):
+        Image.fromarray(deep).save(tmp_path / name)
+        assert np.array_equal(np.asarray(read_image(tmp_path / name)), np.round(deep / (65535 / 255)))
+
+
+def test_one_huge_image_is_in_memory_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(huge_images, "HUGE_PIXELS", 99)
+    for name, side in (("huge.png", 10), ("small.png", 5)):
+        Image.new("L", (side, side)).save(tmp_path / name)
+    done = []
+
+    def read(name):
+        with huge_images_in_turn():
+            read_image(tmp_path / name)
+            done.append(name)
+
+    with huge_images_in_turn():
+        read_image(tmp_path / "huge.png")
+        read_image(tmp_path / "huge.png")  # its own turn keeps no thread waiting
+        threads = [threading.Thread(target=read, args=(name,)) for name in ("huge.png", "small.png")]
+        for thread in threads:
+            thread.start()
+        threads[1].join(10)
+        threads[0].join(0.2)
+        assert done == ["small.png"]
+    threads[0].join(10)
+    assert done == ["small.png", "huge.png"]
+
+
+def test_a_turn_outside_of_a_block_is_refused():
+    with pytest.raises(RuntimeError, match="never end"):
+        take_turn(pixels=10**9)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "LA", "1", "YCbCr", "L"])
+def test_a_huge_image_reads_as_a_small_one_does(tmp_path, monkeypatch, mode):
+    rgb = np.random.default_rng(0).integers(0, 256, (19, 7, 3), dtype=np.uint8)
+    for pixels in (rgb, np.dstack([rgb[..., 0]] * 3)):
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "x.tif")
+        small = read_image(tmp_path / "x.tif")
+        with monkeypatch.context() as patched:
+            patched.setattr(images, "HUGE_PIXELS", 10)
+            patched.setattr(images, "PIXELS_AT_ONCE", 35)
+            huge = read_image(tmp_path / "x.tif")
+        assert (huge.mode, huge.size, huge.tobytes()) == (small.mode, small.size, small.tobytes())

@@ -7,7 +7,7 @@ import pytest
 
 from util.metrics.files import load_detections
 from util.prediction_rows import Row
-from util.prediction_tables import cell, write_tables
+from util.prediction_tables import write_tables
 
 NAMES = {1: "Active", 2: "=Obsolete"}
 ROWS = [
@@ -67,9 +67,3 @@ def test_no_images_give_whole_files(tmp_path):
     write_tables(tmp_path, lambda: iter([]), NAMES, 0.5)
     assert len(load_detections(tmp_path / "detections.json", [])) == 0
     assert lines(tmp_path / "images.csv") == lines(tmp_path / "detections.csv") == []
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx"])
-def test_a_name_is_no_formula(text):
-    assert cell(text) == f"./{text}"
-    assert cell(f"a{text}") == f"a{text}"

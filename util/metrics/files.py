@@ -20,6 +20,7 @@ from util.errors import UserError
 from util.files import write_whole
 from util.metrics.reports import FACTS
 from util.metrics.tables import Detections, GroundTruth
+from util.reading import read_document
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 
@@ -152,8 +153,7 @@ def _read(path: Path) -> list[Any]:
     if not path.is_file():
         raise DetectionsError(f"detections file not found: {path}")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        rows = _loads(content)
+        rows = _loads(read_document(path))
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DetectionsError(f"{path}: cannot be read as JSON, perhaps cut short: {error}") from error
     if not isinstance(rows, list):
@@ -161,7 +161,7 @@ def _read(path: Path) -> list[Any]:
     return rows
 
 
-def _loads(content: bytes) -> Any:
+def _loads(content: bytes | bytearray) -> Any:
     """JSON without the garbage collector, which would go through millions of new objects again and again."""
     is_enabled = gc.isenabled()
     gc.disable()

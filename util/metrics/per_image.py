@@ -1,10 +1,10 @@
 """One line per evaluated image: where to look when a figure surprises."""
 
-import csv
-import io
+from collections.abc import Iterator
 
 import numpy as np
 
+from util.csv_text import Cell, csv_lines
 from util.metrics.coco_match import ALARM, HIT
 from util.metrics.matching import pair, rows_of
 from util.metrics.protocols import Study
@@ -29,13 +29,13 @@ def per_image_csv(study: Study) -> str:
 
     boxes, hits = count(study.truth.image_id[is_box]), count(strong.image_id[outcome == HIT])
     said, alarms = count(strong.image_id), count(strong.image_id[outcome == ALARM])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     scores = study.images.score.tolist()
-    for n, image in enumerate(study.ids.tolist()):
-        score = repr(scores[n]) if np.isfinite(scores[n]) else ""
-        name = study.truth.files.get(image, "")
-        counts = (said[n], hits[n], boxes[n] - hits[n], alarms[n])
-        writer.writerow((image, name, study.images.group[n], boxes[n], score, *counts))
-    return text.getvalue()
+
+    def rows() -> Iterator[tuple[Cell, ...]]:
+        for n, image in enumerate(study.ids.tolist()):
+            score = scores[n] if np.isfinite(scores[n]) else ""
+            name = study.truth.files.get(image, "")
+            counts = (said[n], hits[n], boxes[n] - hits[n], alarms[n])
+            yield image, name, study.images.group[n], boxes[n], score, *counts
+
+    return "".join(csv_lines(COLUMNS, rows()))
