@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from util.distributed import (
     together,
     wait_for_all,
 )
-from util.errors import ToldElsewhere, UserError
+from util.errors import ToldElsewhere
 from util.exit_codes import FAILED, REQUEUE, run_to_exit_code
 from util.judged import load_judged
 from util.launcher import Ranks
@@ -54,7 +55,7 @@ from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.optim import learning_rates
-from util.run_folder import SaveClock, open_log
+from util.run_folder import SaveClock, open_log, sole_training
 from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
 from util.seed import seed_everything
@@ -76,8 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> None:
     """Train or evaluate on this rank."""
     device_type = choose_device_type(args.device)
-    with ranks(device_type) as here:
+    with ranks(device_type) as here, ExitStack() as held:
         device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
+        if not args.eval:
+            together(partial(held.enter_context, sole_training(args)))
         (evaluate if args.eval else train)(args, here, device)
 
 
@@ -154,8 +157,6 @@ def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> Non
 
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
-    if not args.config_file or not args.output_dir:
-        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
     config = load_config(args.config_file, args.options)
     num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
     checked = build_splits(
