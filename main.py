@@ -158,12 +158,12 @@ def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> Non
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
     config = load_config(args.config_file, args.options)
+    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
     checked = build_splits(
         config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
     )
     splits = checked.splits
-    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
