@@ -21,6 +21,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
 
 import argparse
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -51,14 +52,15 @@ from util.distributed import (
     together,
     wait_for_all,
 )
-from util.errors import ToldElsewhere, UserError
+from util.errors import ToldElsewhere
 from util.evaluation_folder import choose_folder
+from util.folder_lock import hold
 from util.judged import load_judged
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.optim import learning_rates
-from util.run_folder import SaveClock, open_log, save_config
+from util.run_folder import SaveClock, open_log, save_config, sole_training
 from util.run_state import RunState, build_state, set_rates
 from util.schema import Config
 from util.seed import seed_everything
@@ -80,9 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> None:
     """Train or evaluate on this rank."""
     device_type = choose_device_type(args.device)
-    with ranks(device_type) as here:
+    with ranks(device_type) as here, ExitStack() as held:
         device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
-        (evaluate if args.eval else train)(args, here, device)
+        (evaluate if args.eval else train)(args, here, device, held)
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ class Run:
     named: dict[str, str] = field(default_factory=dict)  # the checkpoint, where evaluating it is all there is to do
 
 
-def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
-    """Train from the chosen start to the last epoch; judge after each."""
+def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
+    """Train from the chosen start to the last epoch; judge after each. The run folder is held meanwhile."""
+    together(partial(held.enter_context, sole_training(args)))
     run = together(partial(prepare_training, args, here, device))
     state = run.state
     require_same(
@@ -150,23 +153,21 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
     run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.told_best}")
 
 
-def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device) -> None:
-    """Evaluate one checkpoint: that of --resume, or else the best of the run folder."""
-    run = together(partial(prepare_evaluation, args, here, device))
+def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
+    """Evaluate one checkpoint: that of --resume, or else the best of the run folder. Its own folder is held meanwhile."""
+    run = together(partial(prepare_evaluation, args, here, device, held))
     judge(run, is_final=True, operating_point=run.state.operating_point)
 
 
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
-    if not args.config_file or not args.output_dir:
-        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
     config = load_config(args.config_file, args.options)
+    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
     checked = build_splits(
         config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
     )
     splits = checked.splits
-    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
@@ -196,7 +197,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)
 
 
-def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
+def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> Run:
     """The same for a checkpoint to evaluate, whose results go into a folder of their own."""
     path, content, config = load_judged(args)
     num_classes = config.model.num_classes
@@ -211,6 +212,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
     facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
     folder = choose_folder(args.output_dir, split.ground_truth(), facts)
+    held.enter_context(hold(folder, "evaluation"))
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)

@@ -40,11 +40,12 @@ from util.distributed import choose_device_type
 from util.errors import UserError
 from util.exit_codes import INCOMPLETE, run_to_exit_code
 from util.files import write_whole
+from util.folder_lock import hold
 from util.fusion import METHODS
 from util.logger import Progress, echo, remark
 from util.prediction_loop import PICTURES, Album, predict_all
 from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import FILE, Row, RowFile, sole_writer
+from util.prediction_rows import FILE, Row, RowFile
 from util.prediction_tables import DETECTIONS, IMAGES, TABLES, write_tables
 from util.text import first_few, printable
 
@@ -138,7 +139,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     device = choose_device_type(args.device)
     detector = load(args, device)
     threshold = choose_threshold(args, detector)
-    with sole_writer(folder):
+    with hold(folder, "prediction"):
         rows = open_rows(folder, args, threshold)
         album = Album(folder, args.draw, detector.names, threshold)
         todo = [source for source in sources if not is_done(source, rows)]

@@ -14,7 +14,8 @@ from PIL import Image
 from predict_calls import PIXELS, files_of, lines, predict
 
 from util.checkpoint import load, save
-from util.prediction_rows import FILE, sole_writer
+from util.folder_lock import hold
+from util.prediction_rows import FILE
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 
@@ -84,7 +85,7 @@ def test_files_of_somebody_else_are_left_alone(run, tmp_path, phantom, name):
 
 def test_a_second_prediction_into_the_same_folder_is_refused_while_the_first_writes(run, tmp_path, phantom):
     image = next((phantom / "imgs/tb").iterdir())
-    with sole_writer(tmp_path / "out"):
+    with hold(tmp_path / "out", "prediction"):
         outcome = run(image)
         assert outcome.code == 2
         assert "another prediction is writing there" in outcome.err

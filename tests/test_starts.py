@@ -2,11 +2,13 @@
 
 import argparse
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from end_to_end import (
     CONFIG,
+    assert_refused,
     assert_same_state,
     call,
     copy_run,
@@ -19,7 +21,9 @@ from end_to_end import (
 )
 
 import main
+from util.checkpoint import choose_start, take_best_along
 from util.config import load_config
+from util.errors import UserError
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -84,6 +88,123 @@ def test_pretrained_weights_of_other_classes_are_adapted_and_reported(trained, p
     assert re.search(r"loaded \d{3}; \d+ adapted: .*; 0 missing, left as initialised; 0 unexpected, left out", told)
     assert rows(room / "tuned", "train")[0]["step"] == 1
     assert load(room / "tuned/checkpoint.pth")["model"]["class_embed.0.weight"].shape == (6, 32)
+
+
+RENAME = "rename checkpoint.{}.pth to checkpoint.pth to go on from there"
+RESUME = "go on from it by --resume {}/{} --output_dir logs/NEW"
+
+
+@pytest.mark.parametrize("resume", [None, "old/checkpoint.pth"])
+@pytest.mark.parametrize(
+    ("names", "way_on"),
+    [
+        (["checkpoint.1.pth"], RENAME.format(1)),
+        (["checkpoint.10.pth", "checkpoint.2.pth", "best.pth"], RENAME.format(2)),
+        (["best.pth"], RESUME.format("run", "best.pth")),
+        (["best.pth", "checkpoint0010.pth"], RESUME.format("run", "best.pth")),
+        (
+            ["checkpoint0010.pth", "checkpoint0020.pth", "checkpoint9999.pth"],
+            RESUME.format("run", "checkpoint9999.pth"),
+        ),
+        (["checkpoint12345.pth"], RESUME.format("run", "checkpoint12345.pth")),
+    ],
+)
+def test_no_training_begins_where_an_earlier_one_left_checkpoints_without_the_newest(
+    tmp_path, monkeypatch, names, way_on, resume
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "old").mkdir()
+    for name in names:
+        (tmp_path / "run" / name).write_text(name)
+    (tmp_path / "old/best.pth").write_text("another")
+    where, resume = Path("run"), resume and Path(resume)
+    for pretrain in (None, Path("pretrained.pth")):
+        with pytest.raises(UserError, match=re.escape(way_on)) as caught:
+            choose_start(where, resume, pretrain)
+        assert str(caught.value).startswith("run: has ")
+        assert str(caught.value).endswith(", or choose another --output_dir")
+    (tmp_path / "run/checkpoint.pth").touch()
+    assert choose_start(where, resume, None).kind == "own"
+
+
+def test_a_checkpoint_of_the_folder_can_be_named_as_the_start_unless_renaming_it_is_better(tmp_path):
+    (tmp_path / "best.pth").touch()
+    assert choose_start(tmp_path, tmp_path / "best.pth", None).kind == "resume"
+    (tmp_path / "checkpoint.1.pth").touch()
+    for name in ("best.pth", "checkpoint.1.pth"):
+        with pytest.raises(UserError, match=RENAME.format(1)):
+            choose_start(tmp_path, tmp_path / name, None)
+
+
+@pytest.mark.parametrize("names", [[], ["nonfinite.pth", "log.jsonl", "best.pth.bak", "checkpoint.x.pth", "plots"]])
+def test_other_files_are_no_obstacle_to_a_new_training(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    assert choose_start(tmp_path, None, None).kind == "scratch"
+    assert choose_start(tmp_path / "not there", None, None).kind == "scratch"
+
+
+@pytest.mark.parametrize("flags", [[], ["resume"], ["pretrain"]])
+def test_a_checkpoint_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path, flags):
+    given = [tmp_path / "given.pth" if flag in flags else None for flag in ("resume", "pretrain")]
+    own = tmp_path / "checkpoint.pth"
+    own.symlink_to(tmp_path / "moved/checkpoint.pth")
+    with pytest.raises(UserError, match=f"is a link to {tmp_path}/moved/checkpoint.pth, which is not there"):
+        choose_start(tmp_path, *given)
+    own.unlink()
+    own.mkdir()
+    with pytest.raises(UserError, match=r"checkpoint\.pth: is no file"):
+        choose_start(tmp_path, *given)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_best_checkpoint_that_was_taken_along_does_not_block_the_same_command(tmp_path, monkeypatch, has_links):
+    def no_links(*_):
+        raise PermissionError
+
+    if not has_links:
+        monkeypatch.setattr("os.link", no_links)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    (old / "best.pth").write_text("the best")
+    resume = old / "checkpoint.pth"
+    assert take_best_along(resume, new)
+    assert (old / "best.pth").samefile(new / "best.pth") == has_links
+    assert choose_start(new, resume, None).kind == "resume"
+    with pytest.raises(UserError):
+        choose_start(new, None, None)
+    (new / "best.pth").unlink()
+    (new / "best.pth").write_text("our best")
+    with pytest.raises(UserError, match="of an earlier training"):
+        choose_start(new, resume, None)
+
+
+def test_a_run_that_has_lost_its_checkpoint_is_left_as_it_is(trained, phantom, room):
+    run = copy_run(trained, room / "run")
+    (run / "checkpoint.pth").unlink()
+    before = snapshot(run)
+    for more in ([], ["--resume", trained / "checkpoint.pth"], ["--pretrain_model_path", trained / "best.pth"]):
+        assert_refused(call(*training(phantom, run, *more)), f"{run}: has checkpoint.1.pth, best.pth", RENAME.format(1))
+    assert snapshot(run) == before
+    (run / "checkpoint.1.pth").rename(run / "checkpoint.pth")
+    assert call(*training(phantom, run)).code == 0
+
+
+def test_a_start_that_was_killed_before_its_first_checkpoint_is_repeated(trained, phantom, room, monkeypatch):
+    command = training(phantom, room / "run", "--resume", trained / "checkpoint.pth", epochs=3)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "build_train_loader", die)
+    assert call(*command).code == 130
+    assert {path.name for path in (room / "run").glob("*.pth")} == {"best.pth"}
+    monkeypatch.undo()
+    assert call(*command).code == 0
+    assert [row["step"] for row in rows(room / "run", "train")] == [7, 8, 9]
+    assert (room / "run/best.pth").exists()
 
 
 @pytest.fixture

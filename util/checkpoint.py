@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from util.earlier_training import require_none
 from util.errors import UserError
 from util.files import keep_copy, write_whole
 from util.text import first_few
@@ -53,12 +54,16 @@ def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -
     """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is picked up.
 
     The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
+
+    Raises:
+        UserError: the own checkpoint is missing while others of an earlier training are there.
     """
     own = output_dir / OWN_NAME
     if own.is_file():
         ignored = resume or pretrain
         beyond = f"; {ignored} was for the first start" if ignored and ignored != own else ""
         return Start("own", own, f"going on from this run's own {own}{beyond}")
+    require_none(own, output_dir / BEST_NAME, resume)
     if resume:
         return Start("resume", resume, f"going on from {resume}")
     if pretrain:

@@ -4,7 +4,8 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -29,21 +30,41 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     if not path.name:
         raise WriteError(f"{str(path)!r} is no name of a file; give one")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with _create(beside) as file, _removed_at_the_end(beside):
             _remove_stale(path, now=os.fstat(file.fileno()).st_mtime)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+            beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         kept = "; the file that was there before is untouched" if os.path.exists(path) else ""
-        raise _cannot_write(path, error, kept) from error
+        raise cannot_write(path, error, kept) from error
+
+
+def _beside(path: Path) -> Path:
+    """The name under which this process writes a file."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _create(beside: Path) -> IO[bytes]:
+    """A file that did not exist: a link that somebody has placed under its predictable name is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        return os.fdopen(os.open(beside, flags, 0o666), "wb")
+    except FileExistsError:  # of a process that was killed and had the same id
+        beside.unlink()
+        return os.fdopen(os.open(beside, flags, 0o666), "wb")
+
+
+@contextmanager
+def _removed_at_the_end(beside: Path) -> Iterator[None]:
+    try:
+        yield
     finally:
-        if os.path.exists(beside):  # Path.exists raises in a folder that may not be searched
-            beside.unlink()
+        beside.unlink(missing_ok=True)  # nothing is left where it has been renamed
 
 
 def _remove_stale(path: Path, now: float) -> None:
@@ -53,13 +74,29 @@ def _remove_stale(path: Path, now: float) -> None:
         path: the target.
         now: by the clock of its disk, which stamps the halves too.
     """
+    _remove_parts(path.parent, re.escape(path.name), until=now - STALE)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left in a folder, however new: for a process that alone may write there."""
+    _remove_parts(folder, ".+", until=float("inf"))
+
+
+def _remove_parts(folder: Path, name: str, until: float) -> None:
     try:
-        for other in path.parent.iterdir():
-            is_half = re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.part", other.name)
-            if is_half and now - other.stat().st_mtime > STALE:
-                other.unlink()
+        parts = [path for path in folder.iterdir() if re.fullmatch(rf"(?s)\.{name}\.\d+\.part", path.name)]
     except OSError:
-        return  # what cannot be cleaned away, or is gone by now, must not keep the new file from being written
+        return
+    for part in parts:
+        _remove_part(part, until)
+
+
+def _remove_part(part: Path, until: float) -> None:
+    try:
+        if part.lstat().st_mtime < until:
+            part.unlink()
+    except OSError:
+        return  # what cannot be cleaned away, or is gone by now, must not keep a new file from being written
 
 
 def append(path: Path, text: str) -> None:
@@ -72,7 +109,7 @@ def append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def flush(path: Path) -> int:
@@ -84,7 +121,7 @@ def flush(path: Path) -> int:
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def cut_off(path: Path, num_bytes: int) -> int:
@@ -95,7 +132,7 @@ def cut_off(path: Path, num_bytes: int) -> int:
         length = min(num_bytes, path.stat().st_size)
         os.truncate(path, length)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return length
 
 
@@ -108,28 +145,33 @@ def set_aside(path: Path) -> Path | None:
     try:
         return path.rename(aside)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def keep_copy(path: Path, copy: Path) -> None:
     """Give a whole file a second name, which stays when the first one is replaced."""
-    beside = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+    beside = _beside(copy)
     try:
         beside.unlink(missing_ok=True)  # of a process that was killed and had the same id
         _remove_stale(copy, now=path.stat().st_mtime)
-        try:
+        with _removed_at_the_end(beside):
             os.link(path, beside)
-        except OSError:  # a disk without hard links
-            shutil.copyfile(path, beside)
-        beside.replace(copy)
+            beside.replace(copy)
+    except OSError:  # a disk without hard links
+        _copy(path, copy)
+
+
+def _copy(path: Path, copy: Path) -> None:
+    try:
+        source = path.open("rb")
     except OSError as error:
-        raise _cannot_write(copy, error) from error
-    finally:
-        if os.path.exists(beside):
-            beside.unlink()
+        raise cannot_write(copy, error) from error
+    with source:
+        write_whole(copy, lambda file: shutil.copyfileobj(source, file))
 
 
-def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
+def cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
+    """The error for the user of a file that could not be written."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
         cause = cause.__cause__ or cause.__context__

@@ -32,6 +32,11 @@ def is_under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def slurm_job() -> str:
+    """The number of the Slurm job that this process is of; empty outside of one."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
 def leave_exit_code(code: int) -> None:
     """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
 

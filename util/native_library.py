@@ -6,11 +6,15 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from util.files import WriteError, write_whole
+from util.logger import remark
 
 COMPILERS = ("c++", "g++", "clang++")
 # sums may be taken in any order, as vectors need; NaN and infinity stay what they are
@@ -33,36 +37,43 @@ def load_library(source: Path) -> ctypes.CDLL:
     It is kept under a name made of all that it depends on, and written whole: processes that build at once each build
     their own, and the last one stays. Where the cache folder cannot be written, it serves this process alone.
 
+    A library is a program that runs in this process, under a name that everybody can compute. So one that others may
+    have put there or changed is built again, and nothing is kept in a folder of others.
+
     Raises:
         BuildError: no compiler, or one that fails.
     """
     flags = (*FLAGS, *CPU_FLAGS.get(platform.machine(), ()))
-    kept = _cache_folder() / f"{source.stem}-{_fingerprint(source, flags)}.so"
-    if kept.is_absolute() and os.path.exists(kept):
+    name, folder = f"{source.stem}-{_fingerprint(source, flags)}.so", _private_cache_folder()
+    if folder is not None and _is_private(folder / name, stat.S_ISREG):
         try:
-            return ctypes.CDLL(str(kept))
+            return ctypes.CDLL(str(folder / name))
         except OSError:
-            return _build(source, flags, kept)  # a damaged file, or a folder that may not hold programs
-    return _build(source, flags, kept)
+            return _build(source, flags, folder / name)  # a damaged file, or a folder that may not hold programs
+    return _build(source, flags, folder / name if folder else None)
 
 
-def _build(source: Path, flags: tuple[str, ...], kept: Path) -> ctypes.CDLL:
+def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
+    """Compile a library, load it, and keep it if there is a place for it."""
     try:
         with TemporaryDirectory() as folder:
-            built = Path(folder) / kept.name
+            built = Path(folder) / f"{source.stem}.so"
             _compile([*_compiler(), *flags, "-o", str(built), str(source)])
             library = ctypes.CDLL(str(built))  # stays when the file goes
-            _keep(built, kept)
+            if kept is not None:
+                _keep(built, kept)
             return library
     except OSError as error:
         raise BuildError(f"the compiled library cannot be loaded ({error})") from error
 
 
 def _keep(built: Path, kept: Path) -> bool:
-    if not kept.is_absolute():
-        return False
+    def write(file: IO[bytes]) -> None:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(built.read_bytes())
+
     try:
-        write_whole(kept, lambda file: file.write(built.read_bytes()))
+        write_whole(kept, write)
     except WriteError:
         return False
     return True
@@ -92,11 +103,46 @@ def _compiler() -> list[str]:
     raise BuildError(f"no C++ compiler found (tried $CXX, {', '.join(COMPILERS)})")
 
 
-def _cache_folder() -> Path:
-    """Relative where the user has none."""
+def _private_cache_folder() -> Path | None:
+    """Where the user keeps libraries; None where that cannot be, or others may write there too."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))
-    return folder / "dino-tbx11k"
+    folder = (named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "dino-tbx11k"
+    if not folder.is_absolute():
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_own(folder, stat.S_ISDIR) and not _is_private(folder, stat.S_ISDIR):
+            _shut_others_out(folder)
+    except OSError:
+        return None
+    if _is_private(folder, stat.S_ISDIR):
+        return folder
+    remark(
+        f"{folder}: belongs to another user or is a link, so no compiled library is loaded from there or kept there; "
+        "each start compiles it. Remove that, or set XDG_CACHE_HOME to a folder of your own"
+    )
+    return None
+
+
+def _shut_others_out(folder: Path) -> None:
+    """Take away the right to write, and the libraries that others may have put there."""
+    folder.chmod(0o700)
+    for library in folder.glob("*.so"):
+        library.unlink()
+    remark(f"{folder}: other users could write there; now they cannot, and the libraries are compiled again")
+
+
+def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether a path is the user's, of this kind and no link, and nobody else may write to it."""
+    return _is_own(path, is_kind) and not path.lstat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return is_kind(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _fingerprint(source: Path, flags: tuple[str, ...]) -> str:

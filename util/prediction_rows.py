@@ -6,10 +6,8 @@ does not grow with what was found.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,36 +18,9 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.files import append, cut_off
-from util.logger import remark
 
 FILE = "progress.jsonl"
 MOST_TOLD = 200  # letters of a setting in a message
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Make an output folder if need be, and hold it: two predictions at once would tear each other's rows.
-
-    Raises:
-        UserError: the folder cannot be written, or another prediction holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / FILE).open("a")
-    except OSError as error:
-        raise UserError(
-            f"{error.filename}: cannot be written ({error.strerror}); choose another --output_dir"
-        ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"{folder}: another prediction is writing there; wait, or choose another --output_dir"
-            ) from error
-        except OSError as error:
-            remark(f"{folder}: this disk knows no locks ({error.strerror}); start no second prediction there")
-        yield
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """The folder of a run and how its log begins: with all that is needed to repeat the run."""
 
+import argparse
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +13,9 @@ import torch
 
 from util.config import RUN_TITLE, dump
 from util.cut import Cut
+from util.errors import UserError
 from util.files import write_whole
+from util.folder_lock import hold
 from util.launcher import Ranks
 from util.logger import RunLog
 from util.schema import Config
@@ -40,6 +45,19 @@ class SaveClock:
         """A checkpoint of `step` is written: whether that is another step than the last time."""
         is_other, self.step, self.saved = step != self.step, step, time.monotonic()
         return is_other
+
+
+@contextmanager
+def sole_training(args: argparse.Namespace) -> Iterator[None]:
+    """Hold the run folder of a training.
+
+    Raises:
+        UserError: none is named, it cannot be written, or another process writes there.
+    """
+    if not args.config_file or not args.output_dir:
+        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
+    with hold(args.output_dir, "training"):
+        yield
 
 
 def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:

@@ -155,7 +155,7 @@ def test_a_checkpoint_without_weights_is_refused(content):
 def test_the_start_follows_one_table(tmp_path, has_own, resume, pretrain, kind, path):
     if has_own:
         (tmp_path / OWN).touch()
-    (tmp_path / "best.pth").touch()  # never picked up
+        (tmp_path / "best.pth").touch()  # never picked up
     start = choose_start(tmp_path, resume, pretrain)
     assert (start.kind, start.path) == (kind, tmp_path / OWN if path == OWN else path)
     if has_own and (resume or pretrain):

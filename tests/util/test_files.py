@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from util.errors import UserError
-from util.files import WriteError, append, write_whole
+from util.files import WriteError, append, keep_copy, remove_parts, write_whole
 
 ROOT = Path(__file__).parents[2]
 TOO_BIG = """
@@ -124,6 +124,88 @@ def test_an_old_half_that_cannot_be_removed_does_not_keep_the_file_from_being_wr
     (tmp_path / ".a.pth.124.part").mkdir()
     os.utime(tmp_path / ".a.pth.124.part", (0, 0))
     assert written(tmp_path / "a.pth", b"new") == b"new"
+
+
+@pytest.fixture(params=["written", "copied"])
+def put(request):
+    """A way to get some bytes into a file."""
+    return {"written": written, "copied": copied}[request.param]
+
+
+def copied(path, *parts):
+    source = path.with_name("source")
+    source.write_bytes(b"".join(parts))
+    keep_copy(source, path)
+    source.unlink()
+    return path.read_bytes()
+
+
+@pytest.fixture(params=[True, False], ids=["links", "no links"])
+def disk(request, monkeypatch):
+    """With hard links, or without."""
+
+    def no_links(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not request.param:
+        monkeypatch.setattr("os.link", no_links)
+
+
+@pytest.mark.usefixtures("disk")
+@pytest.mark.parametrize("goes_somewhere", [True, False])
+def test_a_link_planted_under_the_name_of_the_part_is_not_followed(tmp_path, put, goes_somewhere):
+    victim, path = tmp_path / "victim", tmp_path / "new" / "a.json"
+    if goes_somewhere:
+        victim.write_bytes(b"precious")
+    path.parent.mkdir()
+    path.with_name(f".a.json.{os.getpid()}.part").symlink_to(victim)
+    assert put(path, b"new") == b"new"
+    assert not path.is_symlink()
+    assert victim.exists() == goes_somewhere
+    assert not goes_somewhere or victim.read_bytes() == b"precious"
+    assert os.listdir(path.parent) == ["a.json"]
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_part_left_by_a_process_of_the_same_id_is_replaced(tmp_path, put):
+    (tmp_path / f".a.pth.{os.getpid()}.part").write_bytes(b"a longer half of something")
+    assert put(tmp_path / "a.pth", b"new") == b"new"
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+@pytest.mark.usefixtures("disk")
+def test_a_folder_under_the_name_of_the_part_is_the_users_error_and_stays(tmp_path, put):
+    (tmp_path / f".a.pth.{os.getpid()}.part").mkdir()
+    with pytest.raises(WriteError, match=r"a\.pth: cannot be written"):
+        put(tmp_path / "a.pth", b"new")
+    assert (tmp_path / f".a.pth.{os.getpid()}.part").is_dir()
+
+
+def test_a_link_planted_while_the_part_is_being_replaced_is_not_followed_either(tmp_path, monkeypatch):
+    part = tmp_path / f".a.pth.{os.getpid()}.part"
+    part.write_bytes(b"half")
+    unlink = type(part).unlink
+
+    def plant(path, **more):
+        unlink(path, **more)
+        path.symlink_to(tmp_path / "victim")
+
+    monkeypatch.setattr(type(part), "unlink", plant)
+    with pytest.raises(WriteError, match="File exists"):
+        write_whole(tmp_path / "a.pth", lambda file: file.write(b"new"))
+    assert not (tmp_path / "victim").exists()
+
+
+def test_all_parts_of_a_folder_go_at_once_and_nothing_else(tmp_path):
+    names = {".a.pth.123.part", ".b.pth.1.part", "..c.9.part", ".two\nlines.7.part"}
+    others = {".a.pth.part", "a.pth.123.part", ".a.pth.x.part", "checkpoint.pth", ".hidden", ".1.part"}
+    for name in names | others:
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / ".a-folder.1.part").mkdir()
+    (tmp_path / ".link.1.part").symlink_to(tmp_path / "checkpoint.pth")
+    remove_parts(tmp_path)
+    assert set(os.listdir(tmp_path)) == others | {".a-folder.1.part"}
+    remove_parts(tmp_path / "not there")
 
 
 def test_a_file_in_the_place_of_the_folder_is_the_users_error(tmp_path):

@@ -1,5 +1,6 @@
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,104 @@ def test_where_the_cache_folder_cannot_be_written_it_works_without(source, monke
     monkeypatch.setenv(variable, str(source))  # a file is no folder
     assert load_library(source).answer() == 42
     assert source.is_file()
+
+
+@pytest.fixture
+def planted(source, tmp_path):
+    """The path of the kept library of a source, and a library in its place that answers 666."""
+    load_library(source)
+    (path,) = libraries(source)
+    evil = tmp_path / "evil.cpp"
+    write(evil, 666)
+    subprocess.check_call([*native_library._compiler(), "-shared", "-fPIC", "-o", tmp_path / "evil.so", evil])
+    path.unlink()
+    shutil.copy(tmp_path / "evil.so", path)
+    path.chmod(0o600)
+    return path
+
+
+def as_another_process(source):
+    """What the library of a source answers, and what is noted: a process loads each of its libraries once."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM, str(source)], cwd=ROOT, text=True, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout), run.stderr
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_folder_and_the_library_are_the_users_alone_whatever_the_umask(source):
+    umask = os.umask(0)
+    try:
+        load_library(source)
+    finally:
+        os.umask(umask)
+    (path,) = libraries(source)
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (path.parent, path)] == [0o700, 0o600]
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_planted_library_of_these_tests_would_be_loaded(source, planted):
+    assert planted.exists()
+    assert as_another_process(source) == (666, "")
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_library_that_others_may_write_is_compiled_again(source, planted, mode):
+    planted.chmod(mode)
+    assert as_another_process(source) == (42, "")
+    assert stat.S_IMODE(planted.stat().st_mode) == 0o600
+    assert as_another_process(source) == (42, "")
+
+
+@needs_root
+@pytest.mark.usefixtures("compiler")
+def test_a_library_of_another_user_is_compiled_again(source, planted):
+    os.chown(planted, 65534, 65534)
+    assert as_another_process(source) == (42, "")
+    assert planted.stat().st_uid == os.geteuid()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_link_in_the_place_of_a_library_is_replaced_and_not_followed(source, planted, tmp_path):
+    planted.unlink()
+    planted.symlink_to(tmp_path / "evil.so")
+    evil = (tmp_path / "evil.so").read_bytes()
+    assert as_another_process(source) == (42, "")
+    assert not planted.is_symlink()
+    assert (tmp_path / "evil.so").read_bytes() == evil
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("mode", [0o770, 0o703, 0o1777])
+def test_a_folder_that_others_may_write_is_closed_and_its_libraries_are_compiled_again(source, planted, mode):
+    planted.parent.chmod(mode)
+    answer, note = as_another_process(source)
+    assert answer == 42
+    assert note.startswith(f"note: {planted.parent}: other users could write there; now they cannot")
+    assert stat.S_IMODE(planted.parent.stat().st_mode) == 0o700
+    assert as_another_process(source) == (42, "")
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("kind", ["link", pytest.param("of another user", marks=needs_root)])
+def test_a_folder_of_somebody_else_is_neither_used_nor_changed(source, planted, tmp_path, kind):
+    folder = planted.parent
+    if kind == "link":
+        folder.rename(tmp_path / "theirs")
+        folder.symlink_to(tmp_path / "theirs")
+    else:
+        os.chown(folder, 65534, 65534)
+        folder.chmod(0o777)
+    before = planted.read_bytes(), stat.S_IMODE(folder.stat().st_mode)
+    answer, note = as_another_process(source)
+    assert answer == 42
+    assert note.startswith(f"note: {folder}: belongs to another user or is a link, so no compiled library is loaded")
+    assert note.count("note:") == 1
+    assert (planted.read_bytes(), stat.S_IMODE(folder.stat().st_mode)) == before
+    assert os.listdir(folder) == [planted.name]
 
 
 @pytest.mark.usefixtures("compiler")

@@ -1,13 +1,12 @@
 """The rows of a prediction survive a kill, and only the same prediction goes on with them."""
 
-import errno
 import json
 
 import pytest
 import torch
 
 from util.errors import UserError
-from util.prediction_rows import FILE, Row, RowFile, corners_from, row_of, sole_writer
+from util.prediction_rows import FILE, Row, RowFile, corners_from, row_of
 
 SETTINGS = {"checkpoint": ["a 1"], "scales": [], "draw": "all"}
 
@@ -67,17 +66,6 @@ def test_thousands_of_images_make_no_message_of_thousands_of_lines(tmp_path):
     with pytest.raises(UserError, match=r"is of a prediction with images \['0.png'") as caught:
         RowFile(tmp_path, {"images": ["1.png"]})
     assert len(str(caught.value)) < 600 + len(str(tmp_path))
-
-
-def test_on_a_disk_without_locks_it_is_told_and_goes_on(tmp_path, monkeypatch, capsys):
-    def no_locks(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    with sole_writer(tmp_path / "out"):
-        assert (tmp_path / "out" / FILE).is_file()
-    told = capsys.readouterr()
-    assert "this disk knows no locks (No locks available)" in told.out + told.err
 
 
 @pytest.mark.parametrize("text", ["no json\n", "[1]\n", '{"name": "x"}\n'])
