@@ -25,7 +25,7 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     content = checkpoint.load(path)
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
-    if "config" in content:
+    if content.get("config") is not None:
         return path, content, config_inside(path, content, args.options)
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
 

@@ -82,7 +82,8 @@ class RunState:
                 from.
         """
         content = load(path)
-        lacking = sorted({"model", "optimizer", "config", "cut", *POSITION} - content.keys())
+        needed = ("model", "optimizer", "config", "cut", *POSITION)
+        lacking = sorted(name for name in needed if content.get(name) is None)
         if lacking:
             raise CheckpointError(
                 f"{path}: cannot be resumed, it lacks {', '.join(lacking)}; use --pretrain_model_path for its weights"
