@@ -30,7 +30,7 @@ def endless():
 def deep():
     """A list in a list in a list, and so on."""
     values = []
-    for _ in range(500):
+    for _ in range(100):
         values = [values]
     return values
 
@@ -78,11 +78,57 @@ def by_tensor(content):
         yield f"moments {label}", {**content, "optimizer": {**content["optimizer"], "state": moments}}
 
 
+CONFIGS = [
+    {"num_workers": 10**6},
+    {"num_queries": 0},
+    {"num_queries": 20_000},
+    {"dim_feedforward": 65_536},
+    {"num_classes": 100_000, "dn_labelbook_size": 100_000},
+    {5: 6},
+    {"val_list": "../../../../etc/passwd"},
+    {"val_list": "\0"},
+    {"data_aug_scales": torch.zeros(2)},
+    {"data_aug_scales": [10**30]},
+    {"backbone": "hf-hub:some/model"},
+    {"backbone": "resnet18"},
+    {"num_classes": 3},
+    {"num_classes": 2},
+    {"restrict_to_categories": False},
+    {"lr": 10**400},
+    {"seed": -1},
+    {"no_such_knob": 1},
+    {"image_head": True},
+    {"amp": "fp16"},
+    {"eval_batch_size": 10**9},
+]
+
+
+def wrong_optimizers(optimizer):
+    """States of an optimizer that are not those of the model."""
+    state, groups = optimizer["state"], optimizer["param_groups"]
+    return [
+        {"state": {}, "param_groups": []},
+        {"state": {0: {}}, "param_groups": groups},
+        {"state": {0: 3}, "param_groups": groups},
+        {"state": {**state, 10**6: state[0]}, "param_groups": groups},
+        {"state": {**state, "x": state[0]}, "param_groups": groups},
+        {"state": {i: state[0] for i in state}, "param_groups": groups},
+        {"state": {i: {**s, "step": torch.tensor(float("nan"))} for i, s in state.items()}, "param_groups": groups},
+        {"state": {i: {**s, "step": torch.zeros(2)} for i, s in state.items()}, "param_groups": groups},
+        {"state": {i: {**s, "step": "x"} for i, s in state.items()}, "param_groups": groups},
+        {"state": {i: {**s, "exp_avg_sq": -s["exp_avg_sq"] - 1} for i, s in state.items()}, "param_groups": groups},
+        {"state": state, "param_groups": [{**g, "params": []} for g in groups]},
+        {"state": state, "param_groups": [{**g, "params": [0] * len(g["params"])} for g in groups]},
+        {"state": state, "param_groups": [{"params": g["params"]} for g in groups]},
+        {"state": state, "param_groups": [{**g, "lr": "x", "betas": 3} for g in groups]},
+        {"state": state, "param_groups": [{**g, "betas": 3, "foreach": "x", "more": 1} for g in groups]},
+        {"state": state, "param_groups": groups[:1]},
+    ]
+
+
 def by_entry(content):
     """(label, content): entries of parts that would be found out late."""
-    point, best, groups = content["operating_point"], content["best"], content["optimizer"]["param_groups"]
-    state = content["optimizer"]["state"]
-    config = content["config"]
+    point, best = content["operating_point"], content["best"]
     many = {
         "category_names": [{"1": 5}, {"x": "a"}, {"-1": "a"}, {"9" * 12: "a"}, {"1": "a", "2": "b"}, {}, {1: "a"}],
         "category_ids": [[1, 2, 99], [3, 2, 1], [1, 1, 1], [], ["1", "2", "3"], [1.0, 2.0, 3.0], [0, 1, 2]],
@@ -100,57 +146,15 @@ def by_entry(content):
         "num_images": [0, 1, 10**9],
         "scaler": [{"scale": "x"}, {"scale": 0.0}, {"scale": float("inf"), "growth_factor": 2.0}],
         "denominator": [{"boxes_per_step": v} for v in ("x", 0, -1.0, float("nan"), [1])],
-        "optimizer": [
-            {"state": {}, "param_groups": []},
-            {"state": {0: {}}, "param_groups": groups},
-            {"state": {0: 3}, "param_groups": groups},
-            {"state": {**state, 10**6: state[0]}, "param_groups": groups},
-            {"state": {**state, "x": state[0]}, "param_groups": groups},
-            {"state": {i: state[0] for i in state}, "param_groups": groups},
-            {"state": {i: {**s, "step": torch.tensor(float("nan"))} for i, s in state.items()}, "param_groups": groups},
-            {"state": {i: {**s, "step": torch.zeros(2)} for i, s in state.items()}, "param_groups": groups},
-            {"state": {i: {**s, "step": "x"} for i, s in state.items()}, "param_groups": groups},
-            {"state": {i: {**s, "exp_avg_sq": -s["exp_avg_sq"] - 1} for i, s in state.items()}, "param_groups": groups},
-            {"state": state, "param_groups": [{**g, "params": []} for g in groups]},
-            {"state": state, "param_groups": [{**g, "params": [0] * len(g["params"])} for g in groups]},
-            {"state": state, "param_groups": [{"params": g["params"]} for g in groups]},
-            {"state": state, "param_groups": [{**g, "lr": "x", "betas": 3} for g in groups]},
-            {"state": state, "param_groups": [{**g, "betas": 3, "foreach": "x", "more": 1} for g in groups]},
-            {"state": state, "param_groups": groups[:1]},
-        ],
-        "config": [
-            {**config, **change}
-            for change in (
-                {"num_workers": 10**6},
-                {"num_queries": 0},
-                {"num_queries": 20_000},
-                {"dim_feedforward": 65_536},
-                {"num_classes": 100_000, "dn_labelbook_size": 100_000},
-                {5: 6},
-                {"val_list": "../../../../etc/passwd"},
-                {"val_list": "\0"},
-                {"data_aug_scales": torch.zeros(2)},
-                {"data_aug_scales": [10**30]},
-                {"backbone": "hf-hub:some/model"},
-                {"backbone": "resnet18"},
-                {"num_classes": 3},
-                {"num_classes": 2},
-                {"restrict_to_categories": False},
-                {"lr": 10**400},
-                {"seed": -1},
-                {"no_such_knob": 1},
-                {"image_head": True},
-                {"amp": "fp16"},
-                {"eval_batch_size": 10**9},
-            )
-        ],
+        "optimizer": wrong_optimizers(content["optimizer"]),
+        "config": [{**content["config"], **change} for change in CONFIGS],
     }
     for part, values in many.items():
         for number, value in enumerate(values):
             yield f"{part} variation {number}: {str(value)[:40]}", {**content, part: value}
 
 
-def by_chance(content, count, seed=0):
+def by_chance(content, count=120, seed=0):
     """(label, content): one entry somewhere inside, without the tensors, is another value, is gone, or is doubled."""
     draw = random.Random(seed)
     parts = [p for p in content if p not in ("model", "ema") and isinstance(content[p], dict | list) and content[p]]

@@ -97,8 +97,12 @@ def _is_none(value: Any) -> bool:
     return value is None
 
 
+def _are_ids(value: Any) -> bool:
+    return list_of(is_count)(value) and len(value) > 0
+
+
 def _are_weights(value: Any) -> bool:
-    return bool(value) and dict_of(is_text, lambda v: isinstance(v, Tensor))(value)
+    return dict_of(is_text, lambda v: isinstance(v, Tensor))(value) and len(value) > 0
 
 
 _sums = record(names=list_of(is_text), total=list_of(_is_float), steps=is_count)
@@ -118,9 +122,10 @@ def _are_collected(value: Any) -> bool:
     """Of the same terms on every rank; what another version collected is not used."""
     if not list_of(lambda v: isinstance(v, dict))(value):
         return False
-    if not value or value[0].get("schema") != LOG_SCHEMA:
+    schema = value[0].get("schema") if value else None
+    if schema is None or (is_count(schema) and schema != LOG_SCHEMA):
         return True
-    return all(map(_collected, value)) and len({_terms(v) for v in value}) == 1
+    return is_count(schema) and all(map(_collected, value)) and len({_terms(v) for v in value}) == 1
 
 
 def _terms(rank: Mapping[str, Any]) -> tuple:
@@ -144,7 +149,7 @@ PARTS = {
     "model_keys": Part("a list of names", list_of(is_text)),
     "cut": Part("three whole numbers from 1 on", list_of(lambda v: is_count(v) and v > 0, 3)),
     "num_images": Part(_COUNT, is_count),
-    "category_ids": Part("a list of whole numbers from 0 on", list_of(is_count), is_ours_alone=False),
+    "category_ids": Part("a list of whole numbers from 0 on", _are_ids, is_ours_alone=False),
     "category_names": Part(
         'a dict of names by category id as text, such as {"1": "ActiveTuberculosis"}',
         dict_of(_is_category, is_text),
