@@ -112,3 +112,46 @@ def test_a_small_file_too_has_its_checksum(tmp_path):
     (tmp_path / "a.pth").write_bytes(data)
     with pytest.raises(DamagedFile):
         read_tensors(tmp_path / "a.pth")
+
+
+def spoil(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def test_a_damaged_own_checkpoint_names_the_newest_whole_one_beside_it(tmp_path):
+    own, *older = [tmp_path / name for name in ("checkpoint.pth", "checkpoint.1.pth", "checkpoint.2.pth")]
+    others = [tmp_path / name for name in ("best.pth", "checkpoint0010.pth", "checkpoint0002.pth")]
+    for file in (own, *older, *others):
+        save(file, CONTENT)
+    spoil(own)
+    for newest in (*older, *others):
+        with pytest.raises(CheckpointError) as caught:
+            load(own)
+        text = str(caught.value)
+        assert text.startswith(f"{own}: is damaged: its checksum is another one, so it is not what was written. ")
+        way_out = "rename it to checkpoint.pth" if newest in older else f"copy it to {own}"
+        assert text.count(".pth") == 3
+        assert str(newest) in text
+        assert way_out in text
+        spoil(newest)
+    with pytest.raises(CheckpointError, match=r"Copy it again, or take another one$"):
+        load(own)
+
+
+def test_another_damaged_checkpoint_names_the_whole_one_of_its_folder(tmp_path):
+    best, own = tmp_path / "best.pth", tmp_path / "checkpoint.pth"
+    save(best, CONTENT)
+    save(own, CONTENT)
+    spoil(best)
+    with pytest.raises(CheckpointError, match=r"Copy it again, or take .*/checkpoint\.pth, which is whole$"):
+        load(best)
+
+
+def test_the_same_bytes_under_another_name_are_not_offered(tmp_path):
+    save(tmp_path / "checkpoint.pth", CONTENT)
+    (tmp_path / "checkpoint.1.pth").hardlink_to(tmp_path / "checkpoint.pth")
+    spoil(tmp_path / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="Copy it again"):
+        load(tmp_path / "checkpoint.pth")
