@@ -42,7 +42,7 @@ def test_every_use_of_it_is_refused(damaged, trained, phantom, room):
 
 def test_the_scripts_refuse_it_too(damaged, phantom, room, monkeypatch, capsys):
     commands = {
-        "export": ["--checkpoint", damaged, "--images", phantom / "imgs", "--format", "torchscript", "--output", room / "x.pt"],
+        "export": ["--checkpoint", damaged, "--images", phantom / "imgs", "--output", room / "x.onnx"],
         "show_attention": [first_image(phantom), "--checkpoint", damaged, "--output_dir", room / "a"],
     }
     for name, arguments in commands.items():
