@@ -38,6 +38,7 @@ from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
 from models.backbone_weights import load_backbone_weights
+from models.load import build_filled
 from util import checkpoint, nonfinite
 from util.checkup import consult
 from util.command_line import parse_arguments
@@ -154,7 +155,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
 
 
 def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
-    """Evaluate one checkpoint: that of --resume, or else the best of the run folder. Its own folder is held meanwhile."""
+    """Evaluate one checkpoint: that of --resume, or else the best of the run folder; hold the folder of the results."""
     run = together(partial(prepare_evaluation, args, here, device, held))
     judge(run, is_final=True, operating_point=run.state.operating_point)
 
@@ -163,6 +164,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     """Check and load everything; only then is something written."""
     config = load_config(args.config_file, args.options)
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
+    unused = checkpoint.unused(start, args.resume, args.pretrain_model_path)
     num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
     checked = build_splits(
         config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
@@ -185,7 +187,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         state.best = {}  # what is not there cannot be the best
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
-    for line in checked.warnings:
+    for line in (*unused, *checked.warnings):
         log.say(f"warning: {line}")
     if crowded := crowded_images(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
@@ -202,8 +204,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     path, content, config = load_judged(args)
     num_classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
-    model, criterion, postprocess = build_model(config, content.get("category_ids") or split.category_ids)
-    checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
+    model, criterion, postprocess = build_filled(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
     state.operating_point = content.get("operating_point") or {}
@@ -224,8 +225,7 @@ def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
         changes = state.restore(start.path)
         return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
     if start.kind == "pretrain":
-        weights = checkpoint.weights_of(checkpoint.load(start.path), start.path)
-        said = checkpoint.load_what_fits(state.model, weights, start.path)
+        said = state.take_over(start.path)
     else:
         said = load_backbone_weights(state.model.backbone[0], config.model.backbone, config.model.backbone_weights)
     state.average.copy_from(state.model)

@@ -145,9 +145,11 @@ def _excludes(data: DataConfig, which: Side) -> bool:
     return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 
-def open_cache_of(split: Split, data: DataConfig) -> ImageCache | None:
+def open_cache_of(split: Split, data: DataConfig, *, checks_pixels: bool = False) -> ImageCache | None:
     """The cache of a split's images, built where it is missing or out of date; None: they are read from their files."""
-    return ready_cache(split, Path(data.image_cache), workers=usable_cores()) if data.image_cache else None
+    if not data.image_cache:
+        return None
+    return ready_cache(split, Path(data.image_cache), workers=usable_cores(), checks_pixels=checks_pixels)
 
 
 def build_train_loader(

@@ -2,17 +2,22 @@
 
     16 bytes    MARK, which changes with the format
     pixels      image after image as its 8-bit values: grey [h, w] where the three channels agree, else [h, w, 3]
-    index       JSON: who read the files, and per image an Entry
-    24 bytes    where the index begins, 8 bytes, little endian; MARK again
+    index       JSON: who read the files, and per image an Entry, with a checksum of its pixels
+    8 bytes     where the index begins, little endian
+    16 bytes    digest of index and these 8 bytes
+    16 bytes    MARK again
 
 The file is written whole or not at all (`datasets.cache_build`), and bears the split's name. An entry tells the file it
-was made of by name, size and time; where only the time differs, as after a copy, the content decides.
+was made of by name, size and time; where only the time differs, as after a copy, the content decides. No byte is left
+unchecked: the index is compared with its digest when the cache is opened, the pixels of an image with their checksum
+when a process first reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
@@ -30,7 +35,7 @@ from util.images import LARGEST_FILE, to_image
 from util.reading import read_regular, require_regular
 from util.text import first_few
 
-MARK = b"decoded images 1"
+MARK = b"decoded images 2"
 WIDTH_OF_START = 8
 # Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images` does.
 READER = f"reader 1, Pillow {PIL.__version__}"
@@ -76,9 +81,18 @@ class Entry:
 
     @classmethod
     def load(cls, values: Sequence) -> Entry:
-        """The entry that `dump` wrote, parsed."""
+        """The entry that `dump` wrote, parsed.
+
+        Raises:
+            ValueError, TypeError: it is none.
+        """
         name, num_bytes, mtime_ns, digest, *rest = values
-        return cls(Source(name, num_bytes, mtime_ns, digest), *rest)
+        start, height, width, channels, crc = rest
+        are_texts = isinstance(name, str) and isinstance(digest, str)
+        are_counts = all(type(v) is int and v >= 0 for v in (num_bytes, start, height, width, crc))
+        if not are_texts or not are_counts or type(mtime_ns) is not int or channels not in (1, 3):
+            raise ValueError(f"no entry of a cache: {values!r:.100}")
+        return cls(Source(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
 
 
 class ImageCache:
@@ -97,16 +111,34 @@ class ImageCache:
         self.fingerprint = fingerprint
         self.starts = np.array([entry.start for entry in entries])  # [I]
         self.shapes = np.array([[e.height, e.width, e.channels] for e in entries])  # [I, 3]
+        self.crcs = [entry.crc for entry in entries]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __call__(self, index: int) -> Image.Image:
-        """The image at a position of the split, equal to the bit to `datasets.coco.load_image`."""
+        """The image at a position of the split, equal to the bit to `datasets.coco.load_image`.
+
+        Raises:
+            DataError: its pixels are not those that were written.
+        """
         height, width, channels = self.shapes[index].tolist()
+        if not self._is_checked[index]:
+            if not self.is_whole(index):
+                raise DataError(
+                    f"{self.file}: the pixels of image number {index} are damaged; remove the file, and the next "
+                    "start or scripts/build_cache.py builds it anew"
+                )
+            self._is_checked[index] = True
+        return to_image(self._pixels(index).reshape((height, width) if channels == 1 else (height, width, channels)))
+
+    def is_whole(self, index: int) -> bool:
+        """Whether the pixels at a position are those that were written."""
+        return zlib.crc32(self._pixels(index)) == self.crcs[index]
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
         start = int(self.starts[index])
-        pixels = self._bytes[start : start + height * width * channels]
-        return to_image(pixels.reshape((height, width) if channels == 1 else (height, width, channels)))
+        return self._bytes[start : start + int(self.shapes[index].prod())]
 
     @property
     def num_coloured(self) -> int:
@@ -125,8 +157,14 @@ class ImageCache:
             raise DataError(f"{self.file}: was built anew meanwhile; start again")
         return mapped
 
+    @cached_property
+    def _is_checked(self) -> NDArray[np.bool_]:
+        """[I]: by this process."""
+        return np.zeros(len(self), bool)
+
     def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in vars(self).items() if key != "_bytes"}  # would travel as its content
+        own = ("_bytes", "_is_checked")  # the bytes would travel as their content
+        return {key: value for key, value in vars(self).items() if key not in own}
 
 
 def cache_file(split: Split, folder: Path) -> Path:
@@ -134,8 +172,8 @@ def cache_file(split: Split, folder: Path) -> Path:
     return folder / f"{split.name}.images"
 
 
-def open_cache(split: Split, folder: Path) -> ImageCache:
-    """The cache of a split, after a look at each of its image files.
+def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> ImageCache:
+    """The cache of a split, after a look at each of its image files, and with `checks_pixels` at all of its own pixels.
 
     It may hold more images, in any order: a list serves training without its unlabelled images, validation with them.
 
@@ -155,6 +193,8 @@ def open_cache(split: Split, folder: Path) -> ImageCache:
     cache = ImageCache(file, entries, fingerprint)
     if not np.array_equal(cache.shapes[:, :2], split.sizes):
         raise UnusableCache(f"{file}: holds images of other sizes than {split.annotation_file} states")
+    if checks_pixels and (damaged := [entries[i].source.name for i in range(len(cache)) if not cache.is_whole(i)]):
+        raise UnusableCache(f"{file}: the pixels of {len(damaged)} images are damaged: {first_few(damaged)}")
     return cache
 
 
@@ -193,34 +233,51 @@ def index_of(entries: Sequence[Entry]) -> bytes:
     """What stands behind the pixels, which end where the last entry does."""
     lines = ",\n".join(entry.dump() for entry in entries)
     index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
-    return index + entries[-1].end.to_bytes(WIDTH_OF_START, "little") + MARK
+    start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
+    return index + start + _digest(index + start) + MARK
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def _read_index(file: Path) -> tuple[list[Entry], str]:
     """The entries and their fingerprint."""
-    tail = WIDTH_OF_START + len(MARK)
     try:
-        with file.open("rb") as stream:
-            length = stream.seek(0, 2)
-            stream.seek(max(0, length - tail))
-            start, mark = int.from_bytes(stream.read(WIDTH_OF_START), "little"), stream.read()
-            stream.seek(0)
-            if mark != MARK or stream.read(len(MARK)) != MARK or start > length - tail:
-                raise UnusableCache(f"{file}: is no whole cache of this format")
-            stream.seek(start)
-            index = stream.read(length - tail - start)
+        index, start, digest = _index_bytes(file)
+        if _digest(index + start) != digest:
+            raise ValueError("another digest")
         content = json.loads(index)
-        entries = [Entry.load(values) for values in content["entries"]]
+        entries, reader = [Entry.load(values) for values in content["entries"]], content["reader"]
+        edges = [len(MARK), *(entry.end for entry in entries)]
+        if [entry.start for entry in entries] != edges[:-1] or edges[-1] != int.from_bytes(start, "little"):
+            raise ValueError("images with gaps between them")
     except (FileNotFoundError, NotADirectoryError):
         raise UnusableCache(f"{file}: there is no such cache") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and those above") from error
     except UnusableCache:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableCache(f"{file}: its index is damaged") from error
-    if content["reader"] != READER:
-        raise UnusableCache(f"{file}: was built by another version ({content['reader']} instead of {READER})")
-    if entries[-1].end != start:
-        raise UnusableCache(f"{file}: its index is damaged")
-    return entries, hashlib.blake2b(index, digest_size=DIGEST_BYTES).hexdigest()
+    if reader != READER:
+        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER})")
+    return entries, digest.hex()
+
+
+def _index_bytes(file: Path) -> tuple[bytes, bytes, bytes]:
+    """The index, where it begins, and the digest of both."""
+    tail = WIDTH_OF_START + DIGEST_BYTES + len(MARK)
+    with file.open("rb") as stream:
+        length = stream.seek(0, 2)
+        stream.seek(max(0, length - tail))
+        start, digest, mark = stream.read(WIDTH_OF_START), stream.read(DIGEST_BYTES), stream.read()
+        stream.seek(0)
+        head = stream.read(len(MARK))
+        if head == mark != MARK and mark[:-1] == MARK[:-1]:
+            raise UnusableCache(f"{file}: was built by another version, in another format")
+        begins = int.from_bytes(start, "little")
+        if mark != MARK or head != MARK or not len(MARK) <= begins <= length - tail:
+            raise UnusableCache(f"{file}: is no whole cache of this format")
+        stream.seek(begins)
+        return stream.read(length - tail - begins), start, digest

@@ -41,33 +41,37 @@ from datasets.coco import load_image
 from datasets.split import Split
 from util.errors import DataError
 from util.files import NO_ROOM, WriteError
-from util.logger import Progress
+from util.logger import Progress, remark
 
 AHEAD = 4  # images per thread that may wait to be written
 LOOK_EVERY = 0.2  # seconds between looks at another process's lock
 MEGABYTE = 10**6
 
 
-def ready_cache(split: Split, folder: Path, *, workers: int) -> ImageCache:
-    """The cache of a split, built first where that has not been done or an image file has changed since.
+def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool = False) -> ImageCache:
+    """The cache of a split, built first where there is none, it is damaged, or an image file has changed since.
 
     Args:
         split: whose images.
         folder: where caches lie, one folder for each data set; made if need be.
         workers: threads that read images.
+        checks_pixels: compare all pixels of a cache that is there with their checksums, 1 s for 2 GB. Without, each
+            image is compared when it is read.
 
     Raises:
         DataError: an image cannot be read.
         WriteError: the disk is too small, or the folder cannot be written.
     """
     try:
-        return open_cache(split, folder)
+        return open_cache(split, folder, checks_pixels=checks_pixels)
     except UnusableCache:
         file = cache_file(split, folder)
     with _sole_builder(split, file):
-        try:
-            return open_cache(split, folder)  # another process may have built it meanwhile
-        except UnusableCache:
+        try:  # another process may have built it meanwhile
+            return open_cache(split, folder, checks_pixels=checks_pixels)
+        except UnusableCache as reason:
+            if file.exists():
+                remark(f"{reason}; it is built anew")
             _build(split, file, workers)
         return open_cache(split, folder)
 
@@ -147,23 +151,28 @@ def _kept(split: Split, part: Path, journal: Path) -> list[Entry]:
     if not (part.exists() and journal.exists()):
         return []
     entries = []
+    sizes = (tuple(size) for size in split.sizes.tolist())
     with part.open("rb") as pixels:
         is_ours = pixels.read(len(MARK)) == MARK
-        for name, entry in zip(split.file_names.tolist(), _entries_of(journal) if is_ours else [], strict=False):
-            if entry.source.name != name or entry.start != pixels.tell():
+        known = _entries_of(journal) if is_ours else iter(())
+        for name, size, entry in zip(split.file_names.tolist(), sizes, known, strict=False):
+            if (entry.source.name, (entry.height, entry.width)) != (name, size) or entry.start != pixels.tell():
                 break
             if zlib.crc32(pixels.read(entry.end - entry.start)) != entry.crc:
                 break  # after a crash of the whole machine
             entries.append(entry)
-    shapes = [(entry.height, entry.width) for entry in entries]
-    bad = [i for i, shape in enumerate(shapes) if shape != tuple(split.sizes[i].tolist())]
-    return entries[: min([len(entries), *bad, *changed_sources(split, entries)])]
+    return entries[: min([len(entries), *changed_sources(split, entries)])]
 
 
 def _entries_of(journal: Path) -> Iterator[Entry]:
-    reader, *lines = journal.read_text(encoding="utf-8").splitlines()[: _lines_of(journal) + 1] or [""]
-    if reader == READER:
-        yield from (Entry.load(json.loads(line)) for line in lines)
+    """What whole lines say, up to the first that says nothing, as a power cut leaves one."""
+    reader, *lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1] or [""]
+    for line in lines if reader == READER else ():
+        try:
+            entry = Entry.load(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            return
+        yield entry
 
 
 def _cut(part: Path, journal: Path, entries: list[Entry]) -> None:

@@ -16,7 +16,8 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from util.checkpoint import UNREADABLE
+from util.checkpoint_file import UNREADABLE, read_tensors
+from util.checkpoint_schema import tensor_problem
 from util.errors import UserError
 from util.text import first_few
 
@@ -142,7 +143,7 @@ def read_file(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensors(path)
     except (*UNREADABLE, SafetensorError) as error:
         raise unreadable(path, error) from error
 
@@ -163,6 +164,8 @@ def tensors_of(path: Path, content: object) -> dict[str, Tensor]:
             content = content[entry]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} holds no state dict, neither by itself nor as 'model' or 'state_dict'")
+    if problem := next((f"{k} is {p}" for k, v in content.items() if (p := tensor_problem(v))), None):
+        raise WeightsError(f"{path} cannot be used: {problem}; a file of weights holds dense tensors of numbers")
     if any(key.removeprefix("module.").startswith(("backbone.", "transformer.")) for key in content):
         raise WeightsError(
             f"{path} is the checkpoint of a whole detector; start from it with --pretrain_model_path, "

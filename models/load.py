@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models.build import build_model, speed_up
+from models.criterion import SetCriterion
 from models.detector import Detector, TrainedNetwork, View
+from models.dino import DINO
+from models.postprocess import PostProcess
 from util import checkpoint
+from util.categories import require_same_classes
 from util.checkpoint import CheckpointError
 from util.distributed import choose_device_type
 from util.fusion import Method, build_merge
@@ -70,6 +75,30 @@ def load_detector(
     return Detector(views, build_merge(merge, merge_iou, num_kept), names=names, threshold=threshold)
 
 
+def build_filled(
+    config: Config, names: Mapping[int, str], content: Mapping[str, Any], path: Path
+) -> tuple[DINO, SetCriterion, PostProcess]:
+    """As `build_model`, with the weights of a checkpoint: compared first, before any memory is taken for the network.
+
+    Args:
+        config: of the network.
+        names: the data's categories by id; the checkpoint may have more.
+        content: of the checkpoint.
+        path: the checkpoint.
+
+    Raises:
+        CheckpointError: its weights do not fit.
+        CategoryError: it calls other classes by the same ids.
+    """
+    require_same_classes(content, names, path)
+    ids, weights = content.get("category_ids") or tuple(names), checkpoint.weights_of(content, path)
+    with torch.device("meta"):
+        checkpoint.require_fit(build_model(config, ids)[0].state_dict(), weights, path)
+    built = build_model(config, ids)
+    checkpoint.load_strictly(built[0], weights, path)
+    return built
+
+
 @dataclass(frozen=True)
 class _Member:
     """What a checkpoint holds."""
@@ -88,7 +117,6 @@ class _Member:
 
 def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     content = checkpoint.load(path)
-    checkpoint.require_undamaged(path)
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(
@@ -98,8 +126,7 @@ def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     # what computed in training may not be there, and compiling takes longer than most predictions
     config = config_inside(path, content, ["attn_backend=auto", "compile=off", *options])
     names = {int(category): str(name) for category, name in content["category_names"].items()}
-    model, _, postprocess = build_model(config, names)
-    checkpoint.load_strictly(model, checkpoint.weights_of(content, path), path)
+    model, _, postprocess = build_filled(config, names, content, path)
     speed_up([model], config.speed, device)
     network = TrainedNetwork(model, postprocess, Precision(config.optim.amp, device.type), device)
     return _Member(path, network, config, names, (content.get("operating_point") or {}).get("threshold"))

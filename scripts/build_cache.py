@@ -5,6 +5,7 @@
     python main.py ... --options image_cache=CACHE
 
 Training gets the same pixels to the bit, and builds what is missing by itself. Killed, the same command goes on.
+A cache that is there is compared with its checksums, and built anew where the disk has not kept it.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> int:
         config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
         for which in ("train", "val"):
             split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
-            images = open_cache_of(split, config.data)
+            images = open_cache_of(split, config.data, checks_pixels=True)
             coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
             echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
     except (UserError, OSError) as error:

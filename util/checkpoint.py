@@ -1,13 +1,13 @@
-"""Saving and loading: files that are whole or not there, a start that is chosen by one rule, weights that fit."""
+"""Which checkpoint a run starts from, the checkpoints of its folder, and weights that fit.
+
+How the file is written and checked: `util.checkpoint_file`; what it holds: `util.checkpoint_schema`.
+"""
 
 from __future__ import annotations
 
-import argparse
 import pickle
-import struct
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,26 +15,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from util.categories import CLASS_TABLES
+from util.checkpoint_file import UNREADABLE, DamagedFile, read_tensors
+from util.checkpoint_file import save as save
+from util.checkpoint_schema import problem_of
 from util.earlier_training import require_none
 from util.errors import UserError
-from util.files import keep_copy, write_whole
+from util.files import keep_copy
 from util.text import first_few
 
 OWN_NAME, BEST_NAME = "checkpoint.pth", "best.pth"
 QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
-UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-    pickle.UnpicklingError,
-)
 
 
 class CheckpointError(UserError):
@@ -71,13 +62,21 @@ def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -
     return Start("scratch", None, "a new run")
 
 
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save tensors and plain values; the file is whole, or the old one stays.
+def unused(start: Start, *given: Path | None) -> list[str]:
+    """Warnings of checkpoints that the command line names and the run does not start from.
 
     Raises:
-        WriteError: the disk is full or the folder cannot be written.
+        CheckpointError: one of them is not there: a typing error should not wait for the day when it is needed.
     """
-    write_whole(path, lambda file: torch.save(dict(content), file))
+    warnings = []
+    for path in given:
+        if path is None or path == start.path:
+            continue
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such checkpoint; check the path")
+        if not (start.path and start.path.is_file() and path.samefile(start.path)):
+            warnings.append(f"{path} is not used: {start.reason}")
+    return warnings
 
 
 def rotate(folder: Path, keep_last: int) -> None:
@@ -114,38 +113,32 @@ def _nth(number: int) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, ours or an official one, without running code from it.
+    """Read a checkpoint, ours or an official one, without running code from it: the one way in for all uses.
 
     Raises:
-        CheckpointError: not there, cut short, or holding anything but tensors, plain values and an argparse.Namespace.
+        CheckpointError: not there, cut short, damaged, holding anything but tensors, plain values and an
+            argparse.Namespace, or a part that is not what `util.checkpoint_schema` says.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; check the path")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        return _read(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. {_way_out(path)}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = read_tensors(path)
+    except DamagedFile as error:
+        raise CheckpointError(f"{path}: is damaged: {error}") from error
     except UNREADABLE as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)}). {_way_out(path)}") from error
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
+    if problem := problem_of(content):
+        raise CheckpointError(f"{path}: cannot be used: {problem}")
     return content
-
-
-def require_undamaged(path: Path) -> None:
-    """Compare what a checkpoint holds with its checksums, which PyTorch writes but does not read: 1 s for a gigabyte.
-
-    Raises:
-        CheckpointError: something in it has changed since it was written.
-    """
-    if not zipfile.is_zipfile(path):  # an older format, without checksums
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError) as error:
-        damaged = str(error)
-    if damaged:
-        raise CheckpointError(f"{path}: is damaged: {damaged} is not what was written. {_way_out(path)}")
 
 
 def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -157,7 +150,9 @@ def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -166,21 +161,36 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     Raises:
         CheckpointError: with the first names and shapes that do not, or those that are not finite.
     """
-    wanted = model.state_dict()
-    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    shapes = [
-        f"{k} {list(weights[k].shape)} instead of {list(wanted[k].shape)}"
-        for k in wanted
-        if k in weights and weights[k].shape != wanted[k].shape
-    ]
-    if missing or unexpected or shapes:
-        raise CheckpointError(
-            f"{path}: is a checkpoint of another model: {_some('missing', missing)}, "
-            f"{_some('unexpected', unexpected)}, {_some('of another shape', shapes)}. Use the config it was made with, "
-            "or --pretrain_model_path to take over what fits"
-        )
+    require_fit(model.state_dict(), weights, path)
     _check_finite(weights, path)
     model.load_state_dict(dict(weights))
+
+
+def require_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and kinds of numbers; `wanted` may be without content.
+
+    Raises:
+        CheckpointError: with the first ones that differ.
+    """
+    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    both = [(k, weights[k], wanted[k]) for k in wanted if k in weights]
+    shapes = [f"{k} {list(a.shape)} instead of {list(b.shape)}" for k, a, b in both if a.shape != b.shape]
+    kinds = [f"{k} {_dtype(a)} instead of {_dtype(b)}" for k, a, b in both if not _is_same_kind(a, b)]
+    if missing or unexpected or shapes or kinds:
+        raise CheckpointError(
+            f"{path}: is a checkpoint of another model: {_some('missing', missing)}, "
+            f"{_some('unexpected', unexpected)}, {_some('of another shape', shapes)}"
+            f"{', ' * bool(kinds)}{_some('of other numbers', kinds) if kinds else ''}. Use the config it was made "
+            "with, or --pretrain_model_path to take over what fits"
+        )
+
+
+def _is_same_kind(a: Tensor, b: Tensor) -> bool:
+    return a.is_floating_point() == b.is_floating_point()
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -191,30 +201,41 @@ class Fit:
     adapted: list[str]
     missing: list[str]
     unexpected: list[str]
+    renewed: list[str] = field(default_factory=list)  # loaded, but for the rows of other classes
+    classes: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)  # their name and ours, by id
 
     def __str__(self) -> str:
-        return "; ".join(
-            (
-                f"loaded {len(self.loaded)}",
-                _some("adapted", self.adapted, 20),
-                _some("missing, left as initialised", self.missing),
-                _some("unexpected, left out", self.unexpected),
-            )
-        )
+        parts = [
+            f"loaded {len(self.loaded)}",
+            _some("adapted", self.adapted, 20),
+            _some("missing, left as initialised", self.missing),
+            _some("unexpected, left out", self.unexpected),
+        ]
+        if self.renewed:
+            changes = ", ".join(f"{i} ({a or 'none'} -> {b or 'none'})" for i, (a, b) in self.classes.items())
+            parts.append(f"rows of other classes start anew in {len(self.renewed)} tables: {changes}")
+        return "; ".join(parts)
 
 
-def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> Fit:
+def load_what_fits(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    path: Path,
+    classes: Mapping[int, tuple[str | None, str | None]] | None = None,
+) -> Fit:
     """Take over weights for fine-tuning.
 
     What has another shape starts anew: row 1 of another data set's class table is another class. Only the table with
-    a row per query keeps its leading rows, which are ordered by rank.
+    a row per query keeps its leading rows, which are ordered by rank. In class tables of the same shape, the rows of
+    `classes` start anew, which are other classes in the data than in the checkpoint (`util.categories.other_classes`).
 
     Raises:
         CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
     """
-    _check_finite(weights, path)
     wanted = model.state_dict()
-    fit = Fit([], [], sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys()))
+    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    fit = Fit([], [], missing, unexpected, [], classes or {})
+    _check_finite({k: weights[k] for k in wanted if k in weights}, path)
     with torch.no_grad():
         for name in (k for k in wanted if k in weights):
             _take(name, wanted[name], weights[name], fit)
@@ -228,11 +249,19 @@ def load_what_fits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
 
 
 def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
-    if ours.shape == theirs.shape:
+    if ours.shape == theirs.shape and _is_same_kind(ours, theirs):
+        rows = [i for i in fit.classes if i < len(ours)] if any(table in name for table in CLASS_TABLES) else []
+        initial = ours[rows].clone() if rows else None
         ours.copy_(theirs)
+        if rows:
+            ours[rows] = initial
+            fit.renewed.append(name)
         fit.loaded.append(name)
         return
-    change = f"{name} ({' x '.join(map(str, theirs.shape))} -> {' x '.join(map(str, ours.shape))})"
+    change = f"{name} ({_size(theirs)} -> {_size(ours)})"
+    if not _is_same_kind(ours, theirs):
+        fit.adapted.append(f"{change}, {_dtype(theirs)} -> {_dtype(ours)}: new")
+        return
     is_by_query = any(table in name for table in QUERY_TABLES) and ours.shape[1:] == theirs.shape[1:]
     if not is_by_query:  # other rows may mean another class, level or sampling point
         fit.adapted.append(f"{change}: new")
@@ -240,6 +269,10 @@ def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
     rows = min(len(ours), len(theirs))
     ours[:rows].copy_(theirs[:rows])
     fit.adapted.append(f"{change}: first {rows} rows")
+
+
+def _size(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
 
 
 def _check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -256,10 +289,31 @@ def _some(what: str, items: list[str], at_most: int = 3) -> str:
 
 
 def _way_out(path: Path) -> str:
-    older = path.with_name(_nth(1))
-    if path.name == OWN_NAME and older.is_file():
-        return f"The one before it is {older}: rename it to {OWN_NAME} to go on from there"
-    return "Copy it again, or take another one"
+    """What to do about a file that is no whole checkpoint: the newest one beside it that is."""
+    found = next((p for p in _beside(path) if _is_whole(p)), None)
+    if found is None:
+        return "Copy it again, or take another one"
+    if path.name != OWN_NAME:
+        return f"Copy it again, or take {found}, which is whole"
+    if found.stem.startswith(f"{path.stem}."):
+        return f"The one before it is {found}: rename it to {OWN_NAME} to go on from there"
+    return f"{found} is whole: copy it to {path} to go on from there"
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """Other checkpoints of the run folder, newest first: those of the series, the best one, those kept for good."""
+    older = sorted(path.parent.glob("checkpoint.[0-9]*.pth"), key=lambda p: (len(p.name), p.name))
+    kept = sorted(path.parent.glob("checkpoint[0-9]*.pth"), key=lambda p: (len(p.name), p.name), reverse=True)
+    for other in (path.with_name(OWN_NAME), *older, path.with_name(BEST_NAME), *kept):
+        if other.is_file() and not (path.exists() and other.samefile(path)):
+            yield other
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(_read(path))
+    except CheckpointError:
+        return False
 
 
 def _reason(error: BaseException) -> str:

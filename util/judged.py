@@ -26,7 +26,7 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     content = checkpoint.load(path)
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
-    if "config" in content:
+    if content.get("config") is not None:
         config = config_inside(path, content, args.options)
         _tell_paths(path, content["config"], config)
         return path, content, config

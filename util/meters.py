@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from util.distributed import sum_over_ranks
+from util.errors import UserError
 from util.launcher import Ranks
+from util.text import first_few
 
 
 @dataclass
@@ -21,11 +23,23 @@ class Sums:
     names: tuple[str, ...] = ()
     total: Tensor | None = None
     steps: int = 0
+    is_restored: bool = False  # and no step has been added since
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """One step more. The names must be the same on every step."""
+        """One step more. The names must be the same on every step.
+
+        Raises:
+            UserError: those of the part of the run before this start were others.
+        """
         if self.total is None:
             self.names = tuple(values)
+        elif self.is_restored and values.keys() != set(self.names):
+            raise UserError(
+                f"the log of this epoch has collected {first_few(self.names)} before this start, and now there are "
+                f"{first_few([*values])}: inside an epoch a run goes on with the loss knobs it had. Take these, or a "
+                "checkpoint of the end of an epoch"
+            )
+        self.is_restored = False
         row = torch.stack([values[name].detach().to(torch.float32) for name in self.names])
         self.total = row if self.total is None else self.total + row
         self.steps += 1
@@ -35,6 +49,7 @@ class Sums:
         self.names, self.steps = tuple(states[0]["names"]), states[0]["steps"]
         if self.names:
             self.total = torch.tensor([s["total"] for s in states], device=device).sum(dim=0) * factor
+            self.is_restored = True
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

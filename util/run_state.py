@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.checkpoint import CheckpointError, load, load_strictly, save
+from util.categories import other_classes, require_same_classes
+from util.checkpoint import CheckpointError, Fit, load, load_strictly, load_what_fits, save, weights_of
 from util.config import flatten
 from util.cut import Cut
 from util.denominator import Denominator
 from util.ema import WeightAverage
+from util.moments import require_moments
 from util.optim import build_optimizer, set_learning_rate, trainable_parts
 from util.other_configs import LATER_KNOBS
 from util.precision import Precision
@@ -57,6 +59,11 @@ class RunState:
         }
 
     @property
+    def names(self) -> dict[int, str]:
+        """The data's categories by id."""
+        return {int(category): name for category, name in self.facts["category_names"].items()}
+
+    @property
     def started(self) -> dict[str, Any]:
         """What the log says of a start: position, facts, and which parameters are trained."""
         position = {"epoch": self.epoch, "step": self.step}
@@ -75,13 +82,14 @@ class RunState:
                 from.
         """
         content = load(path)
-        lacking = sorted({"model", "optimizer", "config", "cut", *POSITION} - content.keys())
+        needed = ("model", "optimizer", "config", "cut", *POSITION)
+        lacking = sorted(name for name in needed if content.get(name) is None)
         if lacking:
             raise CheckpointError(
                 f"{path}: cannot be resumed, it lacks {', '.join(lacking)}; use --pretrain_model_path for its weights"
             )
         self._check_model(content["config"], path)
-        self._check_categories(content.get("category_ids"), path)
+        self._check_categories(content, path)
         self._check_steps(content, path)
         load_strictly(self.model, content["model"], path)
         if self.average.is_copy:
@@ -92,6 +100,12 @@ class RunState:
         for name in POSITION:
             setattr(self, name, content[name])
         return self._changes(content)
+
+    def take_over(self, path: Path) -> Fit:
+        """Begin a new training with the weights of another one, as far as they fit."""
+        content = load(path)
+        classes = other_classes(content, self.names)
+        return load_what_fits(self.model, weights_of(content, path), path, classes)
 
     def _check_model(self, theirs: Mapping[str, Any], path: Path) -> None:
         """A checkpoint resumes only the model it was made of; the backbone's first weights do not matter any more."""
@@ -107,14 +121,16 @@ class RunState:
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
 
-    def _check_categories(self, theirs: list[int] | None, path: Path) -> None:
+    def _check_categories(self, content: Mapping[str, Any], path: Path) -> None:
         """With other categories the same weights would select and predict other classes."""
-        ours = self.facts["category_ids"]
+        theirs, ours = content.get("category_ids"), self.facts["category_ids"]
         if theirs is not None and theirs != ours:
             raise CheckpointError(
                 f"{path}: was trained on the categories {theirs}, the data has {ours}. Use its data, another "
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
+        way_out = ", or start anew from its weights: another --output_dir and --pretrain_model_path"
+        require_same_classes(content, self.names, path, way_out)
 
     def _check_steps(self, content: Mapping[str, Any], path: Path) -> None:
         """A position says which images are done only while a step takes as many of the same images."""
@@ -147,19 +163,16 @@ class RunState:
         before, now = Cut(*content["cut"]), Cut(*self.facts["cut"])
         return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
 
-    def _restore_optimizer(self, theirs: dict[str, Any], path: Path) -> None:
-        """Take over the moments; base rates and decays are those of the config in force."""
-        kept = ("params", "lr")  # the rate of the last step, which the next one sets anew
-        settings = [{k: v for k, v in group.items() if k not in kept} for group in self.optimizer.param_groups]
-        try:
-            self.optimizer.load_state_dict(theirs)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path}: its optimizer has other groups of parameters ({error}); resume with its param_dict_type "
-                "and decay_norms_and_biases, or use --pretrain_model_path for its weights"
-            ) from error
-        for group, ours in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(ours)
+    def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:
+        """Take over the moments and the rates of the last step; all other settings are those of the config in force.
+
+        They are set before the moments are loaded: `fused` decides on which device PyTorch places the step counts.
+        """
+        ours = self.optimizer.state_dict()["param_groups"]
+        require_moments(self.optimizer, theirs, path)
+        kept = ("params", "lr")
+        groups = [{**a, **{k: b[k] for k in kept}} for a, b in zip(ours, theirs["param_groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": theirs["state"], "param_groups": groups})
 
     def note(self, metric: str, value: float | None) -> bool:
         """The weights were judged: remember that, and whether they are the best so far. True if they are."""

@@ -44,7 +44,7 @@ def test_what_is_saved_comes_back_bit_for_bit(tmp_path):
     content = {
         "model": {"w": torch.randn(3, 4), "n": torch.tensor(7)},
         "epoch": 3,
-        "best": {"value": 0.5, "metric": "AP"},
+        "best": {"value": 0.5, "metric": "AP", "epoch": 2},
         "config": {"lr_drop": (30, 40), "matcher_focal_alpha": None},
     }
     checkpoint.save(tmp_path / "a.pth", content)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from util.errors import UserError
 from util.launcher import Ranks
 from util.meters import StepMeter, Sums, Totals
 
@@ -125,6 +126,17 @@ def test_the_order_of_names_does_not_matter_but_a_missing_one_does():
     assert sums.read() == {"a": 3.0, "b": 30.0}
     with pytest.raises(KeyError):
         sums.add({"a": torch.tensor(1.0)})
+
+
+def test_a_run_that_goes_on_with_other_losses_inside_an_epoch_is_refused():
+    before, after = Sums(), Sums()
+    before.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
+    after.restore([before.state_dict()], 1.0, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"has collected a, b before this start, and now there are a, c"):
+        after.add({"a": torch.tensor(1.0), "c": torch.tensor(1.0)})
+    after.add({"b": torch.tensor(1.0), "a": torch.tensor(1.0)})
+    with pytest.raises(KeyError):
+        after.add({"a": torch.tensor(1.0)})
 
 
 def test_half_precision_losses_are_summed_in_float32():
