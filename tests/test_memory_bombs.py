@@ -138,8 +138,8 @@ BOMBS = {
     "grey.dcm": (lambda path: dicom(path, DEFLATED, ZEROS), f"({SIDE}, {SIDE})"),
     "rle.dcm": (lambda path: dicom(path, RLE, rle()), f"({SIDE}, {SIDE})"),
     "ybr.dcm": (
-        lambda path: dicom(path, DEFLATED, [bytes(4990 * 3)] * 4990, 4990, 8, b"YBR_FULL", 3),
-        "(4990, 4990)",
+        lambda path: dicom(path, DEFLATED, [bytes(4470 * 3)] * 4470, 4470, 8, b"YBR_FULL", 3),
+        "(4470, 4470)",
     ),
     "annotations.json.gz": (packed, "unpacks to more than"),
     "sparse.webp": (sparse, "bytes; more than"),

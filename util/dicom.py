@@ -54,7 +54,7 @@ ELEMENTS = [
     *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
 ]
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
-MOST_COLOR_PIXELS = MOST_PIXELS // 4  # pydicom turns YBR into RGB with three floating point numbers per pixel
+MOST_COLOR_PIXELS = MOST_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
 PIXELS = Tag("PixelData")
 DEEPEST_IDENTITY = 8  # bits
 # For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.

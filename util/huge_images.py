@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from util.memory import give_back_memory
+
 HUGE_PIXELS = 30_000_000
 HUGE_BYTES = 2**25  # of a file, or of a part of it, unpacked
 
@@ -44,3 +46,4 @@ def take_turn(*, pixels: int = 0, num_bytes: int = 0) -> None:
     if _THREAD.stack is None:
         raise RuntimeError("take_turn outside of huge_images_in_turn would never end the turn")
     _THREAD.stack.enter_context(_TURN)
+    give_back_memory()  # of the huge one before: the C library keeps what is freed, for each thread its own

@@ -27,7 +27,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 MOST_PIXELS = 100_000_000
 LARGEST_FILE = 2**29  # bytes; 100 million pixels in color have 300 million
 LARGEST_TILE = 2**24  # pixels; a tile of a TIFF may be larger than the image
-PIXELS_AT_ONCE = 2**23  # where numbers of more bits are made of pixels
+PIXELS_AT_ONCE = 2**21  # where numbers of more bits are made of pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the limit
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
