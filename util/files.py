@@ -41,7 +41,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             beside.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         kept = "; the file that was there before is untouched" if os.path.exists(path) else ""
-        raise cannot_write(path, error, kept) from error
+        raise _cannot_write(path, error, kept) from error
 
 
 def _beside(path: Path) -> Path:
@@ -109,7 +109,7 @@ def append(path: Path, text: str) -> None:
         with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
 def flush(path: Path) -> int:
@@ -121,7 +121,7 @@ def flush(path: Path) -> int:
             os.fsync(file.fileno())
             return os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
 def cut_off(path: Path, num_bytes: int) -> int:
@@ -132,7 +132,7 @@ def cut_off(path: Path, num_bytes: int) -> int:
         length = min(num_bytes, path.stat().st_size)
         os.truncate(path, length)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise _cannot_write(path, error) from error
     return length
 
 
@@ -145,7 +145,7 @@ def set_aside(path: Path) -> Path | None:
     try:
         return path.rename(aside)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
 def keep_copy(path: Path, copy: Path) -> None:
@@ -165,13 +165,12 @@ def _copy(path: Path, copy: Path) -> None:
     try:
         source = path.open("rb")
     except OSError as error:
-        raise cannot_write(copy, error) from error
+        raise _cannot_write(copy, error) from error
     with source:
         write_whole(copy, lambda file: shutil.copyfileobj(source, file))
 
 
-def cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
-    """The error for the user of a file that could not be written."""
+def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
         cause = cause.__cause__ or cause.__context__

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from util.errors import UserError
-from util.files import cannot_write, remove_parts
+from util.files import remove_parts
 from util.launcher import announced, slurm_job
 from util.logger import remark
 from util.text import printable
@@ -65,7 +65,10 @@ def hold(folder: Path, what: str) -> Iterator[None]:
         made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         file = _take(path, what)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Fix this, or use another folder: choose another "
+            "--output_dir"
+        ) from error
     _held.add(file)
     try:
         yield
