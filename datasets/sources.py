@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import lzma
 import os
 import re
 import zipfile
@@ -21,7 +20,7 @@ from util.huge_images import huge_images_in_turn, take_turn
 from util.images import LARGEST_FILE, is_dicom, read_image
 from util.prediction_loop import PICTURES
 from util.prediction_rows import FILE
-from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_regular
+from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.text import first_few
 
 # Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.
@@ -227,9 +226,10 @@ def _looks_like_image(path: Path, info: zipfile.ZipInfo) -> bool:
     if name.suffix or name.name in NO_IMAGES or info.flag_bits & 1:  # DICOM mostly has no ending; encrypted
         return False
     try:
+        require_known_method(info)
         with _archive(path).open(info) as file:
             return is_dicom(BytesIO(file.read(132)))
-    except (*DAMAGED_ARCHIVE, zlib.error, lzma.LZMAError, EOFError):
+    except (*DAMAGED_ARCHIVE, zlib.error, EOFError):
         return False
 
 

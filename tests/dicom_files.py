@@ -4,9 +4,12 @@ import math
 
 import jpeg_lossless
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, JPEGLosslessSV1, generate_uid
+
+from util.images import read_image
 
 PERSON = {
     "PatientName": "Nightingale^Florence",
@@ -18,6 +21,7 @@ PERSON = {
 EXPLICIT, IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", str(ExplicitVRBigEndian)
 DEFLATED, LOSSLESS_JPEG = "1.2.840.10008.1.2.1.99", str(JPEGLosslessSV1)
 RLE, JPEG2000 = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"
+SYNTAXES = [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED, RLE, LOSSLESS_JPEG, JPEG2000]
 
 
 def lut(entries, first, bits=16):
@@ -26,6 +30,26 @@ def lut(entries, first, bits=16):
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries) % 65536, first, bits])
     item.add_new("LUTData", "US", list(entries))
     return [item]
+
+
+def values(bits, signed=False, shape=(9, 13), seed=0):
+    low = -(2 ** (bits - 1)) if signed else 0
+    stored = np.random.default_rng(seed).integers(low, low + 2**bits, shape)
+    stored[0, 0], stored[-1, -1] = low, low + 2**bits - 1
+    return stored
+
+
+def grey(path):
+    pixels = np.asarray(read_image(path).convert("RGB"))
+    assert (pixels == pixels[..., :1]).all()
+    return pixels[..., 0]
+
+
+def spoil(path, change):
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+    return path
 
 
 def write(path, stored, *, syntax=EXPLICIT, kind="MONOCHROME2", bits=8, signed=False, **elements):

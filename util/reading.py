@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import lzma
 import os
 import stat
 import struct
@@ -14,8 +13,8 @@ from io import BytesIO
 from pathlib import Path
 
 PIECE = 2**20  # bytes
-# Of a zip member at once: what bz2 makes of as many bytes is never more than 100 MB.
-MEMBER_PIECE = 4096
+# Of zip members. What bz2 and LZMA make of a few bytes cannot be limited: zipfile unpacks all that it has read at once.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_DOCUMENT = 2**32  # bytes of an annotation or detections file, unpacked
 # JSON shrinks to a tenth or a twentieth. What grows far beyond that was made to fill the memory.
 LARGEST_EXPANSION, SMALL = 100, 2**26
@@ -93,20 +92,31 @@ def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> byte
     Piece by piece: `ZipFile.read` unpacks everything before it compares the size with the directory.
 
     Raises:
-        zipfile.BadZipFile: it is damaged, or unpacks to another size.
-        RuntimeError: it is encrypted, or packed in an unknown way.
+        zipfile.BadZipFile: it is damaged, packed by another method than deflate, or unpacks to another size.
+        RuntimeError: it is encrypted.
     """
     info = member if isinstance(member, zipfile.ZipInfo) else archive.getinfo(member)
+    require_known_method(info)
     content = BytesIO()
     try:
         with archive.open(info) as file:
-            while (piece := file.read(MEMBER_PIECE)) and content.tell() <= info.file_size:
+            while (piece := file.read(PIECE)) and content.tell() <= info.file_size:
                 content.write(piece)
-    except (zlib.error, lzma.LZMAError, EOFError) as error:
+    except (zlib.error, EOFError) as error:
         raise zipfile.BadZipFile(f"is damaged ({error})") from error
     if content.tell() != info.file_size:
         raise zipfile.BadZipFile(f"unpacks to another size than the {info.file_size} bytes that the archive states")
     return content.getvalue()
+
+
+def require_known_method(info: zipfile.ZipInfo) -> None:
+    """Refuse a file in an archive that is not packed in the usual way.
+
+    Raises:
+        zipfile.BadZipFile: it is packed by bz2, LZMA or something unknown.
+    """
+    if info.compress_type not in METHODS:
+        raise zipfile.BadZipFile(f"is packed by method {info.compress_type}, not by deflate; pack it again")
 
 
 def _too_large(path: Path, reason: str) -> OSError:

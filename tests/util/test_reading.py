@@ -88,20 +88,25 @@ def lying_archive(method, stated, size=3_000_000):
 
 
 @pytest.mark.parametrize("stated", [100, 2_999_999, 3_000_001])
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
 def test_a_member_of_another_size_than_stated_is_refused(method, stated):
     with pytest.raises(zipfile.BadZipFile):
         read_member(lying_archive(method, stated), "x.png")
     assert read_member(lying_archive(method, 3_000_000), "x.png") == bytes(3_000_000)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_member_is_an_error_of_its_archive(method):
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_whose_unpacking_cannot_be_limited_is_refused(method):
+    with pytest.raises(zipfile.BadZipFile, match="not by deflate; pack it again"):
+        read_member(lying_archive(method, 3_000_000), "x.png")
+
+
+def test_a_damaged_member_is_an_error_of_its_archive():
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", method) as archive:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.png", os.urandom(3000))
-    for place in range(60, 3000, 97):
+    for place in range(35, 3000, 97):
         changed = bytearray(content.getvalue())
         changed[place] ^= 255
-        with pytest.raises((zipfile.BadZipFile, OSError)):
+        with pytest.raises(zipfile.BadZipFile):
             read_member(zipfile.ZipFile(io.BytesIO(changed)), "x.png")
