@@ -19,13 +19,13 @@ from datasets.split import Split
 from util.errors import DataError, MissingPackage
 from util.images import UNREADABLE, read_size
 from util.logger import Progress
+from util.network_input import NARROW
 from util.text import first_few
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 32
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 TOLERANCE = 1.0
-NARROW = 8  # times as long as wide; X-rays stay below 2
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
 Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path

@@ -12,6 +12,7 @@ from datasets.coco import load_image
 from datasets.image_files import read_image_files
 from datasets.split import load_split
 from util.errors import DataError
+from util.text import printable
 
 
 def problems(folder, num_classes=3, **how):
@@ -153,7 +154,7 @@ def test_file_names_may_not_leave_the_image_folder(coco, write, name):
     coco["images"][1]["file_name"] = name
     file.write_text(json.dumps(coco))
     (line,) = problems((folder, file))
-    assert line.startswith(f"1 of 3 file names leave the image folder: {name}; give them relative to")
+    assert line.startswith(f"1 of 3 file names leave the image folder: {printable(name)}; give them relative to")
 
 
 @pytest.mark.parametrize(

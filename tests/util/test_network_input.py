@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from util.network_input import resized_size
+from util.network_input import NARROW, resized_size
 
 SIDES = st.integers(1, 6000) | st.integers(1, 10**9)
 
@@ -20,17 +20,23 @@ def official_size(width, height, size, max_size=None):
 
 
 @given(SIDES, SIDES, st.integers(1, 2000), st.none() | st.integers(1, 3000))
-def test_sizes_that_keep_to_the_limit_are_the_official_ones(width, height, size, max_size):
+def test_sizes_are_the_official_ones_but_for_narrow_images_beyond_the_limit(width, height, size, max_size):
     wanted = official_size(width, height, size, max_size)
-    assume(max_size is None or max(wanted) <= max_size)
+    is_narrow = max(width, height) > NARROW * min(width, height)
+    assume(not is_narrow or max_size is None or max(wanted) <= max_size)
     assert resized_size(width, height, size, max_size) == wanted
 
 
 @given(SIDES, SIDES, st.integers(1, 2000), st.integers(1, 3000))
-def test_no_side_exceeds_the_limit_and_the_shorter_one_is_the_official_one(width, height, size, max_size):
+def test_the_limit_holds_but_for_the_rounding_of_the_shorter_side(width, height, size, max_size):
     found = resized_size(width, height, size, max_size)
-    assert 1 <= min(found) <= max(found) <= max_size
+    is_narrow = max(width, height) > NARROW * min(width, height)
+    assert 1 <= min(found) <= max(found) <= max_size + (0 if is_narrow else NARROW)
     assert min(found) == min(*official_size(width, height, size, max_size), max_size)
+
+
+def test_the_official_rule_exceeds_the_limit_by_rounding():
+    assert resized_size(2300, 1000, 800, 1333) == official_size(2300, 1000, 800, 1333) == (1334, 580)
 
 
 @pytest.mark.parametrize("max_size", [256, 800])
