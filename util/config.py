@@ -6,6 +6,7 @@ import inspect
 import math
 import pickle
 import runpy
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from util.rules import RULES
 from util.schema import KNOBS, SECTIONS, Config
 
 BASE_KEY = "_base_"
+LARGEST_FLOAT = sys.float_info.max
 RUN_TITLE = "The resolved config of a run"
 
 
@@ -178,7 +180,7 @@ def _checked(spec: Field, value: Any) -> Any:
 def _coerced(value: Any, wanted: Any) -> Any:
     """What a person writes for a type: 1 for 1.0, a list for a tuple, 11 for (11,)."""
     options = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
-    if float in options and type(value) is int:
+    if float in options and type(value) is int and abs(value) < LARGEST_FLOAT:
         return float(value)
     if get_origin(wanted) is tuple:
         value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
