@@ -62,7 +62,7 @@ def _is_float(value: Any) -> bool:
 def _is_plain(value: Any) -> bool:
     """A value of a config."""
     scalars = value if isinstance(value, list | tuple) else (value,)
-    return all(v is None or type(v) in (bool, int, float, str) for v in scalars)
+    return all(v is None or type(v) in (bool, float, str) or (type(v) is int and abs(v) < 2**64) for v in scalars)
 
 
 def _is_category(value: Any) -> bool:

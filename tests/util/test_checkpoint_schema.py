@@ -81,6 +81,7 @@ def test_tensors_of_an_official_checkpoint_are_looked_at_too_and_its_other_parts
     [
         ({"category_ids": [1, 3]}, "category_names name 1, 2, expected the category_ids [1, 3]"),
         ({"category_ids": [1, 9], "category_names": None}, "category_ids reach 9, expected less than num_classes = 4"),
+        ({"config": {"lr": 10**5000}}, "config is a dict of 1 entries (lr), expected a dict of plain values"),
         ({"window": 5}, "window is 5, expected at most step = 4"),
         ({"skipped": 5}, "skipped is 5, expected at most step = 4"),
         ({"collected": [RANK, {**RANK, "recent": {**METER, "step_losses": []}}]}, "collected is a list of 2 entries"),

@@ -332,3 +332,8 @@ def test_a_recipe_must_still_say_everything(tmp_path):
     (tmp_path / "mine.py").write_text("".join(f"{k} = {v!r}\n" for k, v in older(config_of()).items()))
     with pytest.raises(ConfigError, match="missing key 'positive_fraction'"):
         load_config(tmp_path / "mine.py")
+
+
+def test_a_whole_number_without_bounds_is_refused_like_any_other_value():
+    with pytest.raises(ConfigError, match=r"lr must be float, got 1000"):
+        config_of(lr=10**400)
