@@ -6,6 +6,7 @@ line below says, so that the code which uses it need not ask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ def is_count(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A finite number; True and False are none."""
-    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
+    return math.isfinite(value) if type(value) is float else type(value) is int and -LARGEST <= value <= LARGEST
 
 
 def _is_float(value: Any) -> bool:

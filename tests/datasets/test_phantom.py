@@ -1,11 +1,11 @@
 import json
-import runpy
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
+from end_to_end import load_script
 from PIL import Image
 
 from datasets.phantom import make_phantom, make_phantom_like, write_phantom
@@ -182,7 +182,7 @@ def test_the_script_reports_a_mistake_in_one_line_with_status_2(tmp_path, monkey
     ):
         monkeypatch.setattr(sys, "argv", ["make_phantom.py", "--out", str(tmp_path / "x"), *wrong])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "scripts" / "make_phantom.py"), run_name="__main__")
+            load_script("make_phantom").main()
         assert end.value.code == 2
         assert capsys.readouterr().err == f"make_phantom: {line}\n"
     assert not (tmp_path / "x").exists()
@@ -192,7 +192,7 @@ def test_the_script_says_what_it_made_and_does_nothing_twice(tmp_path, monkeypat
     arguments = ["--out", str(tmp_path / "x"), "--train", "3", "--val", "1", "--size", "64", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["make_phantom.py", *arguments])
     for last_line in ("8 images", "nothing to do"):
-        runpy.run_path(str(ROOT / "scripts" / "make_phantom.py"), run_name="__main__")
+        load_script("make_phantom").main()
         assert last_line in capsys.readouterr().out.splitlines()[-1]
 
 
