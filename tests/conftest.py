@@ -1,15 +1,9 @@
 """What all tests share."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
-
-# The sines of position encodings are float32, also where the network is float64, and MKL has other code for them on
-# other processors: on some, outputs differ from the golden ones by 4e-9. This is its code for all of them. It is read
-# when torch is imported.
-os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
 
 sys.path.insert(0, str(Path(__file__).parent))  # helper modules of the tests
 SHARED = Path(__file__).parent.parent.parent / "shared"

@@ -14,6 +14,7 @@ import pytest
 from end_to_end import ROOT, assert_same_state, call_apart, figures, first_image, load, rows, training
 
 pytest_plugins = ["end_to_end_fixtures"]
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parent / "faulty_runs.py"
 CHANGES = {"epochs": 3, "lr_drop": [2], "checkpoint_every_minutes": 1e-9}
@@ -29,16 +30,6 @@ FAULTS = {
     "by_ctrl_c": (130, "interrupted; the same command goes on"),
     "in_output": (-signal.SIGPIPE, ""),
 }
-
-
-def cells(faults):
-    """Every fault with every number of workers; two of them in the default run."""
-    fast = {("in_step", 2), ("in_worker", 1)}
-    return [
-        pytest.param(fault, n, marks=[] if (fault, n) in fast else [pytest.mark.slow])
-        for fault in faults
-        for n in WORKERS
-    ]
 
 
 def plan(data, folder, fault, num_workers):
@@ -81,7 +72,8 @@ def assert_same_run(run, whole):
     assert not list(run.glob(".*.part"))
 
 
-@pytest.mark.parametrize(("fault", "num_workers"), cells(FAULTS))
+@pytest.mark.parametrize("num_workers", WORKERS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_goes_wrong_the_training_ends_and_the_next_start_goes_on(data, room, whole, fault, num_workers):
     run, image = room / "run", first_image(data)
     shutil.copy2(image, room / "image")
@@ -151,7 +143,6 @@ def parent_of(pid):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", WORKERS)
 @pytest.mark.parametrize("victim", ["rank 0", "rank 1", "launcher", "starting launcher", "starting rank"])
 def test_where_a_rank_or_its_launcher_is_killed_all_end(phantom, room, whole, victim, num_workers):

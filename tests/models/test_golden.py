@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from generic_functions import generic_functions
 from golden_model import ORIG_SIZES, entries, figures, filled, golden_noise, images, table, targets
 
 from util.optim import build_optimizer
@@ -10,6 +11,12 @@ from util.optim import build_optimizer
 FLOAT32 = {"logits": {300: 3e-5, 900: 5e-5}, "boxes": 3e-6, "loss": 3e-6, "pixels": 2e-3}
 FLOAT64 = {"logits": {300: 1e-10, 900: 1e-10}, "boxes": 1e-11, "loss": 1e-10, "pixels": 1e-9}
 PRECISIONS = [(torch.float32, FLOAT32), (torch.float64, FLOAT64)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _generic_functions():
+    with generic_functions():
+        yield
 
 
 def near(actual, wanted, atol):
