@@ -143,8 +143,14 @@ def parent_of(pid):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("num_workers", WORKERS)
-@pytest.mark.parametrize("victim", ["rank 0", "rank 1", "launcher", "starting launcher", "starting rank"])
+@pytest.mark.parametrize(
+    ("victim", "num_workers"),
+    [
+        *((victim, number) for victim in ("rank 0", "rank 1", "launcher") for number in WORKERS),
+        ("starting launcher", 2),  # there are no workers yet
+        ("starting rank", 2),
+    ],
+)
 def test_where_a_rank_or_its_launcher_is_killed_all_end(phantom, room, whole, victim, num_workers):
     run = room / "run"
     begun = Torchrun(phantom, run, num_workers)

@@ -1,6 +1,8 @@
 """Checkpoints with one part that is not what it should be: every use ends well or with one message, never otherwise."""
 
+import os
 import shutil
+from itertools import islice
 
 import pytest
 import torch
@@ -25,6 +27,8 @@ def inside(phantom, tmp_path_factory):
     shutil.rmtree(folder)
 
 
+# Each variation is tried in three or four uses: CI tries one in four of them, ALL_VARIATIONS=1 all.
+EVERY = 1 if os.environ.get("ALL_VARIATIONS") else 4
 PRETRAINS = ("model", "ema", "category_", "epoch", "all of", "one of", "config=")  # what a new training looks at
 
 
@@ -61,12 +65,12 @@ def endings(label, content, data, room):
 )
 def test_no_wrong_part_ends_in_a_traceback(inside, phantom, room, variations, at_least):
     bad, tried, refused = [], 0, 0
-    for label, content in variations(inside):
+    for label, content in islice(variations(inside), 0, None, EVERY):
         tried += 1
         for use, code, text in endings(label, content, phantom, room):
             refused += code == 2
             if code not in (0, 2) or "Traceback" in text:
                 bad.append(f"{label}: {use}: {code}: {text[-200:]}")
-    assert tried >= at_least
-    assert refused >= at_least
+    assert tried >= at_least // EVERY
+    assert refused >= at_least // EVERY
     assert not bad
