@@ -40,6 +40,7 @@ from models import build_model, speed_up
 from models.backbone_weights import load_backbone_weights
 from models.load import build_filled
 from util import checkpoint, nonfinite
+from util.checkpoint_schema import is_count
 from util.checkup import consult
 from util.command_line import parse_arguments
 from util.config import load_config
@@ -54,8 +55,7 @@ from util.distributed import (
     wait_for_all,
 )
 from util.errors import ToldElsewhere
-from util.evaluation_folder import choose_folder
-from util.folder_lock import hold
+from util.evaluation_folder import hold_folder
 from util.judged import load_judged
 from util.logger import Progress, RunLog
 from util.metrics.evaluation import evaluate_as_configured
@@ -206,14 +206,13 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
     model, criterion, postprocess = build_filled(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
-    state.epoch, state.step = content.get("epoch", 0), content.get("step", 0)
+    state.epoch, state.step = (content[name] if is_count(content.get(name)) else 0 for name in ("epoch", "step"))
     state.operating_point = content.get("operating_point") or {}
     computed = speed_up([state.model, state.average.module], config.speed, device)
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
     facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
-    folder = choose_folder(args.output_dir, split.ground_truth(), facts)
-    held.enter_context(hold(folder, "evaluation"))
+    folder = hold_folder(args.output_dir, split.ground_truth(), facts, held)
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)

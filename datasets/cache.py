@@ -19,7 +19,6 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +33,7 @@ from util.errors import DataError
 from util.images import LARGEST_FILE, to_image
 from util.reading import read_regular, require_regular
 from util.text import first_few
+from util.threads import threads
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
@@ -214,7 +214,7 @@ def source_of(split: Split, index: int) -> Source:
 def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
     """Positions among the first `entries` of the split whose image files are gone or have another content."""
     tasks = [range(i, min(i + FILES_PER_TASK, len(entries))) for i in range(0, len(entries), FILES_PER_TASK)]
-    with ThreadPoolExecutor(NUM_READERS) as pool:
+    with threads(NUM_READERS) as pool:
         changed = pool.map(lambda task: [i for i in task if not _is_same(split, i, entries[i].source)], tasks)
         return [i for some in changed for i in some]
 

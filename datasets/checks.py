@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +20,7 @@ from util.images import UNREADABLE, read_size
 from util.logger import Progress
 from util.network_input import NARROW
 from util.text import first_few
+from util.threads import threads
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 32
@@ -219,7 +219,7 @@ def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
     """(height, width) of each file, or why it is no image."""
     tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("checking the images", len(paths), "images")
-    with ThreadPoolExecutor(NUM_READERS) as pool:
+    with threads(NUM_READERS) as pool:
         for headers in pool.map(lambda task: [_read_header(path) for path in task], tasks):
             progress.advance(len(headers))
             yield from headers

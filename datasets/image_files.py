@@ -11,7 +11,6 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from util.files import write_whole
 from util.huge_images import huge_images_in_turn
 from util.images import UNREADABLE, file_size, read_image
 from util.logger import Progress
+from util.threads import threads
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
 FILES_PER_TASK = 16
@@ -64,13 +64,10 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
     tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("reading the images", len(paths), "images")
     found: dict[str, ImageFile | str] = {}
-    pool = ThreadPoolExecutor(NUM_READERS)
-    try:
+    with threads(NUM_READERS) as pool:
         for results in pool.map(lambda task: [(path, _read(path, known.get(str(path)))) for path in task], tasks):
             found.update({str(path): file for path, file in results if file is not None})
             progress.advance(len(results))
-    finally:
-        pool.shutdown(cancel_futures=True)  # who interrupts does not wait for thousands of images
     progress.close()
     return found
 

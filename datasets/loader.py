@@ -34,8 +34,9 @@ class WatchedLoader(DataLoader[Batch]):
             WorkerDied: a worker is gone; noticed within about 5 seconds.
         """
         try:
+            others = multiprocessing.active_children()
             batches = super().__iter__()
-            self.workers = multiprocessing.active_children()
+            self.workers = self.workers or [w for w in multiprocessing.active_children() if w not in others]
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             yield from batches

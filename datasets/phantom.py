@@ -10,7 +10,9 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from multiprocessing import Pool
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, Picture, Plan, plan_cohort
 from datasets.phantom_render import render_case
 from datasets.phantom_statistics import POSITIVE_FRACTION
+from util.errors import WorkerDied
 from util.processes import die_with_parent
 
 RECORD, UNFINISHED = "phantom.json", "phantom_unfinished.json"
@@ -129,17 +132,22 @@ def _draw_all(pictures: list[Picture], folder: Path, workers: int) -> Iterator[N
     if workers <= 1:
         yield from (save_picture(picture, folder) for picture in pictures)
         return
-    with Pool(workers, initializer=_leave_ctrl_c_to_parent) as pool:
-        yield from pool.imap_unordered(_save_task, [(p, folder) for p in pictures], chunksize=2)
+    pool, is_whole = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c_to_parent), False
+    try:
+        yield from pool.map(save_picture, pictures, repeat(folder), chunksize=2)
+        is_whole = True
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            f"one of the {workers} processes that draw was killed, perhaps as memory was short: lower --workers; the "
+            "same command begins anew"
+        ) from error
+    finally:
+        pool.shutdown(wait=is_whole, cancel_futures=True)
 
 
 def _leave_ctrl_c_to_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
-
-
-def _save_task(task):
-    save_picture(*task)
 
 
 def _write_annotations(plan: Plan, out: Path) -> None:

@@ -65,16 +65,15 @@ def recognise(tree: Tree) -> Source:
             found[key] = file
     source.labels = {stem: file for stem, file in source.labels.items() if stem in source.images}
     if tree.outside:
-        source.notes.append(
-            f"{len(tree.outside)} links lead out of {tree.root} and were left out: {first_few(tree.outside)}; put the "
-            "files themselves there, or give the folder that they are in"
+        raise DataError(
+            f"{tree.root}: {len(tree.outside)} links lead out of it: {first_few(tree.outside)}. They are not followed, "
+            "as whoever made them may want other files of this machine copied; if that was you, add --follow_links"
         )
     if not source.images and not source.documents and not source.xml:
         raise DataError(
             f"{tree.root}: holds nothing of TBX11K: no image called like tb0005.png, h0001.png or s0001.png and no "
             "annotation file called like TBX11K_train.json or tb0005.xml; it holds "
             f"{first_few(sorted(tree.sizes)) or 'nothing'}"
-            + (f"; left out, being links out of it: {first_few(tree.outside)}" if tree.outside else "")
         )
     if twice:
         source.notes.append(f"{len(twice)} files are there more than once and were left out: {first_few(twice)}")

@@ -37,14 +37,14 @@ class Tree(Protocol):
         """Make the file stand at `target` too."""
 
 
-def open_tree(path: Path) -> Tree:
-    """The files of a folder or a zip file.
+def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
+    """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
 
     Raises:
         DataError: there is neither, or it cannot be read.
     """
     if path.is_dir():
-        return Folder(path)
+        return Folder(path, follows_links=follows_links)
     if not path.exists():
         raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
     if not path.is_file() or not zipfile.is_zipfile(path):
@@ -55,11 +55,13 @@ def open_tree(path: Path) -> Tree:
 class Folder:
     """The files below a folder. Links to folders are followed, each folder is looked into once.
 
-    A link that leads out of the folder is left out: who made it may want another file of this machine to be copied.
+    A link that leads out of the folder is left out unless `follows_links`: who made it may want another file of this
+    machine to be copied.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follows_links: bool) -> None:
         self.root = root
+        self.follows_links = follows_links
         self.outside: list[str] = []
         self._real_root = os.path.realpath(root)
         self.sizes = dict(self._walk())
@@ -87,7 +89,7 @@ class Folder:
                     self.outside.append(self._name(path))
 
     def _is_inside(self, real: str) -> bool:
-        return real == self._real_root or real.startswith(os.path.join(self._real_root, ""))
+        return self.follows_links or real == self._real_root or real.startswith(os.path.join(self._real_root, ""))
 
     def _name(self, path: str) -> str:
         return Path(path).relative_to(self.root).as_posix()

@@ -209,7 +209,7 @@ def main() -> int:
     except (UserError, OSError) as error:
         echo(f"compare_denominators: {error}", file=sys.stderr)
         return 2
-    echo("\nMade by:", shlex.join(["python", "scripts/compare_denominators.py", *sys.argv[1:]]))
+    echo("\nMade by: " + shlex.join(["python", "scripts/compare_denominators.py", *sys.argv[1:]]))
     return 0
 
 

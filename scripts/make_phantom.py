@@ -29,6 +29,7 @@ from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
 from datasets.phantom_render import Case, render_case
 from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from util.errors import WorkerDied
 from util.logger import echo
 from util.seed import derive_rng
 
@@ -54,6 +55,8 @@ def main() -> None:
             draw_sheet(args.sheet, args.seed)
         else:
             make(parser, args)
+    except WorkerDied as error:
+        parser.exit(1, f"make_phantom: {error}\n")
     except (PhantomError, OSError) as error:
         parser.error(str(error))
     except KeyboardInterrupt:

@@ -61,6 +61,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         metavar="FOLDER",
         help="folder to fill: empty, not there yet, or DIR to complete it in place",
     )
+    add("--follow_links", action="store_true", help="take files outside DIR that links in it lead to, too")
     add("--dry_run", action="store_true", help="say what would be written, and write nothing")
     add("--check", action="store_true", help="read every image and annotation, and list the defects")
     add(
@@ -77,7 +78,7 @@ def work(args: argparse.Namespace) -> int:
     has_lists = any(kind.lists(args.dir) for kind in (layout.TBX11K, layout.COCO)) if args.dir.is_dir() else False
     if args.check and not args.out and has_lists:
         return tell(check_folder(args.dir))
-    plan = make_plan(recognise(open_tree(args.dir)))
+    plan = make_plan(recognise(open_tree(args.dir, follows_links=args.follow_links)))
     for note in plan.notes:
         echo(f"note: {note}")
     root = prepare(args, plan)

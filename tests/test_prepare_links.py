@@ -12,7 +12,7 @@ def images_of(root):
     return [path for path in (root / "imgs").rglob("*") if path.is_file()]
 
 
-def test_a_link_that_leads_out_of_the_download_is_left_out_and_told(official, tmp_path, ask):
+def test_a_link_that_leads_out_of_the_download_is_refused(official, tmp_path, ask):
     source, secret = tmp_path / "source", tmp_path / "secret"
     shutil.copytree(official, source)
     secret.mkdir()
@@ -25,14 +25,34 @@ def test_a_link_that_leads_out_of_the_download_is_left_out_and_told(official, tm
     inside = sorted((source / "imgs/sick").iterdir())[0]
     inside.rename(source / "kept.png")
     inside.symlink_to("../../kept.png")
-    code, out, _ = ask(source, "--out", tmp_path / "data")
-    assert code == 0
+    code, _, err = ask(source, "--out", tmp_path / "data")
     name = image.relative_to(source).as_posix()
-    assert f"note: 2 links lead out of {source} and were left out: imgs/linked, {name}; put the files" in out
-    assert (tmp_path / "data" / inside.relative_to(source)).is_file()
-    assert not (tmp_path / "data" / name).exists()
-    assert not list((tmp_path / "data").rglob("h9999.png"))
+    assert f"{source}: 2 links lead out of it: imgs/linked, {name}. They are not followed" in err
+    assert code == 2
+    assert not (tmp_path / "data").exists()
     assert (secret / "key.txt").stat().st_nlink == 1
+    image.unlink()
+    (source / "imgs/linked").unlink()
+    assert ask(source, "--out", tmp_path / "data")[0] == 0
+    assert (tmp_path / "data" / inside.relative_to(source)).is_file(), "a link within the download is followed"
+
+
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_links_of_ones_own_are_followed_where_that_is_asked_for(official, tmp_path, ask, kind):
+    """As on clusters, where a data folder is made of links to another disk."""
+    source = tmp_path / "source"
+    shutil.copytree(official, source, ignore=shutil.ignore_patterns("imgs"))
+    if kind == "folder":
+        (source / "imgs").symlink_to(official / "imgs")
+    else:
+        for path in images_of(official):
+            link = source / path.relative_to(official)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    assert ask(source, "--out", tmp_path / "data")[0] == 2
+    assert ask(source, "--check")[0] == 0, "and training reads them as they are"
+    assert ask(source, "--out", tmp_path / "data", "--follow_links")[0] == 0
+    assert {p.name for p in images_of(tmp_path / "data")} == {p.name for p in images_of(official)}
 
 
 def test_what_is_no_regular_file_and_links_that_lead_round_stop_no_preparation(official, tmp_path, ask):

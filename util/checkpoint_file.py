@@ -21,9 +21,11 @@ import torch
 from util.files import write_whole
 
 COMMENT = b"CRC-32 of the bytes before this comment: %08x"
+COMMENT_BEGINS = COMMENT[:10]
 COMMENT_BYTES = len(COMMENT % 0)
-ZIP_BEGINS, ZIP_ENDS, END_BYTES = b"PK\x03\x04", b"PK\x05\x06", 22  # the end record, whose last two bytes tell the
-LENGTH_BYTES = 2  # length of the comment behind it
+ZIP_BEGINS, ZIP_ENDS = b"PK\x03\x04", b"PK\x05\x06"  # how an archive and its end record begin
+END_BYTES, LENGTH_BYTES = 22, 2  # of the end record, and of the length of the comment behind it, which stands last
+LONGEST_COMMENT = 2**16 - 1
 CHUNK = 1 << 20
 UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
     OSError,
@@ -90,12 +92,26 @@ def require_whole(file: IO[bytes]) -> None:
     file.seek(0)
     has_comment = len(tail) == END_BYTES + COMMENT_BYTES and tail[:END_BYTES] == _with_comment(tail[:END_BYTES])
     if not has_comment and tail[-END_BYTES:] != _with_comment(tail[-END_BYTES:], 0):
-        if file.read(len(ZIP_BEGINS)) == ZIP_BEGINS:
-            raise EOFError("an archive without its end")
-        return
+        if file.read(len(ZIP_BEGINS)) != ZIP_BEGINS:
+            return
+        _require_end(file, length)
     if has_comment:
         _require_sum(file, length - COMMENT_BYTES, tail[END_BYTES:])
     _require_archive(file, length, compares_sums=not has_comment)
+
+
+def _require_end(file: IO[bytes], length: int) -> None:
+    """Find the end of an archive of others, behind which something may stand, such as zeros or a comment.
+
+    What is left of a comment of ours is damage.
+    """
+    file.seek(max(0, length - END_BYTES - LONGEST_COMMENT))
+    tail = file.read()
+    tail = tail[max(0, tail.rfind(ZIP_ENDS)) :]
+    is_end = tail.startswith(ZIP_ENDS) and len(tail) >= END_BYTES
+    announced = int.from_bytes(tail[END_BYTES - LENGTH_BYTES : END_BYTES], "little")
+    if not is_end or END_BYTES + announced > len(tail) or COMMENT_BEGINS in tail:
+        raise EOFError("an archive without its end")
 
 
 def _with_comment(end: bytes, num_bytes: int = COMMENT_BYTES) -> bytes:
@@ -120,14 +136,16 @@ def _require_archive(file: IO[bytes], length: int, *, compares_sums: bool) -> No
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            is_packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-            if is_packed or sum(member.file_size for member in members) > length:
-                raise DamagedFile("it is compressed, as no file of PyTorch is")
+            if sum(member.file_size for member in members) > length:
+                raise DamagedFile("it unpacks to more than its length, as no file of PyTorch does")
             damaged = archive.testzip() if compares_sums else None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError, struct.error) as error:
         raise DamagedFile(f"{error}, which is not what was written") from error
     if damaged:
-        raise DamagedFile(f"{damaged} is not what was written")
+        raise DamagedFile(
+            f"the checksum of {damaged} is another one: it is not what was written, or it was written with "
+            "torch.serialization.set_crc32_options(False)"
+        )
 
 
 class _Summed:

@@ -19,7 +19,7 @@ from util.batch import Sample
 from util.errors import MissingPackage, UserError
 from util.files import WriteError
 from util.fusion import Found
-from util.images import UNREADABLE
+from util.images import FORMATS, UNREADABLE
 from util.logger import remark
 
 # What reading, detecting or drawing may raise for one image and not for the next
@@ -100,7 +100,7 @@ class EachDetector:
 def reason_of(error: BaseException) -> str:
     """Why an image failed, in a line, without paths that are told already."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is no image of a known kind, or empty"
+        return f"is no image of a known kind ({', '.join(FORMATS)}, DICOM), or empty"
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, OSError) and error.strerror:

@@ -2,6 +2,7 @@
 
 import inspect
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from util.errors import ToldElsewhere, UserError
-from util.launcher import Ranks, announced, is_under_torchrun
+from util.launcher import Ranks, announced, is_under_torchrun, store_of_torchrun
 from util.preemption import STOP, Preempted
 
 T = TypeVar("T")
 STARTS, ARRIVALS = "dino/starts", "dino/arrivals"  # counters that all ranks see
 LOOK_EVERY = 0.1  # seconds between looks at them
-LATE_AFTER = 5.0  # seconds that other ranks get to arrive once this one is asked to stop
-CONNECTED_WITHIN = timedelta(minutes=2)  # the store of the launcher is there before the ranks are
+LATE_AFTER = 12.0  # seconds that other ranks get to arrive once this one is asked to stop
+CONNECTED_WITHIN = 5.0  # seconds; the store of torchrun is there before the ranks are
 ANSWERED_WITHIN = timedelta(minutes=30)  # collectives
 
 
@@ -81,9 +82,28 @@ def together(prepare: Callable[[], T]) -> T:
 
 def _join(backend: str) -> None:
     """Join the process group once all ranks are there: nothing can interrupt joining while one of them is missing."""
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=CONNECTED_WITHIN))
+    _require_launcher()
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=ANSWERED_WITHIN))
     _wait_patiently(store, world_size, STARTS)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=ANSWERED_WITHIN)
+
+
+def _require_launcher() -> None:
+    """Notice that torchrun is gone: it may have been killed before this process could watch it.
+
+    Raises:
+        RuntimeError: nobody answers where its store was before it started the ranks.
+    """
+    address = store_of_torchrun()
+    until = time.monotonic() + CONNECTED_WITHIN
+    while address is not None:
+        try:
+            socket.create_connection(address, timeout=CONNECTED_WITHIN).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise RuntimeError(f"torchrun does not answer at {address[0]}:{address[1]}; it is gone") from error
+        time.sleep(LOOK_EVERY)
 
 
 def _wait_patiently(store: dist.Store, world_size: int, counter: str) -> None:

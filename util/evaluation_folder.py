@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from util.config import flatten
 from util.errors import UserError
+from util.folder_lock import FolderInUse, hold
 from util.history import read_rows
 from util.logger import ROWS
 from util.metrics.reports import REPORT, Report, fingerprint, load_report
@@ -27,7 +29,33 @@ IDENTITY = ("ground_truth", "config", "step", "weights")
 OF_THE_MACHINE = ("num_workers", "image_cache")  # knobs that job scripts set; no metric depends on them
 
 
-def choose_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[str, Any]) -> Path:
+def hold_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[str, Any], held: ExitStack) -> Path:
+    """Choose the folder of an evaluation and hold it, until `held` is closed.
+
+    One in which another evaluation is under way counts as taken, unless the user named it.
+
+    Raises:
+        FolderInUse: another process writes into the folder that the user named.
+    """
+    taken: set[Path] = set()
+    while True:
+        folder = choose_folder(output_dir, truth, facts, taken)
+        with ExitStack() as attempt:
+            try:
+                attempt.enter_context(hold(folder, "evaluation"))
+            except FolderInUse:
+                if folder == output_dir:
+                    raise
+                taken.add(folder)
+                continue
+            if choose_folder(output_dir, truth, facts, taken) == folder:  # nobody has finished there meanwhile
+                held.push(attempt.pop_all())
+                return folder
+
+
+def choose_folder(
+    output_dir: Path | None, truth: GroundTruth, facts: Mapping[str, Any], taken: Collection[Path] = ()
+) -> Path:
     """The folder of an evaluation: `output_dir`, or eval_LIST in it where it holds a training.
 
     Without `output_dir` it is eval_LIST beside the checkpoint. Where eval_LIST holds the results of other data, another
@@ -37,6 +65,7 @@ def choose_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[st
         output_dir: as the user gave it.
         truth: the ground truth it is evaluated on.
         facts: other facts of the evaluation, named as in its report.
+        taken: folders that others are writing to.
     """
     if output_dir is not None and not holds_training(output_dir):
         return output_dir
@@ -44,7 +73,7 @@ def choose_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[st
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
     folders = ((output_dir or Path(facts["checkpoint"]).parent) / name for name in names)
     facts = {**facts, "ground_truth": fingerprint(truth)}
-    return next(folder for folder in folders if _is_free(folder, facts))
+    return next(folder for folder in folders if folder not in taken and _is_free(folder, facts))
 
 
 def holds_training(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from util.errors import RunFailingError, ToldElsewhere, UserError, WorkerDied
 from util.launcher import leave_exit_code
-from util.logger import complain, flush_output, is_output_closed
+from util.logger import complain, flush_output, is_output_closed, open_closed_output
 from util.preemption import SIGNALS, Preempted
 from util.processes import kill_children
 
@@ -49,6 +49,7 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    open_closed_output()
     code = FAILED
     try:
         code = main() or FINISHED

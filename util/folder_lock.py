@@ -31,6 +31,11 @@ MOST_TRIES = 20  # another process may take the file away while this one opens i
 SIGNED_AFTER = 0.1  # seconds from getting the lock to having written who has it, at most
 MOST_BYTES = 300  # of that in a message
 
+
+class FolderInUse(UserError):  # noqa: N818 it is no error of the folder
+    """Another process holds the folder; the message says which."""
+
+
 _held: set[int] = set()  # file descriptors
 
 
@@ -55,7 +60,7 @@ def hold(folder: Path, what: str) -> Iterator[None]:
         what: is done there, a noun.
 
     Raises:
-        UserError: another process holds it, or it cannot be written.
+        FolderInUse: another process holds it; another UserError where it cannot be written.
     """
     if not announced().is_main:
         yield
@@ -112,7 +117,7 @@ def _lock(file: int, path: Path, what: str) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # the second one on CIFS
-        raise UserError(
+        raise FolderInUse(
             f"{path.parent}: another {_holder(file, what)}; wait until it has ended, or choose another --output_dir"
         ) from error
     except OSError as error:

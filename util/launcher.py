@@ -37,6 +37,13 @@ def slurm_job() -> str:
     return os.environ.get("SLURM_JOB_ID", "")
 
 
+def store_of_torchrun() -> tuple[str, int] | None:
+    """Host and port where torchrun itself keeps what the ranks tell each other; None where rank 0 does."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
+        return None
+    return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+
+
 def leave_exit_code(code: int) -> None:
     """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
 

@@ -1,6 +1,7 @@
 """What a run says: console and info.txt for people, log.jsonl for programs. The only place that prints."""
 
 import json
+import os
 import select
 import sys
 import time
@@ -117,10 +118,17 @@ def clear_progress() -> None:
         print("\r\033[K", end="", flush=True)
 
 
+def open_closed_output() -> None:
+    """Where a program was started without standard output or standard error, send there what is printed to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 stays open to the end
+
+
 def flush_output() -> bool:
     """Bring all that was printed to its reader; False where there is none any more, as behind `| head`."""
     try:
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed from the start
+        for stream in (sys.stdout, sys.stderr):
             stream.flush()
     except BrokenPipeError:
         return False
@@ -130,7 +138,7 @@ def flush_output() -> bool:
 def is_output_closed() -> bool:
     """Whether standard output or standard error is a pipe that nobody reads any more."""
     poll = select.poll()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         poll.register(stream.fileno(), 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 

@@ -25,6 +25,7 @@ from util.huge_images import huge_images_in_turn
 from util.marked_picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
 from util.pictures import short_names
 from util.prediction_rows import Row, RowFile, corners_from, row_of
+from util.threads import threads
 
 PICTURES = "pictures"
 MOST_WAITING = 4  # batches of images that wait for others of their size
@@ -113,7 +114,7 @@ def predict_all(
         while len(waiting) > at_most:
             kept.add([future.result() for future in waiting.popleft()])
 
-    with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as painters:
+    with threads(num_threads) as readers, threads(num_threads) as painters:
         ahead = 2 * num_threads + (batch_size or 0)
         answers = map_ahead(readers, lambda source: _read(source, detector, album.draw), sources, ahead)
         network = EachDetector(detector)

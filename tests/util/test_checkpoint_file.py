@@ -87,8 +87,23 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, kind):
     with zipfile.ZipFile(stream, "w", kind) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
     (tmp_path / "a.pth").write_bytes(stream.getvalue())
-    with pytest.raises(CheckpointError, match="it is compressed"):
+    with pytest.raises(CheckpointError, match="it unpacks to more than its length"):
         load(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("more", [bytes(100), b"PK", b"a tool's own words"])
+def test_what_other_tools_leave_behind_an_archive_is_no_damage(tmp_path, more):
+    torch.save(CONTENT, tmp_path / "a.pth")
+    with (tmp_path / "a.pth").open("ab") as file:
+        file.write(more)
+    assert load(tmp_path / "a.pth")["epoch"] == 3
+
+
+def test_the_comment_of_another_tool_is_no_damage(tmp_path):
+    torch.save(CONTENT, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive:
+        archive.comment = b"from the model zoo"
+    assert load(tmp_path / "a.pth")["epoch"] == 3
 
 
 def test_a_file_is_read_to_its_end_though_another_one_takes_its_name(path, monkeypatch):

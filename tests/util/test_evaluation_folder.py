@@ -1,10 +1,13 @@
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from metric_tables import found_of, truth_of
 
-from util.evaluation_folder import choose_folder, holds_training, training_of
+from util import evaluation_folder
+from util.evaluation_folder import choose_folder, hold_folder, holds_training, training_of
+from util.folder_lock import FolderInUse
 from util.metrics.files import save_report
 from util.metrics.reports import facts_of
 
@@ -120,3 +123,27 @@ def test_the_training_of_an_evaluation_is_the_folder_above(tmp_path, monkeypatch
     assert training_of(Path()).samefile(tmp_path)
     (tmp_path / "best.pth").unlink()
     assert training_of(Path()) == Path()
+
+
+def test_a_folder_in_which_another_evaluation_is_under_way_counts_as_taken(tmp_path):
+    (tmp_path / "best.pth").touch()
+    with ExitStack() as first, ExitStack() as second:
+        folders = [hold_folder(tmp_path, TRUTH, FACTS, held) for held in (first, second)]
+        assert [folder.name for folder in folders] == ["eval_TBX11K_val", "eval_TBX11K_val_2"]
+        named = tmp_path / "eval_TBX11K_val"
+        with pytest.raises(FolderInUse, match="another evaluation is writing there"), ExitStack() as third:
+            hold_folder(named, TRUTH, FACTS, third)
+
+
+def test_results_that_another_evaluation_left_while_this_one_waited_are_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "best.pth").touch()
+    hold = evaluation_folder.hold
+
+    def hold_late(folder, what):
+        if folder.name == "eval_TBX11K_val":
+            report_in(folder, OTHER)
+        return hold(folder, what)
+
+    monkeypatch.setattr(evaluation_folder, "hold", hold_late)
+    with ExitStack() as held:
+        assert hold_folder(tmp_path, TRUTH, FACTS, held).name == "eval_TBX11K_val_2"
