@@ -20,9 +20,10 @@ from util.launcher import Ranks, announced, is_under_torchrun, store_of_torchrun
 from util.preemption import STOP, Preempted
 
 T = TypeVar("T")
-STARTS, ARRIVALS = "dino/starts", "dino/arrivals"  # counters that all ranks see
+# Counters that all ranks see, and seconds that others get to arrive once this one is asked to stop: a rank that looks
+# at the images for all may still come to a step and save.
+STARTS, ARRIVALS = ("dino/starts", 5.0), ("dino/arrivals", 12.0)
 LOOK_EVERY = 0.1  # seconds between looks at them
-LATE_AFTER = 12.0  # seconds that other ranks get to arrive once this one is asked to stop
 CONNECTED_WITHIN = 5.0  # seconds; the store of torchrun is there before the ranks are
 ANSWERED_WITHIN = timedelta(minutes=30)  # collectives
 
@@ -106,18 +107,19 @@ def _require_launcher() -> None:
         time.sleep(LOOK_EVERY)
 
 
-def _wait_patiently(store: dist.Store, world_size: int, counter: str) -> None:
+def _wait_patiently(store: dist.Store, world_size: int, meeting: tuple[str, float]) -> None:
     """Let every rank arrive, however long that takes.
 
     Raises:
         SystemExit: torchrun asks this rank to end, as it does where another one has died, and they do not arrive.
     """
+    counter, patience = meeting
     wanted = -(-store.add(counter, 1) // world_size) * world_size  # nobody comes again before all have come
     asked = None
     while store.add(counter, 0) < wanted:
         if STOP.signal is signal.SIGTERM and is_under_torchrun():
             asked = asked or time.monotonic()
-            if time.monotonic() - asked > LATE_AFTER:
+            if time.monotonic() - asked > patience:
                 raise SystemExit(128 + signal.SIGTERM)
         time.sleep(LOOK_EVERY)
 
