@@ -13,6 +13,7 @@ import pytest
 import tiny_dino
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from engine import accumulate
 from models import compiling, speed_up
@@ -139,6 +140,9 @@ def test_a_missing_compiler_is_found_out_and_named(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    torch.__version__ < TorchVersion("2.15"), reason="PyTorch 2.14 compiles again for widths of 192 and of 256 cells"
+)
 def test_an_epoch_of_many_sizes_and_boxes_is_compiled_at_its_start_only():
     if reason := why_not("cpu"):
         pytest.skip(reason)
