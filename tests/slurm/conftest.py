@@ -63,7 +63,7 @@ def repo(tmp_path_factory):
             shutil.copy(ROOT / part, folder / part)
     (folder / "logs").mkdir()
     text = (folder / "main.py").read_text()
-    start = 'if __name__ == "__main__":\n    sys.exit'
+    start = 'if __name__ == "__main__":\n    run_program(main)'
     assert text.count(start) == 1
     (folder / "main.py").write_text(text.replace(start, HANDLE + start))
     yield folder
