@@ -173,7 +173,7 @@ def _draw_header(figure: Figure, page: Page, height: float, warning: Sequence[st
     place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - head / height), "borderaxespad": 0.0, "borderpad": 0.0}
     legend = figure.legend(handles, ["run"] * len(told), fontsize=9.5, frameon=False, handlelength=4.5, **place)
     for entry, run, line in zip(legend.get_texts(), page.runs, told, strict=True):
-        entry.set_text(f"{label(run.name)}:  {line}")
+        entry.set_text(f"{label(run.name).lstrip()}:  {line}")
 
 
 def _draw_cell(figure: Figure, cell: SubplotSpec, panel: Panel, page: Page, *, is_lowest: bool) -> None:

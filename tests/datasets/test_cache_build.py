@@ -162,9 +162,12 @@ def test_an_image_that_cannot_be_read_is_named_and_mended_the_build_goes_on(make
 def test_a_build_killed_at_ten_random_moments_is_completed_by_the_next_start(make, folder):
     """Each of the ten is a build of its own, killed once; then one that is killed ten times over."""
     draw, split = random.Random(0), make(num=60, side=150)
-    began = time.monotonic()
-    ready_cache(split, folder / "whole", workers=2)
-    duration, expected = time.monotonic() - began, cache_file(split, folder / "whole").read_bytes()
+    durations = []
+    for number in range(3):  # the first one, and any on a busy machine, takes longer
+        began = time.monotonic()
+        ready_cache(split, folder / f"whole{number}", workers=2)
+        durations.append(time.monotonic() - began)
+    duration, expected = min(durations), cache_file(split, folder / "whole0").read_bytes()
     unfinished = 0
     for target in [*(folder / f"{number}" for number in range(10)), *[folder / "again and again"] * 10]:
         builder = FORK.Process(target=ready_cache, args=(split, target), kwargs={"workers": 2})
