@@ -15,7 +15,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -42,7 +42,6 @@ from datasets.split import Split
 from util.errors import DataError
 from util.files import NO_ROOM, WriteError
 from util.logger import Progress, remark
-from util.threads import threads
 
 AHEAD = 4  # images per thread that may wait to be written
 LOOK_EVERY = 0.2  # seconds between looks at another process's lock
@@ -200,7 +199,7 @@ def _require_room(split: Split, file: Path, num_done: int) -> None:
 def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
     """The images from position `first` on, in order."""
     progress = Progress(f"caching the images of {split.name}", split.num_images, "images", done=first)
-    with threads(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         positions = iter(range(first, split.num_images))
         running: deque[Future] = deque()
         try:
