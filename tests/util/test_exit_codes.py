@@ -98,7 +98,7 @@ def end_of_program(work, start="pass", stdout=subprocess.PIPE):
 
 def is_gone(group):
     """Whether nothing of a process group is left, a moment later."""
-    for _ in range(100):
+    for _ in range(750):  # who is init may take its time to collect the dead
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
