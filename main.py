@@ -44,6 +44,7 @@ from util.checkpoint_schema import is_count
 from util.checkup import consult
 from util.command_line import parse_arguments
 from util.config import load_config
+from util.console import Progress
 from util.distributed import (
     Wishes,
     choose_device_type,
@@ -57,7 +58,7 @@ from util.distributed import (
 from util.errors import ToldElsewhere
 from util.evaluation_folder import hold_folder
 from util.judged import load_judged
-from util.logger import Progress, RunLog
+from util.logger import RunLog
 from util.metrics.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.optim import learning_rates

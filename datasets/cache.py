@@ -24,21 +24,19 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.split import Split
 from util.errors import DataError
-from util.images import LARGEST_FILE, to_image
+from util.image_common import to_image
+from util.images import LARGEST_FILE, READER
 from util.reading import read_regular, require_regular
 from util.text import first_few
 from util.threads import threads
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
-# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images` does.
-READER = f"reader 1, Pillow {PIL.__version__}"
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 64
 DIGEST_BYTES = 16

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from datasets.cache import (
     MARK,
-    READER,
     Entry,
     ImageCache,
     Source,
@@ -39,9 +38,10 @@ from datasets.cache import (
 )
 from datasets.coco import load_image
 from datasets.split import Split
+from util.console import Progress, remark
 from util.errors import DataError
 from util.files import NO_ROOM, WriteError
-from util.logger import Progress, remark
+from util.images import READER
 
 AHEAD = 4  # images per thread that may wait to be written
 LOOK_EVERY = 0.2  # seconds between looks at another process's lock

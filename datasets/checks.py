@@ -15,9 +15,10 @@ from PIL import UnidentifiedImageError
 from datasets.findings import Finding, refuse_errors
 from datasets.image_files import ImageFile
 from datasets.split import Split
+from util.console import Progress
 from util.errors import DataError, MissingPackage
-from util.images import UNREADABLE, read_size
-from util.logger import Progress
+from util.image_common import UNREADABLE
+from util.images import read_size
 from util.network_input import NARROW
 from util.text import first_few
 from util.threads import threads

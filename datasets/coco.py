@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from datasets.split import Split
 from util.batch import Sample, SampleKey, Target
 from util.errors import DataError, MissingPackage
-from util.images import UNREADABLE, read_image
+from util.image_common import UNREADABLE
+from util.images import read_image
 from util.seed import derive_rng, derive_seed
 
 

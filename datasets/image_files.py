@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from util.console import Progress
 from util.errors import MissingPackage
 from util.files import write_whole
 from util.huge_images import huge_images_in_turn
-from util.images import UNREADABLE, file_size, read_image
-from util.logger import Progress
+from util.image_common import UNREADABLE
+from util.images import file_size, read_image
 from util.threads import threads
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others

@@ -13,7 +13,8 @@ from typing import Protocol
 from PIL import UnidentifiedImageError
 
 from util.errors import DataError
-from util.images import UNREADABLE, read_size
+from util.image_common import UNREADABLE
+from util.images import read_size
 from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, read_regular
 
 MOST_FILES = 500_000

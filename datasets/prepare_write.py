@@ -11,9 +11,9 @@ import numpy as np
 
 from datasets.prepare_plan import Plan
 from datasets.split import Split, load_split
+from util.console import Progress
 from util.errors import DataError
 from util.files import WriteError, write_whole
-from util.logger import Progress
 from util.reading import read_document
 
 UNFINISHED = ".unfinished"

@@ -18,8 +18,7 @@ from PIL import Image
 from util.errors import UserError
 from util.huge_images import huge_images_in_turn, take_turn
 from util.images import LARGEST_FILE, is_dicom, read_image
-from util.prediction_loop import PICTURES
-from util.prediction_rows import FILE
+from util.prediction_outputs import FILE, PICTURES
 from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.text import first_few
 

@@ -16,7 +16,8 @@ from util.batch import Batch, Sample, collate
 from util.errors import DataError, MissingPackage
 from util.found_table import table_of
 from util.fusion import Found, Merge
-from util.images import UNREADABLE, as_image, read_image, to_image
+from util.image_common import UNREADABLE, to_image
+from util.images import as_image, read_image
 from util.metrics.tables import Detections
 from util.network_input import network_pixels, resized_size
 from util.precision import Precision

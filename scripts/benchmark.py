@@ -37,10 +37,10 @@ import torch
 from scripts.benchmark_tables import Measured, as_rows, report
 from scripts.workloads import Case, Work, count_operations, works_of
 from util.config import flatten, load_config
+from util.console import Progress, echo
 from util.distributed import choose_device_type
 from util.errors import UserError
 from util.files import write_whole
-from util.logger import Progress, echo
 from util.machine import describe_machine
 from util.memory import peak_resident_bytes, resident_bytes
 from util.schema import Config

@@ -21,8 +21,8 @@ if __name__ == "__main__":
 
 from datasets.build import build_split, open_cache_of
 from util.config import load_config
+from util.console import echo
 from util.errors import UserError
-from util.logger import echo
 
 MEGABYTE = 10**6
 

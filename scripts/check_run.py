@@ -16,11 +16,13 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
+from util.console import echo
 from util.doctor import diagnose
 from util.errors import UserError
 from util.foreign_logs import FILES, read_foreign
-from util.history import History, history_of, read_rows
-from util.logger import ROWS, echo
+from util.history import History, history_of
+from util.logger import ROWS
+from util.rows import read_rows
 from util.text import printable
 
 

@@ -33,8 +33,8 @@ from models import build_model
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh
 from util.config import load_config
+from util.console import Progress, echo
 from util.errors import UserError
-from util.logger import Progress, echo
 from util.seed import derive_generator, derive_seed, seed_everything
 
 TRUE, MEAN, SUM, CLAMP = "one denominator", "mean of micro-batches", "undivided sum", "floor per rank"

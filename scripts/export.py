@@ -35,11 +35,12 @@ from models.load import load_detector
 from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
 from util import checkpoint
 from util.config import flatten
+from util.console import echo
 from util.errors import UserError
 from util.exit_codes import INTERRUPTED
-from util.images import UNREADABLE, read_image, to_image
+from util.image_common import UNREADABLE, to_image
+from util.images import read_image
 from util.judged import config_inside
-from util.logger import echo
 from util.network_input import network_pixels
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
 from util.schema import Config

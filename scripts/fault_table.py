@@ -33,9 +33,11 @@ from torch import nn
 
 import main as program
 from models import dino
+from util.console import echo
 from util.doctor import diagnose
-from util.history import history_of, read_rows
-from util.logger import ROWS, echo
+from util.history import history_of
+from util.logger import ROWS
+from util.rows import read_rows
 from util.symptoms import FAILING, NOTE
 
 ROOT = Path(__file__).resolve().parent.parent

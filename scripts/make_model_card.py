@@ -23,14 +23,14 @@ if __name__ == "__main__":
 from datasets.split import load_split
 from util.checkpoint import BEST_NAME, OWN_NAME
 from util.config import load_run_config
+from util.console import echo
 from util.errors import UserError
 from util.evaluation_folder import training_of
 from util.files import write_whole
-from util.history import read_rows
-from util.logger import ROWS, echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
+from util.logger import ROWS
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.reports import REPORT, Report, described, load_report
+from util.rows import read_rows
 from util.schema import Config
 from util.text import markdown, printable
 

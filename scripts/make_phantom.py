@@ -29,8 +29,8 @@ from datasets.phantom_like import plan_like
 from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
 from datasets.phantom_render import Case, render_case
 from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from util.console import echo
 from util.errors import WorkerDied
-from util.logger import echo
 from util.seed import derive_rng
 
 SHEET_ROWS, SHEET_TILE = 2, 204

@@ -22,11 +22,10 @@ if __name__ == "__main__":
 
 from datasets.split import Split, load_split
 from datasets.tbx11k import find_split
+from util.console import echo
 from util.errors import UserError
 from util.files import write_whole
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.image_level import image_scores
 from util.metrics.overlap import to_xywh
 from util.metrics.reports import Report, load_report

@@ -24,6 +24,7 @@ from datasets.coco import load_image
 from datasets.split import Split, load_split
 from datasets.tbx11k import image_kinds
 from util.config import load_run_config
+from util.console import echo
 from util.errors import UserError
 from util.evaluation_plots import (
     draw_calibration,
@@ -33,9 +34,7 @@ from util.evaluation_plots import (
     draw_roc,
     draw_scores,
 )
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.gallery import worst_false_alarms, worst_misses
 from util.metrics.protocols import Study
 from util.metrics.reports import load_report

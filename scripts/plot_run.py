@@ -15,9 +15,9 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
+from util.console import echo
 from util.curves import load_run, names_of
 from util.dashboard import draw_dashboard, warn_of_other_data
-from util.logger import echo
 
 
 def main() -> int:

@@ -35,6 +35,7 @@ from datasets.split import load_split
 from models import load_detector
 from models.detector import Detector
 from models.load import MERGE_IOU
+from util.console import Progress, echo, remark
 from util.csv_text import csv_lines
 from util.distributed import choose_device_type
 from util.errors import UserError
@@ -42,10 +43,10 @@ from util.exit_codes import INCOMPLETE, run_to_exit_code
 from util.files import write_whole
 from util.folder_lock import hold
 from util.fusion import METHODS
-from util.logger import Progress, echo, remark
-from util.prediction_loop import PICTURES, Album, predict_all
+from util.prediction_loop import Album, predict_all
+from util.prediction_outputs import FILE, PICTURES
 from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import FILE, Row, RowFile
+from util.prediction_rows import Row, RowFile
 from util.prediction_tables import DETECTIONS, IMAGES, TABLES, write_tables
 from util.text import first_few, printable
 

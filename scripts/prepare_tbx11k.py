@@ -30,8 +30,8 @@ from datasets.prepare_source import recognise
 from datasets.prepare_table import compare_with_published
 from datasets.prepare_tree import open_tree
 from datasets.prepare_write import write_clean_lists, write_plan
+from util.console import echo
 from util.errors import DataError, UserError
-from util.logger import echo
 from util.text import first_few
 
 

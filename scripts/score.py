@@ -25,10 +25,10 @@ if __name__ == "__main__":
 
 from datasets.split import load_split
 from datasets.tbx11k import image_kinds
+from util.console import echo
 from util.errors import UserError
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables
-from util.metrics.files import load_detections, save_report
+from util.metrics.evaluation import evaluate_tables
+from util.metrics.files import DETECTIONS, TRUTH, load_detections, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.protocols import Study, compare, images_with_boxes
 from util.metrics.reports import Report, load_report

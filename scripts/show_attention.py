@@ -22,10 +22,11 @@ import numpy as np
 from models.attention import Look, look_at
 from models.load import load_detector
 from util.attention_picture import NOTICE, Panel, draw_attention
+from util.console import echo
 from util.errors import UserError
 from util.files import write_whole
-from util.images import UNREADABLE, read_image
-from util.logger import echo
+from util.image_common import UNREADABLE
+from util.images import read_image
 
 
 def main() -> int:

@@ -24,10 +24,11 @@ from datasets.split import Split
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config
-from util.logger import echo
-from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
+from util.console import echo
+from util.pictures import Tile, draw_truth_sheet, truth_tile
 from util.plots import label
 from util.schema import Config
+from util.text import short_names
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 

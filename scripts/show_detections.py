@@ -17,7 +17,7 @@ from datasets.build import build_split
 from datasets.coco import load_image
 from datasets.split import Split
 from util.config import load_run_config
-from util.logger import echo
+from util.console import echo
 from util.metrics.files import load_detections
 from util.metrics.protocols import Study
 from util.metrics.reports import load_report

@@ -31,9 +31,9 @@ if __name__ == "__main__":
     start_as_tool()
 
 from scripts.study_runs import Crew, Places, begin, finish, finished_before, prepare
+from util.console import echo
 from util.errors import UserError
 from util.files import write_whole
-from util.logger import echo
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
 from util.study.figures import FIGURES

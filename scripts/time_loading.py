@@ -34,9 +34,9 @@ from datasets.coco import CocoDataset
 from datasets.split import Split
 from util.batch import collate
 from util.config import load_config
+from util.console import echo
 from util.errors import UserError
 from util.images import opened
-from util.logger import echo
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD
 from util.schema import DataConfig
 

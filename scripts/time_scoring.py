@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from util.logger import echo
+from util.console import echo
 from util.metrics.coco_ap import FIGURES, coco_ap
 from util.metrics.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth

@@ -17,7 +17,7 @@ from predict_calls import PIXELS, lines
 
 from util.batch import collate
 from util.metrics.files import load_detections
-from util.prediction_rows import FILE
+from util.prediction_outputs import FILE
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 

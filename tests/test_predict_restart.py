@@ -15,7 +15,7 @@ from predict_calls import PIXELS, files_of, lines, predict
 
 from util.checkpoint import load, save
 from util.folder_lock import hold
-from util.prediction_rows import FILE
+from util.prediction_outputs import FILE
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 

@@ -4,9 +4,10 @@ from util.distributed import gather_objects
 from util.doctor import Diagnosis, diagnose
 from util.errors import RunFailingError, ToldElsewhere
 from util.exit_codes import FAILED
-from util.history import history_of, read_rows
+from util.history import history_of
 from util.launcher import Ranks
 from util.logger import ROWS, RunLog
+from util.rows import read_rows
 from util.symptoms import FAILING, NOTE
 
 

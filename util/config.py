@@ -17,8 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from addict import Dict
 
+from util.console import remark
 from util.errors import UserError
-from util.logger import remark
 from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
 from util.rules import RULES
 from util.schema import KNOBS, PATHS, SECTIONS, Config

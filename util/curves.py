@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.errors import UserError
-from util.history import DENOMINATORS, EMPTY, Row, number, read_rows
+from util.history import DENOMINATORS, EMPTY
 from util.logger import ROWS
 from util.metrics.reports import DESCRIBED, load_report
+from util.rows import Row, number, read_rows
 
 SMOOTH_SHARE = 0.04  # of the rows: width of the running mean
 INTERVAL = "ci95"

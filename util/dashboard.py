@@ -11,10 +11,10 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
 from util.curves import SMOOTH_SHARE, RunCurves
-from util.history import number
 from util.metrics.reports import described as described_data
 from util.panels import Page, Panel, draw_panel
 from util.plots import GREY, WARNING, label
+from util.rows import number
 
 BEST = "all/per_class/AP"
 COLUMNS = 4

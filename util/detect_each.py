@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from util.batch import Sample
+from util.console import remark
 from util.errors import MissingPackage, UserError
 from util.files import WriteError
 from util.fusion import Found
-from util.images import FORMATS, UNREADABLE
-from util.logger import remark
+from util.image_common import UNREADABLE
+from util.images import FORMATS
 
 # What reading, detecting or drawing may raise for one image and not for the next
 FAILURES = (*UNREADABLE, AssertionError, zipfile.BadZipFile, subprocess.SubprocessError)

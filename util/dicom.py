@@ -43,7 +43,7 @@ from util.dicom_limits import (
 )
 from util.errors import MissingPackage
 from util.huge_images import take_turn
-from util.images import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
+from util.image_common import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
 
 ELEMENTS = [
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),

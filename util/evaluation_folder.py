@@ -15,10 +15,10 @@ from typing import Any
 from util.config import flatten
 from util.errors import UserError
 from util.folder_lock import FolderInUse, hold
-from util.history import read_rows
 from util.logger import ROWS
 from util.metrics.reports import REPORT, Report, fingerprint, load_report
 from util.metrics.tables import GroundTruth
+from util.rows import read_rows
 from util.schema import Config
 
 PREFIX = "eval_"

@@ -17,8 +17,8 @@ from util.metrics.confusion import BACKGROUND, confusion
 from util.metrics.froc import RATES, FrocCurve, froc_curve
 from util.metrics.image_level import POSITIVE, ImageScores, roc
 from util.metrics.protocols import AGNOSTIC, PER_CLASS, VIEWS, Study
-from util.pictures import short_names
 from util.plots import BLUE, INK, STYLES
+from util.text import short_names
 
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
 GRID = np.geomspace(RATES[0] / 2, RATES[-1] * 2, 120)  # false alarms per image

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from util.console import complain, flush_output, is_output_closed, open_closed_output
 from util.errors import RunFailingError, ToldElsewhere, UserError, WorkerDied
 from util.launcher import leave_exit_code
-from util.logger import complain, flush_output, is_output_closed, open_closed_output
 from util.preemption import SIGNALS, Preempted
 from util.processes import kill_children
 

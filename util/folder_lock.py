@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from util.console import remark
 from util.errors import UserError
 from util.files import remove_parts
 from util.launcher import announced, slurm_job
-from util.logger import remark
 from util.text import printable
 
 LOCK = ".lock"

@@ -28,7 +28,8 @@ from util.foreign_console import (
     json_object,
     json_row,
 )
-from util.history import Epoch, History, number
+from util.history import Epoch, History
+from util.rows import number
 from util.text import first_few
 
 WEIGHTS = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-Row = Mapping[str, Any]
+from util.rows import Row, number
+
 SUMMED = ("images", "images_with_boxes", "boxes", "boxes_by_category", "skipped", "steps", "class_error_n")
 # the denominator of a ratio, where it is not `steps`
 DENOMINATORS = {
@@ -85,24 +83,6 @@ class History:
     def judged(self, name: str) -> list[tuple[int, float]]:
         """The same of evaluations."""
         return [(e.number, value) for e in self.epochs if (value := e.judged(name)) is not None]
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a log.jsonl; a line that a running or killed job has left half-written is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "kind" in row:
-            rows.append(row)
-    return rows
 
 
 def history_of(rows: Sequence[Row]) -> History:

@@ -3,69 +3,38 @@
 PNG, TIFF, JPEG and what else Pillow knows; DICOM through pydicom, which is asked for only when a DICOM file is met.
 """
 
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageChops
+from PIL import Image
 
 from util.errors import MissingPackage
 from util.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
+from util.image_common import ImageFacts, _are_equal, require_few_pixels, row_blocks, to_grey, to_image
 from util.reading import require_regular
+
+# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images` does.
+READER = f"reader 1, Pillow {PIL.__version__}"
 
 # What Pillow may open, whatever a file is called. Left out are formats that nobody needs here, above all those for
 # which Pillow starts another program, such as PostScript. MPO, a JPEG and its previews, counts as JPEG.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-MOST_PIXELS = 100_000_000
 LARGEST_FILE = 2**29  # bytes; 100 million pixels in color have 300 million
 LARGEST_TILE = 2**24  # pixels; a tile of a TIFF may be larger than the image
-PIXELS_AT_ONCE = 2**21  # where numbers of more bits are made of pixels
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the limit
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-# What files that are truncated, damaged, too large, or no images at all make Pillow and pydicom raise: a parser that
-# believes a wrong number stumbles anywhere.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    MemoryError,
-    Image.DecompressionBombError,
-)
 DICOM_MARK = (128, b"DICM")  # where it stands, and what
 BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
 WHITE_IS_ZERO = 0
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What the header says beside the pixels, for a report; None: it does not say. Never anything about a person."""
-
-    height: int  # pixels
-    width: int
-    bits: int | None = None  # stored per sample
-    photometric: str | None = None  # such as "MONOCHROME1"
-    spacing: tuple[float, float] | None = None  # mm between rows, and between columns
-    spacing_at: str | None = None  # "patient", or "detector": magnified by the distance between the two
-    orientation: tuple[str, str] | None = None  # where rows and columns lead, such as ("L", "F"): left, foot
-    view: str | None = None  # such as "PA"
 
 
 def read_image(path: Path | BytesIO) -> Image.Image:
@@ -96,16 +65,6 @@ def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
         require_few_pixels(image.width, image.height)
         _check(image)
         yield image
-
-
-def require_few_pixels(width: int, height: int, most: int = MOST_PIXELS) -> None:
-    """Refuse by its header what would take more memory than an image should.
-
-    Raises:
-        ValueError: there are more than `most`.
-    """
-    if width * height > most:
-        raise ValueError(f"claims {width} x {height} pixels; more than {most} are not read")
 
 
 def file_size(path: Path | BytesIO) -> int:
@@ -171,27 +130,6 @@ def is_dicom(path: Path | BytesIO) -> bool:
         return file.read(offset + len(mark))[offset:] == mark
 
 
-def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Grey [h, w] as an image of mode L, colour [h, w, 3] as one of mode RGB."""
-    height, width = pixels.shape[:2]
-    mode = "RGB" if pixels.ndim == 3 else "L"
-    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
-
-
-def to_grey(image: Image.Image) -> Image.Image:
-    """Mode L of an RGB image whose three channels agree; others as they are."""
-    if image.mode == "L":
-        return image
-    channels = image.split()
-    return channels[0] if _are_equal(channels) else image
-
-
-def row_blocks(height: int, width: int) -> Iterator[slice]:
-    """Rows to work on together, so that numbers of many bytes are made of few pixels at once."""
-    rows = max(1, PIXELS_AT_ONCE // width)
-    yield from (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
 def _decoded(path: Path | BytesIO) -> Image.Image:
     with opened(path) as image:
         take_turn(pixels=image.width * image.height)
@@ -210,15 +148,6 @@ def _channels(image: Image.Image) -> list[Image.Image]:
         for channel, part in zip(channels, block.split(), strict=True):
             channel.paste(part, (0, rows.start))
     return channels
-
-
-def _are_equal(channels: Sequence[Image.Image]) -> bool:
-    width, height = channels[0].size
-    for rows in row_blocks(height, width):
-        first, *others = (channel.crop((0, rows.start, width, rows.stop)) for channel in channels)
-        if any(ImageChops.difference(first, other).getbbox() is not None for other in others):
-            return False
-    return True
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:

@@ -7,8 +7,8 @@ from typing import Any
 
 from util import checkpoint
 from util.config import completed, flatten, load_config, resolve, without_paths
+from util.console import remark
 from util.errors import UserError
-from util.logger import remark
 from util.schema import PATHS, Config
 
 

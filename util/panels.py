@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from util.curves import Curve, RunCurves, smoothing_width
-from util.pictures import short_names
 from util.plots import GREY, INK, WARNING, aside, dress, head, label, say_empty, scale_horizontal, scale_vertical, style
+from util.text import short_names
 
 LONGEST = 14  # characters of names beside a title
 MOST_CATEGORIES = 3  # lines of single categories in one panel; a legend of 80 COCO classes helps nobody

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
 from util.plots import head_page, label
+from util.text import short_names
 
 TRUTH, FOUND = "#5dff6e", "#ffa21f"  # bright on a dark X-ray, and of unlike lightness in grey
 STRONG, WEAK = (0, (4, 2)), (0, (1, 2.5))  # dashes of detections
@@ -78,13 +78,6 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
         found_scores=found.score[said],
         threshold=threshold,
     )
-
-
-def short_names(names: Mapping[int, str]) -> dict[int, str]:
-    """Category names that fit beside a box: the first word of a CamelCase name where that tells them apart."""
-    whole = {k: label(name) for k, name in names.items()}
-    first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in whole.items()}
-    return first if len(set(first.values())) == len(names) else whole
 
 
 def choose_detections(found: Detections, score: float) -> Detections:

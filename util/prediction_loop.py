@@ -23,11 +23,11 @@ from util.free_memory import bytes_taken, choose_batch_size
 from util.fusion import Found
 from util.huge_images import huge_images_in_turn
 from util.marked_picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
-from util.pictures import short_names
+from util.prediction_outputs import PICTURES
 from util.prediction_rows import Row, RowFile, corners_from, row_of
+from util.text import short_names
 from util.threads import threads
 
-PICTURES = "pictures"
 MOST_WAITING = 4  # batches of images that wait for others of their size
 Draw = Literal["none", "positives", "all"]
 In, Out = TypeVar("In"), TypeVar("Out")

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from util.errors import UserError
 from util.files import append, cut_off
+from util.prediction_outputs import FILE
 
-FILE = "progress.jsonl"
 MOST_TOLD = 200  # letters of a setting in a message
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from util.console import remark
 from util.launcher import is_under_torchrun, leave_exit_code
-from util.logger import remark
 from util.processes import die_with_parent
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from util.errors import UserError
-from util.history import Row, number
+from util.rows import Row, number
 from util.text import printable
 
 FOLDER = "tensorboard"  # in the run folder

@@ -1,7 +1,9 @@
 """Words for messages; and names, which come with data, made harmless wherever people read them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from util.plots import label
 
 
 def first_few(items: Sequence[object], at_most: int = 3) -> str:
@@ -24,3 +26,10 @@ def markdown(text: object) -> str:
     escaped = re.sub(r"[\\`*\[\]|#~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(str(text)))
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"(?i)(?<=www)\.|:(?=//)", lambda found: f"&#{ord(found[0])};", escaped)  # addresses become links
+
+
+def short_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Category names that fit beside a box: the first word of a CamelCase name where that tells them apart."""
+    whole = {k: label(name) for k, name in names.items()}
+    first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in whole.items()}
+    return first if len(set(first.values())) == len(names) else whole

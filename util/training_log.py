@@ -12,10 +12,11 @@ from torch import Tensor
 
 from util.batch import Batch, Window
 from util.class_skill import FocalSettings
+from util.console import Progress
 from util.distributed import gather_objects
 from util.figures import figures, nothing_counted, window_counts
 from util.launcher import Ranks
-from util.logger import SCHEMA, Progress, RunLog
+from util.logger import SCHEMA, RunLog
 from util.memory import peak_resident_bytes
 from util.meters import StepMeter, Totals
 from util.schema import Config

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets.sources import list_sources
 from util.errors import UserError
-from util.prediction_rows import FILE
+from util.prediction_outputs import FILE
 
 PIXELS = np.arange(20, dtype=np.uint8).reshape(4, 5)
 

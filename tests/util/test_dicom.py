@@ -12,7 +12,8 @@ from datasets.coco import load_image
 from datasets.image_files import read_image_files
 from datasets.split import load_split
 from util.errors import DataError, MissingPackage
-from util.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
+from util.image_common import UNREADABLE, ImageFacts
+from util.images import read_facts, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 

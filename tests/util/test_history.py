@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from util.class_skill import FocalSettings
 from util.figures import figures
-from util.history import Epoch, History, history_of, number, read_rows
+from util.history import Epoch, History, history_of
 from util.meters import Totals
+from util.rows import number, read_rows
 
 START = {"kind": "start", "schema": 2, "epoch": 0, "step": 0, "config": {"lr": 1e-4}}
 

@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 from termcolor import colored
 
+from util.console import Progress, complain, echo, remark
 from util.errors import UserError
-from util.logger import Progress, RunLog, complain, echo, remark
+from util.logger import RunLog
 
 ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes": 7, "time": 0.5, "data": 0.01}
 

@@ -16,8 +16,9 @@ from util.evaluation_plots import draw_calibration, draw_confusion, draw_precisi
 from util.marked_picture import draw_picture
 from util.metrics.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
-from util.pictures import draw_sheet, short_names, tile_of
+from util.pictures import draw_sheet, tile_of
 from util.plots import LONGEST_NAME, label
+from util.text import short_names
 
 ROOT = Path(__file__).parents[2]
 NAMES = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from util.errors import UserError
-from util.prediction_rows import FILE, Row, RowFile, corners_from, row_of
+from util.prediction_outputs import FILE
+from util.prediction_rows import Row, RowFile, corners_from, row_of
 
 SETTINGS = {"checkpoint": ["a 1"], "scales": [], "draw": "all"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from util.files import write_whole
 from util.logger import RunLog
-from util.metrics.files import save_detections, save_report, save_truth
+from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
 from util.metrics.per_image import per_image_csv
 from util.metrics.protocols import Figures, Study, report_of
@@ -17,8 +17,6 @@ from util.metrics.reports import REPORT, facts_of, load_report
 from util.metrics.tables import Detections, GroundTruth
 from util.metrics.text_table import format_table
 from util.schema import Config
-
-DETECTIONS, TRUTH, PER_IMAGE = "detections.json.gz", "truth.json.gz", "per_image.csv"
 
 
 @dataclass(frozen=True)

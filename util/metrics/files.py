@@ -22,6 +22,8 @@ from util.metrics.reports import FACTS
 from util.metrics.tables import Detections, GroundTruth
 from util.reading import read_document
 
+DETECTIONS, TRUTH, PER_IMAGE = "detections.json.gz", "truth.json.gz", "per_image.csv"
+
 KEYS = ("image_id", "category_id", "bbox", "score")
 
 

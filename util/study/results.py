@@ -11,9 +11,10 @@ from typing import Any
 from util.doctor import diagnose
 from util.errors import UserError
 from util.files import write_whole
-from util.history import History, history_of, number, read_rows
+from util.history import History, history_of
 from util.logger import ROWS
 from util.metrics.evaluation import REPORT
+from util.rows import number, read_rows
 from util.study.design import PlannedRun, Suite
 from util.symptoms import FAILING, NOTE
 
