@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.annotations.facts import source_of, split_facts
+from datasets.annotations.split import Split
+from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.facts import source_of, split_facts
-from datasets.image_files import remember
-from datasets.split import Split
-from datasets.tbx11k import image_kinds
+from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
 from models.backbone_weights import load_backbone_weights

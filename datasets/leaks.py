@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.image_files import ImageFile
+from datasets.checks.image_files import ImageFile
 
 # Of 255 signs. Copies saved anew, scaled, or with another gamma differ in at most 16; the most alike of 780 pairs of
 # different chest X-rays differ in 74, of 9591 pairs of phantom images in 26.

@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasets.coco import load_target
-from datasets.layout import TBX11K
-from datasets.orders import epoch_order
-from datasets.split import Split, load_split
-from datasets.tbx11k import find_split
+from datasets.annotations.layout import TBX11K
+from datasets.annotations.split import Split, load_split
+from datasets.annotations.tbx11k import find_split
+from datasets.dataset import load_target
+from datasets.sampling.orders import epoch_order
 from models import build_model
 from util.batch import Target
 from util.box_ops import xyxy_to_cxcywh

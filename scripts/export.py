@@ -26,8 +26,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.phantom_render import Case, render_case
-from datasets.phantom_statistics import sample_lesions
+from datasets.phantom.render import Case, render_case
+from datasets.phantom.statistics import sample_lesions
 from models.detector import Detector
 from models.export_check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
 from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages

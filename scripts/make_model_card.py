@@ -20,7 +20,7 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import load_split
+from datasets.annotations.split import load_split
 from util.checkpoint import BEST_NAME, OWN_NAME
 from util.config import load_run_config
 from util.console import echo

@@ -24,11 +24,11 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.phantom import write_phantom
-from datasets.phantom_like import plan_like
-from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
-from datasets.phantom_render import Case, render_case
-from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from datasets.phantom.like import plan_like
+from datasets.phantom.plan import PhantomError, check_seed, plan_cohort
+from datasets.phantom.render import Case, render_case
+from datasets.phantom.statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from datasets.phantom.write import write_phantom
 from util.console import echo
 from util.errors import WorkerDied
 from util.seed import derive_rng

@@ -20,8 +20,8 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import Split, load_split
-from datasets.tbx11k import find_split
+from datasets.annotations.split import Split, load_split
+from datasets.annotations.tbx11k import find_split
 from util.console import echo
 from util.errors import UserError
 from util.files import write_whole

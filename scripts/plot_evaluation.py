@@ -19,10 +19,10 @@ if __name__ == "__main__":
 import numpy as np
 from matplotlib.figure import Figure
 
+from datasets.annotations.split import Split, load_split
+from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_split
-from datasets.coco import load_image
-from datasets.split import Split, load_split
-from datasets.tbx11k import image_kinds
+from datasets.dataset import load_image
 from util.config import load_run_config
 from util.console import echo
 from util.errors import UserError

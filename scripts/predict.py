@@ -29,9 +29,9 @@ if __name__ == "__main__":
 
 import torch
 
+from datasets.annotations.split import load_split
 from datasets.build import usable_cores
 from datasets.sources import Listing, Source, list_sources
-from datasets.split import load_split
 from models import load_detector
 from models.detector import Detector
 from models.load import MERGE_IOU

@@ -23,13 +23,13 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets import layout
-from datasets.folder_check import FolderCheck, check_folder
-from datasets.prepare_plan import Plan, make_plan
-from datasets.prepare_source import recognise
-from datasets.prepare_table import compare_with_published
-from datasets.prepare_tree import open_tree
-from datasets.prepare_write import write_clean_lists, write_plan
+from datasets.annotations import layout
+from datasets.checks.folder import FolderCheck, check_folder
+from datasets.prepare.counts import compare_with_published
+from datasets.prepare.plan import Plan, make_plan
+from datasets.prepare.source import recognise
+from datasets.prepare.tree import open_tree
+from datasets.prepare.write import write_clean_lists, write_plan
 from util.console import echo
 from util.errors import DataError, UserError
 from util.text import first_few

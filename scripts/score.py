@@ -23,8 +23,8 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import load_split
-from datasets.tbx11k import image_kinds
+from datasets.annotations.split import load_split
+from datasets.annotations.tbx11k import image_kinds
 from util.console import echo
 from util.errors import UserError
 from util.metrics.evaluation import evaluate_tables

@@ -18,9 +18,9 @@ if __name__ == "__main__":
 
 from torch.utils.data import DataLoader
 
+from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
-from datasets.samplers import WindowBatchSampler
-from datasets.split import Split
+from datasets.sampling.samplers import WindowBatchSampler
 from util.batch import Batch
 from util.box_ops import cxcywh_to_xyxy
 from util.config import load_config

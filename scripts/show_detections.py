@@ -13,9 +13,9 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from datasets.annotations.split import Split
 from datasets.build import build_split
-from datasets.coco import load_image
-from datasets.split import Split
+from datasets.dataset import load_image
 from util.config import load_run_config
 from util.console import echo
 from util.metrics.files import load_detections

@@ -29,9 +29,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
-from datasets.coco import CocoDataset
-from datasets.split import Split
+from datasets.dataset import CocoDataset
 from util.batch import collate
 from util.config import load_config
 from util.console import echo

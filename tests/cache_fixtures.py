@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.split import load_split
+from datasets.annotations.split import load_split
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What tests of the cache ask of it."""
 
-from datasets import cache_build
-from datasets.coco import load_image
+from datasets.cache import build as cache_build
+from datasets.dataset import load_image
 
 
 def assert_holds(images, split):

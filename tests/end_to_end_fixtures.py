@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from end_to_end import TRAIN, VAL, call, training
 
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 
 
 @pytest.fixture

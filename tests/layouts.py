@@ -11,8 +11,8 @@ import numpy as np
 import tiny_dino
 import torch
 
-from datasets.orders import NaturalOrder, PositiveShareOrder
-from datasets.samplers import WindowBatchSampler
+from datasets.sampling.orders import NaturalOrder, PositiveShareOrder
+from datasets.sampling.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from util.config import load_config
 from util.cut import Cut

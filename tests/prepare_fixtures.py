@@ -3,7 +3,7 @@
 import pytest
 from end_to_end import load_script
 
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 
 PREPARE = load_script("prepare_tbx11k")
 

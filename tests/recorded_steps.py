@@ -13,7 +13,7 @@ import end_to_end
 import old_meters
 import torch
 
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 from models import criterion
 from models.events import EVENTS
 from util.batch import Batch, Window

@@ -9,8 +9,8 @@ from end_to_end import ROOT, assert_same_state, call, call_apart, figures, load,
 from end_to_end import options as small_options
 
 from datasets.build import build_eval_loader, build_split, build_train_loader
-from datasets.cache import cache_file, open_cache
-from datasets.phantom import make_phantom
+from datasets.cache.file import cache_file, open_cache
+from datasets.phantom.write import make_phantom
 from util.config import load_config
 
 pytest_plugins = ["cache_fixtures"]

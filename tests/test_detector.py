@@ -45,7 +45,7 @@ def changed(trained, path, **changes):
 
 
 def test_it_finds_what_the_evaluation_in_training_found(detector, trained, phantom):
-    from datasets.split import load_split
+    from datasets.annotations.split import load_split
 
     split = load_split(phantom / "imgs", phantom / "annotations/json/TBX11K_val.json")
     wanted = load_detections(trained / "detections.json.gz", split.image_ids.tolist())

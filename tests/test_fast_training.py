@@ -12,7 +12,7 @@ import torch
 from end_to_end import CONFIG
 
 from datasets.build import build_split, build_train_loader
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 from engine import Learner, accumulate, train_one_epoch
 from models import build_model
 from util.batch import windows

@@ -9,7 +9,7 @@ import pytest
 from end_to_end import ONE_EPOCH, call, load_script, snapshot, training
 from malformed import spoil
 
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 
 LONGEST = 20.0  # seconds, where a sound folder takes a tenth of one
 SEEDS = range(100)

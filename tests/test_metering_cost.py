@@ -12,7 +12,7 @@ from end_to_end import CONFIG
 
 import engine
 import main
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 from models import criterion
 from util.training_log import TrainingLog
 

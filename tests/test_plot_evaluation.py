@@ -10,7 +10,7 @@ import pytest
 from end_to_end import annotations, call_apart, copy_run, load_script
 from PIL import Image
 
-from datasets.split import load_split
+from datasets.annotations.split import load_split
 from util.errors import UserError
 from util.logger import RunLog
 from util.metrics.evaluation import evaluate_tables

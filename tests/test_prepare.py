@@ -314,7 +314,7 @@ def test_a_full_disk_leaves_nothing_and_what_a_killed_run_left_is_begun_anew(off
         target.write_bytes(b"x")
 
     with monkeypatch.context() as patched:
-        patched.setattr("datasets.prepare_tree.Folder.put", fill)
+        patched.setattr("datasets.prepare.tree.Folder.put", fill)
         code, _, err = ask(official, "--out", tmp_path / "data")
     assert code == 2
     assert "cannot be written (No space left on device); free some space" in err

@@ -7,7 +7,7 @@ import pytest
 import torch
 from end_to_end import CONFIG, call_apart, figures, load, rows, torchrun
 
-from datasets.phantom import make_phantom
+from datasets.phantom.write import make_phantom
 
 pytestmark = pytest.mark.slow
 

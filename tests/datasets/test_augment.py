@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.augment import erase_outside, steps_after, steps_before, vary_levels, warp
-from datasets.coco import Draws
-from datasets.transforms import train_transform
+from datasets.augment.steps import erase_outside, steps_after, steps_before, vary_levels, warp
+from datasets.augment.transforms import train_transform
+from datasets.dataset import Draws
 
 SIZES = dict(flip=0.5, crop=0.5, scales=(64, 96), max_size=128, resize_before_crop=(80,), crop_range=(60, 80))
 BEFORE = dict(rotate=10.0, zoom=0.1)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets import tbx11k as tbx
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.phantom import make_phantom
-from datasets.split import load_split
+from datasets.phantom.write import make_phantom
 from util.batch import windows
 from util.config import read_values
 from util.errors import DataError

@@ -10,10 +10,11 @@ import pytest
 from cache_folders import assert_holds, counted
 from PIL import Image
 
-from datasets import cache, cache_build
-from datasets.cache import UnusableCache, cache_file, open_cache
-from datasets.cache_build import ready_cache
-from datasets.split import load_split
+from datasets.annotations.split import load_split
+from datasets.cache import build as cache_build
+from datasets.cache import file as cache
+from datasets.cache.build import ready_cache
+from datasets.cache.file import UnusableCache, cache_file, open_cache
 from util.errors import DataError
 
 pytest_plugins = ["cache_fixtures"]

@@ -9,9 +9,9 @@ import pytest
 from cache_folders import assert_holds, counted
 from PIL import Image
 
-from datasets import cache_build
-from datasets.cache import cache_file, open_cache
-from datasets.cache_build import journal_of, part_of, ready_cache
+from datasets.cache import build as cache_build
+from datasets.cache.build import journal_of, part_of, ready_cache
+from datasets.cache.file import cache_file, open_cache
 from util.errors import DataError
 from util.files import WriteError
 

@@ -9,9 +9,9 @@ from cache_folders import assert_holds
 from damage import flipped, with_zeros
 from end_to_end import load_script
 
-from datasets import cache_build
-from datasets.cache import MARK, UnusableCache, cache_file, open_cache
-from datasets.cache_build import journal_of, ready_cache
+from datasets.cache import build as cache_build
+from datasets.cache.build import journal_of, ready_cache
+from datasets.cache.file import MARK, UnusableCache, cache_file, open_cache
 from util.errors import DataError
 
 pytest_plugins = ["cache_fixtures", "end_to_end_fixtures"]

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import tbx11k as tbx
-from datasets.cache import source_of
-from datasets.checks import check_pair, check_split
-from datasets.coco import load_image
-from datasets.image_files import read_image_files
-from datasets.split import load_split
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.split import load_split
+from datasets.cache.file import source_of
+from datasets.checks.image_files import read_image_files
+from datasets.checks.split import check_pair, check_split
+from datasets.dataset import load_image
 from util.errors import DataError
 from util.text import printable
 

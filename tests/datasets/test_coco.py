@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import tbx11k as tbx
-from datasets.coco import CocoDataset, load_target
-from datasets.split import load_split
-from datasets.transforms import eval_transform, train_transform
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.split import load_split
+from datasets.augment.transforms import eval_transform, train_transform
+from datasets.dataset import CocoDataset, load_target
 from util.batch import SampleKey, collate
 from util.errors import DataError
 from util.seed import derive_seed

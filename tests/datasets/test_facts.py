@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from datasets import tbx11k as tbx
-from datasets.facts import split_facts
-from datasets.split import load_split
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.facts import split_facts
+from datasets.annotations.split import load_split
 
 
 def facts(content, write):

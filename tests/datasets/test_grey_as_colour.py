@@ -9,10 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.augment import equalize, erase_outside, make_noise, vary_levels, warp
-from datasets.coco import Draws
-from datasets.mixing import Mixer
-from datasets.transforms import crop_to, flip_horizontally, resize, resize_to_square, to_tensors, train_transform
+from datasets.augment.mixing import Mixer
+from datasets.augment.steps import equalize, erase_outside, make_noise, vary_levels, warp
+from datasets.augment.transforms import (
+    crop_to,
+    flip_horizontally,
+    resize,
+    resize_to_square,
+    to_tensors,
+    train_transform,
+)
+from datasets.dataset import Draws
 
 SIDE, SEED = st.integers(1, 130), st.integers(0, 2**32)
 STEPS = {

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.grey_values import add_noise, adjust_levels, draw_rectangle, equalize_locally, erase
+from datasets.augment.grey_values import add_noise, adjust_levels, draw_rectangle, equalize_locally, erase
 
 SEED = st.integers(0, 2**32)
 SAME = {"brightness": 1.0, "contrast": 1.0, "gamma": 1.0}

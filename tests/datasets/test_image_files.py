@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from datasets import image_files
-from datasets.image_files import MEMORY, ImageFile, read_image_files, recall, remember
+from datasets.checks import image_files
+from datasets.checks.image_files import MEMORY, ImageFile, read_image_files, recall, remember
 from datasets.leaks import NEAR, groups_within, pairs_between
-from datasets.phantom_render import Case, render_case
+from datasets.phantom.render import Case, render_case
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.coco import Draws
-from datasets.mixing import Mixer, draw_place, make_mosaic, paste_lesion, paste_lesions
-from datasets.transforms import clip_boxes
+from datasets.augment.mixing import Mixer, draw_place, make_mosaic, paste_lesion, paste_lesions
+from datasets.augment.transforms import clip_boxes
+from datasets.dataset import Draws
 
 SEED = st.integers(0, 2**32)
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.orders import (
+from datasets.sampling.orders import (
     NaturalOrder,
     PositiveShareOrder,
     RepeatFactorOrder,
@@ -15,7 +15,7 @@ from datasets.orders import (
     repeat_factors,
     take_in_turn,
 )
-from datasets.samplers import WindowBatchSampler
+from datasets.sampling.samplers import WindowBatchSampler
 from util.batch import windows
 from util.errors import DataError
 

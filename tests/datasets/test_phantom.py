@@ -8,9 +8,9 @@ import pytest
 from end_to_end import load_script
 from PIL import Image
 
-from datasets.phantom import make_phantom, make_phantom_like, write_phantom
-from datasets.phantom_like import plan_like
-from datasets.phantom_plan import PhantomError, is_positive_extra, plan_cohort
+from datasets.phantom.like import plan_like
+from datasets.phantom.plan import PhantomError, is_positive_extra, plan_cohort
+from datasets.phantom.write import make_phantom, make_phantom_like, write_phantom
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "tbx11k"

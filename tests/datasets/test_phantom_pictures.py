@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.phantom_plan import plan_cohort
-from datasets.phantom_render import Case, render_case
-from datasets.phantom_statistics import ACTIVE, FRAME, LATENT, LAWS, Lesion, sample_lesions
+from datasets.phantom.plan import plan_cohort
+from datasets.phantom.render import Case, render_case
+from datasets.phantom.statistics import ACTIVE, FRAME, LATENT, LAWS, Lesion, sample_lesions
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_lesions_of_one_image_do_not_touch_and_stay_in_the_frame(lesions):
 
 def without_exposure(monkeypatch):
     """Films as raw densities: exposure would spread a lesion's light over the whole image."""
-    monkeypatch.setattr("datasets.phantom_render._develop", lambda density, _: density)
+    monkeypatch.setattr("datasets.phantom.render._develop", lambda density, _: density)
 
 
 @pytest.mark.parametrize("category", [ACTIVE, LATENT])
@@ -100,7 +100,7 @@ def test_a_lesion_brightens_its_box_and_nothing_else(monkeypatch, category):
     for i in range(6):
         box = (0.22 + 0.01 * i, 0.24, 0.2, 0.25)
         ill = Case(f"tb/{i}.png", 1, "tb", (Lesion(category, box),))
-        monkeypatch.setattr("datasets.phantom_render.sample_lesions", lambda _, ill=ill: ill.lesions)
+        monkeypatch.setattr("datasets.phantom.render.sample_lesions", lambda _, ill=ill: ill.lesions)
         added = render_case(ill, 256) - render_case(replace(ill, kind="health", lesions=()), 256)
         x0, y0, x1, y1 = (round(256 * v) for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
         inside = added[y0:y1, x0:x1]
@@ -130,7 +130,7 @@ def test_active_and_latent_look_different(monkeypatch):
 
     def fineness(category, i):
         ill = Case(f"tb/{i}.png", 1, "tb", (Lesion(category, (0.2, 0.25, 0.22, 0.25)),))
-        monkeypatch.setattr("datasets.phantom_render.sample_lesions", lambda _: ill.lesions)
+        monkeypatch.setattr("datasets.phantom.render.sample_lesions", lambda _: ill.lesions)
         added = render_case(ill, 256) - render_case(replace(ill, kind="health", lesions=()), 256)
         return np.abs(np.diff(added, axis=1)).sum() / added.sum()
 

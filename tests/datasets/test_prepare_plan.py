@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from datasets.prepare_plan import make_plan
-from datasets.prepare_source import recognise
-from datasets.prepare_tree import open_tree
+from datasets.prepare.plan import make_plan
+from datasets.prepare.source import recognise
+from datasets.prepare.tree import open_tree
 from util.errors import DataError
 
 CATEGORIES = [{"id": 1, "name": "ActiveTuberculosis"}]

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.orders import NaturalOrder, epoch_order
-from datasets.samplers import WindowBatchSampler, eval_indices
+from datasets.sampling.orders import NaturalOrder, epoch_order
+from datasets.sampling.samplers import WindowBatchSampler, eval_indices
 from util.batch import SampleKey, windows
 
 SMALL = st.integers(1, 4)

@@ -1,8 +1,8 @@
 import pytest
 
-from datasets import layout
-from datasets import tbx11k as tbx
-from datasets.split import load_split
+from datasets.annotations import layout
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.split import load_split
 from util.errors import DataError
 
 

@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.coco import Draws
-from datasets.transforms import (
+from datasets.augment.transforms import (
     crop_to,
     draw_crop,
     draw_square_crop,
@@ -21,6 +20,7 @@ from datasets.transforms import (
     to_tensors,
     train_transform,
 )
+from datasets.dataset import Draws
 from util.network_input import resized_size
 from util.pixels import normalised
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from datasets.warp import rotate_and_scale, rotate_boxes
+from datasets.augment.warp import rotate_and_scale, rotate_boxes
 
 ANGLE, FACTOR = st.floats(-45, 45), st.floats(0.5, 1.5)
 

@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.checks import check_split
-from datasets.coco import load_image
-from datasets.image_files import read_image_files
-from datasets.split import load_split
+from datasets.annotations.split import load_split
+from datasets.checks.image_files import read_image_files
+from datasets.checks.split import check_split
+from datasets.dataset import load_image
 from util.errors import DataError, MissingPackage
 from util.image_common import UNREADABLE, ImageFacts
 from util.images import read_facts, read_image, read_size

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.records import read_records
+from datasets.annotations.records import read_records
 from util import reading
 from util.errors import DataError
 from util.metrics.files import DetectionsError, load_detections

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_tables import found_of, permuted, random_tables, truth_of
 
-from datasets.split import load_split
+from datasets.annotations.split import load_split
 from util.errors import UserError
 from util.metrics.files import load_detections, save_detections, save_report, save_truth
 from util.metrics.reports import facts_of, fingerprint, load_report
