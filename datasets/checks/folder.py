@@ -15,9 +15,8 @@ from datasets.annotations.split import Split, load_split
 from datasets.annotations.voc import LARGEST_FILE, parse_voc
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import read_image_files
-from datasets.checks.image_pairs import Pictures, find_between, find_within, leaked
+from datasets.checks.image_pairs import Pair, Pictures, find_between, find_within, leaked
 from datasets.checks.split import Files, find_in_categories, find_in_split
-from datasets.leaks import Pair
 from datasets.prepare.source import IMAGES
 from util.errors import DataError
 from util.reading import read_document, read_regular

@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 
 from datasets.checks import image_files
 from datasets.checks.image_files import MEMORY, ImageFile, read_image_files, recall, remember
-from datasets.leaks import NEAR, groups_within, pairs_between
+from datasets.checks.image_pairs import NEAR, groups_within, pairs_between
 from datasets.phantom.render import Case, render_case
 
 
