@@ -37,8 +37,8 @@ from datasets.build import build_eval_loader, build_split, build_splits, build_t
 from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
-from models.backbone_weights import load_backbone_weights
-from models.load import build_filled
+from models.backbones.weights import load_backbone_weights
+from models.inference.load import build_filled
 from util import checkpoint, nonfinite
 from util.checkpoint_schema import is_count
 from util.checkup import consult

@@ -4,18 +4,18 @@ from collections.abc import Collection, Iterable
 
 import torch
 
-from models.backbone import build_backbone
-from models.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
+from models.backbones.build import build_backbone
 from models.compiling import compile_parts
-from models.criterion import SetCriterion, loss_weights
-from models.decoder import DecoderLayer
-from models.denoising import Denoiser
 from models.dino import DINO
-from models.encoder import EncoderLayer
-from models.matcher import HungarianMatcher
+from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
+from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.matcher import HungarianMatcher
 from models.ops.backends import choose
 from models.postprocess import PostProcess
 from models.speed import set_speed
+from models.transformer.decoder import DecoderLayer
+from models.transformer.denoising import Denoiser
+from models.transformer.encoder import EncoderLayer
 from util.memory import keep_freed_memory
 from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from models.decoder import Decoder
-from models.encoder import Encoder
+from models.transformer.decoder import Decoder
+from models.transformer.encoder import Encoder
 
 
 def set_speed(model: nn.Module, *, fast_layers: bool, channels_last: bool, activation_checkpointing: bool) -> nn.Module:

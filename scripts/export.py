@@ -28,11 +28,11 @@ from torch import Tensor
 
 from datasets.phantom.render import Case, render_case
 from datasets.phantom.statistics import sample_lesions
-from models.detector import Detector
-from models.export_check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
-from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
-from models.load import load_detector
-from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
+from models.export.check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
+from models.export.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
+from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
+from models.inference.detector import Detector
+from models.inference.load import load_detector
 from util import checkpoint
 from util.config import flatten
 from util.console import echo

@@ -33,8 +33,8 @@ from datasets.annotations.split import load_split
 from datasets.build import usable_cores
 from datasets.sources import Listing, Source, list_sources
 from models import load_detector
-from models.detector import Detector
-from models.load import MERGE_IOU
+from models.inference.detector import Detector
+from models.inference.load import MERGE_IOU
 from util.console import Progress, echo, remark
 from util.csv_text import csv_lines
 from util.distributed import choose_device_type
@@ -221,7 +221,7 @@ def load(args: argparse.Namespace, device: str) -> Detector:
     """The detector that the flags ask for."""
     if args.onnx:
         try:
-            from models.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
+            from models.export.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
         except ModuleNotFoundError as error:
             raise UserError(f"--onnx needs the package {error.name}: pip install -r requirements-extra.txt") from error
         return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)

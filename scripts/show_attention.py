@@ -19,8 +19,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from models.attention import Look, look_at
-from models.load import load_detector
+from models.inference.attention_maps import Look, look_at
+from models.inference.load import load_detector
 from util.attention_picture import NOTICE, Panel, draw_attention
 from util.console import echo
 from util.errors import UserError

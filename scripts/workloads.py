@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine import Learner, predict, train_one_epoch
 from models import build_model, speed_up
-from models.denoising import num_groups
-from models.encoder import cell_centres
 from models.ops.backends import backend_for
+from models.transformer.denoising import num_groups
+from models.transformer.encoder import cell_centres
 from util.batch import Batch, Sample, Target, collate
 from util.distributed import Wishes
 from util.memory import keep_freed_memory

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import torch
 
-from models import position_encoding, transformer
+from models.transformer import position_encoding, transformer
 
 FUNCTIONS = {"interleaved_sine": position_encoding, "make_proposals": transformer}  # and the module that calls it
 

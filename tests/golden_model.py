@@ -87,5 +87,5 @@ def golden_noise():
         assert generator is None
         return torch.floor(low + (high - low) * uniform(shape)).long()
 
-    with mock.patch.multiple("models.denoising.torch", rand=rand, randint=randint):
+    with mock.patch.multiple("models.transformer.denoising.torch", rand=rand, randint=randint):
         yield

@@ -14,8 +14,8 @@ import old_meters
 import torch
 
 from datasets.phantom.write import make_phantom
-from models import criterion
-from models.events import EVENTS
+from models.losses import criterion
+from models.losses.events import EVENTS
 from util.batch import Batch, Window
 from util.class_skill import FocalSettings
 from util.launcher import Ranks

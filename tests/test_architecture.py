@@ -44,12 +44,12 @@ RUNNING_LINES = {
 # file -> why it may ask for the environment
 ENVIRONMENT = {
     "util/launcher.py": "torchrun announces ranks there",
-    "util/native_library.py": "users name their compiler and their cache folder there",
+    "models/ops/native_library.py": "users name their compiler and their cache folder there",
 }
 # package that only some files or devices need -> the file that imports it, itself imported where such are met
 OPTIONAL = {
     "pydicom": "util/dicom.py",
-    "onnxruntime": "models/onnx_detector.py",
+    "onnxruntime": "models/export/onnx_detector.py",
     "triton": "models/ops/triton_kernels.py",
 }
 WITH_TORCH = {"triton"}  # comes with PyTorch, where there is one

@@ -12,7 +12,7 @@ from dicom_files import write
 from PIL import Image
 
 from models import load_detector
-from models.detector import Detector
+from models.inference.detector import Detector
 from util.checkpoint import CheckpointError, load, save
 from util.errors import DataError, UserError
 from util.fusion import fuse_weighted

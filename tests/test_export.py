@@ -9,8 +9,8 @@ import pytest
 import torch
 from end_to_end import call_apart, load_script
 
-from models.exporters import write_onnx
-from models.load import load_detector
+from models.export.writers import write_onnx
+from models.inference.load import load_detector
 from util import checkpoint
 from util.errors import UserError
 from util.judged import config_inside
@@ -49,7 +49,7 @@ def test_a_number_that_is_too_small_is_refused(monkeypatch, capsys, option, valu
 
 
 def test_a_package_that_is_missing_is_named_before_the_work(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("models.exporters.find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr("models.export.writers.find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth") == 2
     told = "takes packages that are not here: pip install onnxscript, or all of requirements-extra.txt\n"
     assert capsys.readouterr().err == f"export: --format onnx {told}"
@@ -113,7 +113,7 @@ def test_an_interrupted_export_leaves_nothing(monkeypatch, capsys, trained, tmp_
 
 
 def test_weights_that_do_not_fit_into_an_onnx_file_are_refused_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr("models.exporters.LARGEST_ONNX", 3)
+    monkeypatch.setattr("models.export.writers.LARGEST_ONNX", 3)
     with pytest.raises(UserError, match="an ONNX file that stands alone holds less than 2; take --format torch_export"):
         write_onnx(torch.nn.Linear(1, 1, bias=False), None, 33, tmp_path / "x.onnx")
 
@@ -165,7 +165,7 @@ def test_an_onnx_file_alone_detects_what_the_checkpoint_detects(
 ):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from models.onnx_detector import load_onnx_detector
+    from models.export.onnx_detector import load_onnx_detector
 
     path = tmp_path / "x.onnx"
     options = ["--size", size, "--post_processing", post_processing, "--images", phantom]

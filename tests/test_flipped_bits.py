@@ -8,8 +8,8 @@ from damage import flipped, with_zeros
 from end_to_end import assert_refused, call, copy_run, first_image, load_script, training
 from predict_calls import predict
 
-from models.backbone_weights import WeightsError, read_file
-from models.load import load_detector
+from models.backbones.weights import WeightsError, read_file
+from models.inference.load import load_detector
 from util import checkpoint
 from util.checkpoint import CheckpointError
 

@@ -9,8 +9,8 @@ import tiny_dino
 import torch
 
 from engine import Learner, Step, accumulate, predict
-from models.events import count_events
-from models.matcher import matched_truth
+from models.losses.events import count_events
+from models.losses.matcher import matched_truth
 from util.batch import Window
 from util.class_skill import FocalSettings
 from util.distributed import plan_window

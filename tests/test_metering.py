@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Step
-from models.criterion import _shares
-from models.events import count_events
-from models.matcher import Assignment
+from models.losses.criterion import _shares
+from models.losses.events import count_events
+from models.losses.matcher import Assignment
 from models.outputs import Prediction
 from util.batch import Batch, Window
 from util.class_skill import FocalSettings

@@ -13,7 +13,7 @@ from end_to_end import CONFIG
 import engine
 import main
 from datasets.phantom.write import make_phantom
-from models import criterion
+from models.losses import criterion
 from util.training_log import TrainingLog
 
 pytestmark = pytest.mark.slow

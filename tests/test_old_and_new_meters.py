@@ -14,7 +14,7 @@ import torch
 from old_meters import OldMeters, cardinality_error, class_error
 from recorded_steps import GOLDEN, LOSSES, OLD, SUMS, new_lines, old_lines, record
 
-from models.matcher import Assignment
+from models.losses.matcher import Assignment
 
 EVERY = 10
 QUERIES = 20

@@ -40,7 +40,7 @@ def test_images_of_several_sizes_are_never_padded(run, tmp_path, monkeypatch):
     room.mkdir()
     for number in range(12):
         Image.fromarray(PIXELS).resize((50 + 10 * (number % 3), 40)).save(room / f"{number}.png")
-    monkeypatch.setattr("models.detector.collate", alone := Alone())
+    monkeypatch.setattr("models.inference.detector.collate", alone := Alone())
     assert run(room, "--batch_size", 2).code == 0
     assert alone.sizes == {1, 2} or alone.sizes == {2}
     assert len(lines(tmp_path / "out/images.csv")) == 12
@@ -60,7 +60,7 @@ class Alone:
 
 @pytest.mark.slow
 def test_a_gpu_without_room_takes_the_batch_in_halves(run, phantom, monkeypatch):
-    from models.detector import TrainedNetwork
+    from models.inference.detector import TrainedNetwork
 
     answer, sizes = TrainedNetwork.__call__, []
 

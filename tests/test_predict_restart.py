@@ -23,7 +23,7 @@ pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 def test_a_second_start_changes_nothing_and_predicts_nothing(run, tmp_path, phantom, monkeypatch):
     run(phantom / "imgs/tb")
     before = files_of(tmp_path / "out")
-    monkeypatch.setattr("models.detector.TrainedNetwork.__call__", None)
+    monkeypatch.setattr("models.inference.detector.TrainedNetwork.__call__", None)
     outcome = run(phantom / "imgs/tb")
     assert outcome.code == 0, outcome.err
     assert files_of(tmp_path / "out") == before

@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 def build(*options, category_ids=(1, 2, 3)):
     """Model, criterion and post-processing; the heads are moved off their start, so that every loss has a gradient."""
     torch.manual_seed(5)
-    with mock.patch.dict("models.backbone.RESNETS", THIN):
+    with mock.patch.dict("models.backbones.build.RESNETS", THIN):
         model, criterion, postprocess = build_model(load_config(CONFIG, [*OPTIONS, *options]), category_ids)
     with torch.no_grad():
         for parameter in model.parameters():

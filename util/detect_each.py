@@ -34,7 +34,7 @@ MOST_LETTERS = 300
 
 
 class Detects(Protocol):
-    """What turns images into detections: `models.detector.Detector`, or anything else that keeps to this."""
+    """What turns images into detections: `models.inference.detector.Detector`, or anything else that keeps to this."""
 
     def prepare(self, image: Image.Image) -> tuple[Sample, ...]:
         """An RGB image as the network gets it, once per view."""

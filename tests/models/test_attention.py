@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from tiny_dino import build
 
-from models.attention import look_at, seen_cross_attention
-from models.detector import Detector, TrainedNetwork, View
+from models.inference.attention_maps import look_at, seen_cross_attention
+from models.inference.detector import Detector, TrainedNetwork, View
 from models.ops.definition import ms_deform_attn
 from models.ops.ms_deform_attn import MSDeformAttn
 from util.errors import UserError

@@ -12,11 +12,11 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.swin_transformer import SwinTransformer as TimmSwinTransformer
 from torch import nn
 
-from models.backbone import CONVNEXTS, RESNETS, build_backbone
-from models.backbone_weights import own_names
-from models.convnext import ConvNeXt
-from models.resnet import FrozenBatchNorm2d
-from models.swin import SwinTransformer
+from models.backbones.build import CONVNEXTS, RESNETS, build_backbone
+from models.backbones.convnext import ConvNeXt
+from models.backbones.resnet import FrozenBatchNorm2d
+from models.backbones.swin import SwinTransformer
+from models.backbones.weights import own_names
 from tests.backbone_references import reference_convnext, reference_swin
 from tests.fill_rule import fill, golden_images, image
 from tests.golden_params import BACKBONE, golden_backbone, golden_params

@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.swin_transformer import SwinTransformer as TimmSwinTransformer
 
-from models import backbone_weights
-from models.backbone import CONVNEXTS, RESNETS, SWINS, build_backbone
-from models.backbone_weights import (
+from models.backbones import weights as backbone_weights
+from models.backbones.build import CONVNEXTS, RESNETS, SWINS, build_backbone
+from models.backbones.convnext import ConvNeXt
+from models.backbones.swin import SwinTransformer
+from models.backbones.weights import (
     PUBLISHED,
     LoadedWeights,
     WeightsError,
@@ -27,8 +29,6 @@ from models.backbone_weights import (
     read_file,
     tensors_of,
 )
-from models.convnext import ConvNeXt
-from models.swin import SwinTransformer
 from tests.fill_rule import fill
 
 STAGES = (1, 2, 3)

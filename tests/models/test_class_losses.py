@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_dino import CONFIG
 
 from models.build import build_class_loss
-from models.class_losses import IABCE, MAL, Focal, PositionSupervised, Varifocal
+from models.losses.class_losses import IABCE, MAL, Focal, PositionSupervised, Varifocal
 from util.config import load_config
 
 

@@ -7,10 +7,10 @@ from golden_model import figures, table, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.class_losses import MAL, Focal
-from models.criterion import SetCriterion, loss_weights
-from models.events import EVENTS
-from models.matcher import HungarianMatcher
+from models.losses.class_losses import MAL, Focal
+from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.events import EVENTS
+from models.losses.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.box_ops import cxcywh_to_xyxy, iou
 

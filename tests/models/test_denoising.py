@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.denoising import Denoiser, attention_mask, num_groups, shift_boxes
+from models.transformer.denoising import Denoiser, attention_mask, num_groups, shift_boxes
 from util.batch import Sample, collate
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def closed_form_draws(*, has_label_draws):
     def randint(low, high, shape, **_):
         return torch.floor(low + (high - low) * uniform(shape)).long()
 
-    with mock.patch.multiple("models.denoising.torch", rand=rand, randint=randint):
+    with mock.patch.multiple("models.transformer.denoising.torch", rand=rand, randint=randint):
         yield
 
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.events import EVENTS, FOUND_AT_IOU, SHOWN_FROM, TOP_K, count_events
-from models.matcher import Assignment, HungarianMatcher, matched_truth
+from models.losses.events import EVENTS, FOUND_AT_IOU, SHOWN_FROM, TOP_K, count_events
+from models.losses.matcher import Assignment, HungarianMatcher, matched_truth
 from models.outputs import Prediction
 
 CLASSES = 3

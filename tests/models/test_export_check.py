@@ -6,8 +6,15 @@ import pytest
 import torch
 from tiny_dino import SIDE, build
 
-from models.export_check import BOX_BOUND, SCORE_BOUND, Agreement, compare, merge_agreements, pair
-from models.portable import ExportFacts, PortableDetector, PortableNetwork, given_tokens, seen_tokens, smallest_side
+from models.export.check import BOX_BOUND, SCORE_BOUND, Agreement, compare, merge_agreements, pair
+from models.export.portable import (
+    ExportFacts,
+    PortableDetector,
+    PortableNetwork,
+    given_tokens,
+    seen_tokens,
+    smallest_side,
+)
 from util.errors import UserError
 
 FACTS = ExportFacts(

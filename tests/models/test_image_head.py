@@ -2,9 +2,9 @@ import pytest
 import torch
 from tiny_dino import batch, build
 
-from models.image_head import ImageHead
 from models.outputs import DINOOutput, Prediction
 from models.postprocess import PostProcess, gated
+from models.transformer.image_head import ImageHead
 
 
 def test_it_starts_as_a_plain_mean_over_what_is_not_padding():

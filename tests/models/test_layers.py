@@ -6,9 +6,9 @@ from fill_rule import fill
 from golden_model import figures
 from torch import nn
 
-from models.decoder import DecoderLayer, valid_ratios_of
-from models.encoder import EncoderLayer, encoder_references
 from models.layers import MLP, at_least_float32, clones, inverse_sigmoid
+from models.transformer.decoder import DecoderLayer, valid_ratios_of
+from models.transformer.encoder import EncoderLayer, encoder_references
 
 SHAPES = [(4, 5), (2, 3)]
 SIZES = (32, 48, 2, 4, 3)  # width, feed-forward width, levels, heads, points

@@ -7,8 +7,8 @@ from golden_model import figures
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.class_losses import Focal
-from models.losses import giou_loss, l1_loss
+from models.losses.box_losses import giou_loss, l1_loss
+from models.losses.class_losses import Focal
 
 
 def gold(name):

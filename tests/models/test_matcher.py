@@ -7,7 +7,7 @@ from golden_model import figures, targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.matcher import HungarianMatcher, assign, one_hot_targets
+from models.losses.matcher import HungarianMatcher, assign, one_hot_targets
 from models.outputs import Prediction
 
 

@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("onnxruntime")
 
-from models.onnx_detector import OnnxNetwork, OnnxSession
-from models.portable import ExportFacts
+from models.export.onnx_detector import OnnxNetwork, OnnxSession
+from models.export.portable import ExportFacts
 from util.batch import Sample, collate
 from util.errors import UserError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from golden_model import figures
 
-from models.position_encoding import PositionEmbeddingSine, box_sine_embedding
+from models.transformer.position_encoding import PositionEmbeddingSine, box_sine_embedding
 
 
 def gold(name):

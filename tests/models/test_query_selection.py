@@ -3,7 +3,7 @@ import pytest
 import torch
 from golden_model import figures
 
-from models.query_selection import gather_tokens, make_proposals, select_tokens
+from models.transformer.query_selection import gather_tokens, make_proposals, select_tokens
 
 
 def gold(name):

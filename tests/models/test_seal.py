@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.seal import BLANK, is_sealed, seal
+from models.export.seal import BLANK, is_sealed, seal
 
 
 @pytest.fixture

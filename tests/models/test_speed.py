@@ -6,9 +6,9 @@ import tiny_dino
 import torch
 from torch import nn
 
+from models.backbones.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
 from models.build import build_model
 from models.layers import Linear
-from models.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
 from util.config import load_config
 from util.ema import WeightAverage
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.swin import region_mask
+from models.backbones.swin import region_mask
 
 
 def test_a_shifted_window_looks_only_at_neighbours_of_the_original_map():

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from util import native_library
-from util.native_library import BuildError, load_library
+from models.ops import native_library
+from models.ops.native_library import BuildError, load_library
 
 ROOT = Path(__file__).parent.parent.parent
-PROGRAM = "import sys; from pathlib import Path; from util.native_library import load_library; \
+PROGRAM = "import sys; from pathlib import Path; from models.ops.native_library import load_library; \
 print(load_library(Path(sys.argv[1])).answer())"
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from models.encoder import cell_centres
 from models.ops.ms_deform_attn import Shapes
+from models.transformer.encoder import cell_centres
 from util.errors import UserError
 
 INNER = (0.01, 0.99)  # a proposal counts only if all of cx, cy, w, h lie inside

@@ -48,7 +48,7 @@ class ExportFacts:
     config: dict[str, Any]  # all knobs of the model
     opset: int | None = None  # ONNX only
     notice: str = NOTICE
-    seal: str | None = None  # ONNX only: `models.seal`
+    seal: str | None = None  # ONNX only: `models.export.seal`
 
     def to_json(self) -> str:
         """One JSON object."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.class_losses import ClassLoss
-from models.events import count_events
-from models.losses import giou_loss, image_terms, l1_loss
-from models.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
+from models.losses.box_losses import giou_loss, image_terms, l1_loss
+from models.losses.class_losses import ClassLoss
+from models.losses.events import count_events
+from models.losses.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.batch import Target, on_device
 from util.box_ops import cxcywh_to_xyxy, iou
@@ -66,7 +66,7 @@ class SetCriterion(nn.Module):
         """The losses as `forward` gives them, and what the log tells besides, both from one matching.
 
         Returns:
-            losses, and the sums of `models.events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
+            losses, and the sums of `models.losses.events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
             the loss of the images of either kind before the division by `num_boxes`. All are detached.
         """
         losses = dict.fromkeys(self.weights, outputs.last.logits.new_zeros(()))

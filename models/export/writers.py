@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from models.portable import FACTS_KEY, OUTPUTS, ExportFacts
-from models.seal import BLANK, seal
+from models.export.portable import FACTS_KEY, OUTPUTS, ExportFacts
+from models.export.seal import BLANK, seal
 from util.errors import MissingPackage, UserError
 
 Format = Literal["onnx", "torchscript", "torch_export"]
@@ -29,7 +29,7 @@ OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
 LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
-# images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.portable.OUTPUTS`
+# images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.export.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
@@ -96,7 +96,7 @@ WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript, "torch_export":
 def open_runner(path: Path, kind: Format, facts: ExportFacts) -> Runner:
     """What runs a file, on the CPU."""
     if kind == "onnx":
-        from models.onnx_detector import OnnxSession
+        from models.export.onnx_detector import OnnxSession
 
         return OnnxSession(path).run
     with _quiet():

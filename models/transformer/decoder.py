@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.layers import MLP, Linear, clones, feed_forward, inverse_sigmoid, run_layer
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
-from models.position_encoding import box_sine_embedding
+from models.transformer.position_encoding import box_sine_embedding
 
 
 class DecoderLayer(nn.Module):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.decoder import Decoder, DecoderLayer, valid_ratios_of
-from models.denoising import DenoisingQueries
-from models.encoder import Encoder, EncoderLayer
 from models.layers import MLP, Linear
 from models.ops.ms_deform_attn import MSDeformAttn, Shapes
-from models.query_selection import TokenSelection, gather_tokens, make_proposals
+from models.transformer.decoder import Decoder, DecoderLayer, valid_ratios_of
+from models.transformer.denoising import DenoisingQueries
+from models.transformer.encoder import Encoder, EncoderLayer
+from models.transformer.query_selection import TokenSelection, gather_tokens, make_proposals
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 A backbone is a module with `num_channels`, one number per returned stage, and a forward that takes images
 [B, 3, H, W] of any size, padded right and bottom by the caller, to a list of maps [B, C_l, h_l, w_l]. Building one
-never touches the network; weights come from models/backbone_weights.py.
+never touches the network; weights come from models/backbones/weights.py.
 """
 
 from torch import nn
 
-from models.convnext import ConvNeXt
-from models.resnet import NUM_STAGES, FoldingBasicBlock, FoldingBottleneck, Norm, ResNetBackbone
-from models.swin import SwinTransformer
+from models.backbones.convnext import ConvNeXt
+from models.backbones.resnet import NUM_STAGES, FoldingBasicBlock, FoldingBottleneck, Norm, ResNetBackbone
+from models.backbones.swin import SwinTransformer
 
 RESNETS = {
     "resnet10": (FoldingBasicBlock, (1, 1, 1, 1), 64),

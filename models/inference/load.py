@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from models.build import build_model, speed_up
-from models.criterion import SetCriterion
-from models.detector import Detector, TrainedNetwork, View
 from models.dino import DINO
+from models.inference.detector import Detector, TrainedNetwork, View
+from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
 from util import checkpoint
 from util.categories import require_same_classes

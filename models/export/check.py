@@ -26,9 +26,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.dino import DINO
-from models.exporters import Runner
+from models.export.portable import PostProcessing, given_tokens, seen_tokens
+from models.export.writers import Runner
 from models.outputs import DINOOutput, Prediction
-from models.portable import PostProcessing, given_tokens, seen_tokens
 from models.postprocess import PostProcess
 
 BOX_BOUND, SCORE_BOUND = 1e-3, 1e-4  # pixels, and on [0, 1]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.matcher import Assignment
+from models.losses.matcher import Assignment
 from models.outputs import Prediction
 from util.batch import Target
 from util.box_ops import cxcywh_to_xyxy, iou

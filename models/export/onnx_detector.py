@@ -8,11 +8,11 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from models.detector import Detector, View
-from models.load import MERGE_IOU
+from models.export.portable import FACTS_KEY, ExportFacts
+from models.export.seal import is_sealed
+from models.inference.detector import Detector, View
+from models.inference.load import MERGE_IOU
 from models.outputs import Prediction
-from models.portable import FACTS_KEY, ExportFacts
-from models.seal import is_sealed
 from util.batch import Batch
 from util.errors import UserError
 from util.fusion import Found, Method, build_merge
@@ -59,14 +59,14 @@ class OnnxSession:
         self.path = path
 
     def run(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, H, W] float32 and the (h, w) of their files [B, 2] -> outputs by `models.portable.OUTPUTS`."""
+        """Images [B, 3, H, W] float32 and the (h, w) of their files [B, 2] -> outputs by `models.export.portable.OUTPUTS`."""
         given = {"images": images.numpy(), "sizes": sizes.numpy()}
         wanted = {i.name: given[i.name] for i in self._session.get_inputs()}
         return tuple(torch.from_numpy(output) for output in self._session.run(None, wanted))
 
 
 class OnnxNetwork:
-    """The file as a `models.detector.Network`."""
+    """The file as a `models.inference.detector.Network`."""
 
     def __init__(self, session: OnnxSession) -> None:
         self.session = session

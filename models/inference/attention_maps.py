@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from models.detector import Detector
+from models.inference.detector import Detector
 from models.ops.ms_deform_attn import MSDeformAttn
 from util.batch import collate
 from util.box_ops import cxcywh_to_xyxy
