@@ -5,14 +5,13 @@ from collections.abc import Collection, Iterable
 import torch
 
 from models.backbones.build import build_backbone
-from models.compiling import compile_parts
 from models.dino import DINO
 from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
 from models.losses.criterion import SetCriterion, loss_weights
 from models.losses.matcher import HungarianMatcher
 from models.ops.backends import choose
 from models.postprocess import PostProcess
-from models.speed import set_speed
+from models.speed import compile_parts, set_speed
 from models.transformer.decoder import DecoderLayer
 from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer

@@ -47,7 +47,7 @@ class MSDeformAttn(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    @torch.compiler.disable  # a backend is not to be compiled again: models/compiling.py
+    @torch.compiler.disable  # a backend is not to be compiled again: models/speed.py
     def forward(
         self, query: Tensor, references: Tensor, source: Tensor, shapes: Shapes, padding: Tensor | None
     ) -> Tensor:

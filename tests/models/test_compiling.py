@@ -16,8 +16,9 @@ from torch import nn
 from torch.torch_version import TorchVersion
 
 from engine import accumulate
-from models import compiling, speed_up
-from models.compiling import compile_parts, parts_of, why_not
+from models import speed as compiling
+from models import speed_up
+from models.speed import compile_parts, parts_of, why_not
 from util.batch import Window
 from util.config import load_config
 
@@ -121,7 +122,7 @@ def test_an_automatic_choice_is_told_with_what_stood_against_a_better_one():
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_found_out_and_named(tmp_path):
-    program = "import sys; from models.compiling import why_not; print(why_not('cpu'))"
+    program = "import sys; from models.speed import why_not; print(why_not('cpu'))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
