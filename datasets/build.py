@@ -35,11 +35,11 @@ from datasets.sampling.orders import (
     repeat_factors,
 )
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
-from util.batch import Batch, collate
-from util.preemption import leave_signals_to_parent
-from util.schema import DataConfig
-from util.seed import derive_generator
-from util.text import first_few, printable
+from util.base.seed import derive_generator
+from util.base.text import first_few, printable
+from util.config.schema import DataConfig
+from util.detection.batch import Batch, collate
+from util.distributed.preemption import leave_signals_to_parent
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8

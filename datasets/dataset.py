@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.annotations.split import Split
-from util.batch import Sample, SampleKey, Target
-from util.errors import DataError, MissingPackage
-from util.image_common import UNREADABLE
-from util.images import read_image
-from util.seed import derive_rng, derive_seed
+from util.base.errors import DataError, MissingPackage
+from util.base.seed import derive_rng, derive_seed
+from util.detection.batch import Sample, SampleKey, Target
+from util.images.common import UNREADABLE
+from util.images.reader import read_image
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,15 +15,15 @@ from models.speed import compile_parts, set_speed
 from models.transformer.decoder import DecoderLayer
 from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer
-from util.memory import keep_freed_memory
-from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
+from util.base.memory import keep_freed_memory
+from util.config.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
     """The network, its loss and its post-processing. Nothing is downloaded.
 
     Args:
-        config: as from util.config.load_config.
+        config: as from util.config.load.load_config.
         category_ids: the ids that the data's categories have. Given, and with `restrict_to_categories`, no other id
             is selected, predicted or drawn as denoising noise.
     """

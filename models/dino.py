@@ -14,7 +14,7 @@ from models.transformer.encoder import EncoderLayer
 from models.transformer.image_head import ImageHead
 from models.transformer.position_encoding import PositionEmbeddingSine
 from models.transformer.transformer import Transformer
-from util.batch import Target
+from util.detection.batch import Target
 
 PRIOR = 0.01  # score of every class at the start (focal loss, section 3.3)
 

@@ -13,7 +13,7 @@ from models.transformer.encoder import Encoder
 
 
 def set_speed(model: nn.Module, *, fast_layers: bool, channels_last: bool, activation_checkpointing: bool) -> nn.Module:
-    """Switch a network, in place; meanings as in util.schema. No weight changes, and none changes its name."""
+    """Switch a network, in place; meanings as in util.config.schema. No weight changes, and none changes its name."""
     for module in model.modules():
         if hasattr(module, "is_fast"):
             module.is_fast = fast_layers

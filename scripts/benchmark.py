@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -35,16 +35,16 @@ if __name__ == "__main__":
 import torch
 
 from scripts.benchmark_tables import Measured, as_rows, report
+from scripts.measure.machine import describe_machine
+from scripts.measure.stopwatch import Clock, Lap, PartPath, Spread, Stopwatch
 from scripts.workloads import Case, Work, count_operations, works_of
-from util.config import flatten, load_config
-from util.console import Progress, echo
-from util.distributed import choose_device_type
-from util.errors import UserError
-from util.files import write_whole
-from util.machine import describe_machine
-from util.memory import peak_resident_bytes, resident_bytes
-from util.schema import Config
-from util.stopwatch import Clock, Lap, PartPath, Spread, Stopwatch
+from util.base.console import Progress, echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.memory import peak_resident_bytes, resident_bytes
+from util.config.load import flatten, load_config
+from util.config.schema import Config
+from util.distributed.collectives import choose_device_type
 
 MEGABYTE = 2**20
 PART_REPEATS = 5

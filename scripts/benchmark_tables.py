@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from scripts.measure.stopwatch import Lap, Spread
 from scripts.workloads import Case, Operations
-from util.stopwatch import Lap, Spread
 
 AS_IS = "(the config as it is)"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -30,12 +30,12 @@ from datasets.annotations.tbx11k import find_split
 from datasets.dataset import load_target
 from datasets.sampling.orders import epoch_order
 from models import build_model
-from util.batch import Target
-from util.box_ops import xyxy_to_cxcywh
-from util.config import load_config
-from util.console import Progress, echo
-from util.errors import UserError
-from util.seed import derive_generator, derive_seed, seed_everything
+from util.base.console import Progress, echo
+from util.base.errors import UserError
+from util.base.seed import derive_generator, derive_seed, seed_everything
+from util.config.load import load_config
+from util.detection.batch import Target
+from util.detection.boxes import xyxy_to_cxcywh
 
 TRUE, MEAN, SUM, CLAMP = "one denominator", "mean of micro-batches", "undivided sum", "floor per rank"
 CUTS = ("1x2x1", "1x1x2", "1x8x1", "2x4x1", "1x2x4")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -33,18 +33,18 @@ from models.export.portable import ExportFacts, PortableDetector, PortableNetwor
 from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
 from models.inference.detector import Detector
 from models.inference.load import load_detector
-from util import checkpoint
-from util.config import flatten
-from util.console import echo
-from util.errors import UserError
-from util.exit_codes import INTERRUPTED
-from util.image_common import UNREADABLE, to_image
-from util.images import read_image
-from util.judged import config_inside
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.seed import derive_rng
+from util.config.load import flatten
+from util.config.schema import Config
+from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
+from util.distributed.exit_codes import INTERRUPTED
+from util.images.common import UNREADABLE, to_image
+from util.images.reader import read_image
 from util.network_input import network_pixels
-from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
-from util.schema import Config
-from util.seed import derive_rng
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.start import config_inside
 
 # what is exported, and what it is compared with: the network as it is used on a CPU, in full precision
 PLAIN = ["attn_backend=torch", "fast_layers=False", "channels_last=False", "compile=off", "amp=off"]

@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -33,12 +33,12 @@ from torch import nn
 
 import main as program
 from models import dino
-from util.console import echo
-from util.doctor import diagnose
-from util.history import history_of
-from util.logger import ROWS
-from util.rows import read_rows
-from util.symptoms import FAILING, NOTE
+from util.base.console import echo
+from util.doctor.diagnosis import diagnose
+from util.doctor.symptoms import FAILING, NOTE
+from util.runlog.history import history_of
+from util.runlog.rows import read_rows
+from util.runlog.run_log import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"

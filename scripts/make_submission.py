@@ -15,20 +15,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 from datasets.annotations.split import Split, load_split
 from datasets.annotations.tbx11k import find_split
-from util.console import echo
-from util.errors import UserError
-from util.files import write_whole
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.metrics.coco.overlap import to_xywh
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.image_level import image_scores
-from util.metrics.overlap import to_xywh
-from util.metrics.reports import Report, load_report
+from util.metrics.report.file import Report, load_report
 from util.metrics.submission import class_probabilities
 from util.metrics.tables import Detections, GroundTruth
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -31,24 +31,24 @@ import torch
 
 from datasets.annotations.split import load_split
 from datasets.build import usable_cores
-from datasets.sources import Listing, Source, list_sources
 from models import load_detector
 from models.inference.detector import Detector
 from models.inference.load import MERGE_IOU
-from util.console import Progress, echo, remark
-from util.csv_text import csv_lines
-from util.distributed import choose_device_type
-from util.errors import UserError
-from util.exit_codes import INCOMPLETE, run_to_exit_code
-from util.files import write_whole
-from util.folder_lock import hold
-from util.fusion import METHODS
-from util.prediction_loop import Album, predict_all
-from util.prediction_outputs import FILE, PICTURES
-from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import Row, RowFile
-from util.prediction_tables import DETECTIONS, IMAGES, TABLES, write_tables
-from util.text import first_few, printable
+from util.base.console import Progress, echo, remark
+from util.base.csv_text import csv_lines
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.folder_lock import hold
+from util.base.text import first_few, printable
+from util.detection.fusion import METHODS
+from util.distributed.collectives import choose_device_type
+from util.distributed.exit_codes import INCOMPLETE, run_to_exit_code
+from util.predict.inputs import Listing, Source, list_sources
+from util.predict.loop import Album, predict_all
+from util.predict.outputs import FILE, PICTURES
+from util.predict.page import PAGE, Story, write_page
+from util.predict.rows import Row, RowFile
+from util.predict.tables import DETECTIONS, IMAGES, TABLES, write_tables
 
 SCORE = 0.3  # where a checkpoint has no operating point
 UNREADABLE = "unreadable.csv"

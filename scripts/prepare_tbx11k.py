@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -30,9 +30,9 @@ from datasets.prepare.plan import Plan, make_plan
 from datasets.prepare.source import recognise
 from datasets.prepare.tree import open_tree
 from datasets.prepare.write import write_clean_lists, write_plan
-from util.console import echo
-from util.errors import DataError, UserError
-from util.text import first_few
+from util.base.console import echo
+from util.base.errors import DataError, UserError
+from util.base.text import first_few
 
 
 def main(arguments: list[str] | None = None) -> int:

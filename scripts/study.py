@@ -25,15 +25,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 from scripts.study_runs import Crew, Places, begin, finish, finished_before, prepare
-from util.console import echo
-from util.errors import UserError
-from util.files import write_whole
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.files import write_whole
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
 from util.study.figures import FIGURES

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
-from util.files import cut_off
-from util.logger import ROWS
+from util.base.files import cut_off
+from util.runlog.run_log import ROWS
 from util.study.design import Phantom, PlannedRun
 from util.study.planning import Budget, in_words, seconds_left
 from util.study.results import Row, load_row, row_of, save_row

@@ -20,7 +20,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -32,13 +32,13 @@ from torch import Tensor
 from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import CocoDataset
-from util.batch import collate
-from util.config import load_config
-from util.console import echo
-from util.errors import UserError
-from util.images import opened
-from util.pixels import IMAGENET_MEAN, IMAGENET_STD
-from util.schema import DataConfig
+from util.base.console import echo
+from util.base.errors import UserError
+from util.config.load import load_config
+from util.config.schema import DataConfig
+from util.detection.batch import collate
+from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD
+from util.images.reader import opened
 
 MILLISECONDS = 1000
 Way = Callable[[int], object]

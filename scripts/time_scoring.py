@@ -18,7 +18,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from util.console import echo
-from util.metrics.coco_ap import FIGURES, coco_ap
-from util.metrics.overlap import to_xywh
+from util.base.console import echo
+from util.metrics.coco.ap import FIGURES, coco_ap
+from util.metrics.coco.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
 
 SIDE, NEAR, JITTER, ROUNDING = 512, 10, 0.12, 1e-15

@@ -14,14 +14,14 @@ from models import build_model, speed_up
 from models.ops.backends import backend_for
 from models.transformer.denoising import num_groups
 from models.transformer.encoder import cell_centres
-from util.batch import Batch, Sample, Target, collate
-from util.distributed import Wishes
-from util.memory import keep_freed_memory
-from util.optim import build_optimizer
-from util.precision import DTYPES, Precision
-from util.schema import Config, ModelConfig
-from util.seed import derive_seed, seed_everything
-from util.stopwatch import Stopwatch, replaced
+from scripts.measure.stopwatch import Stopwatch, replaced
+from util.base.memory import keep_freed_memory
+from util.base.seed import derive_seed, seed_everything
+from util.config.schema import Config, ModelConfig
+from util.detection.batch import Batch, Sample, Target, collate
+from util.distributed.collectives import Wishes
+from util.training.optimizer import build_optimizer
+from util.training.precision import DTYPES, Precision
 
 # operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
 # backward pass does that for the value, and again for the weights and the place

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, JPEGLosslessSV1, generate_uid
 
-from util.images import read_image
+from util.images.reader import read_image
 
 PERSON = {
     "PatientName": "Nightingale^Florence",

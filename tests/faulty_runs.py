@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 import main
-from util import run_state
-from util.exit_codes import run_program
+from util.distributed.exit_codes import run_program
+from util.training import run_state
 
 PATIENCE = 120.0  # seconds until a training that does not end is killed
 

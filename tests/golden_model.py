@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from models import build_model
-from util.config import load_config
+from util.config.load import load_config
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "config" / "DINO" / "DINO_4scale.py"

@@ -14,12 +14,12 @@ import torch
 from datasets.sampling.orders import NaturalOrder, PositiveShareOrder
 from datasets.sampling.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
-from util.config import load_config
-from util.cut import Cut
-from util.distributed import Ranks, Wishes, distribute, ranks, sum_over_ranks
-from util.optim import build_optimizer
-from util.precision import Precision
-from util.run_state import build_state
+from util.config.load import load_config
+from util.distributed.collectives import Ranks, Wishes, distribute, ranks, sum_over_ranks
+from util.training.optimizer import build_optimizer
+from util.training.precision import Precision
+from util.training.run_state import build_state
+from util.training.step_size import Cut
 
 OPTIONS = ["hidden_dim=64"]  # with 32, group norm has one channel to a group and the biases before it no gradient
 SIDE = 64

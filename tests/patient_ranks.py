@@ -5,7 +5,7 @@ from datetime import timedelta
 from functools import partial
 from unittest.mock import patch
 
-from util import distributed
+from util.distributed import collectives as distributed
 
 LIMIT, LONGER = timedelta(seconds=2), 5.0
 

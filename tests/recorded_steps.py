@@ -16,11 +16,11 @@ import torch
 from datasets.phantom.write import make_phantom
 from models.losses import criterion
 from models.losses.events import EVENTS
-from util.batch import Batch, Window
-from util.class_skill import FocalSettings
-from util.launcher import Ranks
-from util.logger import RunLog
-from util.training_log import TrainingLog
+from util.base.launcher import Ranks
+from util.detection.batch import Batch, Window
+from util.runlog.class_skill import FocalSettings
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import TrainingLog
 
 GOLDEN = Path(__file__).parent / "golden/steps.json"
 IMAGES, EPOCHS = 200, 20

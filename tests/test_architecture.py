@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from main import parse_arguments
-from util.config import dump, flatten, load_config
-from util.schema import KNOBS
+from util.config.load import dump, flatten, load_config
+from util.config.schema import KNOBS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"util": 0, "datasets": 1, "models": 1, "engine": 1, "main": 2, "scripts": 3}
@@ -32,8 +32,8 @@ CONFIGS = sorted((ROOT / "config" / "DINO").glob("*.py"))
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PYTHON}
 # file -> why it may catch everything
 BROAD_EXCEPTS = {
-    "util/config.py": "a config file is a program of the user's: whatever it raises is the user's error",
-    "util/dicom.py": "in a damaged file pydicom stumbles over anything; its words may hold what nobody shall read",
+    "util/config/load.py": "a config file is a program of the user's: whatever it raises is the user's error",
+    "util/images/dicom.py": "in a damaged file pydicom stumbles over anything; its words may hold what nobody shall read",
 }
 # file -> why it may print by itself
 RUNNING_LINES = {
@@ -43,18 +43,18 @@ RUNNING_LINES = {
 }
 # file -> why it may ask for the environment
 ENVIRONMENT = {
-    "util/launcher.py": "torchrun announces ranks there",
+    "util/base/launcher.py": "torchrun announces ranks there",
     "models/ops/native_library.py": "users name their compiler and their cache folder there",
 }
 # package that only some files or devices need -> the file that imports it, itself imported where such are met
 OPTIONAL = {
-    "pydicom": "util/dicom.py",
+    "pydicom": "util/images/dicom.py",
     "onnxruntime": "models/export/onnx_detector.py",
     "triton": "models/ops/triton_kernels.py",
 }
 WITH_TORCH = {"triton"}  # comes with PyTorch, where there is one
 SILENT_EXCEPTS = {
-    "util/history.py": "a line of log.jsonl that a running job has not finished yet",
+    "util/runlog/history.py": "a line of log.jsonl that a running job has not finished yet",
 }
 FLAGS = {
     "-h",
@@ -133,10 +133,13 @@ def test_functions_stay_short_and_long_files_are_named():
 
 def test_only_the_logger_prints_so_that_no_name_steers_a_terminal():
     printing = {name(p) for p, n in nodes(FILES, ast.Call) if getattr(n.func, "id", None) == "print"}
-    assert printing == {"util/logger.py"} | RUNNING_LINES.keys()
+    assert printing == {"util/runlog/run_log.py"} | RUNNING_LINES.keys()
     # the training log asks whether there is a terminal
     streams = {name(p) for p, n in nodes(FILES, ast.Attribute) if n.attr in ("stdout", "stderr")}
-    assert {p for p in streams if not p.startswith("scripts/")} <= {"util/logger.py", "util/training_log.py"}
+    assert {p for p in streams if not p.startswith("scripts/")} <= {
+        "util/runlog/run_log.py",
+        "util/runlog/training_log.py",
+    }
 
 
 def test_no_error_is_caught_without_naming_it():
@@ -185,8 +188,8 @@ def test_no_file_of_tensors_can_run_code():
 
 def test_one_file_opens_images_and_one_writes_csv():
     opening = [(name(p), n) for p, n in nodes(FILES, ast.Call) if ast.unparse(n.func) == "Image.open"]
-    assert [(where, [k.arg for k in n.keywords]) for where, n in opening] == [("util/images.py", ["formats"])]
-    assert {name(p) for p in FILES if "csv" in imports(TREES[p])} == {"util/csv_text.py"}
+    assert [(where, [k.arg for k in n.keywords]) for where, n in opening] == [("util/images/reader.py", ["formats"])]
+    assert {name(p) for p in FILES if "csv" in imports(TREES[p])} == {"util/base/csv_text.py"}
 
 
 def test_every_knob_is_read():

@@ -33,7 +33,7 @@ def edit(path, change):
     ("option", "phrases"),
     [
         ("focal_alfa=0.5", ["unknown key 'focal_alfa'", "did you mean 'focal_alpha'?"]),
-        ("xyzzy=1", ["unknown key 'xyzzy'", "util/schema.py"]),
+        ("xyzzy=1", ["unknown key 'xyzzy'", "util/config/schema.py"]),
         ("dn_scalar=100", ["unknown key 'dn_scalar'", "use dn_number"]),
         ("lr=fast", ["lr must be float, got 'fast'"]),
         ("num_queries=20.5", ["num_queries must be int, got 20.5"]),

@@ -27,9 +27,9 @@ from end_to_end import (
 )
 
 import main
-from util.errors import UserError
-from util.files import WriteError
-from util.logger import RunLog
+from util.base.errors import UserError
+from util.base.files import WriteError
+from util.runlog.run_log import RunLog
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -200,7 +200,7 @@ def test_an_overflow_of_fp16_gradients_is_left_out_and_does_not_count(phantom, r
 
 
 def test_an_overflow_that_a_lower_loss_scale_cannot_mend_stops_the_run(phantom, room, monkeypatch):
-    monkeypatch.setattr("util.nonfinite.FLOOR", 2.0**16)
+    monkeypatch.setattr("util.training.nonfinite.FLOOR", 2.0**16)
     outcome = call(*training(phantom, room / "run", **ONE_EPOCH, amp="fp16"))
     assert_refused(outcome, "all losses are finite, the gradient is not", code=1)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from scripts.benchmark_tables import difference
+from scripts.measure.stopwatch import Clock, Spread, Stopwatch, replaced
 from scripts.workloads import Case, count_operations, level_shapes
-from util.config import load_config
-from util.stopwatch import Clock, Spread, Stopwatch, replaced
+from util.config.load import load_config
 
 benchmark = end_to_end.load_script("benchmark")
 TINY = ["--size", "64", "--device", "cpu", "--warmup", "1", "--no_memory"]

@@ -11,7 +11,7 @@ from end_to_end import options as small_options
 from datasets.build import build_eval_loader, build_split, build_train_loader
 from datasets.cache.file import cache_file, open_cache
 from datasets.phantom.write import make_phantom
-from util.config import load_config
+from util.config.load import load_config
 
 pytest_plugins = ["cache_fixtures"]
 

@@ -7,7 +7,7 @@ import torch
 from end_to_end import ONE_EPOCH, annotations, assert_refused, call, copy_run, load, rows, training
 
 import main
-from util import checkpoint
+from util.training.checkpoints import checkpoint
 
 pytest_plugins = ["end_to_end_fixtures"]
 

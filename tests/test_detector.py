@@ -13,10 +13,10 @@ from PIL import Image
 
 from models import load_detector
 from models.inference.detector import Detector
-from util.checkpoint import CheckpointError, load, save
-from util.errors import DataError, UserError
-from util.fusion import fuse_weighted
+from util.base.errors import DataError, UserError
+from util.detection.fusion import fuse_weighted
 from util.metrics.files import load_detections
+from util.training.checkpoints.checkpoint import CheckpointError, load, save
 
 pytest_plugins = ["end_to_end_fixtures"]
 ROOT = Path(__file__).parent.parent

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from toy import CPU, Toy, batch_of, flat, is_finite, steps, toy_learner, train
 
 from engine import accumulate, predict
-from util.batch import Window, windows
-from util.distributed import WindowPlan, Wishes
-from util.precision import Precision
+from util.detection.batch import Window, windows
+from util.distributed.collectives import WindowPlan, Wishes
+from util.training.precision import Precision
 
 # no box anywhere, all on one image, some empty, all with boxes
 COUNTS = [(0, 0, 0, 0), (0, 0, 4, 0), (2, 0, 1, 3), (1, 1, 1, 1)]

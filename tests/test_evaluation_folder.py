@@ -8,8 +8,8 @@ import pytest
 from end_to_end import annotations, call, copy_run, load_script, rows, snapshot
 
 import main
-from util.errors import UserError
-from util.preemption import STOP
+from util.base.errors import UserError
+from util.distributed.preemption import STOP
 
 pytest_plugins = ["end_to_end_fixtures"]
 FAST = ["--options", "bootstrap_draws=0"]
@@ -134,7 +134,7 @@ def test_results_that_were_cut_off_while_they_were_written_are_not_believed(run,
     def fail(*_, **__):
         raise FloatingPointError("cut off")
 
-    monkeypatch.setattr("util.metrics.evaluation.save_report", fail)
+    monkeypatch.setattr("util.metrics.report.evaluation.save_report", fail)
     assert call("--eval", *where, "--options", "val_list=TBX11K_train").code == 1
     with pytest.raises(UserError, match=r"truth\.json\.gz: is not the ground truth whose metrics"):
         load_script("plot_evaluation").load_study(run.parent / "e", None, None)

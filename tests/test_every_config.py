@@ -10,11 +10,11 @@ from end_to_end import ROOT
 import main
 from datasets.build import build_train_loader
 from engine import Learner, train_one_epoch
-from util.command_line import parse_arguments
-from util.config import load_config
-from util.distributed import distribute
-from util.launcher import Ranks
-from util.training_log import build_training_log
+from util.base.launcher import Ranks
+from util.config.command_line import parse_arguments
+from util.config.load import load_config
+from util.distributed.collectives import distribute
+from util.runlog.training_log import build_training_log
 
 pytest_plugins = ["end_to_end_fixtures"]
 

@@ -15,11 +15,11 @@ from datasets.build import build_split, build_train_loader
 from datasets.phantom.write import make_phantom
 from engine import Learner, accumulate, train_one_epoch
 from models import build_model
-from util.batch import windows
-from util.config import load_config
-from util.distributed import Wishes, plan_window
-from util.optim import build_optimizer
-from util.precision import Precision
+from util.config.load import load_config
+from util.detection.batch import windows
+from util.distributed.collectives import Wishes, plan_window
+from util.training.optimizer import build_optimizer
+from util.training.precision import Precision
 
 pytestmark = pytest.mark.slow
 

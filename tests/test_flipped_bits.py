@@ -10,8 +10,8 @@ from predict_calls import predict
 
 from models.backbones.weights import WeightsError, read_file
 from models.inference.load import load_detector
-from util import checkpoint
-from util.checkpoint import CheckpointError
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.checkpoint import CheckpointError
 
 pytest_plugins = ["end_to_end_fixtures"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from end_to_end import call, load, load_script, snapshot
 
-from util.judged import config_inside
+from util.training.checkpoints.start import config_inside
 
 pytest_plugins = ["end_to_end_fixtures"]
 

@@ -11,13 +11,13 @@ import torch
 from engine import Learner, Step, accumulate, predict
 from models.losses.events import count_events
 from models.losses.matcher import matched_truth
-from util.batch import Window
-from util.class_skill import FocalSettings
-from util.distributed import plan_window
-from util.launcher import Ranks
-from util.logger import RunLog
-from util.precision import Precision
-from util.training_log import TrainingLog
+from util.base.launcher import Ranks
+from util.detection.batch import Window
+from util.distributed.collectives import plan_window
+from util.runlog.class_skill import FocalSettings
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import TrainingLog
+from util.training.precision import Precision
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from some_ranks import launch
 
-from util.cut import Cut
+from util.training.step_size import Cut
 
 BOUND = 1e-9  # relative to the largest entry of the same loss, gradient or movement of a weight
 QUICK = [Cut(1, 4, 1), Cut(2, 1, 2), Cut(1, 2, 2)]

@@ -28,9 +28,9 @@ from end_to_end import (
 
 import main
 from models import build_model
-from util.config import load_config
+from util.config.load import load_config
+from util.config.schema import KNOBS
 from util.metrics.files import load_detections
-from util.schema import KNOBS
 
 pytest_plugins = ["end_to_end_fixtures"]
 STEPS = 2 * TRAIN // 4  # two epochs of windows of four images

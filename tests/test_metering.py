@@ -13,13 +13,13 @@ from models.losses.criterion import _shares
 from models.losses.events import count_events
 from models.losses.matcher import Assignment
 from models.outputs import Prediction
-from util.batch import Batch, Window
-from util.class_skill import FocalSettings
-from util.distributed import WindowPlan
-from util.launcher import Ranks
-from util.logger import RunLog
-from util.meters import StepMeter
-from util.training_log import TrainingLog
+from util.base.launcher import Ranks
+from util.detection.batch import Batch, Window
+from util.distributed.collectives import WindowPlan
+from util.runlog.class_skill import FocalSettings
+from util.runlog.meters import StepMeter
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import TrainingLog
 
 CPU, DEVICE = torch.device("cpu"), torch.device("meta")
 ALONE, FOCAL = Ranks(0, 1, 0), FocalSettings(0.25, 2.0, 12)
@@ -120,7 +120,7 @@ def test_a_meter_waits_when_it_is_read_and_not_before():
 
 
 def test_only_steps_that_log_wait_for_the_device(tmp_path, monkeypatch):
-    monkeypatch.setattr("util.training_log.peak_memory_mb", lambda _: 1.0)
+    monkeypatch.setattr("util.runlog.training_log.peak_memory_mb", lambda _: 1.0)
     log = TrainingLog(RunLog(tmp_path), 4, 10, DEVICE, ALONE, [1, 2, 3], FOCAL)
     log.start_epoch(0)
     waited = []

@@ -14,7 +14,7 @@ import engine
 import main
 from datasets.phantom.write import make_phantom
 from models.losses import criterion
-from util.training_log import TrainingLog
+from util.runlog.training_log import TrainingLog
 
 pytestmark = pytest.mark.slow
 MOST = 0.01

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from end_to_end import ROOT, annotations, call, copy_run, load_script, metrics
 
-from util.errors import UserError
-from util.text import markdown
+from util.base.errors import UserError
+from util.base.text import markdown
 
 pytest_plugins = ["end_to_end_fixtures"]
 CARD = load_script("make_model_card")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from end_to_end import assert_refused, call, load, metrics, training
 
-from util.other_configs import LATER_KNOBS
+from util.config.official_keys import LATER_KNOBS
 
 pytest_plugins = ["end_to_end_fixtures"]
 

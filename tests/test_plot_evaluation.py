@@ -11,10 +11,10 @@ from end_to_end import annotations, call_apart, copy_run, load_script
 from PIL import Image
 
 from datasets.annotations.split import load_split
-from util.errors import UserError
-from util.logger import RunLog
-from util.metrics.evaluation import evaluate_tables
+from util.base.errors import UserError
+from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.tables import Detections
+from util.runlog.run_log import RunLog
 
 pytest_plugins = ["end_to_end_fixtures"]
 PLOT, SHOW = load_script("plot_evaluation"), load_script("show_detections")

@@ -17,9 +17,9 @@ from end_to_end import load_script
 from PIL import Image
 from predict_calls import PIXELS, bad_files, lines, predict
 
-from util import files
-from util.checkpoint import load, save
+from util.base import files
 from util.metrics.files import load_detections
+from util.training.checkpoints.checkpoint import load, save
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 

@@ -15,9 +15,9 @@ from end_to_end import ROOT
 from PIL import Image
 from predict_calls import PIXELS, lines
 
-from util.batch import collate
+from util.detection.batch import collate
 from util.metrics.files import load_detections
-from util.prediction_outputs import FILE
+from util.predict.outputs import FILE
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 

@@ -8,7 +8,7 @@ import pytest
 from end_to_end import load_script
 from predict_calls import predict
 
-from util.errors import UserError
+from util.base.errors import UserError
 
 pytest_plugins = ["end_to_end_fixtures"]
 

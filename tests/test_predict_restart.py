@@ -13,9 +13,9 @@ from end_to_end import ROOT, call_apart
 from PIL import Image
 from predict_calls import PIXELS, files_of, lines, predict
 
-from util.checkpoint import load, save
-from util.folder_lock import hold
-from util.prediction_outputs import FILE
+from util.base.folder_lock import hold
+from util.predict.outputs import FILE
+from util.training.checkpoints.checkpoint import load, save
 
 pytest_plugins = ["end_to_end_fixtures", "predict_fixtures"]
 

@@ -9,8 +9,8 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import Row
+from util.predict.page import PAGE, Story, write_page
+from util.predict.rows import Row
 
 NAMES = {1: "Active", 2: "<i>Latent</i>"}
 EVIL = "\"'><img src=x onerror=alert(1)><script>document.title='broken'</script>&amp;.png"
@@ -154,7 +154,7 @@ def test_without_a_browser_too_no_name_gets_out_of_its_place(tmp_path):
 
 
 def test_a_page_of_many_images_keeps_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("util.prediction_page.THUMBNAIL_BYTES", 10_000)
+    monkeypatch.setattr("util.predict.page.THUMBNAIL_BYTES", 10_000)
     rows = [row(tmp_path, f"{number}.png") for number in range(100)]
     text = page(tmp_path, rows).read_text()
     assert text.count("<tr class=") == 100

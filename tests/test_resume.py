@@ -10,8 +10,8 @@ import pytest
 from end_to_end import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
 
 import main
-from util.files import keep_copy
-from util.run_folder import SaveClock
+from util.base.files import keep_copy
+from util.training.run_folder import SaveClock
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -227,7 +227,7 @@ def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom
 
 
 def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
-    monkeypatch.setattr("util.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    monkeypatch.setattr("util.base.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     (tmp_path / "a").write_text("whole")
     keep_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "whole"
@@ -236,7 +236,7 @@ def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
 
 def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("util.run_folder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.training.run_folder.time.monotonic", lambda: now[0])
     clock = SaveClock(2.0, saved=0.0)
     now[0] = 119.0
     assert not clock.is_due
@@ -249,7 +249,7 @@ def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch):
 
 def test_without_an_interval_no_checkpoint_is_due(monkeypatch):
     clock = SaveClock(0.0)
-    monkeypatch.setattr("util.run_folder.time.monotonic", lambda: 1e9)
+    monkeypatch.setattr("util.training.run_folder.time.monotonic", lambda: 1e9)
     assert not clock.is_due
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from end_to_end import call, call_apart, metrics, torchrun, training
 
-from util.memory import peak_resident_bytes
-from util.metrics.protocols import report
+from util.base.memory import peak_resident_bytes
+from util.metrics.report.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 
 pytest_plugins = ["end_to_end_fixtures"]

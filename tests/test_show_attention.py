@@ -7,7 +7,7 @@ import pytest
 from end_to_end import call_apart, load_script
 from PIL import Image
 
-from util.attention_picture import MARGIN, Panel, draw_attention
+from util.plots.attention import MARGIN, Panel, draw_attention
 
 pytest_plugins = ["end_to_end_fixtures"]
 

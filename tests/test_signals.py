@@ -12,9 +12,9 @@ import pytest
 from end_to_end import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, rows, training
 
 import main
-from util.exit_codes import REQUEUE
-from util.metrics import evaluation
-from util.preemption import StopRequest
+from util.distributed.exit_codes import REQUEUE
+from util.distributed.preemption import StopRequest
+from util.metrics.report import evaluation
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -57,7 +57,7 @@ def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom
 @pytest.mark.usefixtures("stop")
 def test_a_file_asks_too_and_is_gone_when_the_run_has_stopped(trained, phantom, room, monkeypatch):
     command, follow = training(phantom, room / "run"), main.follow
-    monkeypatch.setattr("util.preemption.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("util.distributed.preemption.LOOK_EVERY", 0.0)
 
     def ask(run, *rest):
         if run.state.step == 1:

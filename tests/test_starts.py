@@ -21,9 +21,9 @@ from end_to_end import (
 )
 
 import main
-from util.checkpoint import choose_start, take_best_along
-from util.config import load_config
-from util.errors import UserError
+from util.base.errors import UserError
+from util.config.load import load_config
+from util.training.checkpoints.checkpoint import choose_start, take_best_along
 
 pytest_plugins = ["end_to_end_fixtures"]
 

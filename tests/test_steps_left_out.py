@@ -7,7 +7,7 @@ import tiny_dino
 import torch
 from toy import Plus, SumOverBoxes, Toy, batch_of, flat, is_finite, steps, toy_learner, train
 
-from util.denominator import Denominator
+from util.training.denominator import Denominator
 
 
 class Steep(SumOverBoxes):

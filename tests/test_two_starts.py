@@ -22,7 +22,7 @@ from end_to_end import (
     training,
 )
 
-from util.folder_lock import LOCK, hold
+from util.base.folder_lock import LOCK, hold
 
 pytest_plugins = ["end_to_end_fixtures"]
 TRIES, SEED = 6, 0

@@ -9,11 +9,11 @@ from torchvision.models.resnet import BasicBlock
 
 from engine import Learner, accumulate
 from models import build_model
-from util.batch import Batch, Window
-from util.config import load_config
-from util.distributed import plan_window
-from util.precision import Precision
-from util.seed import derive_seed
+from util.base.seed import derive_seed
+from util.config.load import load_config
+from util.detection.batch import Batch, Window
+from util.distributed.collectives import plan_window
+from util.training.precision import Precision
 
 CONFIG = Path(__file__).parent.parent / "config" / "DINO" / "DINO_tiny_phantom.py"
 # dn_number 50 shares its queries out by the boxes of the fullest image, so the cut of a step could show there

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from engine import Learner, train_one_epoch
-from util.batch import Batch
-from util.distributed import Wishes
-from util.precision import Precision
+from util.detection.batch import Batch
+from util.distributed.collectives import Wishes
+from util.training.precision import Precision
 
 CPU = torch.device("cpu")
 

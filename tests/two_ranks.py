@@ -15,14 +15,14 @@ from toy import CPU, Plus, Toy, batch_of, is_finite, toy_learner
 
 import main
 from engine import accumulate, train_one_epoch
-from util.batch import Window
-from util.class_skill import FocalSettings
-from util.config import load_config
-from util.distributed import Wishes, distribute, gather_objects, plan_window, ranks
-from util.logger import RunLog
-from util.run_folder import SaveClock
-from util.run_state import build_state
-from util.training_log import TrainingLog
+from util.config.load import load_config
+from util.detection.batch import Window
+from util.distributed.collectives import Wishes, distribute, gather_objects, plan_window, ranks
+from util.runlog.class_skill import FocalSettings
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import TrainingLog
+from util.training.run_folder import SaveClock
+from util.training.run_state import build_state
 
 COUNTS = (2, 0, 1, 3, 1, 0)
 FORWARD = "DistributedDataParallel.forward"

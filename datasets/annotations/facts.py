@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.split import Split
-from util.evaluation_folder import config_fingerprint
-from util.metrics.reports import counts
-from util.schema import Config
+from util.config.schema import Config
+from util.metrics.report.file import counts
+from util.training.evaluation_folder import config_fingerprint
 
 
 def split_facts(split: Split) -> dict[str, Any]:

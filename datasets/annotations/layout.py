@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from util.errors import DataError
+from util.base.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from util.errors import DataError
-from util.reading import read_document
+from util.base.errors import DataError
+from util.base.reading import read_document
 
 LARGEST_INTEGER = 2**63 - 1
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.annotations.records import Records, read_records
-from util.errors import DataError
+from util.base.errors import DataError
+from util.base.text import first_few
 from util.metrics.tables import GroundTruth
-from util.text import first_few
 
 LISTS = ("images", "annotations", "categories")
 

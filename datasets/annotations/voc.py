@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations.tbx11k import CATEGORIES
-from util.errors import DataError
+from util.base.errors import DataError
 
 MEND = "fetch the file anew, or leave it out"
 LARGEST_FILE = 1_000_000  # bytes; the largest of TBX11K has 2000

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from datasets.annotations.tbx11k import CATEGORIES
-from util.errors import DataError
+from util.base.errors import DataError
 
 # What re-uploads call the categories, without spaces and case.
 ALIASES = {

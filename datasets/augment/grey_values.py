@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from util.box_ops import touches
+from util.detection.boxes import touches
 
 LEVELS = 256
 TILES = 8  # per side; Zuiderveld's usual choice

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from datasets.augment.transforms import crop_to, flip_horizontally
 from datasets.dataset import Draws, Loaded
-from util.batch import Target
-from util.box_ops import touches
+from util.detection.batch import Target
+from util.detection.boxes import touches
 
 CENTRE = (0.35, 0.65)  # where the four images of a mosaic meet, share of each side
 MARGIN = 0.25  # what is copied around a lesion, share of its sides: there it fades out

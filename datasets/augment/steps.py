@@ -13,7 +13,7 @@ from datasets.augment.grey_values import add_noise, adjust_levels, draw_rectangl
 from datasets.augment.transforms import Step
 from datasets.augment.warp import rotate_and_scale
 from datasets.dataset import Draws, Loaded
-from util.batch import Target
+from util.detection.batch import Target
 
 
 def steps_before(*, rotate: float, zoom: float) -> tuple[Step, ...]:

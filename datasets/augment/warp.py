@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datasets.augment.transforms import clip_boxes
 from datasets.dataset import Loaded
-from util.batch import Target
+from util.detection.batch import Target
 
 
 def rotate_and_scale(image: Image.Image, target: Target, degrees: float, factor: float) -> Loaded:

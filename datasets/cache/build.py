@@ -38,10 +38,10 @@ from datasets.cache.file import (
     source_of,
 )
 from datasets.dataset import load_image
-from util.console import Progress, remark
-from util.errors import DataError
-from util.files import NO_ROOM, WriteError
-from util.images import READER
+from util.base.console import Progress, remark
+from util.base.errors import DataError
+from util.base.files import NO_ROOM, WriteError
+from util.images.reader import READER
 
 AHEAD = 4  # images per thread that may wait to be written
 LOOK_EVERY = 0.2  # seconds between looks at another process's lock

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.annotations.split import Split
-from util.errors import DataError
-from util.image_common import to_image
-from util.images import LARGEST_FILE, READER
-from util.reading import read_regular, require_regular
-from util.text import first_few
-from util.threads import threads
+from util.base.errors import DataError
+from util.base.reading import read_regular, require_regular
+from util.base.text import first_few
+from util.base.threads import threads
+from util.images.common import to_image
+from util.images.reader import LARGEST_FILE, READER
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from util.errors import DataError
+from util.base.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
 

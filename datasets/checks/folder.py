@@ -18,9 +18,9 @@ from datasets.checks.image_files import read_image_files
 from datasets.checks.image_pairs import Pair, Pictures, find_between, find_within, leaked
 from datasets.checks.split import Files, find_in_categories, find_in_split
 from datasets.prepare.source import IMAGES
-from util.errors import DataError
-from util.reading import read_document, read_regular
-from util.text import first_few
+from util.base.errors import DataError
+from util.base.reading import read_document, read_regular
+from util.base.text import first_few
 
 TOLERANCE = 0.01  # pixels between json and xml; single precision leaves 0.00003
 

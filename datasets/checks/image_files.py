@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from util.console import Progress
-from util.errors import MissingPackage
-from util.files import write_whole
-from util.huge_images import huge_images_in_turn
-from util.image_common import UNREADABLE
-from util.images import file_size, read_image
-from util.threads import threads
+from util.base.console import Progress
+from util.base.errors import MissingPackage
+from util.base.files import write_whole
+from util.base.threads import threads
+from util.images.common import UNREADABLE
+from util.images.huge_images import huge_images_in_turn
+from util.images.reader import file_size, read_image
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
 FILES_PER_TASK = 16

@@ -14,7 +14,7 @@ from datasets.annotations.split import Split
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import ImageFile
 from datasets.checks.split import Files
-from util.text import first_few
+from util.base.text import first_few
 
 # Of 255 signs. Copies saved anew, scaled, or with another gamma differ in at most 16; the most alike of 780 pairs of
 # different chest X-rays differ in 74, of 9591 pairs of phantom images in 26.

@@ -15,13 +15,13 @@ from PIL import UnidentifiedImageError
 from datasets.annotations.split import Split
 from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import ImageFile
-from util.console import Progress
-from util.errors import DataError, MissingPackage
-from util.image_common import UNREADABLE
-from util.images import read_size
+from util.base.console import Progress
+from util.base.errors import DataError, MissingPackage
+from util.base.text import first_few
+from util.base.threads import threads
+from util.images.common import UNREADABLE
+from util.images.reader import read_size
 from util.network_input import NARROW
-from util.text import first_few
-from util.threads import threads
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 32

@@ -9,7 +9,7 @@ import numpy as np
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import CATEGORIES, WITHOUT_BOXES, unlabelled_extras, unlabelled_tb
 from datasets.checks.findings import Finding
-from util.text import first_few
+from util.base.text import first_few
 
 
 def find_unlabelled_tb(split: Split, *, is_excluded: bool) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from datasets.phantom.render import Case, Kind
 from datasets.phantom.statistics import CATEGORY_NAMES, POSITIVE_FRACTION, Lesion, sample_lesions
-from util.errors import UserError
-from util.seed import derive_rng
+from util.base.errors import UserError
+from util.base.seed import derive_rng
 
 SMALLEST_SIZE = 64
 EXTRAS_PER_IMAGE = 288 / 6600

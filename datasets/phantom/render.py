@@ -10,7 +10,7 @@ from datasets.phantom.anatomy import choose_thorax, render_chest
 from datasets.phantom.fields import cloud
 from datasets.phantom.lesions import add_finding, add_lesion, choose_findings
 from datasets.phantom.statistics import Lesion, sample_lesions
-from util.seed import derive_rng
+from util.base.seed import derive_rng
 
 Kind = Literal["tb", "sick", "health"]
 

@@ -22,8 +22,8 @@ from datasets.phantom.like import plan_like
 from datasets.phantom.plan import PhantomError, Picture, Plan, plan_cohort
 from datasets.phantom.render import render_case
 from datasets.phantom.statistics import POSITIVE_FRACTION
-from util.errors import WorkerDied
-from util.processes import die_with_parent
+from util.base.errors import WorkerDied
+from util.base.processes import die_with_parent
 
 RECORD, UNFINISHED = "phantom.json", "phantom_unfinished.json"
 FORMAT = 1  # changes whenever the same recipe would give other files

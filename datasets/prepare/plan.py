@@ -16,8 +16,8 @@ from datasets.annotations.tbx11k import CATEGORIES
 from datasets.annotations.voc import parse_voc
 from datasets.annotations.yolo import Boxes, parse_labels, read_classes
 from datasets.prepare.source import DOCUMENTS, Source, folder_of
-from util.errors import DataError
-from util.text import first_few
+from util.base.errors import DataError
+from util.base.text import first_few
 
 SIDE = 512  # pixels, of every image that the authors publish
 SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val"}

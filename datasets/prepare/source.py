@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from datasets.prepare.tree import Tree
-from util.errors import DataError
-from util.text import first_few
+from util.base.errors import DataError
+from util.base.text import first_few
 
 PARTS = ("train", "val", "trainval")
 LISTS = (*(f"{kind}_{part}" for kind in ("TBX11K", "all") for part in PARTS), "TBX11K_test", "all_test")

@@ -12,10 +12,10 @@ from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
-from util.errors import DataError
-from util.image_common import UNREADABLE
-from util.images import read_size
-from util.reading import DAMAGED_ARCHIVE, is_regular, read_member, read_regular
+from util.base.errors import DataError
+from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, read_regular
+from util.images.common import UNREADABLE
+from util.images.reader import read_size
 
 MOST_FILES = 500_000
 LARGEST_MEMBER = 2**29  # bytes

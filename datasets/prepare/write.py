@@ -11,10 +11,10 @@ import numpy as np
 
 from datasets.annotations.split import Split, load_split
 from datasets.prepare.plan import Plan
-from util.console import Progress
-from util.errors import DataError
-from util.files import WriteError, write_whole
-from util.reading import read_document
+from util.base.console import Progress
+from util.base.errors import DataError
+from util.base.files import WriteError, write_whole
+from util.base.reading import read_document
 
 UNFINISHED = ".unfinished"
 SPARE = 50_000_000  # bytes that stay free

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from util.errors import DataError
-from util.seed import derive_rng
+from util.base.errors import DataError
+from util.base.seed import derive_rng
 
 
 class Order(Protocol):

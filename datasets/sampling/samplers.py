@@ -13,7 +13,7 @@ from math import ceil
 from torch.utils.data import Sampler
 
 from datasets.sampling.orders import Order
-from util.batch import SampleKey
+from util.detection.batch import SampleKey
 
 
 def eval_indices(num_images: int, rank: int, world_size: int) -> list[int]:

@@ -40,7 +40,7 @@ def build_backbone(name: str, *, norm: Norm, freeze_at: int, return_interm_indic
     """A freshly initialised backbone.
 
     Args:
-        name: one of util.schema.BACKBONES.
+        name: one of util.config.schema.BACKBONES.
         norm: normalisation of a ResNet; the others bring their own and take "frozen_bn".
         freeze_at: leading parts of a ResNet that never train (0 none, 1 stem, 2 stem and layer1); 0 for the others.
         return_interm_indices: consecutive stages ending with 3; 0 is stride 4, 3 is stride 32.

@@ -6,7 +6,7 @@ import torch
 from timm.layers import LayerNorm2d, trunc_normal_
 from torch import Tensor, nn
 
-from util.errors import UserError
+from util.base.errors import UserError
 
 NORM_EPS = 1e-6
 LAYER_SCALE = 1e-6

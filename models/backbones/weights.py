@@ -16,10 +16,10 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
-from util.checkpoint_file import UNREADABLE, read_tensors
-from util.checkpoint_schema import tensor_problem
-from util.errors import UserError
-from util.text import first_few
+from util.base.errors import UserError
+from util.base.text import first_few
+from util.training.checkpoints.file import UNREADABLE, read_tensors
+from util.training.checkpoints.schema import tensor_problem
 
 PUBLISHED = {
     "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
@@ -86,7 +86,7 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> Loade
 
     Args:
         backbone: the network.
-        name: its name, one of util.schema.BACKBONES.
+        name: its name, one of util.config.schema.BACKBONES.
         weights: "none" leaves the initialisation; "imagenet" takes the published weights, from the cache of
             torch.hub or else by download; anything else is the path of a torch or safetensors file.
 

@@ -13,9 +13,9 @@ from models.export.seal import is_sealed
 from models.inference.detector import Detector, View
 from models.inference.load import MERGE_IOU
 from models.outputs import Prediction
-from util.batch import Batch
-from util.errors import UserError
-from util.fusion import Found, Method, build_merge
+from util.base.errors import UserError
+from util.detection.batch import Batch
+from util.detection.fusion import Found, Method, build_merge
 
 NO_MODEL = (  # what onnxruntime raises on a file that is no model, or none that it can run
     onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
@@ -116,7 +116,7 @@ def load_onnx_detector(
     Args:
         path: the file.
         flip: look at the mirrored image too.
-        merge: how the detections of the two views become one: `util.fusion`.
+        merge: how the detections of the two views become one: `util.detection.fusion`.
         merge_iou: overlap beyond which two boxes of a class are the same there.
 
     Raises:

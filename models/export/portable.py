@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.dino import DINO
 from models.outputs import Prediction
 from models.postprocess import PostProcess, gated
-from util.errors import UserError
+from util.base.errors import UserError
 
 PostProcessing = Literal["inside", "outside"]
 FACTS_KEY = "detector"  # of the metadata of a file

@@ -20,7 +20,7 @@ from torch.export import Dim
 
 from models.export.portable import FACTS_KEY, OUTPUTS, ExportFacts
 from models.export.seal import BLANK, seal
-from util.errors import MissingPackage, UserError
+from util.base.errors import MissingPackage, UserError
 
 Format = Literal["onnx", "torchscript", "torch_export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "torch_export": ".pt2"}

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from models.inference.detector import Detector
 from models.ops.ms_deform_attn import MSDeformAttn
-from util.batch import collate
-from util.box_ops import cxcywh_to_xyxy
-from util.errors import UserError
+from util.base.errors import UserError
+from util.detection.batch import collate
+from util.detection.boxes import cxcywh_to_xyxy
 
 
 @dataclass(frozen=True)

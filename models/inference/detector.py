@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from util.batch import Batch, Sample, collate
-from util.errors import DataError, MissingPackage
-from util.found_table import table_of
-from util.fusion import Found, Merge
-from util.image_common import UNREADABLE, to_image
-from util.images import as_image, read_image
+from util.base.errors import DataError, MissingPackage
+from util.detection.batch import Batch, Sample, collate
+from util.detection.fusion import Found, Merge
+from util.images.common import UNREADABLE, to_image
+from util.images.reader import as_image, read_image
+from util.metrics.collect import table_of
 from util.metrics.tables import Detections
 from util.network_input import network_pixels, resized_size
-from util.precision import Precision
+from util.training.precision import Precision
 
 # What can be looked at: a file, an image of Pillow's, or 8-bit pixels, grey [h, w] or red, green, blue [h, w, 3]
 Picture = str | Path | Image.Image | NDArray[np.uint8]

@@ -14,14 +14,14 @@ from models.dino import DINO
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
-from util import checkpoint
-from util.categories import require_same_classes
-from util.checkpoint import CheckpointError
-from util.distributed import choose_device_type
-from util.fusion import Method, build_merge
-from util.judged import config_inside
-from util.precision import Precision
-from util.schema import Config
+from util.config.schema import Config
+from util.detection.fusion import Method, build_merge
+from util.distributed.collectives import choose_device_type
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.categories import require_same_classes
+from util.training.checkpoints.checkpoint import CheckpointError
+from util.training.checkpoints.start import config_inside
+from util.training.precision import Precision
 
 MERGE_IOU = 0.55  # of the paper on weighted boxes fusion
 
@@ -46,7 +46,7 @@ def load_detector(
         device: "cpu", "cuda", or "auto": a GPU where there is one.
         flip: look at the mirrored image too.
         scales: shorter sides to look at the image with, pixels; by default the `data_eval_scale` of each config.
-        merge: how the detections of several views become one: `util.fusion`.
+        merge: how the detections of several views become one: `util.detection.fusion`.
         merge_iou: overlap beyond which two boxes of a class are the same there.
         options: KEY=VALUE, knobs of the config that are changed.
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional
 
-from util.box_ops import cxcywh_to_xyxy, generalized_iou
+from util.detection.boxes import cxcywh_to_xyxy, generalized_iou
 
 
 def image_terms(logits: Tensor, targets: Tensor) -> Tensor:

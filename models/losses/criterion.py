@@ -14,8 +14,8 @@ from models.losses.class_losses import ClassLoss
 from models.losses.events import count_events
 from models.losses.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
-from util.batch import Target, on_device
-from util.box_ops import cxcywh_to_xyxy, iou
+from util.detection.batch import Target, on_device
+from util.detection.boxes import cxcywh_to_xyxy, iou
 
 TERMS = ("loss_ce", "loss_bbox", "loss_giou")
 IMAGE_TERM = "loss_image"

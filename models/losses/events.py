@@ -7,8 +7,8 @@ from torch import Tensor
 
 from models.losses.matcher import Assignment
 from models.outputs import Prediction
-from util.batch import Target
-from util.box_ops import cxcywh_to_xyxy, iou
+from util.detection.batch import Target
+from util.detection.boxes import cxcywh_to_xyxy, iou
 
 TOP_K = 10  # answers per image among which a true box is looked for
 FOUND_AT_IOU = 0.5

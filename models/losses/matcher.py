@@ -9,8 +9,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.outputs import Prediction
-from util.batch import Target, on_device
-from util.box_ops import cxcywh_to_xyxy, generalized_iou
+from util.detection.batch import Target, on_device
+from util.detection.boxes import cxcywh_to_xyxy, generalized_iou
 
 COST_NOT_FINITE = -1e9  # cheaper than anything
 PROBABILITY_EPS = 1e-8

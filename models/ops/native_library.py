@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from util.console import remark
-from util.files import WriteError, write_whole
+from util.base.console import remark
+from util.base.files import WriteError, write_whole
 
 COMPILERS = ("c++", "g++", "clang++")
 # sums may be taken in any order, as vectors need; NaN and infinity stay what they are

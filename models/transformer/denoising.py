@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import inverse_sigmoid
-from util.batch import Target, on_device
+from util.detection.batch import Target, on_device
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from models.ops.ms_deform_attn import Shapes
 from models.transformer.encoder import cell_centres
-from util.errors import UserError
+from util.base.errors import UserError
 
 INNER = (0.01, 0.99)  # a proposal counts only if all of cx, cy, w, h lie inside
 BASE_SIZE = 0.05  # side of a proposal on level 0, doubled on each further level

@@ -9,10 +9,10 @@ from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
 from datasets.phantom.write import make_phantom
-from util.batch import windows
-from util.config import read_values
-from util.errors import DataError
-from util.schema import DataConfig
+from util.base.errors import DataError
+from util.config.load import read_values
+from util.config.schema import DataConfig
+from util.detection.batch import windows
 
 OFF = read_values(Path(__file__).parents[2] / "config" / "_base_" / "sampling_augmentation.py")
 DATA = DataConfig(

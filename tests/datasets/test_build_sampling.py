@@ -12,9 +12,9 @@ from datasets.augment.transforms import crop_to, draw_crop, flip_horizontally, r
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import load_image, load_target
 from datasets.phantom.write import make_phantom
-from util.batch import SampleKey, windows
-from util.config import load_config, read_values
-from util.seed import derive_rng, derive_seed
+from util.base.seed import derive_rng, derive_seed
+from util.config.load import load_config, read_values
+from util.detection.batch import SampleKey, windows
 
 CONFIG = Path(__file__).parents[2] / "config"
 OFF = read_values(CONFIG / "_base_" / "sampling_augmentation.py")

@@ -15,7 +15,7 @@ from datasets.cache import build as cache_build
 from datasets.cache import file as cache
 from datasets.cache.build import ready_cache
 from datasets.cache.file import UnusableCache, cache_file, open_cache
-from util.errors import DataError
+from util.base.errors import DataError
 
 pytest_plugins = ["cache_fixtures"]
 

@@ -12,8 +12,8 @@ from PIL import Image
 from datasets.cache import build as cache_build
 from datasets.cache.build import journal_of, part_of, ready_cache
 from datasets.cache.file import cache_file, open_cache
-from util.errors import DataError
-from util.files import WriteError
+from util.base.errors import DataError
+from util.base.files import WriteError
 
 pytest_plugins = ["cache_fixtures"]
 

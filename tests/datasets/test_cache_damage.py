@@ -12,7 +12,7 @@ from end_to_end import load_script
 from datasets.cache import build as cache_build
 from datasets.cache.build import journal_of, ready_cache
 from datasets.cache.file import MARK, UnusableCache, cache_file, open_cache
-from util.errors import DataError
+from util.base.errors import DataError
 
 pytest_plugins = ["cache_fixtures", "end_to_end_fixtures"]
 

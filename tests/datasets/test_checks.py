@@ -11,8 +11,8 @@ from datasets.cache.file import source_of
 from datasets.checks.image_files import read_image_files
 from datasets.checks.split import check_pair, check_split
 from datasets.dataset import load_image
-from util.errors import DataError
-from util.text import printable
+from util.base.errors import DataError
+from util.base.text import printable
 
 
 def problems(folder, num_classes=3, **how):

@@ -14,9 +14,9 @@ from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
 from datasets.augment.transforms import eval_transform, train_transform
 from datasets.dataset import CocoDataset, load_target
-from util.batch import SampleKey, collate
-from util.errors import DataError
-from util.seed import derive_seed
+from util.base.errors import DataError
+from util.base.seed import derive_seed
+from util.detection.batch import SampleKey, collate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALES = (32, 48, 64)

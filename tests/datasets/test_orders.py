@@ -16,8 +16,8 @@ from datasets.sampling.orders import (
     take_in_turn,
 )
 from datasets.sampling.samplers import WindowBatchSampler
-from util.batch import windows
-from util.errors import DataError
+from util.base.errors import DataError
+from util.detection.batch import windows
 
 SMALL = st.integers(1, 4)
 

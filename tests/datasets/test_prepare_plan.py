@@ -8,7 +8,7 @@ from PIL import Image
 from datasets.prepare.plan import make_plan
 from datasets.prepare.source import recognise
 from datasets.prepare.tree import open_tree
-from util.errors import DataError
+from util.base.errors import DataError
 
 CATEGORIES = [{"id": 1, "name": "ActiveTuberculosis"}]
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from datasets.sampling.orders import NaturalOrder, epoch_order
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
-from util.batch import SampleKey, windows
+from util.detection.batch import SampleKey, windows
 
 SMALL = st.integers(1, 4)
 

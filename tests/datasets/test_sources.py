@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.sources import list_sources
-from util.errors import UserError
-from util.prediction_outputs import FILE
+from util.base.errors import UserError
+from util.predict.inputs import list_sources
+from util.predict.outputs import FILE
 
 PIXELS = np.arange(20, dtype=np.uint8).reshape(4, 5)
 

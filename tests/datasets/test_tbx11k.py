@@ -3,7 +3,7 @@ import pytest
 from datasets.annotations import layout
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
-from util.errors import DataError
+from util.base.errors import DataError
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from datasets.augment.transforms import (
     train_transform,
 )
 from datasets.dataset import Draws
+from util.detection.pixels import normalised
 from util.network_input import resized_size
-from util.pixels import normalised
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESIZE = json.loads((GOLDEN / "data_resize.json").read_text())["sizes"]

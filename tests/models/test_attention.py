@@ -10,9 +10,9 @@ from models.inference.attention_maps import look_at, seen_cross_attention
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.ops.definition import ms_deform_attn
 from models.ops.ms_deform_attn import MSDeformAttn
-from util.errors import UserError
-from util.fusion import build_merge
-from util.precision import Precision
+from util.base.errors import UserError
+from util.detection.fusion import build_merge
+from util.training.precision import Precision
 
 NAMES = {1: "one", 2: "two", 3: "three"}
 

@@ -19,8 +19,8 @@ from engine import accumulate
 from models import speed as compiling
 from models import speed_up
 from models.speed import compile_parts, parts_of, why_not
-from util.batch import Window
-from util.config import load_config
+from util.config.load import load_config
+from util.detection.batch import Window
 
 pytest_plugins = ["end_to_end_fixtures"]
 

@@ -12,7 +12,7 @@ from models.losses.criterion import SetCriterion, loss_weights
 from models.losses.events import EVENTS
 from models.losses.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
-from util.box_ops import cxcywh_to_xyxy, iou
+from util.detection.boxes import cxcywh_to_xyxy, iou
 
 GROUPS, SLOTS, QUERIES, CLASSES, LAYERS = 2, 3, 6, 4, 3
 COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_boxes": True, "aux": True}

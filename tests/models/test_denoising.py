@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.transformer.denoising import Denoiser, attention_mask, num_groups, shift_boxes
-from util.batch import Sample, collate
+from util.detection.batch import Sample, collate
 
 CPU = torch.device("cpu")
 EDGE = [  # boxes that leave the image, fill it, or are thinner than the logit can say

@@ -15,7 +15,7 @@ from models.export.portable import (
     seen_tokens,
     smallest_side,
 )
-from util.errors import UserError
+from util.base.errors import UserError
 
 FACTS = ExportFacts(
     names={1: "a", 3: "b"},

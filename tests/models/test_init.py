@@ -7,7 +7,7 @@ import torch
 from golden_model import CONFIG, table
 
 from models import build_model
-from util.config import load_config
+from util.config.load import load_config
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.ops import native
 from models.ops.backends import choose
 from models.ops.ms_deform_attn import MSDeformAttn
-from util.errors import UserError
+from util.base.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 PYRAMID = [(16, 16), (8, 8), (4, 4), (2, 2)]

@@ -10,8 +10,8 @@ pytest.importorskip("onnxruntime")
 
 from models.export.onnx_detector import OnnxNetwork, OnnxSession
 from models.export.portable import ExportFacts
-from util.batch import Sample, collate
-from util.errors import UserError
+from util.base.errors import UserError
+from util.detection.batch import Sample, collate
 
 FACTS = ExportFacts(
     names={1: "a"},

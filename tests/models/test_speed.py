@@ -9,8 +9,8 @@ from torch import nn
 from models.backbones.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
 from models.build import build_model
 from models.layers import Linear
-from util.config import load_config
-from util.ema import WeightAverage
+from util.config.load import load_config
+from util.training.ema import WeightAverage
 
 PLAIN = ("attn_backend=torch", "fast_layers=False")
 FAST = ("attn_backend=auto", "fast_layers=True")

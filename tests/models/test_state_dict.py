@@ -6,7 +6,7 @@ from golden_params import golden_params
 
 from models import build_model
 from tests.golden_model import ROOT
-from util.config import load_config
+from util.config.load import load_config
 
 NETWORKS = {
     "DINO_4scale_4": ("DINO_4scale", ["num_classes=4", "dn_labelbook_size=4"]),

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import models.ops
 from models.ops import triton_attention
 from models.ops.backends import choose
-from util.errors import UserError
+from util.base.errors import UserError
 
 CASES = Path(__file__).parent.parent / "triton_cases.py"
 SHAPES = [(4, 5), (2, 3)]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.batch import Batch, Sample, Window, collate, windows
+from util.detection.batch import Batch, Sample, Window, collate, windows
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from golden_model import figures
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.box_ops import IOU_EPS, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
+from util.detection.boxes import IOU_EPS, cxcywh_to_xyxy, generalized_iou, xyxy_to_cxcywh
 
 SIDE = st.floats(0.02, 0.5)
 BOX = st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7), SIDE, SIDE)

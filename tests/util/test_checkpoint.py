@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import build_model
-from util import checkpoint
-from util.checkpoint import CheckpointError, choose_start, load, load_strictly, load_what_fits, weights_of
-from util.config import load_config
-from util.errors import UserError
+from util.base.errors import UserError
+from util.config.load import load_config
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.checkpoint import (
+    CheckpointError,
+    choose_start,
+    load,
+    load_strictly,
+    load_what_fits,
+    weights_of,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config" / "DINO" / "DINO_tiny_phantom.py"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from damage import flipped, with_zeros
 
-from util import checkpoint_file
-from util.checkpoint import CheckpointError, load
-from util.checkpoint_file import COMMENT_BYTES, DamagedFile, read_tensors, save
+from util.training.checkpoints import file as checkpoint_file
+from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.file import COMMENT_BYTES, DamagedFile, read_tensors, save
 
 CONTENT = {"model": {f"w{i}": torch.arange(i * 40.0) for i in range(40)}, "epoch": 3}
 

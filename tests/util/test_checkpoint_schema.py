@@ -4,8 +4,8 @@ import pytest
 import torch
 from hostile_checkpoints import TENSORS, VALUES, deep, endless
 
-from util.checkpoint import CheckpointError, load, load_strictly, load_what_fits
-from util.checkpoint_schema import PARTS, problem_of
+from util.training.checkpoints.checkpoint import CheckpointError, load, load_strictly, load_what_fits
+from util.training.checkpoints.schema import PARTS, problem_of
 
 SUMS = {"names": ["loss"], "total": [1.5], "steps": 2}
 METER = {"losses": SUMS, "events": SUMS, "counts": {"images": 3}, "step_losses": [0.5, 1.0]}

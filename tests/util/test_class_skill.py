@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.class_skill import FocalSettings, best_constant_loss, class_skill
+from util.runlog.class_skill import FocalSettings, best_constant_loss, class_skill
 
 
 def loss_of(score, positives, negatives, focal):

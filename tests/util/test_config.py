@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from util.config import (
+from util.config.load import (
     RUN_TITLE,
     ConfigError,
     completed,
@@ -23,8 +23,8 @@ from util.config import (
     read_values,
     resolve,
 )
-from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
-from util.schema import KNOBS
+from util.config.official_keys import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config.schema import KNOBS
 
 TINY = Path(__file__).parents[2] / "config" / "DINO" / "DINO_tiny_phantom.py"
 VALUES = dict(read_values(TINY))
@@ -134,7 +134,7 @@ def test_a_missing_knob_is_named_with_its_meaning():
 
 
 def test_an_unknown_key_without_a_neighbour_points_to_the_schema():
-    assert problems(zzzzzz=1) == ["  unknown key 'zzzzzz'; see util/schema.py for all knobs"]
+    assert problems(zzzzzz=1) == ["  unknown key 'zzzzzz'; see util/config/schema.py for all knobs"]
 
 
 @pytest.mark.parametrize("key", OFFICIAL_KEYS_WITHOUT_MEANING)
@@ -297,7 +297,7 @@ def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_
     assert cut
     for path in cut:
         path.write_bytes(path.read_bytes()[:100])
-    program = f"from util.config import dump, load_config; print(dump(load_config({str(TINY)!r})))"
+    program = f"from util.config.load import dump, load_config; print(dump(load_config({str(TINY)!r})))"
     done = run([sys.executable, "-c", program], capture_output=True)
     (tmp_path / "config.py").write_text(done.stdout)
     assert load_config(tmp_path / "config.py") == load_config(TINY)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from util.csv_text import FORMULA, Formatted, cell, csv_lines
+from util.base.csv_text import FORMULA, Formatted, cell, csv_lines
 
 NAMES = st.text(st.characters() | st.sampled_from("=+-@\t\r\n\0\",;'\\ \x85\u2028\ud800＝"), max_size=12)  # noqa: RUF001
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.curves import RunCurves, load_run, names_of, read_log, running_mean
-from util.errors import UserError
+from util.base.errors import UserError
+from util.plots.curves import RunCurves, load_run, names_of, read_log, running_mean
 
 
 def train_row(step, epoch=0, **changes):

@@ -1,6 +1,6 @@
 import pytest
 
-from util.cut import Cut
+from util.training.step_size import Cut
 
 
 def test_a_cut_tells_its_arithmetic():

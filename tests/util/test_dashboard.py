@@ -5,10 +5,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from util.curves import RunCurves
-from util.dashboard import PANELS, described, draw_dashboard, warn_of_other_data
-from util.panels import Page, draw_panel
-from util.plots import STYLES
+from util.plots.curves import RunCurves
+from util.plots.dashboard import PANELS, described, draw_dashboard, warn_of_other_data
+from util.plots.panels import Page, draw_panel
+from util.plots.style import STYLES
 
 TITLES = [panel.title for panel in PANELS]
 ALL = [*PANELS, *(panel.foot for panel in PANELS if panel.foot)]

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.denominator import Denominator
-from util.distributed import WindowPlan
+from util.distributed.collectives import WindowPlan
+from util.training.denominator import Denominator
 
 
 def plan(num_boxes):

@@ -11,9 +11,9 @@ from datasets.annotations.split import load_split
 from datasets.checks.image_files import read_image_files
 from datasets.checks.split import check_split
 from datasets.dataset import load_image
-from util.errors import DataError, MissingPackage
-from util.image_common import UNREADABLE, ImageFacts
-from util.images import read_facts, read_image, read_size
+from util.base.errors import DataError, MissingPackage
+from util.images.common import UNREADABLE, ImageFacts
+from util.images.reader import read_facts, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -184,7 +184,7 @@ def test_the_report_gets_spacing_and_orientation_and_nothing_about_the_person(tm
 
 
 def test_only_listed_elements_are_ever_parsed(tmp_path, monkeypatch):
-    from util import dicom
+    from util.images import dicom
 
     read, kept = pydicom.dcmread, []
     monkeypatch.setattr(dicom.pydicom, "dcmread", lambda *a, **k: kept.append(read(*a, **k)) or kept[-1])
@@ -291,9 +291,9 @@ def test_the_check_of_a_folder_names_every_bad_file(tmp_path):
 def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(tmp_path, monkeypatch):
     path = write(tmp_path / "a.dcm", values(8))
     split = folder_of(tmp_path, path)
-    monkeypatch.delitem(sys.modules, "util.dicom", raising=False)
+    monkeypatch.delitem(sys.modules, "util.images.dicom", raising=False)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delattr("util.dicom", raising=False)
+    monkeypatch.delattr("util.images.dicom", raising=False)
     readers = (
         lambda: read_image(path),
         lambda: read_size(path),

@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
-from util import dicom_limits, images
-from util.errors import MissingPackage
-from util.images import read_image, read_size
+from util.base.errors import MissingPackage
+from util.images import dicom_limits
+from util.images import reader as images
+from util.images.reader import read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -61,7 +62,7 @@ def test_a_deflated_file_that_is_cut_is_refused(tmp_path):
 
 def test_a_header_of_very_many_items_or_numbers_is_refused(monkeypatch):
     monkeypatch.setattr(dicom_limits, "MOST_READS", 1000)
-    monkeypatch.setattr("util.dicom.LONGEST_ELEMENT", 10_000)
+    monkeypatch.setattr("util.images.dicom.LONGEST_ELEMENT", 10_000)
     item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
     sequence = struct.pack("<HH2sHI", 0x28, 0x3010, b"SQ", 0, 0xFFFFFFFF) + item * 2000
     refused(deflated(sequence), "more than 1000 elements")

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util import distributed
-from util.distributed import (
+from util.base.errors import ToldElsewhere, UserError
+from util.distributed import collectives as distributed
+from util.distributed.collectives import (
     WindowPlan,
     Wishes,
     gather_objects,
@@ -16,7 +17,6 @@ from util.distributed import (
     together,
     wait_for_all,
 )
-from util.errors import ToldElsewhere, UserError
 
 CPU = torch.device("cpu")
 NOTHING = Wishes()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.doctor import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
-from util.history import history_of
+from util.doctor.diagnosis import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
+from util.runlog.history import history_of
 
 STEPS = 90
 FACTS = {

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from util.doctor import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
-from util.foreign_logs import read_foreign
+from util.doctor.diagnosis import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
+from util.doctor.official_logs.read import read_foreign
 
 
 def row(epoch, ap50, loss=2.0, **changes):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from util.ema import WeightAverage
+from util.training.ema import WeightAverage
 
 
 class Toy(nn.Module):

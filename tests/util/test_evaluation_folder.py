@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from metric_tables import found_of, truth_of
 
-from util import evaluation_folder
-from util.evaluation_folder import choose_folder, hold_folder, holds_training, training_of
-from util.folder_lock import FolderInUse
+from util.base.folder_lock import FolderInUse
 from util.metrics.files import save_report
-from util.metrics.reports import facts_of
+from util.metrics.report.file import facts_of
+from util.training import evaluation_folder
+from util.training.evaluation_folder import choose_folder, hold_folder, holds_training, training_of
 
 TRUTH = truth_of([1, 2], [(1, 1, (0, 0, 10, 10))])
 OTHER = truth_of([1, 2], [(1, 1, (0, 0, 10, 11))])

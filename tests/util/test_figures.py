@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.batch import Batch, Window
-from util.class_skill import FocalSettings, best_constant_loss
-from util.figures import figures, nothing_counted, ratio, window_counts
-from util.meters import Totals
+from util.detection.batch import Batch, Window
+from util.runlog.class_skill import FocalSettings, best_constant_loss
+from util.runlog.meters import Totals
+from util.runlog.step_statistics import figures, nothing_counted, ratio, window_counts
 
 FOCAL = FocalSettings(0.25, 2.0, 10)
 EVENTS = {

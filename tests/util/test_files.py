@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from util.errors import UserError
-from util.files import WriteError, append, keep_copy, remove_parts, write_whole
+from util.base.errors import UserError
+from util.base.files import WriteError, append, keep_copy, remove_parts, write_whole
 
 ROOT = Path(__file__).parents[2]
 TOO_BIG = """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from util import folder_lock
-from util.errors import UserError
-from util.folder_lock import LOCK, hold
+from util.base import folder_lock
+from util.base.errors import UserError
+from util.base.folder_lock import LOCK, hold
 
 ROOT = Path(__file__).parents[2]
 HOLD = """

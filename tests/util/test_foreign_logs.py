@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from util.errors import UserError
-from util.foreign_logs import ForeignLogError, is_foreign, read_foreign, read_with_recovery
+from util.base.errors import UserError
+from util.doctor.official_logs.read import ForeignLogError, is_foreign, read_foreign, read_with_recovery
 
 EMPTY, BOXES, QUERIES = 0.9, 0.15, 300  # made up: nine of ten images have no box
 

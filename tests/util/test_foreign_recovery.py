@@ -2,9 +2,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from util import foreign_recovery as recovery
-from util.class_skill import FocalSettings, best_constant_loss
-from util.foreign_console import RawEpoch
+from util.doctor.official_logs import recovery as recovery
+from util.doctor.official_logs.console import RawEpoch
+from util.runlog.class_skill import FocalSettings, best_constant_loss
 
 
 @pytest.mark.parametrize(

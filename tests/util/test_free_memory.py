@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util import free_memory
-from util.free_memory import LARGEST, SHARE, bytes_taken, choose_batch_size, free_bytes
+from util.predict import batch_size as free_memory
+from util.predict.batch_size import LARGEST, SHARE, bytes_taken, choose_batch_size, free_bytes
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.errors import UserError
-from util.fusion import build_merge, fuse_weighted, keep_strongest
+from util.base.errors import UserError
+from util.detection.fusion import build_merge, fuse_weighted, keep_strongest
 
 
 def view(*rows):

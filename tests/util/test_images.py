@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from util import huge_images, images
-from util.huge_images import huge_images_in_turn, take_turn
-from util.image_common import UNREADABLE, ImageFacts
-from util.images import read_facts, read_image, read_size
+from util.images import huge_images
+from util.images import reader as images
+from util.images.common import UNREADABLE, ImageFacts
+from util.images.huge_images import huge_images_in_turn, take_turn
+from util.images.reader import read_facts, read_image, read_size
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 

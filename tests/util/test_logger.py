@@ -10,9 +10,9 @@ from unittest import mock
 import pytest
 from termcolor import colored
 
-from util.console import Progress, complain, echo, remark
-from util.errors import UserError
-from util.logger import RunLog
+from util.base.console import Progress, complain, echo, remark
+from util.base.errors import UserError
+from util.runlog.run_log import RunLog
 
 ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes": 7, "time": 0.5, "data": 0.01}
 
@@ -37,7 +37,7 @@ def terminal():
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("util.logger.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.runlog.run_log.time.monotonic", lambda: now[0])
     return now
 
 
@@ -101,7 +101,7 @@ def test_the_label_of_progress_steers_no_terminal(capsys):
 
 
 def test_our_own_colour_stays(capsys, monkeypatch):
-    monkeypatch.setattr("util.logger.colored", partial(colored, force_color=True))
+    monkeypatch.setattr("util.runlog.run_log.colored", partial(colored, force_color=True))
     complain(STEERING)
     assert capsys.readouterr().err == f"\x1b[1m\x1b[31merror:\x1b[0m {WRITTEN_OUT}\n"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.marked_picture import LARGEST, SMALLEST, draw_picture, draw_thumbnail, fitted
+from util.predict.picture import LARGEST, SMALLEST, draw_picture, draw_thumbnail, fitted
 
 NAMES = {1: "Active", 2: "Obsolete", 7: "Ungewiß <b>"}
 BOXES = np.array([[100.0, 100, 300, 250], [110, 110, 290, 260], [0, 0, 512, 512]])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from util import memory
+from util.base import memory
 
 MEGABYTE = 2**20
 ROOT = Path(__file__).parents[2]

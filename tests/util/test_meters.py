@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.errors import UserError
-from util.launcher import Ranks
-from util.meters import StepMeter, Sums, Totals
+from util.base.errors import UserError
+from util.base.launcher import Ranks
+from util.runlog.meters import StepMeter, Sums, Totals
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0)
@@ -80,7 +80,7 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
 
 
 def test_the_losses_are_read_as_a_mean_over_ranks(monkeypatch):
-    monkeypatch.setattr("util.meters.sum_over_ranks", lambda values: values * 4)  # four ranks alike
+    monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values: values * 4)  # four ranks alike
     totals = meter_of((3.0, 2), keeps_steps=True).read(Ranks(0, 4, 0), CPU)
     assert (totals.losses["loss"], totals.step_losses) == (3.0, (3.0,))
     assert totals.events["matched"] == totals.counts["images"] == 8

@@ -7,14 +7,14 @@ import torch
 from hostile_checkpoints import wrong_optimizers
 from torch import nn
 
-from util.checkpoint import CheckpointError
-from util.checkpoint_schema import PARTS
-from util.denominator import Denominator
-from util.ema import WeightAverage
-from util.moments import require_moments
-from util.optim import build_optimizer
-from util.precision import Precision
-from util.run_state import RunState
+from util.training.checkpoints.checkpoint import CheckpointError
+from util.training.checkpoints.moments import require_moments
+from util.training.checkpoints.schema import PARTS
+from util.training.denominator import Denominator
+from util.training.ema import WeightAverage
+from util.training.optimizer import build_optimizer
+from util.training.precision import Precision
+from util.training.run_state import RunState
 
 
 def trained(is_fused=False):

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.attention_picture import Panel, draw_attention
-from util.curves import RunCurves
-from util.dashboard import draw_dashboard
-from util.evaluation_plots import draw_calibration, draw_confusion, draw_precision_recall
-from util.marked_picture import draw_picture
-from util.metrics.protocols import Study
+from util.base.text import short_names
+from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
-from util.pictures import draw_sheet, tile_of
-from util.plots import LONGEST_NAME, label
-from util.text import short_names
+from util.plots.attention import Panel, draw_attention
+from util.plots.contact_sheet import draw_sheet, tile_of
+from util.plots.curves import RunCurves
+from util.plots.dashboard import draw_dashboard
+from util.plots.evaluation import draw_calibration, draw_confusion, draw_precision_recall
+from util.plots.style import LONGEST_NAME, label
+from util.predict.picture import draw_picture
 
 ROOT = Path(__file__).parents[2]
 NAMES = {
@@ -136,12 +136,12 @@ def test_a_long_name_is_cut_and_keeps_its_ends():
 
 
 def test_every_file_that_draws_with_matplotlib_has_the_common_style():
-    """util/plots.py switches formulas off; a file that does not import it would read names as formulas again."""
+    """util/plots/style.py switches formulas off; a file that does not import it would read names as formulas again."""
     lacking = []
     for path in [*ROOT.glob("util/**/*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("scripts/*.py")]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
         makes = any(isinstance(n, ast.Call) and getattr(n.func, "id", None) == "Figure" for n in nodes)
-        if makes and "util.plots" not in modules:
+        if makes and "util.plots.style" not in modules:
             lacking.append(path.name)
     assert not lacking

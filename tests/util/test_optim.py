@@ -4,8 +4,8 @@ from golden_model import CONFIG, table
 from torch import nn
 
 from models import build_model
-from util.config import load_config
-from util.optim import build_optimizer, learning_rates, set_learning_rate, trainable_parts
+from util.config.load import load_config
+from util.training.optimizer import build_optimizer, learning_rates, set_learning_rate, trainable_parts
 
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}
 

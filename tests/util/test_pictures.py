@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from util.base.text import short_names
 from util.metrics.tables import Detections, GroundTruth
-from util.pictures import Tile, choose_detections, choose_images, draw_sheet, hits, tile_of
-from util.text import short_names
+from util.plots.contact_sheet import Tile, choose_detections, choose_images, draw_sheet, hits, tile_of
 
 A, B, C = (10, 10, 110, 110), (300, 300, 400, 400), (150, 20, 220, 90)
 

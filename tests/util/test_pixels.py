@@ -4,8 +4,8 @@ from device_waits import Waits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.batch import Sample, collate
-from util.pixels import normalised
+from util.detection.batch import Sample, collate
+from util.detection.pixels import normalised
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 SIZES = st.lists(st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4)

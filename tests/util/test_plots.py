@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from util.plots import scale_horizontal, scale_vertical, style
+from util.plots.style import scale_horizontal, scale_vertical, style
 
 
 def scaled(scale, values):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from util.precision import Precision
+from util.training.precision import Precision
 
 
 def stepped(precision, gradient, max_norm=1.0):

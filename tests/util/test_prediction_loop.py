@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from util.batch import Sample
-from util.detect_each import MEMORY_HINT
-from util.errors import MissingPackage, UserError
-from util.prediction_loop import Album, predict_all
-from util.prediction_rows import RowFile
+from util.base.errors import MissingPackage, UserError
+from util.detection.batch import Sample
+from util.predict.detect_each import MEMORY_HINT
+from util.predict.loop import Album, predict_all
+from util.predict.rows import RowFile
 
 NAMES = [f"{n}.png" for n in range(9)]
 ERRORS = [

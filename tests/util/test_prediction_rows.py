@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from util.errors import UserError
-from util.prediction_outputs import FILE
-from util.prediction_rows import Row, RowFile, corners_from, row_of
+from util.base.errors import UserError
+from util.predict.outputs import FILE
+from util.predict.rows import Row, RowFile, corners_from, row_of
 
 SETTINGS = {"checkpoint": ["a 1"], "scales": [], "draw": "all"}
 

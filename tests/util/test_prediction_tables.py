@@ -6,8 +6,8 @@ import json
 import pytest
 
 from util.metrics.files import load_detections
-from util.prediction_rows import Row
-from util.prediction_tables import write_tables
+from util.predict.rows import Row
+from util.predict.tables import write_tables
 
 NAMES = {1: "Active", 2: "=Obsolete"}
 ROWS = [

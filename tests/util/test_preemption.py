@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from util.preemption import SIGNALS, StopRequest, leave_signals_to_parent
+from util.distributed.preemption import SIGNALS, StopRequest, leave_signals_to_parent
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_who_did_not_listen_has_nothing_to_settle():
 
 @pytest.mark.usefixtures("handlers")
 def test_loader_processes_leave_signals_to_their_parent(monkeypatch):
-    monkeypatch.setattr("util.preemption.die_with_parent", lambda: None)  # this process is none
+    monkeypatch.setattr("util.distributed.preemption.die_with_parent", lambda: None)  # this process is none
     leave_signals_to_parent(0)
     assert {signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)} == {signal.SIG_IGN}
 
@@ -100,7 +100,7 @@ def test_items_end_with_the_request():
 @pytest.mark.usefixtures("handlers")
 def test_a_file_is_a_request_looked_for_once_a_second(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("util.preemption.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.distributed.preemption.time.monotonic", lambda: now[0])
     request = StopRequest()
     request.watch(tmp_path / "stop")
     assert not request.is_made

@@ -27,7 +27,7 @@ time.sleep(600)
 RANK = """
 import os, signal, subprocess, sys, time
 import util.processes
-util.processes.LOOK_EVERY, util.processes.GRACE = 0.05, 0.5
+util.base.processes.LOOK_EVERY, util.base.processes.GRACE = 0.05, 0.5
 from util.processes import stop_with_launcher
 from util.preemption import STOP
 if len(sys.argv) > 1:

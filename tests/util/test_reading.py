@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from datasets.annotations.records import read_records
-from util import reading
-from util.errors import DataError
+from util.base import reading
+from util.base.errors import DataError
+from util.base.reading import read_member, read_regular, require_regular
 from util.metrics.files import DetectionsError, load_detections
-from util.reading import read_member, read_regular, require_regular
 
 KINDS = {
     "a FIFO": os.mkfifo,

@@ -3,7 +3,7 @@
 import pytest
 from end_to_end import CONFIG
 
-from util.config import (
+from util.config.load import (
     LARGEST_LITERALS,
     RUN_TITLE,
     ConfigError,
@@ -13,7 +13,7 @@ from util.config import (
     read_values,
     resolve,
 )
-from util.schema import KNOBS, PATHS
+from util.config.schema import KNOBS, PATHS
 
 TITLE = f'"""{RUN_TITLE}, started by\n\n    python main.py\n"""\n\n'
 HOSTILE = {

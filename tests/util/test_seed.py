@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.seed import derive_generator, derive_rng, derive_seed, seed_everything
+from util.base.seed import derive_generator, derive_rng, derive_seed, seed_everything
 
 NAMES = st.tuples(
     st.integers(0, 2**31 - 1),

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import pytest
 
-from util.errors import UserError
-from util.logger import RunLog
-from util.tensorboard_writer import FOLDER, ScalarWriter, load_summary_writer, scalars
+from util.base.errors import UserError
+from util.runlog.run_log import RunLog
+from util.runlog.tensorboard import FOLDER, ScalarWriter, load_summary_writer, scalars
 
 
 class FakeSummaryWriter:

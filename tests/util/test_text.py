@@ -3,7 +3,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from util.text import first_few, markdown, printable, printable_lines
+from util.base.text import first_few, markdown, printable, printable_lines
 
 HOSTILE = "\x1b[31mred\r\x00\x07\x9b\u202egnp\u2028\udcff\x85\x7f"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from util.train_line import FEW, train_line
+from util.runlog.console_line import FEW, train_line
 
 ROW = {
     "lr": 1e-4,

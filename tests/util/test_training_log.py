@@ -4,11 +4,11 @@ import re
 import pytest
 import torch
 
-from util.batch import Batch, Window
-from util.class_skill import FocalSettings, best_constant_loss
-from util.distributed import Ranks
-from util.logger import RunLog
-from util.training_log import CONSOLE_ROWS, TrainingLog, peak_memory_mb
+from util.detection.batch import Batch, Window
+from util.distributed.collectives import Ranks
+from util.runlog.class_skill import FocalSettings, best_constant_loss
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import CONSOLE_ROWS, TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, 0)
@@ -70,8 +70,8 @@ def test_epochs_do_not_mix(tmp_path):
 def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
     """Its state passes through plain values, as in a checkpoint."""
     now = [0.0]
-    monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("util.training_log.peak_memory_mb", lambda _: 1.0)
+    monkeypatch.setattr("util.runlog.training_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.runlog.training_log.peak_memory_mb", lambda _: 1.0)
     losses = [0.1, 0.7, 0.2, 0.9, 0.4]
     for folder, cut in (("whole", None), ("parts", 3)):
         log = TrainingLog(RunLog(tmp_path / folder), 2, 5, CPU, ALONE, [0], FOCAL)
@@ -172,7 +172,7 @@ def test_losses_and_the_best_constant_are_in_the_same_units_on_any_number_of_ran
     """A rank that makes the constant's loss has skill 0, alone and as one of three that are alike."""
     boxes, slots = 2.0, 4 * FOCAL.num_queries
     for ranks in (1, 3):
-        monkeypatch.setattr("util.meters.sum_over_ranks", lambda values, ranks=ranks: values * ranks)
+        monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values, ranks=ranks: values * ranks)
         folder = tmp_path / str(ranks)
         folder.mkdir()
         log = TrainingLog(RunLog(folder), 1, 1, CPU, Ranks(0, ranks, 0), [0], FOCAL)
@@ -216,7 +216,7 @@ def test_figures_that_an_older_version_collected_are_left_out_and_that_is_told(t
 
 def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("util.training_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.runlog.training_log.time.monotonic", lambda: now[0])
 
     def slow():
         for i in range(3):

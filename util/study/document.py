@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from util.errors import UserError
-from util.files import write_whole
+from util.base.errors import UserError
+from util.base.files import write_whole
 
 BY = "written by scripts/study.py"
 

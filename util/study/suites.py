@@ -1,6 +1,6 @@
 """The suites, as data. A new one is a list of cells and a line in SUITES."""
 
-from util.errors import UserError
+from util.base.errors import UserError
 from util.study.design import Cell, Contrast, Options, Phantom, Suite, grid
 
 TRAIN, EPOCHS = 1200, 4  # images, passes over them

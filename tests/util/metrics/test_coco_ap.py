@@ -15,10 +15,10 @@ from metric_tables import NAMES, found_of, permuted, random_tables, truth_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from util.metrics.coco_ap import FIGURES, coco_ap, per_category
-from util.metrics.coco_match import descending
+from util.metrics.coco.ap import FIGURES, coco_ap, per_category
+from util.metrics.coco.match import descending
 from util.metrics.froc import RATES
-from util.metrics.protocols import report
+from util.metrics.report.protocols import report
 from util.metrics.tables import Detections
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
@@ -179,7 +179,7 @@ def test_equal_overlaps_and_pairs_compared_a_few_at_a_time_equal_pycocotools_to_
     """On a coarse grid many boxes are the same box."""
     tables = random_tables(seed, ties=bool(seed % 2))
     truth, found = (replace(table, xyxy=(table.xyxy / 40).round() * 40) for table in tables)
-    with mock.patch("util.metrics.coco_match.PAIRS_AT_ONCE", 7):
+    with mock.patch("util.metrics.coco.match.PAIRS_AT_ONCE", 7):
         assert per_category(truth, found) == coco_reference.per_category(truth, found)
 
 

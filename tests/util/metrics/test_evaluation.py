@@ -4,11 +4,11 @@ import json
 import pytest
 from metric_tables import found_of, truth_of
 
-from util.errors import UserError
-from util.logger import RunLog
-from util.metrics.evaluation import evaluate_tables, load_threshold
-from util.metrics.gallery import worst_false_alarms, worst_misses
-from util.metrics.protocols import Study
+from util.base.errors import UserError
+from util.metrics.report.evaluation import evaluate_tables, load_threshold
+from util.metrics.report.gallery import worst_false_alarms, worst_misses
+from util.metrics.report.protocols import Study
+from util.runlog.run_log import RunLog
 
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
 TRUTH = truth_of([3, 1, 2], [(1, 1, BOX), (1, 2, FAR), (2, 1, BOX)])

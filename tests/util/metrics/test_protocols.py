@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from util.metrics.coco_ap import FIGURES
-from util.metrics.protocols import report
+from util.metrics.coco.ap import FIGURES
+from util.metrics.report.protocols import report
+from util.metrics.report.text_table import SENSITIVITIES, format_table
 from util.metrics.tables import Detections, GroundTruth
-from util.metrics.text_table import SENSITIVITIES, format_table
 
 A, B = (10, 10, 110, 110), (300, 300, 400, 400)
 NAMES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}

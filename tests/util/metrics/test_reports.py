@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from metric_tables import found_of, permuted, random_tables, truth_of
 
 from datasets.annotations.split import load_split
-from util.errors import UserError
+from util.base.errors import UserError
 from util.metrics.files import load_detections, save_detections, save_report, save_truth
-from util.metrics.reports import facts_of, fingerprint, load_report
+from util.metrics.report.file import facts_of, fingerprint, load_report
 
 TRUTH = truth_of([1, 2], [(1, 1, (0, 0, 10, 10)), (1, 2, (5, 5, 9, 9), True)])
 FOUND = found_of([1, 2], [(1, 1, (0, 0, 10, 10), 0.5), (2, 1, (0, 0, 5, 5), 0.25)])

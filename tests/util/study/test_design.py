@@ -2,8 +2,8 @@
 
 import pytest
 
-from util.config import load_config
-from util.errors import UserError
+from util.base.errors import UserError
+from util.config.load import load_config
 from util.study.design import Phantom, grid
 from util.study.suites import ALPHA, SUITES, find_suite
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from util.errors import UserError
+from util.base.errors import UserError
 from util.study.document import begin, end, replace_sections, rewrite, skeleton
 
 TEXT = f"# Title\n\nbefore\n\n{begin('a')}\nold\n{end('a')}\n\nbetween\n\n{begin('b')}\n{end('b')}\n\nafter\n"
