@@ -38,11 +38,10 @@ from util.base.errors import UserError
 from util.base.seed import derive_rng
 from util.config.load import flatten
 from util.config.schema import Config
-from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
+from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
 from util.distributed.exit_codes import INTERRUPTED
 from util.images.common import UNREADABLE, to_image
 from util.images.reader import read_image
-from util.network_input import network_pixels
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.start import config_inside
 

@@ -12,7 +12,7 @@ from end_to_end import call_apart, load_script
 from models.export.writers import write_onnx
 from models.inference.load import load_detector
 from util.base.errors import UserError
-from util.network_input import resized_size
+from util.detection.pixels import resized_size
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.start import config_inside
 

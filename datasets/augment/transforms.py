@@ -19,7 +19,7 @@ from torch import Tensor
 from datasets.dataset import Draws, Loaded, Transform
 from util.detection.batch import Target
 from util.detection.boxes import xyxy_to_cxcywh
-from util.network_input import network_pixels, resized_size
+from util.detection.pixels import network_pixels, resized_size
 
 # Of the resize before a crop, which has no longest side otherwise: a strip of 1000 : 1 would take gigabytes.
 LONGEST_BEFORE_CROP = 65_536

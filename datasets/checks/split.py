@@ -19,9 +19,9 @@ from util.base.console import Progress
 from util.base.errors import DataError, MissingPackage
 from util.base.text import first_few
 from util.base.threads import threads
+from util.detection.pixels import NARROW
 from util.images.common import UNREADABLE
 from util.images.reader import read_size
-from util.network_input import NARROW
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait
 FILES_PER_TASK = 32

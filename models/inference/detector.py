@@ -15,11 +15,11 @@ from torch import nn
 from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
 from util.detection.fusion import Found, Merge
+from util.detection.pixels import network_pixels, resized_size
 from util.images.common import UNREADABLE, to_image
 from util.images.reader import as_image, read_image
 from util.metrics.collect import table_of
 from util.metrics.tables import Detections
-from util.network_input import network_pixels, resized_size
 from util.training.precision import Precision
 
 # What can be looked at: a file, an image of Pillow's, or 8-bit pixels, grey [h, w] or red, green, blue [h, w, 3]

@@ -21,8 +21,7 @@ from datasets.augment.transforms import (
     train_transform,
 )
 from datasets.dataset import Draws
-from util.detection.pixels import normalised
-from util.network_input import resized_size
+from util.detection.pixels import normalised, resized_size
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESIZE = json.loads((GOLDEN / "data_resize.json").read_text())["sizes"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from util.network_input import NARROW, resized_size
+from util.detection.pixels import NARROW, resized_size
 
 SIDES = st.integers(1, 6000) | st.integers(1, 10**9)
 

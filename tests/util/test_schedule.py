@@ -6,7 +6,7 @@ from golden_model import table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.schedule import Schedule
+from util.training.optimizer import Schedule
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from torch import nn
 from util.config.load import flatten
 from util.config.official_keys import LATER_KNOBS
 from util.config.schema import Config, OptimConfig
-from util.schedule import Schedule
 from util.training.checkpoints.categories import other_classes, require_same_classes
 from util.training.checkpoints.checkpoint import (
     CheckpointError,
@@ -27,7 +26,7 @@ from util.training.checkpoints.checkpoint import (
 from util.training.checkpoints.moments import require_moments
 from util.training.denominator import Denominator
 from util.training.ema import WeightAverage
-from util.training.optimizer import build_optimizer, set_learning_rate, trainable_parts
+from util.training.optimizer import Schedule, build_optimizer, set_learning_rate, trainable_parts
 from util.training.precision import Precision
 from util.training.step_size import Cut
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.metrics.submission import class_probabilities
+from scripts.make_submission import class_probabilities
 
 THRESHOLDS = st.floats(0.01, 0.99)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from util.metrics.bootstrap import Steps, build_steps
 from util.metrics.coco.match import ALARM, HIT, IOUS, SIZES, Matches, match_category
-from util.metrics.steps import Steps, build_steps
 from util.metrics.tables import Detections, GroundTruth
 
 # figure -> (IoU threshold, None for the mean over all; size of the truth; detections per image and class)
