@@ -17,7 +17,7 @@ case "$*" in
     *) [[ -z ${FAIL_AT:-} || $* != *"$FAIL_AT"* ]] || exit 7 ;;
 esac
 """
-# Stands for `python scripts/ranks.py ... main.py ...`: does what $DOES says; $PPID is the shell of the job.
+# Stands for `python scripts/lib/ranks.py ... main.py ...`: does what $DOES says; $PPID is the shell of the job.
 FAKE_RANKS = """#!/usr/bin/env bash
 run=$(sed 's/.* --output_dir //; s/ .*//' <<<"$*")
 eval "${DOES:-}"

@@ -1,4 +1,4 @@
-"""scripts/benchmark.py: its table adds up, a setting is as fast as itself, and what cannot be measured is told."""
+"""scripts/measure/benchmark.py: its table adds up, a setting is as fast as itself, and what cannot be measured is told."""
 
 import io
 import json
@@ -8,9 +8,9 @@ import end_to_end
 import pytest
 import torch
 
-from scripts.benchmark_tables import difference
 from scripts.measure.stopwatch import Clock, Spread, Stopwatch, replaced
-from scripts.workloads import Case, count_operations, level_shapes
+from scripts.measure.tables import difference
+from scripts.measure.workloads import Case, count_operations, level_shapes
 from util.config.load import load_config
 
 benchmark = end_to_end.load_script("benchmark")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = "scripts/compare_denominators.py"
+SCRIPT = "scripts/measure/compare_denominators.py"
 spec = importlib.util.spec_from_file_location("compare_denominators", ROOT / SCRIPT)
 script = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)

@@ -15,7 +15,7 @@ JOBS = {
     "train_tbx11k_multinode": (1, ["--config_file", "config/DINO/DINO_4scale_tbx11k.py"]),
     "eval_tbx11k": (1, ["--eval"]),
 }
-ONE_NODE = ["python", "scripts/ranks.py", "--standalone", "--nproc_per_node"]
+ONE_NODE = ["python", "scripts/lib/ranks.py", "--standalone", "--nproc_per_node"]
 
 
 def command_of(finished):

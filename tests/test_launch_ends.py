@@ -170,7 +170,7 @@ def test_a_copy_that_was_interrupted_is_not_used(ready, tmp_path):
 
 
 def test_two_jobs_at_once_make_one_copy(ready, tmp_path):
-    command = ["bash", "scripts/stage_data.sh", "data", str(tmp_path / "disk/data")]
+    command = ["bash", "scripts/lib/stage_data.sh", "data", str(tmp_path / "disk/data")]
     jobs = [subprocess.Popen(command, cwd=ready, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = sorted(job.communicate()[0].split(" on ")[0].split()[1] for job in jobs)
     assert [job.returncode for job in jobs] == [0, 0, 0]

@@ -88,7 +88,7 @@ def test_an_old_python_is_refused(repo):
 
 
 def test_the_version_check_agrees_with_this_python(repo):
-    finished = run("bash", "-c", "source scripts/venv.sh; require_python_310 python3 && echo fine", cwd=repo)
+    finished = run("bash", "-c", "source scripts/lib/venv.sh; require_python_310 python3 && echo fine", cwd=repo)
     assert finished.stdout == "fine\n", finished.stderr
 
 

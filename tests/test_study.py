@@ -1,4 +1,4 @@
-"""scripts/study.py as a user runs it."""
+"""scripts/measure/study.py as a user runs it."""
 
 import json
 import signal
@@ -9,14 +9,14 @@ import time
 import pytest
 from end_to_end import ROOT, call_apart
 
-from scripts.study import in_ranges
-from scripts.study_runs import hold
+from scripts.measure.study import in_ranges
+from util.study.runs import hold
 
 
 def study(tmp_path, *more):
     """The arguments of the smoke suite, with all it writes below tmp_path."""
     where = ["--runs", tmp_path / "runs", "--data", tmp_path / "data", "--into", tmp_path / "docs"]
-    return ["scripts/study.py", "--suite", "smoke", *where, *more]
+    return ["scripts/measure/study.py", "--suite", "smoke", *where, *more]
 
 
 def rows(tmp_path):
@@ -119,7 +119,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(arguments, phrase):
-    outcome = call_apart("scripts/study.py", *arguments)
+    outcome = call_apart("scripts/measure/study.py", *arguments)
     assert outcome.code == 2
     assert outcome.err.startswith(phrase)
     assert outcome.err.count("\n") == 1

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from scripts import time_scoring
+from scripts.measure import time_scoring
 
 
 @pytest.mark.parametrize("categories", [1, 3])

@@ -123,7 +123,7 @@ def test_all_ranks_of_a_refused_start_end_with_code_2_and_one_message(trained, p
     run = copy_run(trained, room / "run")
     with hold(run, "training"):
         before = snapshot(run)
-        launch = ["scripts/ranks.py", "--standalone", "--nproc_per_node=2", "main.py"]
+        launch = ["scripts/lib/ranks.py", "--standalone", "--nproc_per_node=2", "main.py"]
         outcome = call_apart(*launch, *training(phantom, run, gradient_accumulation_steps=1))
         assert outcome.code == 2, outcome.err
         assert outcome.err.count(f"{run}: {REFUSED}{os.getpid()} on ") == 1

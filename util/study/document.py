@@ -8,7 +8,7 @@ from pathlib import Path
 from util.base.errors import UserError
 from util.base.files import write_whole
 
-BY = "written by scripts/study.py"
+BY = "written by scripts/measure/study.py"
 
 
 def begin(name: str) -> str:

@@ -1,12 +1,12 @@
 """Train the grid of a study, and write what came of it into its document.
 
-    python scripts/study.py --suite alpha --budget 75            # begin, or go on, for at most so many minutes
-    python scripts/study.py --suite alpha --rebuild              # rows, tables and figures anew from what is there
-    python scripts/study.py --suite alpha --slurm alpha.sbatch   # a Slurm job array of the runs that are missing
-    python scripts/study.py --suite smoke                        # does the machinery work? a minute
+    python scripts/measure/study.py --suite alpha --budget 75            # begin, or go on, for at most so many minutes
+    python scripts/measure/study.py --suite alpha --rebuild              # rows, tables and figures anew from what is there
+    python scripts/measure/study.py --suite alpha --slurm alpha.sbatch   # a Slurm job array of the runs that are missing
+    python scripts/measure/study.py --suite smoke                        # does the machinery work? a minute
 
 A run is a training of its own in logs/study/SUITE/CELL-seedN; one that was interrupted goes on, one that is done is not
-repeated. Ctrl-C lets the runs save. The rows are docs/study/SUITE.jsonl; the suites stand in util/study/suites.py.
+repeated. Ctrl-C lets the runs save. The rows are docs/study/SUITE.jsonl; the suites stand in scripts/measure/study_suites.py.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from functools import partial
 from math import inf
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from scripts.study_runs import Crew, Places, begin, finish, finished_before, prepare
+from scripts.measure.study_suites import SUITES, find_suite
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
@@ -39,7 +39,7 @@ from util.study.document import rewrite
 from util.study.figures import FIGURES
 from util.study.planning import Budget, in_words, pending, seconds_left
 from util.study.results import Row, load_rows, require_of, save_rows
-from util.study.suites import SUITES, find_suite
+from util.study.runs import Crew, Places, begin, finish, finished_before, prepare
 from util.study.tables import sections
 
 WIDTH = 80  # of the running line
@@ -58,7 +58,7 @@ JOB = """\
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 # {count} runs of the study '{suite}', one per task, on one core each. Submit from the repository root: sbatch {file}
-# Afterwards: python scripts/study.py --suite {suite} --rebuild. What is then missing: --slurm and sbatch again; a run
+# Afterwards: python scripts/measure/study.py --suite {suite} --rebuild. What is then missing: --slurm and sbatch again; a run
 # that was interrupted goes on.
 set -euo pipefail
 root=${{SLURM_SUBMIT_DIR:-$PWD}}
@@ -68,7 +68,7 @@ root=${{SLURM_SUBMIT_DIR:-$PWD}}
 }}
 source "$root/scripts/common.sh"
 
-exec python scripts/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} --run "$SLURM_ARRAY_TASK_ID"
+exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} --run "$SLURM_ARRAY_TASK_ID"
 """
 
 

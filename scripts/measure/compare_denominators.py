@@ -1,4 +1,4 @@
-"""What other denominators would do to the gradient: python scripts/compare_denominators.py --data_path DIR.
+"""What other denominators would do to the gradient: python scripts/measure/compare_denominators.py --data_path DIR.
 
 Only the annotations are needed. `docs/accumulation.md` explains the rule and holds the tables for TBX11K.
 """
@@ -12,7 +12,7 @@ from itertools import product
 from math import ceil
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 
@@ -39,7 +39,7 @@ from util.detection.boxes import xyxy_to_cxcywh
 
 TRUE, MEAN, SUM, CLAMP = "one denominator", "mean of micro-batches", "undivided sum", "floor per rank"
 CUTS = ("1x2x1", "1x1x2", "1x8x1", "2x4x1", "1x2x4")
-CONFIG = Path(__file__).resolve().parent.parent / "config/DINO/DINO_tiny_phantom.py"
+CONFIG = Path(__file__).resolve().parents[2] / "config/DINO/DINO_tiny_phantom.py"
 SIZES = ["hidden_dim=32", "dim_feedforward=32", "nheads=2", "enc_n_points=2", "dec_n_points=2"]
 OPTIONS = [*SIZES, "num_queries=12", "num_select=12"]
 SIDE = 64  # pixels of the random images
@@ -209,7 +209,7 @@ def main() -> int:
     except (UserError, OSError) as error:
         echo(f"compare_denominators: {error}", file=sys.stderr)
         return 2
-    echo("\nMade by: " + shlex.join(["python", "scripts/compare_denominators.py", *sys.argv[1:]]))
+    echo("\nMade by: " + shlex.join(["python", "scripts/measure/compare_denominators.py", *sys.argv[1:]]))
     return 0
 
 

@@ -1,6 +1,6 @@
 """torchrun for job scripts: takes its arguments, starts the same ranks, ends in one line and with their exit code.
 
-    python scripts/ranks.py --standalone --nproc_per_node 2 main.py ...
+    python scripts/lib/ranks.py --standalone --nproc_per_node 2 main.py ...
 
 torchrun itself ends with 1 whatever the code was, and prints a traceback of its own under the message of the program,
 also when the program was only asked to stop. It dies of a SIGUSR1 meant for its ranks. A Ctrl-C in a terminal would

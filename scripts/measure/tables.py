@@ -1,4 +1,4 @@
-"""The figures of scripts/benchmark.py as tables and as JSON."""
+"""The figures of scripts/measure/benchmark.py as tables and as JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from scripts.measure.stopwatch import Lap, Spread
-from scripts.workloads import Case, Operations
+from scripts.measure.workloads import Case, Operations
 
 AS_IS = "(the config as it is)"
 

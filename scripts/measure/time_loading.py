@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How long an image takes on one core, in three ways in turns, so that all meet the same machine.
 
-    python scripts/time_loading.py -c CONFIG --data_path DIR --cache CACHE
+    python scripts/measure/time_loading.py -c CONFIG --data_path DIR --cache CACHE
 
 "usual" is the yardstick: the file opened by Pillow, in RGB through the same augmentation with the same draws, at the
 end a normalised float tensor. "files" and "cache" are what training does, from the image files and from the cache.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 

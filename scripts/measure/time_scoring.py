@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How long the twelve COCO figures take here and by pycocotools, from arrays in memory, in turns.
 
-    python scripts/time_scoring.py --images 1800 --detections 300 --with_boxes 0.1
+    python scripts/measure/time_scoring.py --images 1800 --detections 300 --with_boxes 0.1
 
 Boxes and detections are drawn by chance, ten detections about each box. Both must give the same figures: those of one
 category to the last digit; in the mean over several pycocotools adds up in another order, and rounds otherwise.
@@ -16,7 +16,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 

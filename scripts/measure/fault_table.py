@@ -1,4 +1,4 @@
-"""Train with known faults and see whether the doctor names them: python scripts/fault_table.py --out logs/faults.
+"""Train with known faults and see whether the doctor names them: python scripts/measure/fault_table.py --out logs/faults.
 
 Each run is a real training of config/DINO/DINO_tiny_phantom.py on a small phantom, with one thing broken on purpose. It
 ends after its last epoch, or as soon as the doctor calls it failing. Runs that are done are not repeated.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 
@@ -40,7 +40,7 @@ from util.runlog.history import history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
 PHANTOM = ("--train", "360", "--val", "90", "--seed", "0", "--positive_fraction", "0.6")
 OPTIONS = {"epochs": 6, "bootstrap_draws": 0, "num_workers": 0, "on_failing": "stop"}

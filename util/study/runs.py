@@ -19,7 +19,7 @@ from util.study.design import Phantom, PlannedRun
 from util.study.planning import Budget, in_words, seconds_left
 from util.study.results import Row, load_row, row_of, save_row
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STOPPED = (75, 130, -signal.SIGTERM, -signal.SIGKILL)  # of a run that was asked to stop: it goes on another time
 LOOK_EVERY = 0.2  # seconds
 ONE_THREAD = ("env", "OMP_NUM_THREADS=1")

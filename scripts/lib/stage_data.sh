@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Copy a data folder to the disk of this node, once, whatever jobs ask for it; `launch` does so with STAGE_DATA=1:
-#   bash scripts/stage_data.sh FOLDER TARGET
+#   bash scripts/lib/stage_data.sh FOLDER TARGET
 # Interrupted, it goes on; a copy that is there and still equal in number and size of files is used as it is.
 set -euo pipefail
 source_folder=$1 target=$2 part=$2.part

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """How long a training step, a prediction or deformable attention takes, part by part, and in how much memory.
 
-    python scripts/benchmark.py -c CONFIG [--task train|inference|attention] [--batch N] [--size H[xW]]
-    python scripts/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json FILE]
-    python scripts/benchmark.py -c CONFIG --profile trace.json
+    python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch N] [--size H[xW]]
+    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json FILE]
+    python scripts/measure/benchmark.py -c CONFIG --profile trace.json
 
 Any knob is set with --options, for all, or in a setting of --compare, on top: then settings take turns in one process
 and the first is the yardstick. Images are noise, weights come from the seed, nothing is downloaded. On a CPU the unit
@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from util.distributed.exit_codes import run_program, start_as_tool
 
@@ -34,10 +34,10 @@ if __name__ == "__main__":
 
 import torch
 
-from scripts.benchmark_tables import Measured, as_rows, report
 from scripts.measure.machine import describe_machine
 from scripts.measure.stopwatch import Clock, Lap, PartPath, Spread, Stopwatch
-from scripts.workloads import Case, Work, count_operations, works_of
+from scripts.measure.tables import Measured, as_rows, report
+from scripts.measure.workloads import Case, Work, count_operations, works_of
 from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.files import write_whole
