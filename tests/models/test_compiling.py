@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import end_to_end
 import numpy as np
 import pytest
-import tiny_dino
 import torch
 from torch import nn
 from torch.torch_version import TorchVersion
@@ -19,10 +17,12 @@ from engine import accumulate
 from models import speed as compiling
 from models import speed_up
 from models.speed import compile_parts, parts_of, why_not
+from tests.helpers import training as end_to_end
+from tests.helpers.networks import tiny_dino
 from util.config.load import load_config
 from util.detection.batch import Window
 
-pytest_plugins = ["end_to_end_fixtures"]
+pytest_plugins = ["tests.helpers.training_fixtures"]
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]

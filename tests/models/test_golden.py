@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from generic_functions import generic_functions
-from golden_model import ORIG_SIZES, entries, figures, filled, golden_noise, images, table, targets
 
+from tests.helpers.golden.generic_functions import generic_functions
+from tests.helpers.golden.model import ORIG_SIZES, entries, figures, filled, golden_noise, images, table, targets
 from util.training.optimizer import build_optimizer
 
 FLOAT32 = {"logits": {300: 3e-5, 900: 5e-5}, "boxes": 3e-6, "loss": 3e-6, "pixels": 2e-3}

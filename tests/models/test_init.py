@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from golden_model import CONFIG, table
 
 from models import build_model
+from tests.helpers.golden.model import CONFIG, table
 from util.config.load import load_config
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-import tiny_dino
 import torch
 from torch import nn
 
 from models.backbones.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
 from models.build import build_model
 from models.layers import Linear
+from tests.helpers.networks import tiny_dino
 from util.config.load import load_config
 from util.training.ema import WeightAverage
 

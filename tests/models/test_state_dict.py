@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from golden_params import golden_params
 
 from models import build_model
-from tests.golden_model import ROOT
+from tests.helpers.golden.model import ROOT
+from tests.helpers.golden.params import golden_params
 from util.config.load import load_config
 
 NETWORKS = {

@@ -7,9 +7,10 @@ import threading
 import time
 
 import pytest
-from end_to_end import assert_same_state, figures, load
 
-pytest_plugins = ["end_to_end_fixtures"]
+from tests.helpers.training import assert_same_state, figures, load
+
+pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slurm
 
 # Steps of a second in the first part of a job make sure that it is caught in the middle.

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytest_plugins = ["end_to_end_fixtures"]
+pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slurm
 
 

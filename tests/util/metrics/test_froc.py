@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, more, permuted, random_tables, repeated, truth_of
 
+from tests.helpers.metric_tables import found_of, more, permuted, random_tables, repeated, truth_of
 from util.metrics.coco.match import ALARM, HIT
 from util.metrics.froc import RATES, froc, froc_curve
 from util.metrics.matching import pair

@@ -1,8 +1,8 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, permuted, random_tables, truth_of
 
+from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
 from util.metrics.coco.match import ALARM, HIT, IGNORED
 from util.metrics.matching import once, one_label, pair
 
