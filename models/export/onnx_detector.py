@@ -59,7 +59,7 @@ class OnnxSession:
         self.path = path
 
     def run(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, H, W] float32 and the (h, w) of their files [B, 2] -> outputs by `models.export.portable.OUTPUTS`."""
+        """Images [B, 3, H, W] float32 and the (h, w) of their files [B, 2] -> outputs by `portable.OUTPUTS`."""
         given = {"images": images.numpy(), "sizes": sizes.numpy()}
         wanted = {i.name: given[i.name] for i in self._session.get_inputs()}
         return tuple(torch.from_numpy(output) for output in self._session.run(None, wanted))

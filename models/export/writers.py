@@ -29,7 +29,7 @@ OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
 LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
-# images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, by `models.export.portable.OUTPUTS`
+# images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, `models.export.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 

@@ -66,7 +66,7 @@ class SetCriterion(nn.Module):
         """The losses as `forward` gives them, and what the log tells besides, both from one matching.
 
         Returns:
-            losses, and the sums of `models.losses.events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
+            losses, and the sums of `events.count_events` with `loss_without_boxes` and `loss_with_boxes` added:
             the loss of the images of either kind before the division by `num_boxes`. All are detached.
         """
         losses = dict.fromkeys(self.weights, outputs.last.logits.new_zeros(()))

@@ -2,7 +2,7 @@
 """How long a training step, a prediction or deformable attention takes, part by part, and in how much memory.
 
     python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch N] [--size H[xW]]
-    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json FILE]
+    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json F]
     python scripts/measure/benchmark.py -c CONFIG --profile trace.json
 
 Any knob is set with --options, for all, or in a setting of --compare, on top: then settings take turns in one process

@@ -1,4 +1,6 @@
-"""Train with known faults and see whether the doctor names them: python scripts/measure/fault_table.py --out logs/faults.
+"""Train with known faults and see whether the doctor names them.
+
+    python scripts/measure/fault_table.py --out logs/faults
 
 Each run is a real training of config/DINO/DINO_tiny_phantom.py on a small phantom, with one thing broken on purpose. It
 ends after its last epoch, or as soon as the doctor calls it failing. Runs that are done are not repeated.

@@ -1,12 +1,12 @@
 """Train the grid of a study, and write what came of it into its document.
 
     python scripts/measure/study.py --suite alpha --budget 75            # begin, or go on, for at most so many minutes
-    python scripts/measure/study.py --suite alpha --rebuild              # rows, tables and figures anew from what is there
-    python scripts/measure/study.py --suite alpha --slurm alpha.sbatch   # a Slurm job array of the runs that are missing
+    python scripts/measure/study.py --suite alpha --rebuild          # rows, tables and figures anew from what is there
+    python scripts/measure/study.py --suite alpha --slurm alpha.sbatch # a Slurm job array of missing runs
     python scripts/measure/study.py --suite smoke                        # does the machinery work? a minute
 
 A run is a training of its own in logs/study/SUITE/CELL-seedN; one that was interrupted goes on, one that is done is not
-repeated. Ctrl-C lets the runs save. The rows are docs/study/SUITE.jsonl; the suites stand in scripts/measure/study_suites.py.
+repeated. Ctrl-C lets the runs save. The rows are docs/study/SUITE.jsonl; the suites: study_suites.py.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ JOB = """\
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
 # {count} runs of the study '{suite}', one per task, on one core each. Submit from the repository root: sbatch {file}
-# Afterwards: python scripts/measure/study.py --suite {suite} --rebuild. What is then missing: --slurm and sbatch again; a run
+# Afterwards: python scripts/measure/study.py --suite {suite} --rebuild. What is missing: --slurm, sbatch again; a run
 # that was interrupted goes on.
 set -euo pipefail
 root=${{SLURM_SUBMIT_DIR:-$PWD}}
@@ -68,7 +68,8 @@ root=${{SLURM_SUBMIT_DIR:-$PWD}}
 }}
 source "$root/scripts/common.sh"
 
-exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} --run "$SLURM_ARRAY_TASK_ID"
+exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} \\
+    --run "$SLURM_ARRAY_TASK_ID"
 """
 
 

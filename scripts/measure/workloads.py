@@ -1,4 +1,4 @@
-"""What scripts/measure/benchmark.py measures: a training step, a prediction, deformable attention alone; on images of noise."""
+"""What benchmark.py measures: a training step, a prediction, deformable attention alone; on images of noise."""
 
 import math
 from collections.abc import Callable

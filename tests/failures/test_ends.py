@@ -17,7 +17,7 @@ from tests.helpers.training import ROOT, assert_same_state, call_apart, figures,
 pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[1] / "faulty_runs.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "faulty_runs.py"
 CHANGES = {"epochs": 3, "lr_drop": [2], "checkpoint_every_minutes": 1e-9}
 WORKERS = (0, 1, 2, 4)
 WORKERS_OF_RANKS = WORKERS if os.environ.get("ALL_VARIATIONS") else (2,)  # a run of torchrun takes half a minute

@@ -11,7 +11,7 @@ from tests.helpers.training import assert_same_state, call_apart, figures, load,
 pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[1] / "forked_runs.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "ranks" / "forked.py"
 CHANGES = {"epochs": 3, "lr_drop": [2], "checkpoint_every_minutes": 1e-9, "log_every": 2, "num_workers": 1}
 CUTS = {1: {}, 2: {"gradient_accumulation_steps": 1}}
 SEED = 0
@@ -21,7 +21,7 @@ def run_all(room, plans):
     """The outcomes of a list of runs."""
     path = room / "plan.json"
     path.write_text(json.dumps(plans))
-    outcome = call_apart(SCRIPT, path, timeout=900, env={"PYTHONPATH": str(SCRIPT.parent.parent)})
+    outcome = call_apart(SCRIPT, path, timeout=900, env={"PYTHONPATH": str(SCRIPT.parents[3])})
     assert outcome.code == 0, outcome.err
     return list(map(json.loads, outcome.out.splitlines()))
 

@@ -1,4 +1,4 @@
-"""A prediction with the tiny training: `pytest_plugins = ["tests.helpers.training_fixtures", "tests.helpers.predict_fixtures"]`."""
+"""A prediction with the tiny training, for modules that name this and training_fixtures in `pytest_plugins`."""
 
 import pytest
 

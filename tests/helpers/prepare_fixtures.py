@@ -1,4 +1,4 @@
-"""scripts/prepare_tbx11k.py within this process, and a folder for it: `pytest_plugins = ["tests.helpers.prepare_fixtures"]`."""
+"""scripts/prepare_tbx11k.py within this process, and a folder for it; a pytest plugin."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """Optimizer steps of a real training on images of which 91 % have no box, recorded and played to the meters again.
 
-`PYTHONPATH=. python tests/helpers/recorded_steps.py` makes tests/golden/steps.json anew, in minutes: what the meters get in 400
+`PYTHONPATH=. python tests/helpers/recorded_steps.py` makes steps.json anew, in minutes: what the meters get in 400
 steps of a training of `end_to_end.SMALL` sizes on a phantom, after it has begun to learn.
 """
 

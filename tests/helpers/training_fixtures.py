@@ -1,4 +1,4 @@
-"""A tiny phantom and a finished tiny training, for modules with `pytest_plugins = ["tests.helpers.training_fixtures"]`."""
+"""A tiny phantom and a finished tiny training, for modules that name this in `pytest_plugins`."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""scripts/measure/benchmark.py: its table adds up, a setting is as fast as itself, and what cannot be measured is told."""
+"""benchmark.py: its table adds up, a setting is as fast as itself, and what cannot be measured is told."""
 
 import io
 import json

@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_error(run, phantom, monkeypatch):
 def test_every_option_has_a_sentence_and_is_tried_here():
     said = predict("--help").out
     flags = set(re.findall(r"(?<![\w-])--[a-z_]+", said)) - {"--help"}
-    source = "".join(path.read_text() for path in Path(__file__).parents[1].glob("test_predict*.py"))
+    source = "".join(path.read_text() for path in Path(__file__).parent.glob("test_predict*.py"))
     assert len(flags) >= 12
     assert not {flag for flag in flags if f'"{flag}"' not in source}
     parser_lines = re.findall(r"^  (--\w+|IMAGES)(.*(?:\n {20,}.*)*)", said, re.M)

@@ -16,7 +16,7 @@ SETTLES = "c10d::broadcast_"  # once in a run, in the second window: DDP settles
 def two_ranks(tmp_path_factory):
     """What tests/helpers/ranks/two.py has written, by rank."""
     folder = tmp_path_factory.mktemp("two_ranks")
-    launch("two_ranks.py", 2, folder)
+    launch("two.py", 2, folder)
     return [
         {
             **json.loads((folder / f"rank{rank}.json").read_text()),
@@ -71,4 +71,4 @@ def test_dropout_does_not_depend_on_the_rank(two_ranks):
 
 @pytest.mark.slow
 def test_set_up_may_take_one_rank_longer_than_a_collective_waits():
-    launch("patient_ranks.py", 2, timeout=60)
+    launch("patient.py", 2, timeout=60)

@@ -1,4 +1,4 @@
-"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; `util.images.reader` asks for it.
+"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; the reader asks for it.
 
 The order of DICOM PS3.4 N.2: stored values, modality (C.11.1: slope and intercept, or a table), values of interest
 (C.11.2: a table, or a window), inversion of MONOCHROME1; then padding (C.7.5.1.1.2) becomes black. Rules that the

@@ -1,4 +1,4 @@
-"""One and the same training, its windows cut in many ways; tests/training/test_layouts.py also runs this on several ranks.
+"""One and the same training, its windows cut in many ways; test_layouts.py also runs this on several ranks.
 
 All images have one size: padding depends on who shares a batch, and a network with group norm sees it.
 """

@@ -9,19 +9,19 @@ from pathlib import Path
 
 def launch(script, world_size, *arguments, timeout=300):
     """Run a script beside this file once per rank, on one core each; whatever a rank says is told if one fails."""
-    here = Path(__file__).parents[2]
+    tests = Path(__file__).parents[2]
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     common = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        "PYTHONPATH": str(tests.parent),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world_size),
     }
-    command = [sys.executable, str(here / script), *map(str, arguments)]
+    command = [sys.executable, str(tests / "helpers" / "ranks" / script), *map(str, arguments)]
     processes = [
         subprocess.Popen(
             command,

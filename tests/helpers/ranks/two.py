@@ -1,4 +1,4 @@
-"""Run twice by tests/training/test_two_ranks.py: what two ranks say to each other in a step, and what each makes of it."""
+"""Run twice by test_two_ranks.py: what two ranks say to each other in a step, and what each makes of it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A file of scripts/export.py as a detector, with a played session: that real files work is in tests/scripts/test_export.py."""
+"""A file of scripts/export.py as a detector, with a played session: that real files work is in test_export.py."""
 
 from dataclasses import replace
 

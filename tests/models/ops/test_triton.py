@@ -14,7 +14,7 @@ from models.ops import triton_attention
 from models.ops.backends import choose
 from util.base.errors import UserError
 
-CASES = Path(__file__).parents[2] / "triton_cases.py"
+CASES = Path(__file__).parents[2] / "helpers" / "attention" / "triton_cases.py"
 SHAPES = [(4, 5), (2, 3)]
 with_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs the package triton")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what is missing without a CUDA device")

@@ -1,4 +1,4 @@
-"""A single rank, and several that are pretended. Real ones are in tests/training/test_two_ranks.py and tests/training/test_layouts.py."""
+"""A single rank, and several that are pretended. Real ones: test_two_ranks.py, test_layouts.py."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ pydicom = pytest.importorskip("pydicom")
 
 from pydicom.pixels import apply_voi_lut, get_decoder  # noqa: E402
 
-from tests.helpers.files.dicom import (
+from tests.helpers.files.dicom import (  # noqa: E402
     BIG_ENDIAN,
     EXPLICIT,
     IMPLICIT,

@@ -16,7 +16,7 @@ pydicom = pytest.importorskip("pydicom")
 
 from pydicom.pixels import get_decoder  # noqa: E402
 
-from tests.helpers.files.dicom import (
+from tests.helpers.files.dicom import (  # noqa: E402
     DEFLATED,
     JPEG2000,
     LOSSLESS_JPEG,

@@ -1,6 +1,6 @@
 """Which checkpoint a run starts from, the checkpoints of its folder, and weights that fit.
 
-How the file is written and checked: `util.training.checkpoints.file`; what it holds: `util.training.checkpoints.schema`.
+How the file is written and checked: `checkpoints.file`; what it holds: `checkpoints.schema`.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def load_what_fits(
 
     What has another shape starts anew: row 1 of another data set's class table is another class. Only the table with
     a row per query keeps its leading rows, which are ordered by rank. In class tables of the same shape, the rows of
-    `classes` start anew, which are other classes in the data than in the checkpoint (`util.training.checkpoints.categories.other_classes`).
+    `classes` start anew, which are other classes in the data than in the checkpoint (`categories.other_classes`).
 
     Raises:
         CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
