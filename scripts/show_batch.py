@@ -22,13 +22,12 @@ from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.sampling.samplers import WindowBatchSampler
 from util.base.console import echo
-from util.base.text import short_names
+from util.base.text import label, short_names
 from util.config.load import load_config
 from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
 from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
-from util.plots.style import label
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from util.plots.style import label
+LONGEST_NAME = 80  # characters
 
 
 def first_few(items: Sequence[object], at_most: int = 3) -> str:
@@ -33,3 +33,10 @@ def short_names(names: Mapping[int, str]) -> dict[int, str]:
     whole = {k: label(name) for k, name in names.items()}
     first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in whole.items()}
     return first if len(set(first.values())) == len(names) else whole
+
+
+def label(name: object) -> str:
+    """A name for a plot: on one line, not too long for it, and in a legend too, which leaves out what begins with _."""
+    text = printable(str(name))
+    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 30]}...{text[-27:]}"
+    return f" {text}" if text.startswith("_") else text

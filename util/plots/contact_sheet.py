@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 
-from util.base.text import short_names
+from util.base.text import label, short_names
 from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
-from util.plots.style import head_page, label
+from util.plots.style import head_page
 
 TRUTH, FOUND = "#5dff6e", "#ffa21f"  # bright on a dark X-ray, and of unlike lightness in grey
 STRONG, WEAK = (0, (4, 2)), (0, (1, 2.5))  # dashes of detections

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.base.errors import UserError
+from util.base.numbers import number
 from util.metrics.report.file import DESCRIBED, load_report
 from util.runlog.history import DENOMINATORS, EMPTY
-from util.runlog.rows import Row, number, read_rows
+from util.runlog.rows import Row, read_rows
 from util.runlog.run_log import ROWS
 
 SMOOTH_SHARE = 0.04  # of the rows: width of the running mean

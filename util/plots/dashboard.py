@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
+from util.base.numbers import number
+from util.base.text import label
 from util.metrics.report.file import described as described_data
 from util.plots.curves import SMOOTH_SHARE, RunCurves
 from util.plots.panels import Page, Panel, draw_panel
-from util.plots.style import GREY, WARNING, label
-from util.runlog.rows import number
+from util.plots.style import GREY, WARNING
 
 BEST = "all/per_class/AP"
 COLUMNS = 4

@@ -14,21 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from util.base.text import short_names
+from util.base.text import label, short_names
 from util.plots.curves import Curve, RunCurves, smoothing_width
-from util.plots.style import (
-    GREY,
-    INK,
-    WARNING,
-    aside,
-    dress,
-    head,
-    label,
-    say_empty,
-    scale_horizontal,
-    scale_vertical,
-    style,
-)
+from util.plots.style import GREY, INK, WARNING, aside, dress, head, say_empty, scale_horizontal, scale_vertical, style
 
 LONGEST = 14  # characters of names beside a title
 MOST_CATEGORIES = 3  # lines of single categories in one panel; a legend of 80 COCO classes helps nobody

@@ -27,7 +27,6 @@ STYLES = (
 )
 WIDEST = 1e4  # from the lowest to the highest value of a logarithmic axis
 FEW = (1.0, 2.0, 5.0)  # ticks of a decade
-LONGEST_NAME = 80  # characters
 
 
 def style(n: int) -> dict[str, Any]:
@@ -35,13 +34,6 @@ def style(n: int) -> dict[str, Any]:
     rounds, place = divmod(n, len(STYLES))
     dashed = STYLES[(place + rounds) % len(STYLES)]
     return {**dashed, "color": STYLES[place]["color"]}
-
-
-def label(name: object) -> str:
-    """A name for a plot: on one line, not too long for it, and in a legend too, which leaves out what begins with _."""
-    text = printable(str(name))
-    text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 30]}...{text[-27:]}"
-    return f" {text}" if text.startswith("_") else text
 
 
 def dress(axes: Axes, unit: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from util.runlog.rows import Row, number
+from util.base.numbers import number
+from util.runlog.rows import Row
 
 SUMMED = ("images", "images_with_boxes", "boxes", "boxes_by_category", "skipped", "steps", "class_error_n")
 # the denominator of a ratio, where it is not `steps`

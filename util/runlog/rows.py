@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None."""
-    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
+from util.base.numbers import number
 from util.base.text import printable
-from util.runlog.rows import Row, number
+from util.runlog.rows import Row
 
 FOLDER = "tensorboard"  # in the run folder
 KINDS = ("train", "epoch", "eval")  # of the rows that become scalars

@@ -10,11 +10,12 @@ from typing import Any
 
 from util.base.errors import UserError
 from util.base.files import write_whole
+from util.base.numbers import number
 from util.doctor.diagnosis import diagnose
 from util.doctor.symptoms import FAILING, NOTE
 from util.metrics.report.evaluation import REPORT
 from util.runlog.history import History, history_of
-from util.runlog.rows import number, read_rows
+from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 from util.study.design import PlannedRun, Suite
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.base.text import short_names
+from util.base.text import LONGEST_NAME, label, short_names
 from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.attention import Panel, draw_attention
@@ -17,7 +17,6 @@ from util.plots.contact_sheet import draw_sheet, tile_of
 from util.plots.curves import RunCurves
 from util.plots.dashboard import draw_dashboard
 from util.plots.evaluation import draw_calibration, draw_confusion, draw_precision_recall
-from util.plots.style import LONGEST_NAME, label
 from util.predict.picture import draw_picture
 
 ROOT = Path(__file__).parents[3]

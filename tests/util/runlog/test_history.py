@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from util.base.numbers import number
 from util.runlog.class_skill import FocalSettings
 from util.runlog.history import Epoch, History, history_of
 from util.runlog.meters import Totals
-from util.runlog.rows import number, read_rows
+from util.runlog.rows import read_rows
 from util.runlog.step_statistics import figures
 
 START = {"kind": "start", "schema": 2, "epoch": 0, "step": 0, "config": {"lr": 1e-4}}

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from util.runlog.rows import number
+from util.base.numbers import number
 
 PREFIXES = ("train_", "test_", "ema_test_")
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
+from util.base.numbers import number
 from util.base.text import first_few
 from util.doctor.official_logs import recovery as recovery
 from util.doctor.official_logs.console import (
@@ -30,7 +31,6 @@ from util.doctor.official_logs.console import (
 )
 from util.runlog.class_skill import FocalSettings, class_skill
 from util.runlog.history import Epoch, History
-from util.runlog.rows import number
 
 WEIGHTS = {
     "loss_ce": ("cls_loss_coef", 1.0),

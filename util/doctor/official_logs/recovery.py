@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
+from util.base.numbers import number
 from util.doctor.official_logs.console import PREFIXES, RawEpoch, figure
 from util.runlog.class_skill import FocalSettings, best_constant_loss
-from util.runlog.rows import number
 
 OFFICIAL = {"dn_number": 100, "batch_size": 1, "world_size": 1, "focal_gamma": 2.0}  # gamma is fixed in its code
 FEW = 0.3  # share of steps without boxes up to which class_error still speaks of the network

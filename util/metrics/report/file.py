@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.base.errors import UserError
+from util.base.numbers import number
 from util.metrics.tables import Boxes, Detections, GroundTruth
-from util.runlog.rows import number
 
 REPORT = "report.json"
 FACTS = "evaluated"  # the one key that is no metric
