@@ -116,7 +116,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
     require_same(
         (state.epoch, state.window, state.step), f"{run.folder}: checkpoints of different (epoch, window, step)"
     )
-    config, optim = run.config, run.config.optim
+    config = run.config
+    optim = run.config.optim
     loader, sampler = build_train_loader(
         run.splits["train"],
         config.data,
@@ -130,7 +131,8 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
     run.log.say(f"an epoch: {sampler.account}")
     model = distribute(state.model, here)
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
-    ids, is_verbose = run.splits["train"].category_ids, args.verbose_losses
+    ids = run.splits["train"].category_ids
+    is_verbose = args.verbose_losses
     training_log = build_training_log(run.log, config, sampler.num_windows, device, here, ids, is_verbose)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
@@ -148,7 +150,9 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
             after_step=partial(follow, run, training_log),
         )
         training_log.finish_epoch(state.step)
-        state.epoch, state.window, state.collected = state.epoch + 1, 0, []
+        state.epoch = state.epoch + 1
+        state.window = 0
+        state.collected = []
         keep(run)
         finish_epoch(run)
         consult(run.log, here, config.runtime.on_failing)
@@ -167,7 +171,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     config = load_config(args.config_file, args.options)
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = checkpoint.unused(start, args.resume, args.pretrain_model_path)
-    num_classes, is_main = config.model.num_classes, here.is_main  # one rank looks at the images for all
+    num_classes = config.model.num_classes
+    is_main = here.is_main  # one rank looks at the images for all
     checked = build_splits(
         config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
     )
@@ -212,7 +217,8 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     state.operating_point = content.get("operating_point") or {}
     computed = speed_up([state.model, state.average.module], config.speed, device)
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
-    named, clock = {"checkpoint": str(path)}, SaveClock(0.0)
+    named = {"checkpoint": str(path)}
+    clock = SaveClock(0.0)
     facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
     folder = hold_folder(args.output_dir, split.ground_truth(), facts, held)
     log = open_log(folder, config, here, device, is_training=False)
@@ -241,10 +247,12 @@ def schedule(run: Run, log: TrainingLog) -> Wishes:
 
 def follow(run: Run, log: TrainingLog, step: Step) -> None:
     """Take note of a step: average the weights, log the losses, save and stop where the ranks have agreed to."""
-    state, rates = run.state, learning_rates(run.state.optimizer)
+    state = run.state
+    rates = learning_rates(run.state.optimizer)
     if not step.is_taken:
         require_a_way_on(run, log, step)
-    state.step, state.window = state.step + 1, state.window + 1
+    state.step = state.step + 1
+    state.window = state.window + 1
     if step.is_taken:
         state.average.update(state.model, state.step)
         log.add(step.window, step.plan.num_boxes, step.total, step.counted, step=state.step, rates=rates)
@@ -264,7 +272,8 @@ def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
     Raises:
         FloatingPointError: with the step's images, kept in the run folder with a checkpoint that repeats it.
     """
-    state, allowed = run.state, run.config.runtime.skip_nonfinite_steps
+    state = run.state
+    allowed = run.config.runtime.skip_nonfinite_steps
     accounts = nonfinite.examine(step.window, step.losses, run.splits["train"].files_by_id, state.precision)
     if accounts is None:
         return
@@ -295,7 +304,8 @@ def finish_epoch(run: Run) -> None:
         if is_best:
             keep(run, checkpoint.BEST_NAME)
         keep(run)
-    interval, name = run.config.runtime.save_checkpoint_interval, f"checkpoint{state.epoch:04d}.pth"
+    interval = run.config.runtime.save_checkpoint_interval
+    name = f"checkpoint{state.epoch:04d}.pth"
     if interval and state.epoch % interval == 0 and not (run.folder / name).exists():
         keep(run, name)
 
@@ -323,7 +333,10 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
 
     Without an operating point one is chosen on these images, and kept in the state. The final word has intervals.
     """
-    state, split, eval_config, here = run.state, run.splits["val"], run.config.eval, run.here
+    state = run.state
+    split = run.splits["val"]
+    eval_config = run.config.eval
+    here = run.here
     loader = build_eval_loader(
         split, run.config.data, batch_size=eval_config.eval_batch_size, rank=here.rank, world_size=here.world_size
     )

@@ -24,6 +24,7 @@ from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import read_image_files, recall
 from datasets.checks.image_pairs import Pictures, find_between, find_within
 from datasets.checks.split import Files, check_pair, find_in_split
+from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
 from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
 from datasets.sampling.orders import (
@@ -136,9 +137,9 @@ def _load(data: DataConfig, data_path: Path | str, which: Side) -> Split:
 def _findings(split: Split, data: DataConfig, which: Side, num_classes: int, **how: Any) -> Iterator[Finding]:
     yield from find_in_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco", **how)
     if data.dataset_file == "tbx11k":
-        yield from tbx11k.find_unlabelled_tb(split, is_excluded=_excludes(data, which))
-        yield from tbx11k.find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
-        yield from tbx11k.find_contradictions(split)
+        yield from find_unlabelled_tb(split, is_excluded=_excludes(data, which))
+        yield from find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
+        yield from find_contradictions(split)
 
 
 def _excludes(data: DataConfig, which: Side) -> bool:
@@ -167,7 +168,9 @@ def build_train_loader(
     sampler = WindowBatchSampler(
         order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
     )
-    augmentation, mixer, images = _build_augmentation(data), _build_mixer(split, data), open_cache_of(split, data)
+    augmentation = _build_augmentation(data)
+    mixer = _build_mixer(split, data)
+    images = open_cache_of(split, data)
     dataset = CocoDataset(split, augmentation, seed=seed, is_train=True, mix=mixer, images=images)
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
@@ -188,7 +191,8 @@ def _build_order(split: Split, data: DataConfig, window_size: int, seed: int) ->
         return PositiveShareOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
     if data.repeat_threshold:
         rows = kept_boxes(split)
-        image, label = split.image_of_box[rows], split.labels[rows]
+        image = split.image_of_box[rows]
+        label = split.labels[rows]
         of_category = category_factors(image, label, split.num_images, data.repeat_threshold)
         rare = [f"{split.names[k]} {factor:.2f} times" for k, factor in of_category.items() if factor > 1]
         means = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"

@@ -80,7 +80,9 @@ class PostProcess(nn.Module):
         """One image's part of what `best` gives, less the boxes that a stronger one overlaps too far."""
         if self.nms_iou_threshold > 0:
             kept = nms(boxes, scores, self.nms_iou_threshold)
-            scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
+            scores = scores[kept]
+            labels = labels[kept]
+            boxes = boxes[kept]
         return {"scores": scores, "labels": labels, "boxes": boxes}
 
 

@@ -83,11 +83,13 @@ def card_of(folder: Path) -> str:
     Raises:
         UserError: the folder is of no run that has been evaluated, or its report is not of the tables beside it.
     """
-    report, run = report_of(folder), training_of(folder)
+    report = report_of(folder)
+    run = training_of(folder)
     values = report.metrics
     start = last_row(run, "start")
     judged = report.facts or last_row(folder, "eval")
-    config, evaluated_with = load_run_config(run), load_run_config(folder)
+    config = load_run_config(run)
+    evaluated_with = load_run_config(folder)
     evaluated = report.facts or ({} if "checkpoint" in judged else start.get("val") or {})
     names = start.get("category_names") or report.facts.get("category_names") or {}
     missing = "not recorded in this folder"
@@ -155,7 +157,9 @@ def threshold(report: Report, config: Config) -> str:
         return "no operating point was chosen"
     older = {"rule": config.eval.operating_rule, "target": config.eval.operating_target}
     point = report.facts.get("operating_point") or older
-    rule, target, origin = point.get("rule"), point.get("target"), ORIGINS.get(point.get("origin"), "validation images")
+    rule = point.get("rule")
+    target = point.get("target")
+    origin = ORIGINS.get(point.get("origin"), "validation images")
     if rule == "given":
         return f"score {report.threshold:.4g} on, a threshold that was given"
     wished = "" if rule == "youden" else f" of {markdown(target)}"
@@ -204,7 +208,8 @@ def figures(values: Mapping[str, Any]) -> str:
             interval = values.get(f"{key}/ci95")
             between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
             lines.append(f"| {title} | {values[key]:.3f} | {between} |")
-    start, end = "all/per_class/", "/AP50"
+    start = "all/per_class/"
+    end = "/AP50"
     for key in sorted(key for key in values if key.startswith(start) and key.endswith(end) and key != f"{start}AP50"):
         name = key.removeprefix(start).removesuffix(end)
         lines.append(f"| AP50, {markdown(name)}, all images | {values[key]:.3f} | |")

@@ -33,7 +33,8 @@ from util.base.console import echo
 from util.base.errors import WorkerDied
 from util.base.seed import derive_rng
 
-SHEET_ROWS, SHEET_TILE = 2, 204
+SHEET_ROWS = 2
+SHEET_TILE = 204
 LESION_COLOURS = {ACTIVE: (255, 90, 60), LATENT: (70, 170, 255)}
 
 
@@ -113,7 +114,8 @@ class Progress:
     """Says how far the drawing is: a running line on a terminal, a line per tenth elsewhere."""
 
     def __init__(self) -> None:
-        self.start, self.tenth = time.monotonic(), 0
+        self.start = time.monotonic()
+        self.tenth = 0
 
     def __call__(self, done: int, total: int) -> None:
         """Note that `done` of `total` images are written."""

@@ -34,7 +34,9 @@ from util.metrics.image_level import image_scores
 from util.metrics.report.file import Report, load_report
 from util.metrics.tables import Detections, GroundTruth
 
-NOT_CALLED, CALLED = 0.33, 0.34  # p_tb just below and at the threshold: one third is where it becomes the largest
+# p_tb just below and at the threshold: one third is where it becomes the largest
+NOT_CALLED = 0.33
+CALLED = 0.34
 
 LIST = "all_test"
 WARNING = (

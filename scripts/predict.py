@@ -184,7 +184,8 @@ def number_images(listing: Listing, annotations: Path | None) -> dict[str, int]:
     if annotations is None:
         return {source.name: number for number, source in enumerate(listing.sources, start=1)}
     files = {file: image for image, file in load_split(annotations.parent, annotations).files_by_id.items()}
-    ids, taken = {}, {}
+    ids = {}
+    taken = {}
     for source in listing.sources:
         parts = source.where.split("/")
         tails = ("/".join(parts[n:]) for n in range(len(parts)))  # the longest first
@@ -195,7 +196,8 @@ def number_images(listing: Listing, annotations: Path | None) -> dict[str, int]:
             raise UserError(
                 f"{annotations}: {taken[image].where} and {source.where} are both its image {image}; give one of them"
             )
-        ids[source.name], taken[image] = image, source
+        ids[source.name] = image
+        taken[image] = source
     if not ids:
         raise UserError(
             f"{annotations}: lists none of the images, such as {first_few([s.where for s in listing.sources])}; it "

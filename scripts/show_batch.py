@@ -71,7 +71,8 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     """
     classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "train", num_classes=classes, opens_images=False)
-    optim, seed = config.optim, config.runtime.seed
+    optim = config.optim
+    seed = config.runtime.seed
     # One process cuts a step into the pieces of all ranks: the images of a step are the same however it is cut.
     pieces = optim.gradient_accumulation_steps * args.ranks
     batch_size = optim.batch_size
@@ -100,7 +101,8 @@ def tiles_of(
 
 def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     """One image of a batch with what pads it, its boxes in its pixels."""
-    target, names = batch.targets[row], short_names(split.names)
+    target = batch.targets[row]
+    names = short_names(split.names)
     height, width = target["size"].tolist()
     boxes = cxcywh_to_xyxy(target["boxes"].double()).numpy() * [width, height, width, height]
     pixels = batch.images[row].expand(3, -1, -1).permute(1, 2, 0).numpy().copy()

@@ -14,7 +14,8 @@ def split_facts(split: Split) -> dict[str, Any]:
     """Images, images with boxes, boxes; boxes per category id; median sides of the boxes as shares of the image."""
     kept = ~split.is_crowd
     sizes = split.sizes[split.image_of_box[kept]]
-    width, height = split.xywh[kept, 2] / sizes[:, 1], split.xywh[kept, 3] / sizes[:, 0]
+    width = split.xywh[kept, 2] / sizes[:, 1]
+    height = split.xywh[kept, 3] / sizes[:, 0]
     return {
         "list": split.name,
         **counts(split.ground_truth()),

@@ -123,7 +123,8 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
         DataError: as in `load_split`.
     """
     images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
-    image_ids, category_ids = _unique_ids(images), _unique_ids(categories)
+    image_ids = _unique_ids(images)
+    category_ids = _unique_ids(categories)
     of_image = _positions(boxes, "image_id", image_ids, listed_in="images")
     of_category = _positions(boxes, "category_id", category_ids, listed_in="categories")
     xywh = boxes.boxes("bbox")

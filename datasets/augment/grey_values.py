@@ -71,7 +71,8 @@ def draw_rectangle(
         ratio = LONGEST_SIDE_RATIO ** rng.uniform(-1, 1)
         wide = min(width, max(1, round((area * ratio) ** 0.5)))
         high = min(height, max(1, round((area / ratio) ** 0.5)))
-        left, top = rng.integers(width - wide, endpoint=True), rng.integers(height - high, endpoint=True)
+        left = rng.integers(width - wide, endpoint=True)
+        top = rng.integers(height - high, endpoint=True)
         rectangle = int(left), int(top), int(left) + wide, int(top) + high
         if not touches(rectangle, boxes):
             return rectangle
@@ -89,7 +90,8 @@ def _equalized(grey: NDArray[np.uint8], clip: float) -> NDArray[np.int16]:
     """[H, W]: every pixel through the curves of its four tiles."""
     curves = _curves(grey, clip)
     (top, bottom, down), (left, right, across) = (_neighbours(side) for side in grey.shape)
-    down, across = down[:, None], across[None, :]
+    down = down[:, None]
+    across = across[None, :]
     rows = [row[:, None] for row in (top, bottom)]
     above, below = ((1 - across) * curves[r, left, grey] + across * curves[r, right, grey] for r in rows)
     return ((1 - down) * above + down * below).round().astype(np.int16)

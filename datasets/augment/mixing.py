@@ -59,7 +59,8 @@ class Mixer:
             parts = [[(image, target), *others][i] for i in rng.permutation(4)]
             places = [tuple(place) for place in rng.random((4, 2)).tolist()]
             mixed, found = make_mosaic(parts, image.size, tuple(rng.uniform(*CENTRE, size=2).tolist()), places)
-            image, target = mixed, {**target, **found}
+            image = mixed
+            target = {**target, **found}
         return image, target
 
 
@@ -77,10 +78,13 @@ def make_mosaic(
         places: which part of each image is kept.
     """
     width, height = size
-    x, y = round(centre[0] * width), round(centre[1] * height)
+    x = round(centre[0] * width)
+    y = round(centre[1] * height)
     quarters = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
     is_grey = all(image.mode == "L" for image, _ in parts)
-    mosaic, boxes, labels = Image.new("L" if is_grey else "RGB", size), [], []
+    mosaic = Image.new("L" if is_grey else "RGB", size)
+    boxes = []
+    labels = []
     for part, (left, top, right, bottom), place in zip(parts, quarters, places, strict=True):
         image, target = _cover(*part, right - left, bottom - top, place)
         mosaic.paste(image, (left, top))
@@ -115,7 +119,8 @@ def draw_place(
 ) -> Sequence[float] | None:
     """The box moved a little, inside an image of (width, height) and off the boxes taken; None if no try succeeds."""
     x1, y1, x2, y2 = box
-    low, high = np.array([-x1, -y1]), np.array([size[0] - x2, size[1] - y2])
+    low = np.array([-x1, -y1])
+    high = np.array([size[0] - x2, size[1] - y2])
     for _ in range(TRIES):
         right, down = (rng.uniform(-SHIFT, SHIFT, size=2) * size).clip(low, high).tolist()
         place = [x1 + right, y1 + down, x2 + right, y2 + down]
@@ -150,7 +155,8 @@ def _cover(image: Image.Image, target: Target, width: int, height: int, place: P
     size = max(width, round(image.width * ratio)), max(height, round(image.height * ratio))
     ratios = torch.tensor([size[0] / image.width, size[1] / image.height] * 2)
     resized = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = round(place[0] * (size[0] - width)), round(place[1] * (size[1] - height))
+    left = round(place[0] * (size[0] - width))
+    top = round(place[1] * (size[1] - height))
     return crop_to(resized, {**target, "boxes": target["boxes"] * ratios}, top, left, height, width)
 
 

@@ -155,7 +155,8 @@ def draw_crop(
     width: int, height: int, crop_range: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a crop, its sides uniform in `crop_range` and its place uniform in the image."""
-    crop_width, crop_height = _draw_side(width, crop_range, rng), _draw_side(height, crop_range, rng)
+    crop_width = _draw_side(width, crop_range, rng)
+    crop_height = _draw_side(height, crop_range, rng)
     return *_draw_place(width - crop_width, height - crop_height, rng), crop_height, crop_width
 
 
@@ -169,7 +170,8 @@ def draw_square_crop(
 
 def _draw_side(side: int, crop_range: tuple[int, int], rng: np.random.Generator) -> int:
     # A side below the range is kept whole: there is nothing larger to cut from it.
-    low, high = min(crop_range[0], side), min(crop_range[1], side)
+    low = min(crop_range[0], side)
+    high = min(crop_range[1], side)
     return int(rng.integers(low, high, endpoint=True))
 
 

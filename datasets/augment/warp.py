@@ -18,8 +18,10 @@ def rotate_and_scale(image: Image.Image, target: Target, degrees: float, factor:
 
     Boxes are clipped, those of which nothing is left are dropped.
     """
-    c, s = cos(radians(degrees)) / factor, sin(radians(degrees)) / factor
-    x, y = image.width / 2, image.height / 2
+    c = cos(radians(degrees)) / factor
+    s = sin(radians(degrees)) / factor
+    x = image.width / 2
+    y = image.height / 2
     back = (c, -s, x - c * x + s * y, s, c, y - s * x - c * y)  # from a place in the result to one in the image
     turned = image.transform(image.size, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
     boxes = rotate_boxes(target["boxes"], degrees, factor, (x, y))
@@ -32,9 +34,11 @@ def rotate_boxes(boxes: Tensor, degrees: float, factor: float, centre: tuple[flo
     A frame around the turned corners would grow with every turn, a square one by 16 % per side at 10 degrees, although
     a lesion hardly ever fills the corners of its box. Ellipses are the mend of Kalra et al. (arXiv 2109.13488).
     """
-    c, s = factor * cos(radians(degrees)), factor * sin(radians(degrees))
+    c = factor * cos(radians(degrees))
+    s = factor * sin(radians(degrees))
     turn = torch.tensor([[c, s], [-s, c]])  # y points down
-    middle, about = (boxes[:, :2] + boxes[:, 2:]) / 2, torch.tensor(centre)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    about = torch.tensor(centre)
     half = (((boxes[:, 2:] - boxes[:, :2]) / 2).square() @ turn.square().T).sqrt()
     middle = (middle - about) @ turn.T + about
     return torch.cat([middle - half, middle + half], dim=1)

@@ -124,7 +124,8 @@ def _lines_of(journal: Path) -> int:
 
 
 def _build(split: Split, file: Path, workers: int) -> None:
-    part, journal = part_of(file), journal_of(file)
+    part = part_of(file)
+    journal = journal_of(file)
     try:
         entries = _kept(split, part, journal)
         _cut(part, journal, entries)

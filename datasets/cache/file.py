@@ -246,7 +246,8 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
         if _digest(index + start) != digest:
             raise ValueError("another digest")
         content = json.loads(index)
-        entries, reader = [Entry.load(values) for values in content["entries"]], content["reader"]
+        entries = [Entry.load(values) for values in content["entries"]]
+        reader = content["reader"]
         edges = [len(MARK), *(entry.end for entry in entries)]
         if [entry.start for entry in entries] != edges[:-1] or edges[-1] != int.from_bytes(start, "little"):
             raise ValueError("images with gaps between them")
@@ -269,7 +270,9 @@ def _index_bytes(file: Path) -> tuple[bytes, bytes, bytes]:
     with file.open("rb") as stream:
         length = stream.seek(0, 2)
         stream.seek(max(0, length - tail))
-        start, digest, mark = stream.read(WIDTH_OF_START), stream.read(DIGEST_BYTES), stream.read()
+        start = stream.read(WIDTH_OF_START)
+        digest = stream.read(DIGEST_BYTES)
+        mark = stream.read()
         stream.seek(0)
         head = stream.read(len(MARK))
         if head == mark != MARK and mark[:-1] == MARK[:-1]:

@@ -17,6 +17,7 @@ from datasets.checks.findings import Finding
 from datasets.checks.image_files import read_image_files
 from datasets.checks.image_pairs import Pair, Pictures, find_between, find_within, leaked
 from datasets.checks.split import Files, find_in_categories, find_in_split
+from datasets.checks.tbx11k import find_contradictions, find_unlabelled_tb
 from datasets.prepare.source import IMAGES
 from util.base.errors import DataError
 from util.base.reading import read_document, read_regular
@@ -41,7 +42,8 @@ def check_folder(root: Path) -> FolderCheck:
         DataError: it has neither layout.
     """
     which = next((kind for kind in (layout.TBX11K, layout.COCO) if kind.lists(root)), layout.TBX11K)
-    splits, findings = {}, []
+    splits = {}
+    findings = []
     for name in which.lists(root) or [which.find_split(root, "")]:
         try:
             splits[name] = load_split(*which.find_split(root, name))
@@ -83,8 +85,8 @@ def _find_in_list(split: Split, is_tbx11k: bool, files: Files) -> Iterator[Findi
     num_classes = min(tbx11k.NUM_CLASSES, fitting) if is_tbx11k else fitting
     yield from find_in_split(split, num_classes, drops_empty_boxes=not is_tbx11k, files=files)
     if is_tbx11k:
-        yield from tbx11k.find_unlabelled_tb(split, is_excluded=True)
-        yield from tbx11k.find_contradictions(split)
+        yield from find_unlabelled_tb(split, is_excluded=True)
+        yield from find_contradictions(split)
 
 
 def _unions(splits: Mapping[str, Split]) -> list[Split]:
@@ -167,7 +169,8 @@ def _find_extras(splits: Mapping[str, Split]) -> Iterator[Finding]:
 
 def _find_in_xml(root: Path, union: Split) -> Iterator[Finding]:
     """The xml files against the json files, by the authors' rule of scaling."""
-    broken, differing = [], []
+    broken = []
+    differing = []
     position = {Path(name).stem: i for i, name in enumerate(union.file_names.tolist()) if name.startswith("tb/")}
     for path in sorted((root / "annotations/xml").glob("*.xml")):
         if path.stem not in position:
@@ -211,7 +214,8 @@ def _find_in_lists(root: Path, splits: Mapping[str, Split]) -> Iterator[Finding]
 
 
 def _find_orphans(root: Path, union: Split) -> Iterator[Finding]:
-    listed, found = set(union.file_names.tolist()), []
+    listed = set(union.file_names.tolist())
+    found = []
     for folder, _, names in os.walk(root / "imgs"):
         paths = [Path(folder, name).relative_to(root / "imgs").as_posix() for name in names]
         found += [path for path in paths if path.lower().endswith(IMAGES) and path not in listed]

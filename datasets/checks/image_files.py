@@ -28,9 +28,11 @@ from util.images.reader import file_size, read_image
 
 NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
 FILES_PER_TASK = 16
-MEMORY, FORMAT = "image_check.npz", 1  # the format changes whenever the same file would give another record
+MEMORY = "image_check.npz"
+FORMAT = 1  # changes whenever the same file would give another record
 NEWEST_RUNS = 8  # neighbours that are asked for what they know
-THUMBNAIL, FREQUENCIES = 64, 16
+THUMBNAIL = 64
+FREQUENCIES = 16
 # Pictures with at most this range of grey values show nothing.
 BLANK_RANGE = 2
 

@@ -121,7 +121,8 @@ def _near(first: Mapping[str, ImageFile], second: Mapping[str, ImageFile]) -> It
     rows, columns = ([name for name, file in files.items() if not file.is_blank] for files in (first, second))
     if not rows or not columns:
         return
-    ours, theirs = _signs([first[n] for n in rows]), _signs([second[n] for n in columns])
+    ours = _signs([first[n] for n in rows])
+    theirs = _signs([second[n] for n in columns])
     for start in range(0, len(rows), ROWS_AT_ONCE):
         # signs agree minus signs differ
         agreement = ours[start : start + ROWS_AT_ONCE] @ theirs.T

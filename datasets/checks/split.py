@@ -187,11 +187,14 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 def _content_problems(split: Split, positions: list[int], files: Files | None) -> Iterator[Finding]:
     """What the files at `positions` tell. From a header alone a file looks whole that was cut in its middle."""
-    unreadable, resized, blank = [], [], []
+    unreadable = []
+    resized = []
+    blank = []
     paths = [split.image_dir / str(split.file_names[i]) for i in positions]
     contents = _read_headers(paths) if files is None else (files.get(os.path.abspath(path), "gone") for path in paths)
     for position, content in zip(positions, contents, strict=True):
-        name, recorded = split.file_names[position], tuple(split.sizes[position].tolist())
+        name = split.file_names[position]
+        recorded = tuple(split.sizes[position].tolist())
         size = content.size if isinstance(content, ImageFile) else content
         if isinstance(size, str):
             unreadable.append(f"{name} ({size})")

@@ -264,7 +264,8 @@ def _add_band(density, y, line, half, strength, ground):
     if not len(columns):
         return
     cut = slice(columns[0], columns[-1] + 1)
-    line, strength = line[:, cut], strength[:, cut]
+    line = line[:, cut]
+    strength = strength[:, cut]
     half = half[:, cut] if isinstance(half, np.ndarray) else half
     rows = np.flatnonzero((y > line.min() - 1.2 * np.max(half)) & (y < line.max() + 1.2 * np.max(half)))
     if not len(rows):
@@ -317,7 +318,8 @@ def _breasts(thorax, x, y):
     """Soft shadows over the lower lungs, with an edge below."""
     shadow = 0
     for lung in thorax.lungs:
-        cx, cy = lung.middle + lung.side * 0.22, lung.dome - 0.02
+        cx = lung.middle + lung.side * 0.22
+        cy = lung.dome - 0.02
         inside = 1 - np.hypot((x - cx) / 0.155, (y - cy) / 0.15)
         shadow = shadow + smooth(inside / 0.35) * smooth((y - cy + 0.16) / 0.2)
     return 0.075 * thorax.breasts * shadow
@@ -326,8 +328,10 @@ def _breasts(thorax, x, y):
 def _tilt(field, degrees):
     """The inner part of the field, without its margin, turned about the centre."""
     size = len(field)
-    turn, scale = np.deg2rad(degrees), 1 / (1 + 2 * MARGIN)
-    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    turn = np.deg2rad(degrees)
+    scale = 1 / (1 + 2 * MARGIN)
+    cos = scale * np.cos(turn)
+    sin = scale * np.sin(turn)
     shift = size / 2 * np.array([1 - cos - sin, 1 - cos + sin])
     matrix = (cos, sin, shift[0], -sin, cos, shift[1])
     image = Image.fromarray(np.ascontiguousarray(field, np.float32))

@@ -23,8 +23,10 @@ def add_lesion(density: np.ndarray, lung: np.ndarray, lesion: Lesion, rng: np.ra
     """Add one tuberculosis lesion that fills its box."""
     size = len(density)
     left, top, width, height = (side * size for side in lesion.box)
-    x0, y0 = max(0, round(left)), max(0, round(top))
-    x1, y1 = min(size, max(x0 + 2, round(left + width))), min(size, max(y0 + 2, round(top + height)))
+    x0 = max(0, round(left))
+    y0 = max(0, round(top))
+    x1 = min(size, max(x0 + 2, round(left + width)))
+    y1 = min(size, max(y0 + 2, round(top + height)))
     if x1 <= x0 or y1 <= y0:
         return
     if lesion.category == LATENT:
@@ -55,11 +57,13 @@ def add_finding(density: np.ndarray, lung: np.ndarray, name: str, thorax: Thorax
 def _cloud_or_patches(rng, width, height):
     """Opacity [height, width] in [0, 1] whose ragged outline touches all four sides."""
     x, y = axes(TILE)
-    u, v = 2.5 * (x - 0.5), 2.5 * (y - 0.5)
+    u = 2.5 * (x - 0.5)
+    v = 2.5 * (y - 0.5)
     radius = (np.abs(u) ** 2.5 + np.abs(v) ** 2.5) ** (1 / 2.5)
     outline = 1 - radius + 0.13 * cloud(rng, TILE, 4) + 0.07 * cloud(rng, TILE, 9)
     mask = smooth(outline / 0.42)
-    fine, coarse = 0.75 * cloud(rng, TILE, 11) + 0.65 * cloud(rng, TILE, 23), cloud(rng, TILE, 6)
+    fine = 0.75 * cloud(rng, TILE, 11) + 0.65 * cloud(rng, TILE, 23)
+    coarse = cloud(rng, TILE, 6)
     if rng.random() < 0.5:
         texture = 0.84 + 0.13 * coarse + 0.10 * fine
     else:
@@ -81,7 +85,8 @@ def _hollow(rng, opacity, x, y):
 
 def _fit(opacity, extent, width, height):
     """Cut the tile to where `extent` holds, and stretch it over the box."""
-    rows, columns = np.flatnonzero(extent.any(1)), np.flatnonzero(extent.any(0))
+    rows = np.flatnonzero(extent.any(1))
+    columns = np.flatnonzero(extent.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     tile = Image.fromarray(opacity.astype(np.float32))
     return np.asarray(tile.resize((width, height), Image.Resampling.BICUBIC, box=box)).clip(0, None)
@@ -89,11 +94,14 @@ def _fit(opacity, extent, width, height):
 
 def _strands_and_nodules(rng, width, height, size, medial):
     """Opacity [height, width] of scars: strands that run towards the hilum, calcified nodules, a faint veil."""
-    strands, nodules = Image.new("L", (width, height)), Image.new("L", (width, height))
-    pen, dot = ImageDraw.Draw(strands), ImageDraw.Draw(nodules)
+    strands = Image.new("L", (width, height))
+    nodules = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(strands)
+    dot = ImageDraw.Draw(nodules)
     unit = size / 512
     for _ in range(int(rng.integers(10, 17))):
-        start, end = rng.uniform([0, 0], [0.45, 0.7]), rng.uniform([0.55, 0.3], [1.0, 1.0])
+        start = rng.uniform([0, 0], [0.45, 0.7])
+        end = rng.uniform([0.55, 0.3], [1.0, 1.0])
         t = np.linspace(0, 1, 12)[:, None]
         sway = np.sin(np.pi * t * [1.0, 2.0, 3.0]) @ rng.normal(0, [0.06, 0.025, 0.015])
         path = start + t * (end - start) + np.stack([sway, -sway], axis=1)
@@ -108,7 +116,8 @@ def _strands_and_nodules(rng, width, height, size, medial):
         dot.ellipse((px - radius, py - radius, px + radius, py + radius), fill=int(rng.uniform(170, 255)))
     strands = strands.filter(ImageFilter.GaussianBlur(1.2 * unit))
     nodules = nodules.filter(ImageFilter.GaussianBlur(0.8 * unit))
-    x, y = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
+    x = (np.arange(width) + 0.5) / width
+    y = (np.arange(height) + 0.5) / height
     veil = smooth((1.05 - np.hypot(2 * x[None] - 1, 2 * y[:, None] - 1)) / 0.25)
     drawn = 0.20 * np.asarray(strands, np.float32) / 255 + 0.30 * np.asarray(nodules, np.float32) / 255
     return drawn + 0.06 * veil
@@ -161,7 +170,8 @@ def _device(density, thorax, rng):
     thin = max(1, round(size / 512 * 2.5))
     tip = (middle + 0.10, lungs[1].dome - 0.05)
     if rng.random() < 0.6:
-        px, py = middle + side * rng.uniform(0.24, 0.29), lungs[0].apex + rng.uniform(0.08, 0.13)
+        px = middle + side * rng.uniform(0.24, 0.29)
+        py = lungs[0].apex + rng.uniform(0.08, 0.13)
         pen.rounded_rectangle(
             [(px - 0.045) * size, (py - 0.035) * size, (px + 0.045) * size, (py + 0.035) * size],
             radius=0.025 * size,
@@ -176,7 +186,8 @@ def _device(density, thorax, rng):
             (middle + 0.09, lungs[1].dome + 0.1),
         ]
         for _ in range(int(rng.integers(2, 5))):
-            ex, ey = middle + rng.choice([-1, 1]) * rng.uniform(0.15, 0.33), rng.uniform(0.2, 0.8)
+            ex = middle + rng.choice([-1, 1]) * rng.uniform(0.15, 0.33)
+            ey = rng.uniform(0.2, 0.8)
             radius = 0.013
             pen.ellipse(
                 [(ex - radius) * size, (ey - radius) * size, (ex + radius) * size, (ey + radius) * size], fill=210

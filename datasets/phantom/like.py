@@ -61,7 +61,8 @@ def _read_documents(like):
         raise PhantomError(
             f"{folder} holds none of the lists of TBX11K, such as TBX11K_train.json; give its root folder"
         )
-    documents, digest = {}, hashlib.sha256()
+    documents = {}
+    digest = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
         digest.update(content)
@@ -151,7 +152,8 @@ def _lists(like, documents, keep):
 
 
 def _xml(name, boxes, width, height):
-    across, down = XML_SIDE / width, XML_SIDE / height
+    across = XML_SIDE / width
+    down = XML_SIDE / height
     corners = [
         (c, round((x + 1) * across), round((y + 1) * down), round((x + 1 + w) * across), round((y + 1 + h) * down))
         for c, (x, y, w, h) in boxes

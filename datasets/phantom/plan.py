@@ -69,7 +69,8 @@ def plan_cohort(train: int, val: int, seed: int, positive_fraction: float = POSI
     for lists, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"])):
         names = sorted((n for p in parts for n in splits[p]), key=order.__getitem__)
         more = [n for p in parts for n in extras[p]]
-        plan.lists[f"TBX11K_{lists}"], plan.lists[f"all_{lists}"] = names, names + more
+        plan.lists[f"TBX11K_{lists}"] = names
+        plan.lists[f"all_{lists}"] = names + more
     plan.lists["all_test"] = plan.lists["TBX11K_test"] = tests
     for name, members in plan.lists.items():
         if name == "TBX11K_test":
@@ -106,7 +107,8 @@ def hidden_case(name: str, seed: int) -> Case:
 
 def coco_document(studies: list[Study], size: int) -> dict:
     """A COCO document with the keys of the official files; ids restart at 1."""
-    images, annotations = [], []
+    images = []
+    annotations = []
     for study in studies:
         images.append(
             {
@@ -182,7 +184,8 @@ def _draw_splits(train, val, seed, positive_fraction):
     splits = {"train": [], "val": []}
     counts = {split: _class_counts(n, positive_fraction) for split, n in (("train", train), ("val", val))}
     for pattern, kind in (("tb/tb{:04d}.png", 0), ("health/h{:04d}.png", 1), ("sick/s{:04d}.png", 2)):
-        in_train, in_val = counts["train"][kind], counts["val"][kind]
+        in_train = counts["train"][kind]
+        in_val = counts["val"][kind]
         numbers = rng.permutation(in_train + in_val) + 1
         splits["train"] += [pattern.format(i) for i in numbers[:in_train]]
         splits["val"] += [pattern.format(i) for i in numbers[in_train:]]
@@ -215,8 +218,10 @@ def _study(name, seed, size):
 def _json_box(corner, original, size):
     """The official files hold box = xml * size / original - 1 px, in single precision."""
     category, xmin, ymin, xmax, ymax = corner
-    across, down = size / original[0], size / original[1]
-    x, y = np.float32(xmin * across - 1), np.float32(ymin * down - 1)
+    across = size / original[0]
+    down = size / original[1]
+    x = np.float32(xmin * across - 1)
+    y = np.float32(ymin * down - 1)
     return (
         category,
         float(x),

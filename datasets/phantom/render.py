@@ -54,7 +54,8 @@ def _develop(density, rng):
     size = len(density)
     shares = np.array([s[0] for s in SOURCES])
     _, centre, spread = SOURCES[rng.choice(len(SOURCES), p=shares)]
-    mean, deviation = rng.normal(centre, spread), rng.normal(*CONTRAST)
+    mean = rng.normal(centre, spread)
+    deviation = rng.normal(*CONTRAST)
     film = np.clip(density / 1.2, 0, 1.15) ** np.float32(rng.uniform(0.85, 1.2))
     film += rng.uniform(0.1, 0.4) * (film - _blur(film, 24))
     film *= 1 + 0.02 * cloud(rng, size, 2)
@@ -77,7 +78,8 @@ def _blur(field, cells):
 def _expose(film, mean, deviation):
     """Gain and offset that give the clipped film its mean and, roughly, its deviation."""
     sample = film[:: max(1, len(film) // 64), :: max(1, len(film) // 64)]
-    gain, offset = 1.0, 0.0
+    gain = 1.0
+    offset = 0.0
     for _ in range(6):
         shown = np.clip(gain * sample + offset, 0, 1)
         gain *= float(np.clip(deviation / shown.std(), 0.7, 1.4))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ACTIVE, LATENT, UNCERTAIN = 1, 2, 3
+ACTIVE = 1
+LATENT = 2
+UNCERTAIN = 3
 CATEGORY_NAMES = {
     ACTIVE: "ActiveTuberculosis",
     LATENT: "ObsoletePulmonaryTuberculosis",
@@ -30,10 +32,13 @@ PAIR_LOG_AREA_SCALE = 0.355 / 1.146
 OTHER_CY_SCALE = 0.1  # of a third or fourth lesion, and of two on the same side
 HEIGHT_SHARE = 0.58  # of a difference in log area; the rest is width
 # Share of the variance that two lesions of one image have in common, so that pairs keep the marginal laws below.
-COMMON_SIZE, COMMON_PLACE = 0.78, 0.86
+COMMON_SIZE = 0.78
+COMMON_PLACE = 0.86
 
 TOO_LARGE_TO_FIT = 0.035  # added to log sizes, because draws that touch each other are drawn again, and those are large
-SMALLEST, WIDEST, TALLEST = 18 / 512, 211 / 512, 363 / 512
+SMALLEST = 18 / 512
+WIDEST = 211 / 512
+TALLEST = 363 / 512
 FRAME = (0.035, 0.02, 0.985, 0.94)  # left, top, right, bottom that no box leaves
 
 
@@ -88,7 +93,8 @@ def sample_lesions(rng: np.random.Generator) -> tuple[Lesion, ...]:
         if not any(_touch(a, b) for i, a in enumerate(boxes) for b in boxes[:i]):
             break
     else:  # three or four lesions that would not fit: one is always possible
-        categories, boxes = categories[:1], boxes[:1]
+        categories = categories[:1]
+        boxes = boxes[:1]
     return tuple(Lesion(c, b) for c, b in zip(categories, boxes, strict=True))
 
 
@@ -124,7 +130,8 @@ def _sample_boxes(rng, categories):
         cy = shift + median * np.exp(spread * place)
         if len(categories) > 1:
             area = rng.laplace(scale=PAIR_LOG_AREA_SCALE)
-            w_log, h_log = w_log + (1 - HEIGHT_SHARE) * area, h_log + HEIGHT_SHARE * area
+            w_log = w_log + (1 - HEIGHT_SHARE) * area
+            h_log = h_log + HEIGHT_SHARE * area
             cy += rng.laplace(scale=PAIR_CY_SCALE if i < 2 and opposite else OTHER_CY_SCALE)
         on_left = first_left if i % 2 == 0 or (len(categories) == 2 and not opposite) else not first_left
         mean, deviation = law.cx[0 if on_left else 1]
@@ -135,7 +142,8 @@ def _sample_boxes(rng, categories):
 def _inside_frame(cx, cy, w, h):
     """The box of that centre and size, cut to the largest size seen and moved into the frame."""
     left, top, right, bottom = FRAME
-    w, h = np.clip(w, SMALLEST, WIDEST), np.clip(h, SMALLEST, TALLEST)
+    w = np.clip(w, SMALLEST, WIDEST)
+    h = np.clip(h, SMALLEST, TALLEST)
     x = np.clip(cx - w / 2, left, right - w)
     y = np.clip(cy - h / 2, top, bottom - h)
     return float(x), float(y), float(w), float(h)

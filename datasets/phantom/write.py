@@ -25,7 +25,8 @@ from datasets.phantom.statistics import POSITIVE_FRACTION
 from util.base.errors import WorkerDied
 from util.base.processes import die_with_parent
 
-RECORD, UNFINISHED = "phantom.json", "phantom_unfinished.json"
+RECORD = "phantom.json"
+UNFINISHED = "phantom_unfinished.json"
 FORMAT = 1  # changes whenever the same recipe would give other files
 PNG_LEVEL = 1  # zlib level: the fastest; the files are a quarter larger than at the default
 
@@ -132,7 +133,8 @@ def _draw_all(pictures: list[Picture], folder: Path, workers: int) -> Iterator[N
     if workers <= 1:
         yield from (save_picture(picture, folder) for picture in pictures)
         return
-    pool, is_whole = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c_to_parent), False
+    pool = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c_to_parent)
+    is_whole = False
     try:
         yield from pool.map(save_picture, pictures, repeat(folder), chunksize=2)
         is_whole = True

@@ -63,7 +63,8 @@ def compare_with_published(images: Iterable[str], splits: Mapping[str, Split]) -
         if name not in splits:
             differences.append(f"{name}: is not there; published with {SPLITS[name][0]} images")
             continue
-        counts, published = count_split(splits[name]), SPLITS.get(name)
+        counts = count_split(splits[name])
+        published = SPLITS.get(name)
         is_equal = published is None or counts == published
         lists.append([name, *map(str, counts), "-" if published is None else "the same" if is_equal else "differs"])
         if not is_equal:

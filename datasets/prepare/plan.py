@@ -116,7 +116,8 @@ def _read_list(source: Source, name: str) -> list[str]:
 def _official_names(source: Source, lists: dict[str, list[str]], notes: list[str]) -> dict[str, str]:
     """Names below imgs/ by stem, with the ending that the image file has."""
     listed = {PurePosixPath(name).stem: name for members in lists.values() for name in members}
-    names, homeless = {}, []
+    names = {}
+    homeless = []
     for stem in {**listed, **source.images}:
         file = PurePosixPath(source.images.get(stem, listed.get(stem, "")))
         side = next((SIDES[part] for part in reversed(file.parts[:-1]) if part in SIDES), None)
@@ -233,7 +234,8 @@ class _Facts:
         return self.boxes[stem]
 
     def _read_boxes(self, stem: str) -> Boxes:
-        tree, size = self.source.tree, self.size_of(stem)
+        tree = self.source.tree
+        size = self.size_of(stem)
         if file := self.source.xml.get(stem):
             return parse_voc(tree.read(file), tree.root / file).scaled(*size)
         if (file := self.source.labels.get(stem)) and tree.sizes[file]:
@@ -242,7 +244,8 @@ class _Facts:
 
     def document(self, names: list[str]) -> dict[str, Any]:
         """A COCO document with the keys of the authors' files; ids begin at 1."""
-        images, annotations = [], []
+        images = []
+        annotations = []
         for image_id, name in enumerate(names, start=1):
             height, width = self.size_of(PurePosixPath(name).stem)
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})

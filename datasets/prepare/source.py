@@ -50,7 +50,8 @@ def recognise(tree: Tree) -> Source:
     Raises:
         DataError: nothing of TBX11K is there.
     """
-    source, others = Source(tree), 0
+    source = Source(tree)
+    others = 0
     twice: list[str] = []
     for file in sorted(tree.sizes, key=_preference):
         path = PurePosixPath(file)
@@ -89,7 +90,8 @@ def folder_of(stem: str) -> str | None:
 
 def _what(path: PurePosixPath) -> tuple[str | None, str]:
     """What a file is, as a field of `Source`, and its key there."""
-    ending, stem = path.suffix.lower(), path.stem
+    ending = path.suffix.lower()
+    stem = path.stem
     if path.name in CLASS_FILES:
         return "classes", ""
     if ending in IMAGES and folder_of(stem):

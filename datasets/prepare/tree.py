@@ -68,7 +68,8 @@ class Folder:
         self.sizes = dict(self._walk())
 
     def _walk(self) -> Iterator[tuple[str, int]]:
-        seen, count = set(), 0
+        seen = set()
+        count = 0
         for folder, below, files in os.walk(self.root, followlinks=True):
             here = os.path.realpath(folder)
             if not self._is_inside(here):

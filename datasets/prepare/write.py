@@ -37,7 +37,8 @@ def write_plan(plan: Plan, out: Path) -> None:
     held = sorted(path.name for path in out.iterdir() if path.name != UNFINISHED) if out.is_dir() else []
     if held or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: is not empty ({', '.join(held[:3]) or 'a file'}); give --out a folder that is empty")
-    beside, is_new = out / UNFINISHED, not out.exists()
+    beside = out / UNFINISHED
+    is_new = not out.exists()
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -81,7 +82,8 @@ def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
 
 
 def _fill(plan: Plan, folder: Path) -> None:
-    tree, files = plan.source.tree, {f"imgs/{name}": file for name, file in plan.images.items()}
+    tree = plan.source.tree
+    files = {f"imgs/{name}": file for name, file in plan.images.items()}
     files |= {f"annotations/xml/{name}": file for name, file in plan.xml.items()}
     needed = sum(tree.sizes[file] for file in files.values())
     free = shutil.disk_usage(folder).free

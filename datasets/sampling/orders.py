@@ -92,12 +92,14 @@ class PositiveShareOrder:
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """First every window gets its share of images with boxes, then all other places are filled at random."""
         rng = derive_rng(self.seed, "positive share", epoch)
-        images, num = np.flatnonzero(self.has_boxes), self._num_with_boxes
+        images = np.flatnonzero(self.has_boxes)
+        num = self._num_with_boxes
         passes = [rng.permutation(images) for _ in range(ceil(num / len(images)))]
         with_boxes = np.concatenate(passes)[:num]
         without = np.flatnonzero(~self.has_boxes)
         without = without[take_in_turn(len(without), len(self) - num, epoch, self.seed)]
-        shares, others = self._shares, self._sizes - self._shares
+        shares = self._shares
+        others = self._sizes - self._shares
         reserved = shares.sum()
         rest = rng.permutation(np.concatenate([with_boxes[reserved:], without]))
         windows = np.arange(len(shares))
@@ -110,10 +112,12 @@ class PositiveShareOrder:
         """What an epoch means."""
         share = ceil_share(self.fraction, self.window_size)
         said = f"at least {share} of every {self.window_size} images with boxes (positive_fraction {self.fraction:g}): "
-        images, num = int(self.has_boxes.sum()), self._num_with_boxes
+        images = int(self.has_boxes.sum())
+        num = self._num_with_boxes
         if num == images:
             return said + "every image once"
-        fewest, most = num // images, ceil(num / images)
+        fewest = num // images
+        most = ceil(num / images)
         times = f"{fewest} times" if fewest == most else f"{fewest} or {most} times"
         return (
             f"{said}each of the {images} images with boxes {times}; of the {len(self) - images} without "

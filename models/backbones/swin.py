@@ -108,7 +108,8 @@ class SwinBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int, window: int, shift: int, drop_path: float):
         super().__init__()
-        self.window, self.shift = window, shift
+        self.window = window
+        self.shift = shift
         self.norm1 = nn.LayerNorm(dim)
         self.attn = window_attention(dim, heads, window)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()

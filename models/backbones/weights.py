@@ -98,7 +98,8 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> Loade
     if weights == "imagenet":
         source, content = read_published(backbone, name)
     else:
-        source, content = Path(weights), read_file(Path(weights))
+        source = Path(weights)
+        content = read_file(Path(weights))
     return copy_weights(backbone, name, source, tensors_of(source, content))
 
 

@@ -31,7 +31,8 @@ from models.export.writers import Runner
 from models.outputs import DINOOutput, Prediction
 from models.postprocess import PostProcess
 
-BOX_BOUND, SCORE_BOUND = 1e-3, 1e-4  # pixels, and on [0, 1]
+BOX_BOUND = 1e-3  # pixels
+SCORE_BOUND = 1e-4  # on [0, 1]
 FAR = 1e12  # in bounds; further than any true distance, and finite
 Best = tuple[Tensor, Tensor, Tensor]  # scores, labels, boxes of one image
 
@@ -91,7 +92,8 @@ def compare(
     ours_alone = postprocess.best(postprocess.answer(own), sizes)
     parts = []
     for i in range(len(images)):
-        their, our = _image(theirs, i), _image(ours, i)
+        their = _image(theirs, i)
+        our = _image(ours, i)
         box, score = _deviations(their, our)
         choice = _choice_deviation(given, own, tokens, i, _ids(postprocess))
         ratios = pair(their, _image(ours_alone, i))[2]
@@ -106,7 +108,9 @@ def pair(theirs: Best, ours: Best) -> tuple[NDArray[np.int64], NDArray[np.int64]
     Returns:
         positions in `theirs`, positions in `ours`, and the larger of the two deviations in units of its bound.
     """
-    rows, columns, ratios = [], [], []
+    rows = []
+    columns = []
+    ratios = []
     for label in theirs[1].unique():
         a, b = (torch.nonzero(side[1] == label)[:, 0] for side in (theirs, ours))
         box = (theirs[2][a][:, None] - ours[2][b][None]).abs().amax(-1) / BOX_BOUND

@@ -123,7 +123,8 @@ def load_onnx_detector(
         UserError: it is no such file.
     """
     session = OnnxSession(Path(path))
-    facts, network = session.facts, OnnxNetwork(session)
+    facts = session.facts
+    network = OnnxNetwork(session)
     views = [View(network, facts.scale, facts.max_size, is_flipped) for is_flipped in ((False, True)[: 1 + flip])]
     return Detector(
         views, build_merge(merge, merge_iou, facts.num_select), names=facts.names, threshold=facts.threshold

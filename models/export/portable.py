@@ -88,7 +88,8 @@ class PortableNetwork(nn.Module):
 
     def __init__(self, model: DINO, image_gate: float = 0.0) -> None:
         super().__init__()
-        self.model, self.image_gate = model, image_gate
+        self.model = model
+        self.image_gate = image_gate
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W], normalised -> logits [B, Q, C], boxes [B, Q, 4] cxcywh in [0, 1], tokens [B, Q].

@@ -26,7 +26,8 @@ Format = Literal["onnx", "torchscript", "torch_export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt", "torch_export": ".pt2"}
 PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
-LARGEST_SIDE, LARGEST_BATCH = 8192, 4096
+LARGEST_SIDE = 8192
+LARGEST_BATCH = 4096
 LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
 EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, `models.export.portable.OUTPUTS`
@@ -139,7 +140,8 @@ def _program(network: nn.Module, facts: ExportFacts, smallest: int) -> torch.exp
 def _example(facts: ExportFacts, smallest: int) -> dict[str, Tensor]:
     """Inputs by name."""
     generator = torch.Generator().manual_seed(0)
-    height, width = facts.height or smallest + 32, facts.width or smallest + 64
+    height = facts.height or smallest + 32
+    width = facts.width or smallest + 64
     images = torch.randn(EXAMPLE_BATCH, 3, height, width, generator=generator)
     inputs = {"images": images, "sizes": torch.tensor([[height, width]] * EXAMPLE_BATCH)}
     return {name: inputs[name] for name in inputs_of(facts)}

@@ -41,8 +41,10 @@ class TrainedNetwork:
     """
 
     def __init__(self, model: nn.Module, postprocess: nn.Module, precision: Precision, device: torch.device) -> None:
-        self.model, self.postprocess = model.eval().to(device), postprocess.to(device)
-        self.precision, self.device = precision, device
+        self.model = model.eval().to(device)
+        self.postprocess = postprocess.to(device)
+        self.precision = precision
+        self.device = device
 
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> list[Found]:
@@ -103,8 +105,10 @@ class Detector:
     def __init__(
         self, views: Sequence[View], merge: Merge, *, names: Mapping[int, str], threshold: float | None
     ) -> None:
-        self.views, self.merge = tuple(views), merge
-        self.names, self.threshold = dict(names), threshold
+        self.views = tuple(views)
+        self.merge = merge
+        self.names = dict(names)
+        self.threshold = threshold
 
     def __call__(self, *images: Picture) -> Detections:
         """All detections on some images, which get the ids 1, 2, ...; boxes in pixels of the files.

@@ -91,7 +91,8 @@ def build_filled(
         CategoryError: it calls other classes by the same ids.
     """
     require_same_classes(content, names, path)
-    ids, weights = content.get("category_ids") or tuple(names), checkpoint.weights_of(content, path)
+    ids = content.get("category_ids") or tuple(names)
+    weights = checkpoint.weights_of(content, path)
     with torch.device("meta"):
         checkpoint.require_fit(build_model(config, ids)[0].state_dict(), weights, path)
     built = build_model(config, ids)

@@ -114,7 +114,8 @@ class SetCriterion(nn.Module):
         layer = torch.arange(len(predictions), device=logits.device)[:, None]
         place = (layer, assignment.image, assignment.query)
         wanted = one_hot_targets(logits, place, truth[0])
-        answers, true_boxes = boxes[place], truth[1].to(boxes.dtype)
+        answers = boxes[place]
+        true_boxes = truth[1].to(boxes.dtype)
         quality = None
         if self.class_loss.needs_quality:
             overlaps = iou(cxcywh_to_xyxy(answers.detach()), cxcywh_to_xyxy(true_boxes))
@@ -138,7 +139,8 @@ class SetCriterion(nn.Module):
         """The cross-entropy of "has a box" [B]; a sum over images, divided by what all other sums are divided by."""
         has_box = torch.tensor([float(len(t["labels"]) > 0) for t in targets], dtype=logits.dtype)
         terms = image_terms(logits, on_device(has_box, logits.device))
-        loss, weight = terms.sum() / denominator, self.weights[IMAGE_TERM]
+        loss = terms.sum() / denominator
+        weight = self.weights[IMAGE_TERM]
         return _Part({IMAGE_TERM: loss}, total=loss * weight, class_sums=terms.detach() * weight / denominator)
 
     def _assign_denoising(self, denoising: Denoised, targets: Sequence[Target]) -> tuple[Assignment, Tensor | None]:

@@ -62,12 +62,18 @@ def _corners(sizes: Tensor, locations: Tensor, weights: Tensor) -> tuple[Tensor,
     areas = sizes[:, 0] * sizes[:, 1]
     start = (areas.cumsum(0) - areas)[:, None]
     # the roundings of grid_sample: at first every point sits on the centre of a cell, where the slope has two values
-    x, y = (2 * locations[..., 0] - 1 + 1) * (w / 2) - 0.5, (2 * locations[..., 1] - 1 + 1) * (h / 2) - 0.5
-    left, top = x.detach().floor(), y.detach().floor()
-    fx, fy = x - left, y - top
-    places, shares, inside = [], [], []
+    x = (2 * locations[..., 0] - 1 + 1) * (w / 2) - 0.5
+    y = (2 * locations[..., 1] - 1 + 1) * (h / 2) - 0.5
+    left = x.detach().floor()
+    top = y.detach().floor()
+    fx = x - left
+    fy = y - top
+    places = []
+    shares = []
+    inside = []
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        column, line = left + right, top + down
+        column = left + right
+        line = top + down
         is_inside = (column >= 0) & (column < w) & (line >= 0) & (line < h)
         place = start + torch.where(is_inside, line, 0).long() * w + torch.where(is_inside, column, 0).long()
         places.append(torch.where(is_inside, place, 0))

@@ -24,7 +24,9 @@ class MSDeformAttn(nn.Module):
     def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int, backend: str = "torch") -> None:
         super().__init__()
         self.backend = backend
-        self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
+        self.n_levels = n_levels
+        self.n_heads = n_heads
+        self.n_points = n_points
         self.sampling_offsets = Linear(d_model, n_heads * n_levels * n_points * 2)
         self.attention_weights = Linear(d_model, n_heads * n_levels * n_points)
         self.value_proj = Linear(d_model, d_model)

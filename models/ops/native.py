@@ -31,7 +31,8 @@ def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Te
     kind = value.dtype
     if (kind, locations.dtype) not in KINDS:
         value = value.to(locations.dtype)
-    heights, widths = [h for h, _ in shapes], [w for _, w in shapes]
+    heights = [h for h, _ in shapes]
+    widths = [w for _, w in shapes]
     return _forward(value, heights, widths, locations, weights.to(locations.dtype)).to(kind)
 
 
@@ -88,7 +89,8 @@ def _call(
         MemoryError: no memory for a copy of one head's value, and of its gradient, per thread.
     """
     value, locations, weights = inputs
-    (b, s, m, d), (_, q, _, levels, p, _) = value.shape, locations.shape
+    (b, s, m, d) = value.shape
+    (_, q, _, levels, p, _) = locations.shape
     positions = sum(h * w for h, w in zip(*sizes, strict=True))
     fits = locations.shape == (b, q, m, len(sizes[0]), p, 2) and weights.shape == locations.shape[:-1]
     if not fits or s != positions or others[0].shape != (b, q, m * d):

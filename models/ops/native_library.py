@@ -44,7 +44,8 @@ def load_library(source: Path) -> ctypes.CDLL:
         BuildError: no compiler, or one that fails.
     """
     flags = (*FLAGS, *CPU_FLAGS.get(platform.machine(), ()))
-    name, folder = f"{source.stem}-{_fingerprint(source, flags)}.so", _private_cache_folder()
+    name = f"{source.stem}-{_fingerprint(source, flags)}.so"
+    folder = _private_cache_folder()
     if folder is not None and _is_private(folder / name, stat.S_ISREG):
         try:
             return ctypes.CDLL(str(folder / name))

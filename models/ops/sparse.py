@@ -49,11 +49,13 @@ def why_not(device_type: str) -> str | None:
 class _SparseAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-        (b, _, m, d), (_, q, _, *levels, _) = value.shape, locations.shape
+        (b, _, m, d) = value.shape
+        (_, q, _, *levels, _) = locations.shape
         cells = _with_border(value, shapes)
         first, fraction, is_inside = _corners(shapes, locations)
         blend = weights.transpose(1, 2).flatten(3).flatten(0, 2)
-        ctx.shapes, ctx.sizes = shapes, (b, m, q, *levels)
+        ctx.shapes = shapes
+        ctx.sizes = (b, m, q, *levels)
         ctx.save_for_backward(cells, first, fraction, is_inside, blend)
         out = _matrix(first, fraction, blend, cells, shapes) @ cells.flatten(0, 1)
         return out.view(b, m, q, d).transpose(1, 2).flatten(2)
@@ -132,7 +134,8 @@ def _matrix(first: Tensor, fraction: Tensor, blend: Tensor, cells: Tensor, shape
     of_head = torch.arange(0, heads * num_cells, num_cells, dtype=torch.int32)[:, None, None]
     first = (first.view(heads, rows // heads, k) + of_head).flatten(0, 1)
     columns = torch.stack((first, first + 1, first + below, first + (below + 1)), dim=1)
-    (right, down), left = fraction, 1 - fraction[0]
+    (right, down) = fraction
+    left = 1 - fraction[0]
     lower = down * blend
     upper = blend - lower
     entries = torch.stack((upper * left, upper * right, lower * left, lower * right), dim=1)
@@ -144,7 +147,8 @@ def _matrix(first: Tensor, fraction: Tensor, blend: Tensor, cells: Tensor, shape
 
 def _transposed_product(matrix: Tensor, grad: Tensor, heads: int) -> Tensor:
     """A^T dout, [B * M, S', D]: a product for each head, which has rows and columns of its own."""
-    rows, num_cells = len(grad) // heads, matrix.shape[1] // heads
+    rows = len(grad) // heads
+    num_cells = matrix.shape[1] // heads
     starts = matrix.crow_indices()[: rows + 1].numpy()
     columns, entries = (x.view(heads, len(x) // heads).numpy() for x in (matrix.col_indices(), matrix.values()))
     grads = grad.view(heads, rows, grad.shape[1]).numpy()

@@ -147,7 +147,8 @@ _attend.register_autograd(_differentiate, setup_context=_keep)
 @lru_cache(maxsize=4096)
 def _levels(sides: tuple[int, ...], device: torch.device) -> Tensor:
     """h, w and first position of each level [L, 3] int32; made once for each picture size, without waiting."""
-    rows, start = [], 0
+    rows = []
+    start = 0
     for h, w in zip(sides[::2], sides[1::2], strict=True):
         rows.append((h, w, start))
         start += h * w
@@ -177,9 +178,11 @@ def _scatter_in_order(
 
 def _corners(locations: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
     """The four cells around each of [..., 2] points, as places in an h x w map, and their shares, 0 outside."""
-    x, y = locations[..., 0, None] * w - 0.5, locations[..., 1, None] * h - 0.5
+    x = locations[..., 0, None] * w - 0.5
+    y = locations[..., 1, None] * h - 0.5
     corner = torch.arange(4, device=x.device)
-    columns, lines = x.floor() + corner % 2, y.floor() + corner // 2
+    columns = x.floor() + corner % 2
+    lines = y.floor() + corner // 2
     is_inside = (columns >= 0) & (columns < w) & (lines >= 0) & (lines < h)
     shares = (1 - (x - columns).abs()) * (1 - (y - lines).abs())
     cells = lines.clamp(0, h - 1).long() * w + columns.clamp(0, w - 1).long()

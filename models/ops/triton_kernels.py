@@ -74,13 +74,16 @@ def _forward(
     image = (tl.program_id(1) // HEADS).to(tl.int64)  # a batch may hold more numbers than 32 bits count
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     channel = tl.arange(0, BLOCK_D)[None, :]
-    is_query, is_channel = query < num_queries, channel < CHANNELS
+    is_query = query < num_queries
+    is_channel = channel < CHANNELS
     values = value + image * num_positions * (HEADS * CHANNELS) + head * CHANNELS
     locations += image * num_queries * (HEADS * LEVELS * POINTS * 2)
     weights += image * num_queries * (HEADS * LEVELS * POINTS)
     blend = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     for level in range(LEVELS):
-        h, w, start = tl.load(sides + 3 * level), tl.load(sides + 3 * level + 1), tl.load(sides + 3 * level + 2)
+        h = tl.load(sides + 3 * level)
+        w = tl.load(sides + 3 * level + 1)
+        start = tl.load(sides + 3 * level + 2)
         cells = values + start * (HEADS * CHANNELS)
         for p in tl.static_range(POINTS):
             point = ((query * HEADS + head) * LEVELS + level) * POINTS + p
@@ -118,7 +121,8 @@ def _backward(
     image = (tl.program_id(1) // HEADS).to(tl.int64)
     query = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
     channel = tl.arange(0, BLOCK_D)[None, :]
-    is_query, is_channel = query < num_queries, channel < CHANNELS
+    is_query = query < num_queries
+    is_channel = channel < CHANNELS
     first_value = image * num_positions * (HEADS * CHANNELS) + head * CHANNELS
     first_point = image * num_queries * (HEADS * LEVELS * POINTS)
     grad_out += image * num_queries * (HEADS * CHANNELS) + head * CHANNELS
@@ -126,7 +130,9 @@ def _backward(
         grad_out + query[:, None] * (HEADS * CHANNELS) + channel, mask=is_query[:, None] & is_channel, other=0.0
     ).to(tl.float32)
     for level in range(LEVELS):
-        h, w, start = tl.load(sides + 3 * level), tl.load(sides + 3 * level + 1), tl.load(sides + 3 * level + 2)
+        h = tl.load(sides + 3 * level)
+        w = tl.load(sides + 3 * level + 1)
+        start = tl.load(sides + 3 * level + 2)
         first_cell = first_value + start * (HEADS * CHANNELS)
         # a column for each number, written in one go
         to_locations = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
@@ -134,7 +140,9 @@ def _backward(
         for p in tl.static_range(POINTS):
             point = ((query * HEADS + head) * LEVELS + level) * POINTS + p
             x, y, weight = _read_point(locations + 2 * first_point, weights + first_point, point, is_query, w, h)
-            along_x, along_y, along_weight = tl.zeros_like(x), tl.zeros_like(x), tl.zeros_like(x)
+            along_x = tl.zeros_like(x)
+            along_y = tl.zeros_like(x)
+            along_weight = tl.zeros_like(x)
             for corner in tl.static_range(4):
                 cell, is_inside, near_x, near_y = _corner(x, y, w, h, corner % 2, corner // 2)
                 place = cell[:, None] * (HEADS * CHANNELS) + channel

@@ -117,7 +117,8 @@ class Decoder(nn.Module):
         """
         scale = valid_ratios.repeat(1, 1, 2)[:, None]  # [B, 1, L, 4]
         reference = reference_logits.sigmoid()
-        references, states = [reference], []
+        references = [reference]
+        states = []
         for i, layer in enumerate(self.layers):
             detached = reference.detach()
             on_levels = detached[:, :, None] * scale

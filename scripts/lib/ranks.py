@@ -21,7 +21,8 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
         os.setpgid(0, 0)
     logging.disable(logging.ERROR)  # torchrun's account of what its ranks have told already
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE = 2
+INTERRUPTED = 130
 TOLD = (MISTAKE, 75, INTERRUPTED)  # main.py has said why it ends; 75: asked to stop
 
 

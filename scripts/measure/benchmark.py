@@ -153,7 +153,8 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
     has_parts = len(settings) == 1 and works[0][0].timed is not None
     per_work = 1 + args.warmup + args.repeats + (PART_REPEATS + 2 if has_parts else 0)
     progress = Progress("benchmark", per_work * len(works[0]) * len(settings), "repeats")
-    clock, found = Clock(works[0][0].device_type), []
+    clock = Clock(works[0][0].device_type)
+    found = []
     gc.collect()
     for same in zip(*works, strict=True):
         answers = []

@@ -37,7 +37,10 @@ from util.config.load import load_config
 from util.detection.batch import Target
 from util.detection.boxes import xyxy_to_cxcywh
 
-TRUE, MEAN, SUM, CLAMP = "one denominator", "mean of micro-batches", "undivided sum", "floor per rank"
+TRUE = "one denominator"
+MEAN = "mean of micro-batches"
+SUM = "undivided sum"
+CLAMP = "floor per rank"
 CUTS = ("1x2x1", "1x1x2", "1x8x1", "2x4x1", "1x2x4")
 CONFIG = Path(__file__).resolve().parents[2] / "config/DINO/DINO_tiny_phantom.py"
 SIZES = ["hidden_dim=32", "dim_feedforward=32", "nheads=2", "enc_n_points=2", "dec_n_points=2"]
@@ -91,7 +94,8 @@ def weights(boxes: NDArray[np.int64], ranks: int) -> dict[str, NDArray[np.float6
 
     Gradients are averaged over ranks, so that every factor holds 1 / ranks. A short last step takes fewer rounds.
     """
-    own, total = np.maximum(1, boxes), int(boxes.sum())
+    own = np.maximum(1, boxes)
+    total = int(boxes.sum())
     return {
         TRUE: np.full(len(boxes), 1 / max(1, total)),  # max(1, total) / ranks, under the average over ranks
         MEAN: 1 / (own * ranks * ceil(len(boxes) / ranks)),
@@ -105,7 +109,8 @@ def tell_weights(counts: NDArray[np.int64], order: list[int], cuts: list[Cut]) -
     rows = []
     for cut in cuts:
         steps = [np.array([counts[m].sum() for m in step]) for step in cut.micro_batches(order)]
-        boxes, total = np.concatenate(steps), np.concatenate([np.full(len(s), s.sum()) for s in steps])
+        boxes = np.concatenate(steps)
+        total = np.concatenate([np.full(len(s), s.sum()) for s in steps])
         by_way = [weights(s, cut.ranks) for s in steps]
         for way in cut.ways:
             factors = [w[way] / w[TRUE] for w in by_way]
@@ -159,7 +164,8 @@ def undivided_gradient(network: Network, targets: list[Target], most_boxes: int,
 def compare(gradients: Tensor, boxes: NDArray[np.int64], ranks: int) -> dict[str, tuple[float, float]]:
     """By way |g| / |g true| and the cosine between them, from the undivided gradients [M, P] of a step."""
     sums = {way: torch.from_numpy(w) @ gradients for way, w in weights(boxes, ranks).items()}
-    true, cosine = sums[TRUE], nn.functional.cosine_similarity
+    true = sums[TRUE]
+    cosine = nn.functional.cosine_similarity
     return {way: ((g.norm() / true.norm()).item(), cosine(g, true, dim=0).item()) for way, g in sums.items()}
 
 
@@ -180,7 +186,8 @@ def tell_gradients(
     rows = []
     for (prior, network), group in product(networks.items(), alike.values()):
         steps = group[0].micro_batches(order)
-        used, found = [i for i, step in enumerate(steps) if has_box[np.concatenate(step)].any()][:limit], []
+        used = [i for i, step in enumerate(steps) if has_box[np.concatenate(step)].any()][:limit]
+        found = []
         for i in used:
             found.append(measure(network, [[targets[j] for j in m] for m in steps[i]], group, seed))
             progress.advance()
@@ -221,7 +228,8 @@ def parse_args() -> argparse.Namespace:
     add("--list", default="TBX11K_train", help="split (default: TBX11K_train)")
     add("--seed", type=int, default=0, help="of the order, the network and the random images (default: 0)")
     add("--windows", type=int, default=60, help="steps with a box to measure gradients of; 0: none (default: 60)")
-    cuts, told = [Cut.read(text) for text in CUTS], f"batch_size x accumulation x ranks (default: {' '.join(CUTS)})"
+    cuts = [Cut.read(text) for text in CUTS]
+    told = f"batch_size x accumulation x ranks (default: {' '.join(CUTS)})"
     add("--batch", type=Cut.read, nargs="+", default=cuts, metavar="BxAxR", help=told)
     args = parser.parse_args()
     if args.windows < 0 or args.seed < 0:

@@ -74,7 +74,10 @@ def double_boxes(content: Record, _rng: np.random.Generator) -> None:
     for box in content["annotations"]:
         x, y, w, h = box["bbox"]
         width, height = sizes[box["image_id"]]
-        x1, y1, x2, y2 = max(0, x - w / 2), max(0, y - h / 2), min(width, x + 1.5 * w), min(height, y + 1.5 * h)
+        x1 = max(0, x - w / 2)
+        y1 = max(0, y - h / 2)
+        x2 = min(width, x + 1.5 * w)
+        y2 = min(height, y + 1.5 * h)
         box["bbox"] = [x1, y1, x2 - x1, y2 - y1]
         box["area"] = (x2 - x1) * (y2 - y1)
 
@@ -198,7 +201,8 @@ def main() -> int:
     args = parser.parse_args()
     data = args.out / "phantom"
     if args.only:
-        name, seed = args.only[0], int(args.only[1])
+        name = args.only[0]
+        seed = int(args.only[1])
         return run_one(name, seed, data, args.out / slug(name, seed))
     subprocess.run([sys.executable, ROOT / "scripts/make_phantom.py", "--out", data, *PHANTOM], check=True)
     runs = [(name, seed) for seed in args.seeds for name in args.faults]
@@ -225,7 +229,8 @@ def table(out: Path, faults: list[str], seeds: list[int]) -> str:
 def line_of(name: str, seed: int, folder: Path) -> str:
     """One run in the table."""
     history = history_of(read_rows(folder / ROWS))
-    found, fault = diagnose(history), FAULTS[name]
+    found = diagnose(history)
+    fault = FAULTS[name]
     first = [cause.name for cause in found.causes][:2]
     is_named = any(c.name in fault.causes and c.level != NOTE for c in found.causes[:2])  # healthy runs get notes, too
     answer = ("yes" if is_named else "NO") if fault.causes else "FALSE ALARM" if found.verdict == FAILING else "-"

@@ -43,7 +43,10 @@ from util.study.runs import Crew, Places, begin, finish, finished_before, prepar
 from util.study.tables import sections
 
 WIDTH = 80  # of the running line
-FAILED, MISTAKE, REQUEUE, INTERRUPTED = 1, 2, 75, 130
+FAILED = 1
+MISTAKE = 2
+REQUEUE = 75
+INTERRUPTED = 130
 JOB = """\
 #!/usr/bin/env bash
 #SBATCH --job-name=study_{suite}
@@ -133,7 +136,9 @@ class Study:
     """
 
     def __init__(self, suite: Suite, home: Path, places: Places) -> None:
-        self.suite, self.home, self.places = suite, home, places
+        self.suite = suite
+        self.home = home
+        self.places = places
         self.file = home / "study" / f"{suite.name}.jsonl"
         self.rows = load_rows(self.file, suite)
 

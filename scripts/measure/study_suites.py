@@ -3,8 +3,10 @@
 from util.base.errors import UserError
 from util.study.design import Cell, Contrast, Options, Phantom, Suite, grid
 
-TRAIN, EPOCHS = 1200, 4  # images, passes over them
-WARMUP, AVERAGED = 400, 400  # images over which the learning rate rises, and over which the weights are averaged
+TRAIN = 1200  # images
+EPOCHS = 4
+WARMUP = 400  # images over which the learning rate rises
+AVERAGED = 400
 
 # What every run of a study has in common. One thread per run: small tensors gain nothing from more.
 SHORT = {

@@ -117,7 +117,8 @@ def ratios(yardstick: Measured, row: Measured) -> Spread:
 
 def difference(wanted: torch.Tensor, found: torch.Tensor) -> float:
     """The largest difference of two answers, relative to the largest entry; of different lengths, of what both have."""
-    wanted, found = wanted.flatten().double(), found.flatten().double()
+    wanted = wanted.flatten().double()
+    found = found.flatten().double()
     common = min(len(wanted), len(found))
     if not common:
         return 0.0

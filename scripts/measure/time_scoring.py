@@ -33,7 +33,10 @@ from util.metrics.coco.ap import FIGURES, coco_ap
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
 
-SIDE, NEAR, JITTER, ROUNDING = 512, 10, 0.12, 1e-15
+SIDE = 512
+NEAR = 10
+JITTER = 0.12
+ROUNDING = 1e-15
 
 
 def main() -> int:
@@ -74,24 +77,29 @@ def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, 
     images = np.arange(1, args.images + 1)
     with_boxes = images[: max(1, round(args.images * args.with_boxes))]
     of_box = np.repeat(with_boxes, rng.integers(1, 4, len(with_boxes)))
-    boxes, labels = boxes_by_chance(rng, len(of_box)), rng.integers(1, len(names) + 1, len(of_box))
+    boxes = boxes_by_chance(rng, len(of_box))
+    labels = rng.integers(1, len(names) + 1, len(of_box))
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    crowd, ids = np.zeros(len(of_box), dtype=bool), tuple(images.tolist())
+    crowd = np.zeros(len(of_box), dtype=bool)
+    ids = tuple(images.tolist())
     truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
     of_found = np.repeat(images, args.detections)
-    said, given = boxes_by_chance(rng, len(of_found)), rng.integers(1, len(names) + 1, len(of_found))
+    said = boxes_by_chance(rng, len(of_found))
+    given = rng.integers(1, len(names) + 1, len(of_found))
     score = rng.random(len(of_found)) / 2
     for image, box, label in zip(of_box.tolist(), boxes, labels.tolist(), strict=True):
         rows = (image - 1) * args.detections + rng.choice(args.detections, NEAR, replace=False)
         said[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
-        given[rows], score[rows] = label, rng.random(NEAR)
+        given[rows] = label
+        score[rows] = rng.random(NEAR)
     said = np.concatenate([np.minimum(said[:, :2], said[:, 2:]), np.maximum(said[:, :2], said[:, 2:])], axis=1)
     return truth, Detections(ids, of_found, given, said, score)
 
 
 def boxes_by_chance(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
     """[num, 4] xyxy of all of COCO's sizes."""
-    middle, sides = rng.uniform(0, SIDE, (num, 2)), np.exp(rng.uniform(np.log(16), np.log(200), (num, 2)))
+    middle = rng.uniform(0, SIDE, (num, 2))
+    sides = np.exp(rng.uniform(np.log(16), np.log(200), (num, 2)))
     return np.concatenate([middle - sides / 2, middle + sides / 2], axis=1).clip(0, SIDE)
 
 
@@ -99,7 +107,8 @@ def in_turns(
     ways: dict[str, Callable], truth: GroundTruth, found: Detections, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
     """Per way the processor seconds of each round, and what came out."""
-    seconds, results = {name: [] for name in ways}, {}
+    seconds = {name: [] for name in ways}
+    results = {}
     for _ in range(rounds):
         for name, way in ways.items():
             start = time.process_time()

@@ -25,7 +25,8 @@ from util.training.precision import DTYPES, Precision
 
 # operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
 # backward pass does that for the value, and again for the weights and the place
-FORWARD_PER_POINT, BACKWARD_PER_POINT = 10, 20
+FORWARD_PER_POINT = 10
+BACKWARD_PER_POINT = 20
 FLOAT32 = 4  # bytes
 ADAMW_PASSES = 7  # reads weight, gradient and two moments; writes weight and moments
 
@@ -82,7 +83,8 @@ def works_of(config: Config, case: Case) -> list[Work]:
 def training(config: Config, case: Case) -> list[Work]:
     """The step of engine.train_one_epoch on one batch: forward, criterion, backward, clipping, AdamW."""
     model, criterion, _, said = build(config, case)
-    optim, batch = config.optim, noise_batch(case)
+    optim = config.optim
+    batch = noise_batch(case)
     optimizer = build_optimizer(
         model,
         kind=optim.param_dict_type,
@@ -116,7 +118,8 @@ def training(config: Config, case: Case) -> list[Work]:
 def inference(config: Config, case: Case) -> list[Work]:
     """engine.predict on one batch: forward and post-processing."""
     model, _, postprocess, said = build(config, case)
-    precision, batch = Precision(config.optim.amp, case.device.type), noise_batch(case)
+    precision = Precision(config.optim.amp, case.device.type)
+    batch = noise_batch(case)
     postprocess.to(case.device)
 
     def run() -> Tensor:
@@ -135,7 +138,8 @@ def inference(config: Config, case: Case) -> list[Work]:
 
 def attention(config: Config, case: Case) -> list[Work]:
     """Deformable attention without its linear layers, at the shapes of the encoder and of the decoder."""
-    model, works = config.model, []
+    model = config.model
+    works = []
     for name in ("encoder", "decoder"):
         for is_training in (False, True):
             run, known = sampler(config, case, name, is_training=is_training)
@@ -147,12 +151,15 @@ def attention(config: Config, case: Case) -> list[Work]:
 
 def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tuple[Callable[[], Tensor], list[Tensor]]:
     """One call of the backend, and its inputs: points some cells around cell centres, or inside boxes."""
-    model, device, shapes = config.model, case.device, level_shapes(config.model, case.size)
+    model = config.model
+    device = case.device
+    shapes = level_shapes(config.model, case.size)
     draw = torch.Generator().manual_seed(config.runtime.seed)
     total = sum(h * w for h, w in shapes)
     points = model.enc_n_points if which == "encoder" else model.dec_n_points
     queries = total if which == "encoder" else num_decoder_queries(model, case)
-    heads, levels = model.nheads, len(shapes)
+    heads = model.nheads
+    levels = len(shapes)
     offsets = torch.randn(case.batch, queries, heads, levels, points, 2, generator=draw)
     if which == "encoder":
         sides = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32)
@@ -211,7 +218,8 @@ def noise_target(number: int, case: Case, draw: torch.Generator) -> Target:
 
 def time_network(watch: Stopwatch, model: nn.Module) -> ExitStack:
     """The parts of the forward pass, without a change to the network: its functions are wrapped for a while."""
-    stack, transformer = ExitStack(), model.transformer
+    stack = ExitStack()
+    transformer = model.transformer
     wraps = [(model, "forward", "forward")]
     wraps += [(part, "forward", "projections") for part in model.input_proj]
     wraps += [(transformer.encoder, "forward", "encoder"), (transformer.decoder, "forward", "decoder")]
@@ -242,7 +250,8 @@ class Timed(nn.Module):
 
 def time_backward(watch: Stopwatch, precision: Precision, enter: Callable) -> None:
     """Backward is what happens between scaling the loss and clipping the gradient."""
-    scale, clip = precision.scale, watch.times("clip", precision.unscale_and_clip)
+    scale = precision.scale
+    clip = watch.times("clip", precision.unscale_and_clip)
 
     def scale_and_begin(loss: Tensor) -> Tensor:
         scaled = scale(loss)
@@ -277,7 +286,8 @@ def count_operations(config: Config, case: Case) -> dict[str, Operations]:
     plain = replace(plain, speed=replace(plain.speed, activation_checkpointing=False))
     model, criterion, _, _ = build(plain, case)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    batch, is_training = noise_batch(case).to(case.device), case.task == "train"
+    batch = noise_batch(case).to(case.device)
+    is_training = case.task == "train"
     sampled = config.model.enc_layers * core["encoder"] + config.model.dec_layers * core["decoder"]
     weights = sum(p.numel() for p in model.parameters())
     if not is_training:

@@ -54,7 +54,7 @@ OPTIONAL = {
 }
 WITH_TORCH = {"triton"}  # comes with PyTorch, where there is one
 SILENT_EXCEPTS = {
-    "util/runlog/history.py": "a line of log.jsonl that a running job has not finished yet",
+    "util/runlog/rows.py": "a line of log.jsonl that a running job has not finished yet",
 }
 FLAGS = {
     "-h",

@@ -79,7 +79,9 @@ class Progress:
     def __init__(
         self, label: str, total: int, unit: str, *, is_shown: bool = True, every: float = 30.0, done: int = 0
     ) -> None:
-        self.label, self.total, self.unit = label, total, unit
+        self.label = label
+        self.total = total
+        self.unit = unit
         self.is_shown = is_shown
         self.is_live = sys.stdout.isatty()
         self.interval = 0.2 if self.is_live else every

@@ -175,8 +175,10 @@ def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
     while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
-        reason, is_full = cause.strerror or str(cause), cause.errno in (None, *NO_ROOM)
+        reason = cause.strerror or str(cause)
+        is_full = cause.errno in (None, *NO_ROOM)
     else:
-        reason, is_full = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}", True
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+        is_full = True
     mend = "Free some space there, or choose another folder" if is_full else "Choose another folder, or mend this one"
     return WriteError(f"{path}: cannot be written ({reason}){kept}. {mend}")

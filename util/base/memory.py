@@ -31,7 +31,9 @@ def _of_kernel(name: str) -> int | None:
 
 
 # glibc's mallopt: sizes from which on memory is fetched on its own, and free memory is given back; number of fetches
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
 KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1}
 USUAL = {M_MMAP_MAX: 65_536, M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25}  # where glibc's own rule ends up
 

@@ -17,7 +17,8 @@ PIECE = 2**20  # bytes
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_DOCUMENT = 2**32  # bytes of an annotation or detections file, unpacked
 # JSON shrinks to a tenth or a twentieth. What grows far beyond that was made to fill the memory.
-LARGEST_EXPANSION, SMALL = 100, 2**26
+LARGEST_EXPANSION = 100
+SMALL = 2**26
 # What a damaged archive makes zipfile raise when it is opened
 DAMAGED_ARCHIVE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, ArithmeticError, struct.error)
 KINDS = (

@@ -250,7 +250,8 @@ def _coerced(value: Any, wanted: Any) -> Any:
 
 
 def _fits(value: Any, wanted: Any) -> bool:
-    origin, args = get_origin(wanted), get_args(wanted)
+    origin = get_origin(wanted)
+    args = get_args(wanted)
     if origin is Literal:
         return isinstance(value, str) and value in args
     if origin in (Union, UnionType):
@@ -270,7 +271,8 @@ def _shown(value: Any) -> str:
 
 
 def _say(wanted: Any) -> str:
-    origin, args = get_origin(wanted), get_args(wanted)
+    origin = get_origin(wanted)
+    args = get_args(wanted)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, args))
     if origin in (Union, UnionType):

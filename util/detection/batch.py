@@ -81,7 +81,8 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        images, mask = move(self.images), move(self.mask)
+        images = move(self.images)
+        mask = move(self.mask)
         if images.dtype == torch.uint8:
             images = normalised(images, mask)
         targets = [{k: v if k in HOST_KEYS else move(v) for k, v in t.items()} for t in self.targets]

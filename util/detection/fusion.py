@@ -61,7 +61,9 @@ def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
         torch.cat([view[name] for view in views]).double().numpy() for name in ("scores", "labels", "boxes")
     )
     order = np.argsort(-scores, kind="stable")
-    scores, labels, boxes = scores[order], labels[order], boxes[order]
+    scores = scores[order]
+    labels = labels[order]
+    boxes = boxes[order]
     cluster = _clusters(scores, labels, boxes, iou)
     count = np.bincount(cluster)
     first = np.unique(cluster, return_index=True)[1]
@@ -80,12 +82,17 @@ def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
 def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> NDArray[np.int64]:
     """[n]: which fused box each box joins; boxes come strongest first."""
     weight = np.maximum(scores, np.finfo(float).tiny)
-    total, corners = np.zeros(len(boxes)), np.zeros((len(boxes), 4))  # of the fused boxes so far
-    kind, cluster, num = np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64), 0
+    total = np.zeros(len(boxes))  # of the fused boxes so far
+    corners = np.zeros((len(boxes), 4))
+    kind = np.zeros(len(boxes))
+    cluster = np.zeros(len(boxes), dtype=np.int64)
+    num = 0
     for n, box in enumerate(boxes):
         overlap = np.where(kind[:num] == labels[n], _iou(corners[:num], box), -1.0)
         place = int(overlap.argmax()) if overlap.max(initial=-1.0) > iou else num
-        num, kind[place], cluster[n] = max(num, place + 1), labels[n], place
+        num = max(num, place + 1)
+        kind[place] = labels[n]
+        cluster[n] = place
         total[place] += weight[n]
         corners[place] += (box - corners[place]) * weight[n] / total[place]
     return cluster

@@ -47,7 +47,8 @@ def resized_size(width: int, height: int, size: int, max_size: int | None = None
     of 1333 at 2.3 : 1. Of narrow images it would exceed it by any number, a strip one pixel high would keep all its
     length; there the longer side is held to `max_size`.
     """
-    short, long = min(width, height), max(width, height)
+    short = min(width, height)
+    long = max(width, height)
     is_narrow = long > NARROW * short
     if max_size is not None and long / short * size > max_size:
         # A strip so narrow that it would round to nothing keeps one pixel.

@@ -22,7 +22,8 @@ from util.distributed.preemption import STOP, Preempted
 T = TypeVar("T")
 # Counters that all ranks see, and seconds that others get to arrive once this one is asked to stop: a rank that looks
 # at the images for all may still come to a step and save.
-STARTS, ARRIVALS = ("dino/starts", 5.0), ("dino/arrivals", 12.0)
+STARTS = ("dino/starts", 5.0)
+ARRIVALS = ("dino/arrivals", 12.0)
 LOOK_EVERY = 0.1  # seconds between looks at them
 CONNECTED_WITHIN = 5.0  # seconds; the store of torchrun is there before the ranks are
 ANSWERED_WITHIN = timedelta(minutes=30)  # collectives

@@ -14,7 +14,8 @@ from util.doctor.symptoms import CHECKS, FAILING, NOTE, SUSPICIOUS, Cause
 from util.doctor.symptoms.cause import has_trained, separation, whole_epochs
 from util.runlog.history import History
 
-HEALTHY, CANNOT_TELL = "healthy", "cannot tell"
+HEALTHY = "healthy"
+CANNOT_TELL = "cannot tell"
 LEVELS = (NOTE, SUSPICIOUS, FAILING)
 SHOWN = (
     "loss",
@@ -126,7 +127,8 @@ def shows_learning(history: History) -> bool:
     if not has_trained(history, 1):
         return False
     last = whole_epochs(history)[-1]
-    skill, apart = last.get("class_skill"), separation(last)
+    skill = last.get("class_skill")
+    apart = separation(last)
     if apart is not None and apart < 1.06:
         return False
     names = ("all/agnostic/AP50", "all/per_class/AP50", "model/all/per_class/AP50")

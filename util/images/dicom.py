@@ -199,7 +199,8 @@ def shown(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
     """
     blocks = list(row_blocks(*pixels.shape))
     ends = [(values.min(), values.max()) for values in (_stored(header, pixels[rows]) for rows in blocks)]
-    least, most = min(low for low, _ in ends), max(high for _, high in ends)
+    least = min(low for low, _ in ends)
+    most = max(high for _, high in ends)
     # A grey level depends on the stored value alone, so it is worked out once for each value instead of each pixel.
     is_there = np.zeros(most - least + 1, dtype=bool)
     for rows in blocks:
@@ -247,7 +248,8 @@ def _signed(header: Dataset, value: int) -> int:
 def _modality(header: Dataset, stored: NDArray[np.int64]) -> NDArray[np.float64]:
     if tables := header.get("ModalityLUTSequence"):
         return _look_up(header, tables[0], stored)[0]
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    slope = header.get("RescaleSlope")
+    intercept = header.get("RescaleIntercept")
     return stored * (1.0 if slope is None else float(slope)) + float(intercept or 0.0)
 
 
@@ -260,7 +262,8 @@ def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.
     if tables := header.get("VOILUTSequence"):
         entries, bits = _look_up(header, tables[0], values)
         return entries / ((1 << bits) - 1)
-    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    centre = _first(header.get("WindowCenter"))
+    width = _first(header.get("WindowWidth"))
     if centre is not None and width is not None:
         return _through_window(values, centre, width, header.get("VOILUTFunction") or "LINEAR")
     if header.BitsStored <= DEEPEST_IDENTITY:
@@ -268,7 +271,8 @@ def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.
         ends = _modality(header, np.array([least, least + (1 << header.BitsStored) - 1]))
     else:
         ends = values[counts]
-    low, high = ends.min(initial=np.inf), ends.max(initial=-np.inf)
+    low = ends.min(initial=np.inf)
+    high = ends.max(initial=-np.inf)
     return (values - low) / (high - low) if low < high else np.zeros_like(values)
 
 
@@ -288,7 +292,8 @@ def _through_window(values: NDArray[np.float64], centre: float, width: float, fu
 def _look_up(header: Dataset, table: Dataset, values: NDArray) -> tuple[NDArray[np.float64], int]:
     """The entries of a table for `values`, and how many bits they have. Values beyond its ends get the entry there."""
     count, first, bits = (int(number) for number in table.LUTDescriptor)
-    count, first = count or 65536, _signed(header, first)
+    count = count or 65536
+    first = _signed(header, first)
     data = table.LUTData
     if isinstance(data, bytes):
         order = "<" if header.original_encoding[1] else ">"
@@ -308,8 +313,10 @@ def _first(value: object) -> float | None:
 
 
 def _facts(header: Dataset) -> ImageFacts:
-    at_patient, at_detector = header.get("PixelSpacing"), header.get("ImagerPixelSpacing")
-    spacing, orientation = at_patient or at_detector, header.get("PatientOrientation")
+    at_patient = header.get("PixelSpacing")
+    at_detector = header.get("ImagerPixelSpacing")
+    spacing = at_patient or at_detector
+    orientation = header.get("PatientOrientation")
     return ImageFacts(
         height=header.Rows,
         width=header.Columns,

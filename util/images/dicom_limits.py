@@ -18,10 +18,13 @@ from util.images.huge_images import HUGE_BYTES, take_turn
 LARGEST_DATA = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
 LONGEST_ELEMENT = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
 MOST_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
-PREAMBLE, META_GROUP = 132, 2  # bytes before the elements that say how the others are encoded, and their group
-START_OF_IMAGE, START_OF_CODESTREAM = b"\xff\xd8", b"\xff\x4f\xff\x51"  # JPEG and JPEG-LS; JPEG 2000
+PREAMBLE = 132  # bytes before the elements that say how the others are encoded
+META_GROUP = 2  # of these elements
+START_OF_IMAGE = b"\xff\xd8"  # JPEG and JPEG-LS
+START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS
-MOST_SEGMENTS, LONGEST_RUN = 15, 128  # of RLE: parts of a frame, and bytes that two bytes become
+MOST_SEGMENTS = 15  # parts of a frame in RLE
+LONGEST_RUN = 128
 
 
 class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
@@ -58,7 +61,8 @@ def inflated(file: io.BufferedReader, syntax: str) -> io.BytesIO:
     Raises:
         RefusedDicom: it is damaged, or unpacks to too much.
     """
-    content, uid = io.BytesIO(), syntax.encode() + b"\0" * (len(syntax) % 2)
+    content = io.BytesIO()
+    uid = syntax.encode() + b"\0" * (len(syntax) % 2)
     content.write(bytes(PREAMBLE - 4) + b"DICM" + struct.pack("<HH2sH", META_GROUP, 0x10, b"UI", len(uid)) + uid)
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     while not engine.eof:
@@ -95,7 +99,8 @@ def require_short_runs(frame: bytes, num_pixels: int) -> None:
     count = min(struct.unpack_from("<I", frame)[0], MOST_SEGMENTS)
     starts = [*struct.unpack_from(f"<{count}I", frame, 4), len(frame)]
     for start, end in pairwise(starts):
-        place, length = start, 0
+        place = start
+        length = 0
         while place < end:
             run = frame[place]
             place += 2 + run if run < 128 else 1 if run == 128 else 2

@@ -18,7 +18,8 @@ class _Thread(threading.local):
     stack: ExitStack | None = None
 
 
-_THREAD, _TURN = _Thread(), threading.RLock()
+_THREAD = _Thread()
+_TURN = threading.RLock()
 
 
 @contextmanager

@@ -33,7 +33,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MO
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 DICOM_MARK = (128, b"DICM")  # where it stands, and what
-BITS_PER_SAMPLE, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323  # TIFF tags
+# TIFF tags
+BITS_PER_SAMPLE = 258
+PHOTOMETRIC = 262
+TILE_WIDTH = 322
+TILE_LENGTH = 323
 WHITE_IS_ZERO = 0
 
 
@@ -178,7 +182,8 @@ def _check(image: Image.Image) -> None:
 
 def _from_16_bits(image: Image.Image) -> NDArray[np.uint8]:
     """[h, w]: 16 bits, or the 12 that a TIFF may have, scaled to 8 by their full range."""
-    top, is_inverted = 65535, False
+    top = 65535
+    is_inverted = False
     if image.format == "TIFF":  # Pillow hands deep pixels on as they are stored
         top = 4095 if image.tag_v2.get(BITS_PER_SAMPLE) == (12,) else top
         is_inverted = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO

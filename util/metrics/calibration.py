@@ -43,7 +43,8 @@ def reliability(truth: GroundTruth, found: Detections, bins: int = BINS, iou: fl
     outcome = pair(truth, found, iou).outcome
     rows = outcome != IGNORED
     order = np.lexsort((outcome[rows], found.score[rows]))  # sums must not depend on the order of the rows
-    score, is_hit = found.score[rows][order], (outcome[rows] == HIT)[order]
+    score = found.score[rows][order]
+    is_hit = (outcome[rows] == HIT)[order]
     if truth.is_crowd.all() or not len(score) or score.min() < 0 or score.max() > 1:
         return None
     edges = np.linspace(0, 1, bins + 1)

@@ -22,7 +22,9 @@ from util.base.reading import read_document
 from util.metrics.report.file import FACTS
 from util.metrics.tables import Detections, GroundTruth
 
-DETECTIONS, TRUTH, PER_IMAGE = "detections.json.gz", "truth.json.gz", "per_image.csv"
+DETECTIONS = "detections.json.gz"
+TRUTH = "truth.json.gz"
+PER_IMAGE = "per_image.csv"
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 

@@ -31,7 +31,8 @@ class FrocCurve:
     def curve(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(false alarms per image, sensitivity), both [K, D]; NaN in a draw without truth."""
         hits, alarms = self.steps.counts(weights)
-        truths, images = self.truths @ weights, weights.sum(axis=0)
+        truths = self.truths @ weights
+        images = weights.sum(axis=0)
         sensitivity = np.divide(hits, truths, out=np.full_like(hits, np.nan), where=truths > 0)
         return alarms / images, sensitivity
 

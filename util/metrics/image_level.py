@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from util.metrics.tables import Detections, GroundTruth
 
-POSITIVE, UNKNOWN = "tb", "unknown"
+POSITIVE = "tb"
+UNKNOWN = "unknown"
 HIGH_SENSITIVITY = 0.9
 
 
@@ -36,7 +37,8 @@ class ImageScores:
 
         Image i counts `weights[i, d]` times in draw d.
         """
-        positive, negative = weights * self.is_positive[:, None], weights * self.is_negative[:, None]
+        positive = weights * self.is_positive[:, None]
+        negative = weights * self.is_negative[:, None]
         values = {"auc": auc(self.score, positive, negative)}
         values["partial_auc"] = partial_auc(self.score, positive, negative)
         for group in negative_groups(self):
@@ -77,7 +79,8 @@ def auc(score: NDArray, positive: NDArray, negative: NDArray) -> NDArray[np.floa
         positive: [I, D] how often image i counts as a positive in draw d.
         negative: [I, D] the same as a negative.
     """
-    hits, alarms = _tally(score, positive), _tally(score, negative)
+    hits = _tally(score, positive)
+    alarms = _tally(score, negative)
     steps = np.diff(hits, axis=0)
     wins = (steps * (alarms[-1] - (alarms[1:] + alarms[:-1]) / 2)).sum(axis=0)
     pairs = hits[-1] * alarms[-1]
@@ -88,17 +91,20 @@ def partial_auc(
     score: NDArray, positive: NDArray, negative: NDArray, sensitivity: float = HIGH_SENSITIVITY
 ) -> NDArray[np.float64]:
     """[D]: the mean specificity over the sensitivities from `sensitivity` to 1, on the ROC curve drawn with lines."""
-    hits, alarms = _tally(score, positive), _tally(score, negative)
+    hits = _tally(score, positive)
+    alarms = _tally(score, negative)
     values = np.full(hits.shape[1], np.nan)
     for draw in np.flatnonzero((hits[-1] > 0) & (alarms[-1] > 0)):
-        x, y = alarms[:, draw] / alarms[-1, draw], hits[:, draw] / hits[-1, draw]
+        x = alarms[:, draw] / alarms[-1, draw]
+        y = hits[:, draw] / hits[-1, draw]
         last = int(np.searchsorted(y, sensitivity, side="left"))  # the first point at or above
         if y[last] > sensitivity:
             share = (sensitivity - y[last - 1]) / (y[last] - y[last - 1])
             x = np.concatenate([[x[last - 1] + share * (x[last] - x[last - 1])], x[last:]])
             y = np.concatenate([[sensitivity], y[last:]])
         else:
-            x, y = x[last:], y[last:]
+            x = x[last:]
+            y = y[last:]
         values[draw] = (np.diff(y) * (1 - (x[1:] + x[:-1]) / 2)).sum() / (1 - sensitivity)
     return values
 
@@ -112,7 +118,8 @@ def roc(images: ImageScores) -> tuple[NDArray[np.float64], NDArray[np.float64], 
     if not images.has_both:
         raise ValueError("a ROC curve needs images with and without tuberculosis")
     positive, negative = (mask[:, None].astype(float) for mask in (images.is_positive, images.is_negative))
-    hits, alarms = _tally(images.score, positive), _tally(images.score, negative)
+    hits = _tally(images.score, positive)
+    alarms = _tally(images.score, negative)
     levels = np.concatenate([[np.inf], np.unique(images.score)[::-1]])
     return alarms[:, 0] / alarms[-1, 0], hits[:, 0] / hits[-1, 0], levels
 

@@ -30,22 +30,28 @@ def pair(truth: GroundTruth, found: Detections, iou: float = IOU) -> Pairs:
     Equal scores are taken in the order of label and corners, so the order of the rows changes nothing. A detection
     without a box, of which at least the share `iou` lies in a crowd, is ignored.
     """
-    outcome, box = np.full(len(found), ALARM, dtype=np.int8), np.full(len(found), -1, dtype=np.int64)
+    outcome = np.full(len(found), ALARM, dtype=np.int8)
+    box = np.full(len(found), -1, dtype=np.int64)
     order = np.lexsort((*found.xyxy.T[::-1], -found.score, found.label, found.image_id))
     there = np.lexsort((truth.label, truth.image_id))
-    xywh, truth_xywh = to_xywh(found.xyxy), to_xywh(truth.xyxy)
+    xywh = to_xywh(found.xyxy)
+    truth_xywh = to_xywh(truth.xyxy)
     for label in np.unique(truth.label).tolist():
-        gs, ds = there[truth.label[there] == label], order[found.label[order] == label]
-        of_truth, of_found = truth.image_id[gs], found.image_id[ds]
+        gs = there[truth.label[there] == label]
+        ds = order[found.label[order] == label]
+        of_truth = truth.image_id[gs]
+        of_found = found.image_id[ds]
         images, first, counts = np.unique(of_truth, return_index=True, return_counts=True)
         begin, end = (np.searchsorted(of_found, images, side=side) for side in ("left", "right"))
         for i in np.flatnonzero(end > begin).tolist():
-            g, d = gs[first[i] : first[i] + counts[i]], ds[begin[i] : end[i]]
+            g = gs[first[i] : first[i] + counts[i]]
+            d = ds[begin[i] : end[i]]
             is_crowd = truth.is_crowd[g]
             values = overlaps(xywh[d], truth_xywh[g], is_crowd)
             outcome[d[(values >= iou) @ is_crowd]] = IGNORED
             for row, column in _choose(np.where(is_crowd, 0.0, values), iou):
-                outcome[d[row]], box[d[row]] = HIT, g[column]
+                outcome[d[row]] = HIT
+                box[d[row]] = g[column]
     return Pairs(outcome, box)
 
 

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from util.plots.style import head_page
 
-BOX, REFERENCE, FINAL, CASING = "#ffa21f", "#ffffff", "#5dff6e", "#000000"
+BOX = "#ffa21f"
+REFERENCE = "#ffffff"
+FINAL = "#5dff6e"
+CASING = "#000000"
 LEVELS = (
     "#4fc3ff",
     "#ffe14d",
@@ -23,9 +26,12 @@ LEVELS = (
     "#b39dff",
     "#ff6b5e",
 )  # fine to coarse; bright on grey, apart from each other
-DASHED, DOTTED = (0, (4, 2)), (0, (1, 1.5))
+DASHED = (0, (4, 2))
+DOTTED = (0, (1, 1.5))
 PANEL_INCHES = 3.9
-LARGEST_POINT, SMALLEST_POINT = 60.0, 8.0  # area, points squared
+# areas, points squared
+LARGEST_POINT = 60.0
+SMALLEST_POINT = 8.0
 NOTICE = "research use, not a medical device"
 MARGIN = 0.4  # around all boxes, as a share of their longer side
 
@@ -81,8 +87,10 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
 def _frame(panels: Sequence[Panel], size: tuple[int, int]) -> NDArray:
     """[4]: the part of the image around all boxes, square where the image allows it."""
     boxes = np.stack([box for panel in panels for box in (panel.reference, panel.box)])
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    centre, limit = (low + high) / 2, np.array(size[::-1], dtype=float)
+    low = boxes[:, :2].min(axis=0)
+    high = boxes[:, 2:].max(axis=0)
+    centre = (low + high) / 2
+    limit = np.array(size[::-1], dtype=float)
     side = np.minimum((high - low).max() * (1 + 2 * MARGIN), limit)
     start = np.clip(centre - side / 2, 0, limit - side)
     return np.concatenate([start, start + side])

@@ -18,11 +18,17 @@ from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.style import head_page
 
-TRUTH, FOUND = "#5dff6e", "#ffa21f"  # bright on a dark X-ray, and of unlike lightness in grey
-STRONG, WEAK = (0, (4, 2)), (0, (1, 2.5))  # dashes of detections
+# bright on a dark X-ray, and of unlike lightness in grey
+TRUTH = "#5dff6e"
+FOUND = "#ffa21f"
+# dashes of detections
+STRONG = (0, (4, 2))
+WEAK = (0, (1, 2.5))
 CASING = "#000000"
 TILE_INCHES = 3.6
-CHARACTER, LINE = 0.0205, 0.034  # width and height of a label's letter, as shares of a tile of TILE_INCHES
+# width and height of a label's letter, as shares of a tile of TILE_INCHES
+CHARACTER = 0.0205
+LINE = 0.034
 SHARE_WITHOUT_BOXES = 1 / 3  # of a sheet: images without truth, where every detection is a false alarm
 
 
@@ -190,14 +196,16 @@ def _free_place(
 ) -> NDArray[np.float64]:
     """[4]: the rectangle of a text along an edge of its box, inside the image and off other texts where it can be."""
     height, width = size
-    wide, high = CHARACTER * len(text) * width, LINE * height
+    wide = CHARACTER * len(text) * width
+    high = LINE * height
     x1, y1, x2, y2 = box
     rows = [y1 - 1.15 * high, y2 + 0.15 * high]
     corners = [(x, y) for y in (rows if above else rows[::-1]) for x in (x1, x2 - wide)]
     corners += [(x, y + step * high) for step in (1, -1, 2, -2) for x, y in corners[:2]]
     places = []
     for x, y in corners:
-        x, y = np.clip(x, 0, max(0.0, width - wide)), np.clip(y, 0, height - high)
+        x = np.clip(x, 0, max(0.0, width - wide))
+        y = np.clip(y, 0, height - high)
         places.append(np.array([x, y, x + wide, y + high]))
     free = (p for p in places if not any((_iou(t[None], p) > 0).any() for t in taken))
     return next(free, places[0])

@@ -101,7 +101,8 @@ class RunCurves:
             return row["step"]
         if row["kind"] == "eval":
             return epoch + 1
-        length, begin = self._usual_length or 1, epoch * (self._usual_length or 1)
+        length = self._usual_length or 1
+        begin = epoch * (self._usual_length or 1)
         if epoch - 1 in self._ends:
             begin = self._ends[epoch - 1]
         if epoch in self._ends:

@@ -19,7 +19,14 @@ from util.plots.style import GREY, WARNING
 
 BEST = "all/per_class/AP"
 COLUMNS = 4
-WIDTH, HEAD, LINE, ABOVE, PANEL, GAP, BELOW = 17.0, 0.72, 0.215, 0.6, 2.4, 0.85, 0.5  # inches
+# inches
+WIDTH = 17.0
+HEAD = 0.72
+LINE = 0.215
+ABOVE = 0.6
+PANEL = 2.4
+GAP = 0.85
+BELOW = 0.5
 WARNING_WIDTH = 200  # characters of a line
 READING = (
     f"Lines: running mean over {100 * SMOOTH_SHARE:g} % of the rows, each weighed by what its figure was divided by"
@@ -183,7 +190,8 @@ def _draw_cell(figure: Figure, cell: SubplotSpec, panel: Panel, page: Page, *, i
         axes = lowest = figure.add_subplot(cell)
     else:
         parts = cell.subgridspec(2, 1, height_ratios=[3, 1], hspace=0.12)
-        axes, lowest = figure.add_subplot(parts[0]), figure.add_subplot(parts[1])
+        axes = figure.add_subplot(parts[0])
+        lowest = figure.add_subplot(parts[1])
         axes.tick_params(labelbottom=False)
         draw_panel(lowest, panel.foot, page)
     draw_panel(axes, panel, page)

@@ -16,8 +16,14 @@ from util.base.text import printable
 matplotlib.rcParams["text.parse_math"] = False  # files, categories and folders may have dollars in their names
 
 # Told apart without colour too: each line has its own dash, marker and lightness.
-INK, BLUE, ORANGE, GREEN, PURPLE = "#111111", "#1f5fa8", "#d9730d", "#3f9e8a", "#9a5fb5"
-GREY, PALE, WARNING = "#666666", "#e2e2e2", "#b3202c"
+INK = "#111111"
+BLUE = "#1f5fa8"
+ORANGE = "#d9730d"
+GREEN = "#3f9e8a"
+PURPLE = "#9a5fb5"
+GREY = "#666666"
+PALE = "#e2e2e2"
+WARNING = "#b3202c"
 STYLES = (
     {"color": INK, "linestyle": "-", "marker": "o"},
     {"color": BLUE, "linestyle": "--", "marker": "s"},
@@ -78,11 +84,13 @@ def scale_vertical(axes: Axes, scale: str, values: np.ndarray) -> None:
     `share`: 0 to 1. `percent`: 0 to 100. `count`: from 0 on, beyond 10 and far apart logarithmic. `amount`: from 0 on.
     `skill`: up to 1, and as far below 0 as need be.
     """
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     if scale == "log":
         positive = values[values > 0]
         if len(positive):
-            bottom, top = max(positive.min(), positive.max() / WIDEST) / 1.6, positive.max() * 1.6
+            bottom = max(positive.min(), positive.max() / WIDEST) / 1.6
+            top = positive.max() * 1.6
             axes.set_yscale("log", nonpositive="mask")
             axes.set_ylim(bottom, top)
             _tick_decades(axes, LogLocator(subs=FEW if top / bottom < 1000 else (1.0,), numticks=10))

@@ -9,7 +9,9 @@ import torch
 
 from util.base.memory import STATUS, give_back_memory
 
-MEMINFO, CGROUP, CLEAR = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/proc/self/clear_refs")
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/proc/self/cgroup")
+CLEAR = Path("/proc/self/clear_refs")
 CGROUPS = Path("/sys/fs/cgroup")
 SHARE = 0.5  # of the free memory that images may take; the rest is for what others do, and for fragments
 LARGEST = {"cuda": 32, "cpu": 8}  # images; more gains nothing

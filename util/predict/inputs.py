@@ -101,9 +101,11 @@ def list_sources(inputs: Iterable[str]) -> Listing:
     Raises:
         UserError: an input is not there, or holds no image.
     """
-    found, bases = _Found([], [], []), []
+    found = _Found([], [], [])
+    bases = []
     for text in inputs:
-        before, num_ignored = len(found.images) + len(found.unusable), len(found.ignored)
+        before = len(found.images) + len(found.unusable)
+        num_ignored = len(found.ignored)
         bases += _search(text, found)
         if len(found.images) + len(found.unusable) == before:
             ignored = found.ignored[num_ignored:]

@@ -30,7 +30,8 @@ from util.predict.rows import Row, RowFile, corners_from, row_of
 
 MOST_WAITING = 4  # batches of images that wait for others of their size
 Draw = Literal["none", "positives", "all"]
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 class Readable(Protocol):
@@ -134,7 +135,8 @@ class _Outcomes:
     def __init__(self, rows: RowFile, after_images: Callable[[int], None]) -> None:
         self.failed: list[tuple[str, str]] = []  # name, reason
         self.error: Exception | None = None  # the first one, while it may be that of every image
-        self._rows, self._after_images = rows, after_images
+        self._rows = rows
+        self._after_images = after_images
 
     def add(self, outcomes: Sequence[Row | tuple[str, Failure]]) -> None:
         done = [outcome for outcome in outcomes if isinstance(outcome, Row)]
@@ -174,7 +176,8 @@ def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str,
     is_read = False
     with huge_images_in_turn():
         try:
-            stamp, image = source.stamp, source.read()
+            stamp = source.stamp
+            image = source.read()
             is_read = True
             shown = image.copy() if draw == "none" else fitted(image)
             if draw == "none":
@@ -191,7 +194,9 @@ def _batches(
 ) -> Iterator[list[_Read]]:
     """Images of one size together. Where too many wait for company, the largest group goes as it is."""
     groups: dict[tuple[int, ...], list[_Read]] = defaultdict(list)
-    num_waiting, largest, per_value = 0, batch_size or 1, None
+    num_waiting = 0
+    largest = batch_size or 1
+    per_value = None
     for read in reads:
         if not batch_size and per_value is None:
             per_value = _bytes_per_value(network, read, device)

@@ -110,14 +110,17 @@ def _line(row: Row, names: Mapping[int, str], threshold: float, *, with_thumbnai
             counts[names.get(label, str(label))] = counts.get(names.get(label, str(label)), 0) + 1
     num = sum(counts.values())
     classes = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    name, score = escape(row.name), row.score
+    name = escape(row.name)
+    score = row.score
     image = ""
     if with_thumbnail and row.thumbnail:
         image = f'<img alt="small picture of {name}" loading="lazy" src="data:image/jpeg;base64,{row.thumbnail}">'
     if row.picture:
         link = quote(os.fsencode(row.picture))
         image = f'<a href="{link}" title="enlarge {name}">{image or "picture"}</a>'
-    kind, number, shown = ("positive" if num else "negative"), (-1 if score is None else score), escape(classes)
+    kind = "positive" if num else "negative"
+    number = -1 if score is None else score
+    shown = escape(classes)
     told = "none" if score is None else f"{score:.3f}"
     return (
         f'<tr class="{kind}" data-name="{name}" data-score="{number}" data-boxes="{num}" data-classes="{shown}">'

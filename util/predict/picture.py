@@ -16,7 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from util.base.text import printable
 
 NOTICE = "Research use only. Not a medical device."
-SMALLEST, LARGEST = 512, 1280  # pixels of a picture's longer side
+# pixels of a picture's longer side
+SMALLEST = 512
+LARGEST = 1280
 THUMBNAIL = 112  # pixels
 NARROWEST = 256  # pixels: the notice shall be read below a narrow image too
 CASING = (0, 0, 0)
@@ -104,7 +106,8 @@ def _color(label: int, names: Mapping[int, str]) -> tuple[int, int, int]:
 
 def _frame(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, int, int], unit: int) -> None:
     x1, y1, x2, y2 = (round(side) for side in box)
-    x2, y2 = max(x1, x2), max(y1, y2)
+    x2 = max(x1, x2)
+    y2 = max(y1, y2)
     pen.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), outline=CASING, width=3 * unit + 1)
     pen.rectangle((x1, y1, x2, y2), outline=color, width=unit + 1)
 
@@ -113,12 +116,15 @@ def _free_place(
     box: Sequence[float], text: Sequence[float], size: tuple[int, int], taken: Sequence[tuple[float, ...]]
 ) -> tuple[float, float, float, float]:
     """Where the text stands: along an edge of its box, inside the image, and off other texts where it can be."""
-    (x1, y1, x2, y2), (wide, high), (width, height) = box, text, size
+    (x1, y1, x2, y2) = box
+    (wide, high) = text
+    (width, height) = size
     corners = [(x, y) for y in (y1 - high, y2, y1) for x in (x1, x2 - wide)]
     corners += [(x1, y2 + step * high) for step in range(1, 6)]
     places = []
     for x, y in corners:
-        left, top = min(max(x, 0), max(0, width - wide)), min(max(y, 0), max(0, height - high))
+        left = min(max(x, 0), max(0, width - wide))
+        top = min(max(y, 0), max(0, height - high))
         places.append((left, top, left + wide, top + high))
     return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
 

@@ -57,7 +57,8 @@ def row_of(name: str, stamp: tuple[int, int], size: tuple[int, int], found: Mapp
     Raises:
         FloatingPointError: it says what is no number or no box; the checkpoint or the precision is to blame.
     """
-    scores, boxes = found["scores"].double().numpy(), found["boxes"].double().numpy()
+    scores = found["scores"].double().numpy()
+    boxes = found["boxes"].double().numpy()
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
         raise FloatingPointError(
             f"{name}: the network answers with numbers that are no box or not finite; try --options amp=off, or "
@@ -103,7 +104,8 @@ class RowFile:
         place = self.path.stat().st_size
         append(self.path, "".join(row.text for row in rows))
         for row in rows:
-            self._places[row.name], self._stamps[row.name] = place, row.stamp
+            self._places[row.name] = place
+            self._stamps[row.name] = row.stamp
             place += len(row.text.encode())
 
     def read(self, names: list[str]) -> Iterator[Row]:
@@ -127,7 +129,8 @@ class RowFile:
                         self._require(content["settings"], settings)
                     else:
                         row = _row(content)
-                        self._places[row.name], self._stamps[row.name] = whole, row.stamp
+                        self._places[row.name] = whole
+                        self._stamps[row.name] = row.stamp
                 except (ValueError, KeyError, TypeError) as error:
                     if isinstance(error, UserError):
                         raise

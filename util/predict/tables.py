@@ -11,7 +11,10 @@ from util.base.csv_text import Formatted, csv_lines
 from util.base.files import write_whole
 from util.predict.rows import Row, corners_from
 
-DETECTIONS, BOXES, IMAGES, LISTED = "detections.json", "detections.csv", "images.csv", "images.json"
+DETECTIONS = "detections.json"
+BOXES = "detections.csv"
+IMAGES = "images.csv"
+LISTED = "images.json"
 TABLES = (DETECTIONS, BOXES, IMAGES, LISTED)
 BOX_COLUMNS = ("image_id", "file_name", "category_id", "category", "score", "x1", "y1", "x2", "y2")
 IMAGE_COLUMNS = ("image_id", "file_name", "width", "height", "tb_score", "is_positive", "boxes", "picture")
@@ -66,7 +69,8 @@ def _boxes(rows: Rows, names: Mapping[int, str], threshold: float) -> Iterator[t
 
 def _images(rows: Rows, threshold: float) -> Iterator[tuple]:
     for image, row in rows():
-        (height, width), count = row.size, row.num_from(threshold)
+        (height, width) = row.size
+        count = row.num_from(threshold)
         score = "" if row.score is None else row.score
         yield image, row.name, width, height, score, int(count > 0), count, row.picture or ""
 

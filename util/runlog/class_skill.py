@@ -50,7 +50,8 @@ def _least(positives: float, negatives: float, focal: FocalSettings) -> float:
     """The minimum over the score p of alpha P (1-p)^gamma (-log p) + (1-alpha) N p^gamma (-log (1-p))."""
 
     def loss(logit: float) -> float:
-        log_p, log_q = -math.log1p(math.exp(-logit)), -math.log1p(math.exp(logit))
+        log_p = -math.log1p(math.exp(-logit))
+        log_q = -math.log1p(math.exp(logit))
         right = focal.alpha * positives * math.exp(focal.gamma * log_q) * -log_p
         return right + (1 - focal.alpha) * negatives * math.exp(focal.gamma * log_p) * -log_q
 

@@ -88,7 +88,9 @@ class History:
 
 def history_of(rows: Sequence[Row]) -> History:
     """The history that the rows of log.jsonl tell."""
-    train, whole, judged = _by_epoch(rows, "train"), _by_epoch(rows, "epoch"), _evaluations(rows)
+    train = _by_epoch(rows, "train")
+    whole = _by_epoch(rows, "epoch")
+    judged = _evaluations(rows)
     epochs = []
     for n in sorted(train.keys() | whole.keys()):
         parts = train.get(n, [])
@@ -131,7 +133,8 @@ def _of_the_rows(rows: Sequence[Row]) -> dict[str, Any]:
     """What only the rows inside an epoch tell."""
     if not rows:
         return {}
-    waited, spent = _mean(rows, "data"), _mean(rows, "time")
+    waited = _mean(rows, "data")
+    spent = _mean(rows, "time")
     rates = [rate for r in rows if (rate := number(r.get("lr"))) is not None]
     return {
         "step": rows[-1].get("step"),
@@ -144,7 +147,8 @@ def _combined(rows: Sequence[Row]) -> dict[str, Any]:
     """The figures of an epoch that is not over, from its rows: sums of sums, and ratios by their denominators."""
     names = dict.fromkeys(name for row in rows for name in row if name not in NOT_OF_SEVERAL)
     combined = {name: _sum(rows, name) if name in SUMMED else _mean(rows, name) for name in names}
-    found, constant = combined.get("loss_ce"), combined.get("loss_ce_of_best_constant")
+    found = combined.get("loss_ce")
+    constant = combined.get("loss_ce_of_best_constant")
     if found is not None and constant:
         combined["class_skill"] = 1 - found / constant
     return combined

@@ -46,7 +46,8 @@ class Sums:
 
     def restore(self, states: Sequence[dict[str, Any]], factor: float, device: torch.device) -> None:
         """Take over the states of several ranks, added up and multiplied by `factor`."""
-        self.names, self.steps = tuple(states[0]["names"]), states[0]["steps"]
+        self.names = tuple(states[0]["names"])
+        self.steps = states[0]["steps"]
         if self.names:
             self.total = torch.tensor([s["total"] for s in states], device=device).sum(dim=0) * factor
             self.is_restored = True

@@ -52,7 +52,8 @@ def nothing_counted(category_ids: Iterable[int], *, skipped: int) -> dict[str, f
 def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
     """The columns of a row of the log, in the order in which they are documented."""
     counts, events, steps = totals.counts, totals.events, totals.steps
-    images, with_boxes = counts.get("images", 0), counts.get("images_with_boxes", 0)
+    images = counts.get("images", 0)
+    with_boxes = counts.get("images_with_boxes", 0)
     categories = sorted((k.split("/")[1] for k in counts if k.startswith("boxes/")), key=int)
     values: dict[str, Any] = {name: total / steps for name, total in totals.losses.items()} if steps else {}
     if totals.step_losses:

@@ -68,8 +68,12 @@ class TrainingLog:
 
     def start_epoch(self, epoch: int, window: int = 0, states: Sequence[dict[str, Any]] = ()) -> None:
         """From here on figures belong to `epoch`, of which `window` steps are done; `states` as `state` gave them."""
-        self.epoch, self.window, self._first, self._told = epoch, window, window, window
-        self._recent, self._epoch = _recent_meter(), StepMeter()
+        self.epoch = epoch
+        self.window = window
+        self._first = window
+        self._told = window
+        self._recent = _recent_meter()
+        self._epoch = StepMeter()
         self._waited = 0.0
         self._begun = self._started = self._since = time.monotonic()
         if states and states[0].get("schema") != SCHEMA:
@@ -150,7 +154,8 @@ class TrainingLog:
 
     def _tell(self, step: int, rates: dict[str, float]) -> None:
         now = time.monotonic()
-        steps, seconds = self.window - self._told, now - self._since
+        steps = self.window - self._told
+        seconds = now - self._since
         totals = self._recent.read(self.here, self.device)
         values = self._figures(totals)
         clock = {
@@ -166,7 +171,10 @@ class TrainingLog:
         shown = {**rates, **self._figures(lately), **clock, "skipped": values["skipped"]}
         where = (self.epoch, self.window, self.num_windows, eta)
         self.log.say(train_line(*where, shown, steps=lately.steps, is_verbose=self.is_verbose))
-        self._recent, self._waited, self._since, self._told = _recent_meter(), 0.0, now, self.window
+        self._recent = _recent_meter()
+        self._waited = 0.0
+        self._since = now
+        self._told = self.window
 
     def _figures(self, totals: Totals) -> dict[str, Any]:
         return figures(totals, self.focal)

@@ -20,7 +20,8 @@ from util.runlog.run_log import ROWS
 from util.study.design import PlannedRun, Suite
 
 RESULT = "result.json"
-DONE, FAILED = "done", "failed"
+DONE = "done"
+FAILED = "failed"
 # short name -> key of report.json
 METRICS = {
     "AP50": "all/agnostic/AP50",

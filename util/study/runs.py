@@ -118,7 +118,8 @@ def begin(run: PlannedRun, places: Places) -> Process | None:
 
 def finish(one: Process) -> tuple[Row | None, str]:
     """The row of a run that has ended, kept in its folder, and a line about it; no row where it was only stopped."""
-    code, seconds = one.process.returncode, time.monotonic() - one.start
+    code = one.process.returncode
+    seconds = time.monotonic() - one.start
     one.console.close()
     if code in STOPPED:
         one.lock.close()
@@ -171,7 +172,9 @@ class Crew:
 
     def work(self, runs: Sequence[PlannedRun]) -> list[Row]:
         """Do what can be done; the rows that came of it. `not_started` are the others."""
-        waiting, rows, total = list(runs), [], len(runs)
+        waiting = list(runs)
+        rows = []
+        total = len(runs)
         while self.going or self._may_start(waiting):
             while len(self.going) < self.workers and self._may_start(waiting):
                 self._start(waiting.pop(0))

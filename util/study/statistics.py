@@ -45,8 +45,10 @@ def share(hits: int, total: int) -> Estimate | None:
     """A share and Wilson's 95 % interval (Wilson 1927), which stays inside 0 to 1; None of nothing."""
     if not total:
         return None
-    p, z2 = hits / total, NORMAL**2
-    centre, half = p + z2 / (2 * total), NORMAL * sqrt(p * (1 - p) / total + z2 / (4 * total**2))
+    p = hits / total
+    z2 = NORMAL**2
+    centre = p + z2 / (2 * total)
+    half = NORMAL * sqrt(p * (1 - p) / total + z2 / (4 * total**2))
     scale = 1 + z2 / total
     return Estimate(p, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), total)
 

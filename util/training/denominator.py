@@ -22,7 +22,8 @@ class Denominator:
     """
 
     def __init__(self, momentum: float = 0.0, world_size: int = 1) -> None:
-        self.momentum, self.world_size = momentum, world_size
+        self.momentum = momentum
+        self.world_size = world_size
         self.average: float | None = None  # as a plan has it: per rank
 
     def __call__(self, plan: WindowPlan) -> WindowPlan:

@@ -40,7 +40,8 @@ def tell(log: RunLog, position: dict[str, int], accounts: list[list[dict[str, An
     """
     if log.folder is None:
         return ""
-    path, terms = save_account(log.folder, position, accounts, grad_norm.item()), suspects(accounts)
+    path = save_account(log.folder, position, accounts, grad_norm.item())
+    terms = suspects(accounts)
     log.row("nonfinite", epoch=position["epoch"], step=position["step"], terms=terms)
     where = f"epoch {position['epoch']}, after step {position['step']}"
     return f"{where}: not finite: {terms}. The optimizer step was not taken; {path} has its images and losses"

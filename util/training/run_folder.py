@@ -43,7 +43,9 @@ class SaveClock:
 
     def moves_on(self, step: int) -> bool:
         """A checkpoint of `step` is written: whether that is another step than the last time."""
-        is_other, self.step, self.saved = step != self.step, step, time.monotonic()
+        is_other = step != self.step
+        self.step = step
+        self.saved = time.monotonic()
         return is_other
 
 

@@ -130,7 +130,8 @@ class RunState:
 
     def _check_categories(self, content: Mapping[str, Any], path: Path) -> None:
         """With other categories the same weights would select and predict other classes."""
-        theirs, ours = content.get("category_ids"), self.facts["category_ids"]
+        theirs = content.get("category_ids")
+        ours = self.facts["category_ids"]
         if theirs is not None and theirs != ours:
             raise CheckpointError(
                 f"{path}: was trained on the categories {theirs}, the data has {ours}. Use its data, another "
@@ -141,7 +142,8 @@ class RunState:
 
     def _check_steps(self, content: Mapping[str, Any], path: Path) -> None:
         """A position says which images are done only while a step takes as many of the same images."""
-        theirs, ours = Cut(*content["cut"]), Cut(*self.facts["cut"])
+        theirs = Cut(*content["cut"])
+        ours = Cut(*self.facts["cut"])
         if theirs.images_per_step != ours.images_per_step:
             raise CheckpointError(
                 f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
@@ -162,12 +164,14 @@ class RunState:
 
     def _changes(self, content: Mapping[str, Any]) -> str:
         """What differs from the part of the run that the checkpoint is of."""
-        theirs, ours = {**LATER_KNOBS, **content["config"]}, self.facts["config"]
+        theirs = {**LATER_KNOBS, **content["config"]}
+        ours = self.facts["config"]
         by_cut = ("batch_size", "gradient_accumulation_steps")
         changed = [f"{k} {theirs[k]!r} -> {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v]
         changed = [text for text in changed if not text.startswith(by_cut)]
         said = f"; changed since: {', '.join(changed)}" if changed else ""
-        before, now = Cut(*content["cut"]), Cut(*self.facts["cut"])
+        before = Cut(*content["cut"])
+        now = Cut(*self.facts["cut"])
         return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
 
     def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:

@@ -3,6 +3,7 @@ import pytest
 from datasets.annotations import layout
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
+from datasets.checks.tbx11k import find_unlabelled_extras, find_unlabelled_tb
 from util.base.errors import DataError
 
 
@@ -73,8 +74,8 @@ def test_the_coco_layout_is_found_and_told_apart(folder, coco_folder):
 
 
 def told(split, *, allows_extras=False, is_excluded=True):
-    own = tbx.find_unlabelled_tb(split, is_excluded=is_excluded)
-    return {f.kind: f for f in [*own, *tbx.find_unlabelled_extras(split, is_allowed=allows_extras)]}
+    own = find_unlabelled_tb(split, is_excluded=is_excluded)
+    return {f.kind: f for f in [*own, *find_unlabelled_extras(split, is_allowed=allows_extras)]}
 
 
 def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write):

@@ -147,7 +147,7 @@ def test_ctrl_c_while_a_program_is_imported_ends_it_without_a_traceback():
 
 
 def test_a_ctrl_c_that_the_shell_switched_off_stays_off():
-    text = "import os; from util.distributed import exit_codes as e; e.start_as_tool(); os.kill(os.getpid(), 2); print('on')"
+    text = "import os; import util.distributed.exit_codes as e; e.start_as_tool(); os.kill(os.getpid(), 2); print('on')"
     handler = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, preexec_fn=handler, check=False)
     assert (done.returncode, done.stdout) == (0, b"on\n")

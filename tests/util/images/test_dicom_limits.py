@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from util.base.errors import MissingPackage
-from util.images import dicom_limits
-from util.images import reader as images
+from util.images import common, dicom_limits
 from util.images.reader import read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
@@ -119,6 +118,6 @@ def test_grey_levels_are_the_same_however_many_pixels_are_worked_out_at_once(tmp
     stored = values(12, signed=signed)
     path = write(tmp_path / "a.dcm", stored, bits=12, signed=signed, PixelPaddingValue=5)
     whole = grey(path)
-    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 2 * 13)
+    monkeypatch.setattr(common, "PIXELS_AT_ONCE", 2 * 13)
     assert np.array_equal(grey(path), whole)
     assert np.array_equal(whole, reference(stored, bits=12, signed=signed, padding=(5, 5)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from util.images import huge_images
+from util.images import common, huge_images
 from util.images import reader as images
 from util.images.common import UNREADABLE, ImageFacts
 from util.images.huge_images import huge_images_in_turn, take_turn
@@ -230,7 +230,7 @@ def test_a_tile_far_larger_than_its_image_is_refused():
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_deep_pixels_are_the_same_however_many_are_scaled_at_once(tmp_path, monkeypatch, rows):
     deep = np.random.default_rng(0).integers(0, 65536, (7, 5), dtype=np.uint16)
-    monkeypatch.setattr(images, "PIXELS_AT_ONCE", 5 * rows)
+    monkeypatch.setattr(common, "PIXELS_AT_ONCE", 5 * rows)
     for name in ("x.png", "x.tif"):
         Image.fromarray(deep).save(tmp_path / name)
         assert np.array_equal(np.asarray(read_image(tmp_path / name)), np.round(deep / (65535 / 255)))

@@ -37,7 +37,8 @@ SETTINGS = (
     *("cls_loss_coef", "bbox_loss_coef", "giou_loss_coef"),
 )
 SETTING = rf"({'|'.join(SETTINGS)})['\"]?\s*[=:]\s*['\"]?(-?\d[\d.]*(?:[eE][-+]?\d+)?)(?![\w.])"
-ANYWHERE, AT_START = re.compile(rf"(?<![\w.]){SETTING}"), re.compile(rf"\W*{SETTING}")
+ANYWHERE = re.compile(rf"(?<![\w.]){SETTING}")
+AT_START = re.compile(rf"\W*{SETTING}")
 
 
 @dataclass
@@ -99,7 +100,8 @@ class Reading:
         numbers = sorted(self._rows.keys() | {n for n, printed in self._console.items() if printed.values()})
         epochs = []
         for n in numbers:
-            printed, row = self._console.get(n), self._rows.get(n)
+            printed = self._console.get(n)
+            row = self._rows.get(n)
             values = (printed.values() if printed else {}) | (row.values if row else {})
             epochs.append(RawEpoch(n, values, is_whole=row is not None or (printed is not None and printed.is_whole)))
         return epochs
@@ -133,7 +135,8 @@ class Reading:
         self._look(line)
 
     def _look(self, line: str) -> None:
-        seen, shown = dict(SHOWN.findall(line)), self.shown
+        seen = dict(SHOWN.findall(line))
+        shown = self.shown
         shown.lines += 1
         if "class_error" in seen:
             shown.with_class_error += 1
@@ -168,7 +171,8 @@ class Reading:
         """Settings printed before an epoch tell of a start; a stray one or two later do not."""
         if self._settings and (self._are_final or not self.starts or len(self._settings) >= 3):
             self.starts.append((epoch, self._settings))
-        self._settings, self._are_final = {}, False
+        self._settings = {}
+        self._are_final = False
 
 
 class _Printed:
@@ -189,7 +193,8 @@ class _Printed:
         return step > self._step and not self._is_testing
 
     def train(self, step: int, steps: int, line: str) -> None:
-        self._step, self._train_line = step, line
+        self._step = step
+        self._train_line = line
         self.is_whole = step + 1 >= steps
         times = dict(SINGLE.findall(line))
         if "time" in times and "data" in times:
@@ -199,7 +204,9 @@ class _Printed:
     def test(self, step: int, line: str) -> None:
         if not self._is_testing or step <= self._test_step:
             self._tests.append({})
-        self._is_testing, self._test_step, self.is_whole = True, step, True
+        self._is_testing = True
+        self._test_step = step
+        self.is_whole = True
         self._tests[-1]["line"] = line
 
     def averaged(self, line: str) -> None:
@@ -213,7 +220,8 @@ class _Printed:
     def judge(self, kind: str, iou: str, area: str, most: str, value: str) -> None:
         if not self._tests:
             self._tests.append({})
-        self._is_testing, self._test_step = True, math.inf
+        self._is_testing = True
+        self._test_step = math.inf
         place = _place(kind.upper(), iou, area.lower(), most)
         self._tests[-1].setdefault("judged", [math.nan] * 12)
         if place is not None and math.isnan(self._tests[-1]["judged"][place]):  # the first table of each test

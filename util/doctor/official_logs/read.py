@@ -154,11 +154,13 @@ def _loss(values: Mapping[str, Any], prefix: str, name: str, settings: Mapping[s
 
 
 def _epoch(raw: RawEpoch, recovered: recovery.Recovered) -> Epoch:
-    values, settings = raw.values, recovered.settings
+    values = raw.values
+    settings = recovered.settings
     logged = figure(values, "train_class_error")
     terms = [f"{loss}{suffix}" for loss in WEIGHTS for suffix in ("", "_dn", "_interm")]
     train_ce, test_ce, ema_ce = (_loss(values, prefix, "loss_ce", settings) for prefix in PREFIXES)
-    skill, batch = partial(_skills, recovered=recovered), (settings["batch_size"], settings["world_size"])
+    skill = partial(_skills, recovered=recovered)
+    batch = (settings["batch_size"], settings["world_size"])
     figures = {
         "lr": number(values.get("train_lr")),
         "loss": number(values.get("train_loss")),
@@ -195,7 +197,8 @@ def _skills(
         return {}
     trained = recovered.boxes_per_image / recovered.share_of_images
     each = trained if boxes is None else boxes / share
-    known, settings = recovered.settings.get("focal_alpha"), recovered.settings
+    known = recovered.settings.get("focal_alpha")
+    settings = recovered.settings
     mix = recovery.class_mix(settings.get("num_classes"))
     found = {}
     for alpha in ALPHAS if known is None else (known,):
@@ -248,7 +251,8 @@ def _artefacts(epochs: Sequence[RawEpoch], recovered: recovery.Recovered, shown:
         yield _class_error_text(logged, recovered)
     if any("cardinality_error_dn" in key for e in epochs for key in e.values) or recovered.boxes_per_image is not None:
         yield _cardinality_text(epochs, recovered)
-    sure, nought = _share(shown.class_error_100, shown.with_class_error), _share(shown.loss_0, shown.with_loss)
+    sure = _share(shown.class_error_100, shown.with_class_error)
+    nought = _share(shown.loss_0, shown.with_loss)
     if sure > recovery.FEW and not is_known and (recovered.share_of_steps is not None or nought > recovery.FEW):
         yield (
             f"class_error reads exactly 100.00 on {sure:.0%} of {shown.with_class_error} console lines: the line shows "

@@ -6,7 +6,9 @@ from statistics import mean
 
 from util.runlog.history import Epoch, History
 
-NOTE, SUSPICIOUS, FAILING = "note", "suspicious", "failing"
+NOTE = "note"
+SUSPICIOUS = "suspicious"
+FAILING = "failing"
 FEWEST_STEPS = 100  # optimizer steps in whole epochs before anything is said of what the network has learned
 EARLY = 5000  # optimizer steps before which a network that still gets better is not given up
 FEWEST_IMAGES = 50  # of a kind before a mean over them is trusted
@@ -47,8 +49,10 @@ def has_trained(history: History, epochs: int) -> bool:
 
 def separation(epoch: Epoch) -> float | None:
     """Best score on images with boxes over that on images without; None where either kind is rare."""
-    images, with_boxes = epoch.get("images"), epoch.get("images_with_boxes")
-    high, low = epoch.get("best_score_with_boxes"), epoch.get("best_score_without_boxes")
+    images = epoch.get("images")
+    with_boxes = epoch.get("images_with_boxes")
+    high = epoch.get("best_score_with_boxes")
+    low = epoch.get("best_score_without_boxes")
     if images is None or with_boxes is None or high is None or not low:
         return None
     return high / low if min(with_boxes, images - with_boxes) >= FEWEST_IMAGES else None

@@ -98,7 +98,8 @@ def labels_do_not_fit_images(history: History) -> Cause | None:
         f"{last.get('best_score_without_boxes'):.2f} on images without, two epochs long, while the denoising queries, "
         "which are told where to look, do learn"
     )
-    auc, ap50 = last.judged("all/image/auc"), last.judged("all/agnostic/AP50")
+    auc = last.judged("all/image/auc")
+    ap50 = last.judged("all/agnostic/AP50")
     if auc is not None:
         evidence += f"; image-level AUC on validation images is {auc:.2f}"
     is_felt = (auc is not None and auc < 0.6) or (ap50 is not None and ap50 < 0.05)

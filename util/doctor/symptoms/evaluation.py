@@ -16,7 +16,8 @@ from util.doctor.symptoms.cause import (
 from util.runlog.history import History
 
 FEWEST_BOXES = 50  # in training, before recall means something
-AP, AP50 = "all/per_class/AP", "all/agnostic/AP50"
+AP = "all/per_class/AP"
+AP50 = "all/agnostic/AP50"
 UNAVERAGED = "model/all/per_class/AP50"  # of official logs that judge both
 LATE = 10  # epochs after which, and EARLY steps, a run that finds next to nothing will not begin to
 
@@ -28,8 +29,10 @@ def validation_falls(history: History) -> Cause | None:
     if len(values) < 6 or not has_trained(history, 6):
         return None
     means = [(values[i][0], mean(v for _, v in values[i - 2 : i + 1])) for i in range(2, len(values))]
-    (peak_epoch, peak), (_, now) = max(means, key=lambda pair: pair[1]), means[-1]
-    at_peak, at_end = losses.get(peak_epoch), losses.get(values[-1][0])
+    (peak_epoch, peak) = max(means, key=lambda pair: pair[1])
+    (_, now) = means[-1]
+    at_peak = losses.get(peak_epoch)
+    at_end = losses.get(values[-1][0])
     if peak < 0.02 or now > 0.75 * peak or at_peak is None or at_end is None or at_end > at_peak:
         return None
     evidence = (
@@ -51,7 +54,8 @@ def average_too_slow(history: History) -> Cause | None:
     if planned >= 3 * horizon or config.get("ema_warmup_steps", 0) >= planned:
         return None
     evidence = f"ema_decay averages over {horizon:.0f} steps, and the whole training has {planned:.0f}"
-    ap50, recall = last.judged(AP50), last.get("recall_top10")
+    ap50 = last.judged(AP50)
+    recall = last.get("recall_top10")
     is_felt = ap50 is not None and recall is not None and recall > 0.5 and ap50 < 0.1
     mend = f"ema_decay = {max(0.0, 1 - 10 / max(planned, 10)):.4g} or less, or use_ema = False"
     return Cause("average_too_slow", SUSPICIOUS if is_felt or planned < horizon else NOTE, evidence, mend, 50)
@@ -59,7 +63,8 @@ def average_too_slow(history: History) -> Cause | None:
 
 def _average_is_worse(history: History) -> Cause | None:
     """The same from a log that judges the weights themselves, too."""
-    plain, averaged = history.judged(UNAVERAGED)[-2:], history.judged("all/per_class/AP50")[-2:]
+    plain = history.judged(UNAVERAGED)[-2:]
+    averaged = history.judged("all/per_class/AP50")[-2:]
     if min(len(plain), len(averaged)) < 2 or min(p for _, p in plain) < 0.1:
         return None
     if max(a for _, a in averaged) > min(p for _, p in plain) / 3:
@@ -74,7 +79,8 @@ def training_does_not_carry_over(history: History) -> Cause | None:
     recall, ap50 = (last.get("recall_top10"), last.judged(AP50)) if last else (None, None)
     if recall is None or ap50 is None or recall < 0.6 or ap50 > 0.05 or average_too_slow(history):
         return None
-    skill, boxes = last.get("class_skill"), last.get("boxes")
+    skill = last.get("class_skill")
+    boxes = last.get("boxes")
     if (skill is not None and skill < 0.1) or (boxes is not None and boxes < FEWEST_BOXES):  # found, and not sure of it
         return None
     evidence = f"recall@10 is {recall:.2f} in training, AP50 {ap50:.3f} in validation"
@@ -92,7 +98,8 @@ def validation_near_zero(history: History) -> Cause | None:
     if len(judged) < fewest or best >= 0.1 or not has_trained(history, fewest) or is_still_early(history):
         return None
     evidence = f"the best AP50 of {len(judged)} evaluations is {best:.3f}"
-    steps, lately = history.epochs[-1].get("step"), max(value for found in series for _, value in found[-3:])
+    steps = history.epochs[-1].get("step")
+    lately = max(value for found in series for _, value in found[-3:])
     if is_late and (steps is None or steps >= EARLY) and len(judged) >= 3 and lately < 0.03:
         evidence += f", of the last three {lately:.3f}, after {judged[-1][0] + 1} epochs"
         mend = "start anew: a lower lr, a larger focal_alpha, the weights and data of a run that worked"

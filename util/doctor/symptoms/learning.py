@@ -56,7 +56,9 @@ def predicts_everything(history: History) -> Cause | None:
     if not whole or not queries:
         return None
     last = whole[-1]
-    predicted, true, skill = last.get("predicted_per_image"), last.get("boxes_per_image"), last.get("class_skill")
+    predicted = last.get("predicted_per_image")
+    true = last.get("boxes_per_image")
+    skill = last.get("class_skill")
     if predicted is None or true is None or skill is None or predicted < 0.75 * queries or predicted < 3 * true:
         return None
     if skill > -1.0:
@@ -75,7 +77,8 @@ def predicts_nothing(history: History) -> Cause | None:
     if not has_trained(history, 2):
         return None
     last = whole[-1]
-    best, skill = last.get("best_score_with_boxes"), last.get("class_skill")
+    best = last.get("best_score_with_boxes")
+    skill = last.get("class_skill")
     if best is None or skill is None or skill > 0 or best > (PRIOR if is_still_early(history) else 5 * PRIOR):
         return None
     evidence = f"the best score on images with boxes is {best:.3f} on average, class skill {skill:+.2f}"

@@ -25,7 +25,8 @@ def not_finite(history: History) -> Cause | None:
     """Steps were not taken because the loss or the gradient was not a number."""
     if not history.not_finite:
         return None
-    rows, last = history.not_finite, history.not_finite[-1]
+    rows = history.not_finite
+    last = history.not_finite[-1]
     if "step" not in last:
         return _epochs_not_finite(history)
     reached = max((epoch.get("step") or 0 for epoch in history.epochs), default=0)
@@ -89,7 +90,9 @@ def learning_rate_too_high(history: History) -> Cause | None:
     if not has_trained(history, 2):
         return None
     last = whole[-1]
-    rate, skill, clipped = last.get("lr"), last.get("class_skill"), last.get("clipped_share")
+    rate = last.get("lr")
+    skill = last.get("class_skill")
+    clipped = last.get("clipped_share")
     if history.config.get("clip_max_norm") == 0:  # nothing is ever clipped
         clipped = None
     apart = separation(last)

@@ -102,7 +102,8 @@ def precisions(matches: Matches, size: str = "all") -> NDArray[np.float64]:
     curves = []
     for outcome in matches.outcome[row]:
         at = np.flatnonzero(outcome == HIT)
-        hits, alarms = np.arange(1.0, len(at) + 1), np.cumsum(outcome == ALARM)[at]
+        hits = np.arange(1.0, len(at) + 1)
+        alarms = np.cumsum(outcome == ALARM)[at]
         curves.append(_interpolate(hits[:, None], alarms[:, None], truths)[0])
     return np.stack(curves)
 

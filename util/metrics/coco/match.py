@@ -16,7 +16,9 @@ from util.metrics.tables import Detections, GroundTruth
 IOUS = np.linspace(0.5, 0.95, 10)
 SIZES = {"all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
 MOST_DETECTIONS = 100  # per image and category
-HIT, ALARM, IGNORED = 1, 0, -1
+HIT = 1
+ALARM = 0
+IGNORED = -1
 ALMOST_ONE = 1 - 1e-10  # COCOeval never asks for more
 PAIRS_AT_ONCE = 2**17  # so that what is worked on stays in the processor's cache
 
@@ -47,7 +49,8 @@ def match_category(truth: GroundTruth, found: Detections, label: int) -> Matches
     is_ignored = _ignored(truth, there)
     said = np.flatnonzero((found.label == label) & np.isin(found.image_id, ids))
     said, image, rank = _strongest(said, np.searchsorted(ids, found.image_id[said]), found.score, len(ids))
-    xywh, score = to_xywh(found.xyxy[said]), found.score[said]
+    xywh = to_xywh(found.xyxy[said])
+    score = found.score[said]
     order = descending(score)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
@@ -99,7 +102,8 @@ def _strongest(
     order = descending(score[said])
     key = image[order].astype(np.uint16 if num_images <= 2**16 else np.int64)  # numpy sorts short keys much faster
     order = order[np.argsort(key, kind="stable")]
-    said, image = said[order], image[order]
+    said = said[order]
+    image = image[order]
     rank = np.arange(len(image)) - _starts(np.bincount(image, minlength=num_images))[image]
     kept = rank < MOST_DETECTIONS
     return said[kept], image[kept], rank[kept]
@@ -127,7 +131,8 @@ def _unmatched(xywh: NDArray[np.float64]) -> NDArray[np.int8]:
 
 def _near_pairs(xywh: NDArray, boxes: Boxes, boxes_on: NDArray[np.int64], image: NDArray[np.int64]) -> NearPairs:
     """Compare detections [N, 4], by image, with the boxes of their image, of which it has `boxes_on` [I]."""
-    first, num = _starts(boxes_on)[image], boxes_on[image]
+    first = _starts(boxes_on)[image]
+    num = boxes_on[image]
     parts = []
     for rows in _blocks(num):
         found = np.repeat(rows, num[rows])
@@ -159,7 +164,8 @@ def _match(pairs: NearPairs, boxes: Boxes, image: NDArray, place: NDArray, outco
         columns = np.arange(num[now].max())
         is_pair = columns < num[now][:, None]
         at = np.where(is_pair, first[now][:, None] + columns, first[now][:, None])
-        box, values = pairs.box[at], np.where(is_pair, pairs.overlap[at], 0.0)
+        box = pairs.box[at]
+        values = np.where(is_pair, pairs.overlap[at], 0.0)
         size, iou, row, column = _choose(values, box, boxes, taken)
         chosen = box[row, column]
         taken[size, iou, chosen] = True

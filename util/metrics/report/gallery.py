@@ -15,7 +15,8 @@ def worst_misses(study: Study, num: int) -> list[int]:
     How much a box is suspected is the highest score of a detection that overlaps it by IOU, classes taken as one.
     Missed are the same boxes as in per_image.csv; without an operating point every detection counts.
     """
-    truth, found = study.one[0], study.one_once
+    truth = study.one[0]
+    found = study.one_once
     strong = _at_operating_point(study)
     is_missed = ~truth.is_crowd & ~np.isin(np.arange(len(truth)), pair(truth, strong).box)
     suspicion: dict[int, float] = {}

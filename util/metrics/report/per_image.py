@@ -27,8 +27,10 @@ def per_image_csv(study: Study) -> str:
     def count(image_id: np.ndarray) -> np.ndarray:
         return np.bincount([place[i] for i in image_id.tolist()], minlength=len(place))
 
-    boxes, hits = count(study.truth.image_id[is_box]), count(strong.image_id[outcome == HIT])
-    said, alarms = count(strong.image_id), count(strong.image_id[outcome == ALARM])
+    boxes = count(study.truth.image_id[is_box])
+    hits = count(strong.image_id[outcome == HIT])
+    said = count(strong.image_id)
+    alarms = count(strong.image_id[outcome == ALARM])
     scores = study.images.score.tolist()
 
     def rows() -> Iterator[tuple[Cell, ...]]:

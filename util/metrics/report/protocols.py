@@ -24,7 +24,9 @@ from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
 
 Figures = dict[str, float | list[float]]
-AGNOSTIC, ONCE, PER_CLASS = "agnostic", "agnostic_once", "per_class"
+AGNOSTIC = "agnostic"
+ONCE = "agnostic_once"
+PER_CLASS = "per_class"
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def report_of(study: Study, *, draws: int = 0, seed: int = 0) -> Figures:
         values = _prefixed(view, point(curves, images)) | values  # COCO's own mean is the one to keep
         if draws:
             for key, drawn in resample(curves, images, draws, seed).items():
-                name, ends = f"{view}/{key}", interval(drawn)
+                name = f"{view}/{key}"
+                ends = interval(drawn)
                 if ends and name in values:
                     values[f"{name}/ci95"] = list(ends)
     return values | _at_threshold(study)
@@ -189,7 +192,8 @@ def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
     for view in VIEWS:
         images, curves = a.view(view)
         _, others = b.view(view)
-        before, after = point(curves, images), point(others, images)
+        before = point(curves, images)
+        after = point(others, images)
         drawn, drawn_after = (resample(c, images, draws, seed) for c in (curves, others))
         for key in (key for key in before if key in after):
             gap = difference(drawn[key], drawn_after[key], after[key] - before[key])

@@ -27,7 +27,8 @@ IMAGE_FIGURES = {
     "false_alarms": "false alarms per image without tuberculosis",
 }
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
-FIRST_COLUMN, COLUMN = 36, 7  # characters
+FIRST_COLUMN = 36  # characters wide
+COLUMN = 7
 
 
 def format_table(values: Figures, truth: GroundTruth) -> str:

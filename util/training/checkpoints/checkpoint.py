@@ -24,7 +24,8 @@ from util.training.checkpoints.file import UNREADABLE, DamagedFile, read_tensors
 from util.training.checkpoints.file import save as save
 from util.training.checkpoints.schema import problem_of
 
-OWN_NAME, BEST_NAME = "checkpoint.pth", "best.pth"
+OWN_NAME = "checkpoint.pth"
+BEST_NAME = "best.pth"
 QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
 
 
@@ -172,7 +173,8 @@ def require_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], pat
     Raises:
         CheckpointError: with the first ones that differ.
     """
-    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - wanted.keys())
     both = [(k, weights[k], wanted[k]) for k in wanted if k in weights]
     shapes = [f"{k} {list(a.shape)} instead of {list(b.shape)}" for k, a, b in both if a.shape != b.shape]
     kinds = [f"{k} {_dtype(a)} instead of {_dtype(b)}" for k, a, b in both if not _is_same_kind(a, b)]
@@ -233,7 +235,8 @@ def load_what_fits(
         CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
     """
     wanted = model.state_dict()
-    missing, unexpected = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - wanted.keys())
     fit = Fit([], [], missing, unexpected, [], classes or {})
     _check_finite({k: weights[k] for k in wanted if k in weights}, path)
     with torch.no_grad():

@@ -28,7 +28,8 @@ def require_none(own: Path, best: Path, resume: Path | None) -> None:
         what = f"a link to {os.readlink(own)}, which is not there" if own.is_symlink() else "no file"
         raise UserError(f"{own}: is {what}. Bring the checkpoint back, or choose another --output_dir")
     names = os.listdir(own.parent) if own.parent.is_dir() else []
-    stem, suffix = re.escape(own.stem), re.escape(own.suffix)
+    stem = re.escape(own.stem)
+    suffix = re.escape(own.suffix)
     older = sorted(_numbered(names, rf"{stem}\.(\d+){suffix}"))
     kept = sorted(_numbered(names, rf"{stem}(\d+){suffix}"), reverse=True)
     left = [name for _, name in older] + [best.name] * (best.name in names) + [name for _, name in kept]

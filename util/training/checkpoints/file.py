@@ -23,8 +23,11 @@ from util.base.files import write_whole
 COMMENT = b"CRC-32 of the bytes before this comment: %08x"
 COMMENT_BEGINS = COMMENT[:10]
 COMMENT_BYTES = len(COMMENT % 0)
-ZIP_BEGINS, ZIP_ENDS = b"PK\x03\x04", b"PK\x05\x06"  # how an archive and its end record begin
-END_BYTES, LENGTH_BYTES = 22, 2  # of the end record, and of the length of the comment behind it, which stands last
+# how an archive and its end record begin
+ZIP_BEGINS = b"PK\x03\x04"
+ZIP_ENDS = b"PK\x05\x06"
+END_BYTES = 22  # of the end record
+LENGTH_BYTES = 2  # of the length of the comment behind it, which stands last
 LONGEST_COMMENT = 2**16 - 1
 CHUNK = 1 << 20
 UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load

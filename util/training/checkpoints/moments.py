@@ -22,7 +22,8 @@ def require_moments(optimizer: torch.optim.Optimizer, theirs: Mapping[str, Any],
     Raises:
         CheckpointError: other groups, state of weights that are in no group, or moments that are not of their weight.
     """
-    ours, groups = optimizer.param_groups, theirs["param_groups"]
+    ours = optimizer.param_groups
+    groups = theirs["param_groups"]
     sizes = [len(g["params"]) for g in ours], [len(g["params"]) for g in groups]
     ids = [i for group in groups for i in group["params"]]
     if sizes[0] != sizes[1] or len(set(ids)) != len(ids):
@@ -44,7 +45,8 @@ def _problem(state: Mapping[str, Any], weight: Tensor) -> str | None:
     if state.keys() != ENTRIES:
         return f"{describe(dict(state))}, expected {', '.join(sorted(ENTRIES))}"
     for name in MOMENTS:
-        moment, expected = state[name], f"expected floating-point numbers of shape {list(weight.shape)}"
+        moment = state[name]
+        expected = f"expected floating-point numbers of shape {list(weight.shape)}"
         if not isinstance(moment, Tensor) or not moment.is_floating_point() or moment.shape != weight.shape:
             shape = f" {list(moment.shape)}" if isinstance(moment, Tensor) else ""
             return f"{name} is {describe(moment)}{shape}, {expected}"

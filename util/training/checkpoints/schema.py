@@ -238,7 +238,8 @@ def _short(text: str) -> str:
 
 def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
     """Every tensor in nested containers, with the keys that lead to it; containers may hold themselves."""
-    waiting, seen = [("", content)], set()
+    waiting = [("", content)]
+    seen = set()
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, Tensor):
@@ -250,7 +251,8 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _ids_have_names(content: Mapping[str, Any]) -> str | None:
-    ids, names = content.get("category_ids"), content.get("category_names")
+    ids = content.get("category_ids")
+    names = content.get("category_names")
     if ids is None or names is None or sorted(ids) == sorted(map(int, names)):
         return None
     return f"category_names name {_short(', '.join(names))}, expected the category_ids {_short(str(sorted(ids)))}"
