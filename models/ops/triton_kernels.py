@@ -34,6 +34,18 @@ def _double(numbers):
 
 
 @triton.jit
+def _read_sides(sides, level):
+    """Height, width and first position of a level."""
+    return tl.load(sides + 3 * level), tl.load(sides + 3 * level + 1), tl.load(sides + 3 * level + 2)
+
+
+@triton.jit
+def _write_rows(rows, numbers, is_query, column, num_columns):
+    """The first columns of numbers, a row for each query."""
+    tl.store(rows + column, numbers, mask=is_query[:, None] & (column < num_columns))
+
+
+@triton.jit
 def _read_point(locations, weights, point, is_query, w, h):
     """Position in cells, the centre of the first cell being (0, 0), and weight of one point of every query."""
     # A query past the end looks left of the map, where nothing is. The roundings are those of grid_sample: at the start
@@ -81,9 +93,7 @@ def _forward(
     weights += image * num_queries * (HEADS * LEVELS * POINTS)
     blend = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     for level in range(LEVELS):
-        h = tl.load(sides + 3 * level)
-        w = tl.load(sides + 3 * level + 1)
-        start = tl.load(sides + 3 * level + 2)
+        h, w, start = _read_sides(sides, level)
         cells = values + start * (HEADS * CHANNELS)
         for p in tl.static_range(POINTS):
             point = ((query * HEADS + head) * LEVELS + level) * POINTS + p
@@ -126,13 +136,10 @@ def _backward(
     first_value = image * num_positions * (HEADS * CHANNELS) + head * CHANNELS
     first_point = image * num_queries * (HEADS * LEVELS * POINTS)
     grad_out += image * num_queries * (HEADS * CHANNELS) + head * CHANNELS
-    grads = tl.load(
-        grad_out + query[:, None] * (HEADS * CHANNELS) + channel, mask=is_query[:, None] & is_channel, other=0.0
-    ).to(tl.float32)
+    grad_rows = grad_out + query[:, None] * (HEADS * CHANNELS) + channel
+    grads = tl.load(grad_rows, mask=is_query[:, None] & is_channel, other=0.0).to(tl.float32)
     for level in range(LEVELS):
-        h = tl.load(sides + 3 * level)
-        w = tl.load(sides + 3 * level + 1)
-        start = tl.load(sides + 3 * level + 2)
+        h, w, start = _read_sides(sides, level)
         first_cell = first_value + start * (HEADS * CHANNELS)
         # a column for each number, written in one go
         to_locations = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
@@ -159,10 +166,8 @@ def _backward(
             to_locations = tl.where(channel == 2 * p + 1, (along_y * weight * h)[:, None], to_locations)
             to_weights = tl.where(channel == p, along_weight[:, None], to_weights)
         place = ((query * HEADS + head) * LEVELS + level)[:, None] * POINTS
-        locations_there = grad_locations + 2 * (first_point + place) + channel
-        tl.store(locations_there, to_locations, mask=is_query[:, None] & (channel < 2 * POINTS))
-        weights_there = grad_weights + first_point + place + channel
-        tl.store(weights_there, to_weights, mask=is_query[:, None] & (channel < POINTS))
+        _write_rows(grad_locations + 2 * (first_point + place), to_locations, is_query, channel, 2 * POINTS)
+        _write_rows(grad_weights + first_point + place, to_weights, is_query, channel, POINTS)
 
 
 IS_INTERPRETED = not isinstance(_forward, triton.JITFunction)  # by TRITON_INTERPRET=1, when this file was imported

@@ -15,7 +15,7 @@ COMMANDS = [
     line.strip() for line in re.sub(r"\\\n\s*", "", TEXT).splitlines() if re.match(r" {4,}(python|torchrun) ", line)
 ]
 LINKS = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
-FILES = {name for name in re.findall(r"(?:config|scripts|docs)/[\w./]+\.(?:py|sh|sbatch|md)", TEXT)}
+FILES = {name for name in re.findall(r"(?<![\w/])(?:config|scripts|docs)/[\w./]+\.(?:py|sh|sbatch|md)", TEXT)}
 MADE_BY_THE_USER = {"scripts/site.sh"}
 
 
