@@ -17,11 +17,12 @@ from models.postprocess import PostProcess
 from util import checkpoint
 from util.categories import require_same_classes
 from util.checkpoint import CheckpointError
+from util.config import as_options
 from util.distributed import choose_device_type
 from util.fusion import Method, build_merge
 from util.judged import config_inside
 from util.precision import Precision
-from util.schema import Config
+from util.schema import INFERENCE, Config
 
 MERGE_IOU = 0.55  # of the paper on weighted boxes fusion
 
@@ -124,7 +125,7 @@ def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
             "from it with main.py and --pretrain_model_path or --resume, which writes one that does"
         )
     # what computed in training may not be there, and compiling takes longer than most predictions
-    config = config_inside(path, content, ["attn_backend=auto", "compile=off", *options])
+    config = config_inside(path, content, [*as_options(INFERENCE), *options])
     names = {int(category): str(name) for category, name in content["category_names"].items()}
     model, _, postprocess = build_filled(config, names, content, path)
     speed_up([model], config.speed, device)

@@ -34,7 +34,7 @@ from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, requ
 from models.load import load_detector
 from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
 from util import checkpoint
-from util.config import flatten
+from util.config import as_options
 from util.errors import UserError
 from util.exit_codes import INTERRUPTED
 from util.images import UNREADABLE, read_image, to_image
@@ -42,12 +42,11 @@ from util.judged import config_inside
 from util.logger import echo
 from util.network_input import network_pixels
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
-from util.schema import Config
+from util.schema import PLAIN, Config
 from util.seed import derive_rng
 
-# what is exported, and what it is compared with: the network as it is used on a CPU, in full precision
-PLAIN = ["attn_backend=torch", "fast_layers=False", "channels_last=False", "compile=off", "amp=off"]
-AS_USED = ["attn_backend=auto", "compile=off", "amp=off"]
+PLAIN_OPTIONS = as_options(PLAIN)  # what is exported
+AS_USED = as_options({"amp": PLAIN["amp"]})  # what it is compared with: the network as a CPU computes it, not rounded
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512
 BATCHES = (1, 4)
@@ -116,8 +115,8 @@ def export(args: argparse.Namespace) -> int:
     check_output(output, args.checkpoint)
     pictures = list(x_rays(args.images, args.num_images))
     torch.manual_seed(0)
-    detector = load_detector(args.checkpoint, device="cpu", options=PLAIN)
-    config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN)
+    detector = load_detector(args.checkpoint, device="cpu", options=PLAIN_OPTIONS)
+    config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN_OPTIONS)
     facts = facts_of(detector, config, args)
     network = detector.views[0].network
     graph = PortableNetwork(network.model, network.postprocess.image_gate)
@@ -175,7 +174,7 @@ def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> Ex
         width=width,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        config={key: value for key, value in flatten(config).items() if key in vars(config.model)},
+        config=dict(vars(config.model)),
         opset=OPSET if args.format == "onnx" else None,
     )
 

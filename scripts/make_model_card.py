@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from datasets.split import load_split
 from util.checkpoint import BEST_NAME, OWN_NAME
-from util.config import load_run_config
+from util.config import flatten, load_run_config
 from util.errors import UserError
 from util.evaluation_folder import training_of
 from util.files import write_whole
@@ -31,7 +31,7 @@ from util.logger import ROWS, echo
 from util.metrics.evaluation import DETECTIONS, TRUTH
 from util.metrics.files import load_detections
 from util.metrics.reports import REPORT, Report, described, load_report
-from util.schema import Config
+from util.schema import IN_CARD, Config
 from util.text import markdown, printable
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "docs/model_card_template.md"
@@ -48,10 +48,6 @@ FIGURES = {
     "calibration error": "all/calibration/error",
 }
 ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}
-RECIPE = (
-    *("epochs", "batch_size", "gradient_accumulation_steps", "lr", "lr_backbone", "lr_drop", "use_ema", "amp"),
-    *("num_queries", "focal_alpha", "data_aug_scales", "data_aug_flip", "nms_iou_threshold", "seed"),
-)
 
 
 def main() -> int:
@@ -184,8 +180,7 @@ def file_of(facts: Mapping[str, Any]) -> str:
 
 def recipe(config: Config) -> dict[str, Any]:
     """The knobs that a reader asks for first."""
-    flat = {key: value for section in vars(config).values() for key, value in vars(section).items()}
-    return {key: flat[key] for key in RECIPE}
+    return {key: value for key, value in flatten(config).items() if key in IN_CARD}
 
 
 def command(run: Path) -> str:

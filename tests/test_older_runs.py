@@ -4,7 +4,7 @@ import pytest
 import torch
 from end_to_end import assert_refused, call, load, metrics, training
 
-from util.other_configs import LATER_KNOBS
+from util.schema import BEFORE
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -15,7 +15,7 @@ def older(trained, tmp_path):
 
     def write(**changes):
         content = load(trained / "checkpoint.pth")
-        config = {key: value for key, value in content["config"].items() if key not in LATER_KNOBS}
+        config = {key: value for key, value in content["config"].items() if key not in BEFORE}
         torch.save({**content, "config": config, **changes}, tmp_path / "older.pth")
         return tmp_path / "older.pth"
 

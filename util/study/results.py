@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from util.config_changes import differences
 from util.doctor import diagnose
 from util.errors import UserError
 from util.files import write_whole
@@ -225,7 +226,8 @@ def require_of(suite: Suite, row: Row, where: str) -> None:
     run = next(run for run in suite.runs(row.seed + 1) if run.cell.name == row.cell and run.seed == row.seed)
     now = {**plain(run.settings), "phantom": plain(asdict(run.phantom)), "config": run.cell.config}
     then = {**row.settings, "phantom": row.phantom, "config": row.config}
-    changed = [f"{k} {then.get(k)!r}, now {now.get(k)!r}" for k in {**then, **now} if then.get(k) != now.get(k)]
+    changes = differences(dict.fromkeys(now) | then, dict.fromkeys(then) | now)
+    changed = [f"{change.knob} {change.before!r}, now {change.after!r}" for change in changes]
     if changed:
         mend = "rows of two recipes cannot be compared: move the file and the runs' folders away, or undo the change"
         raise UserError(f"{where}: made with other settings than the suite has ({'; '.join(changed[:3])}); {mend}")
