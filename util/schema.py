@@ -60,8 +60,7 @@ def knob(
         high: largest legal value.
         before: what runs did before the knob existed; every knob that is added states it, and only those of the first
             version do not.
-        may_change: whether a resume may go on with another value. None: "never" in `ModelConfig`, elsewhere "with a
-            warning".
+        may_change: whether a resume may go on with another value; None: as most of the section, `MAY_CHANGE_BY_SECTION`.
         plain: value of the plain computation in full precision, the reference of an export.
         inference: value for prediction, where the machine is another one than that of the training.
         is_path: a place to read or write, which a recipe or the command line may name, but no checkpoint and no run
@@ -330,33 +329,32 @@ class DataConfig:
 class EvalConfig:
     """How it is judged."""
 
-    num_select: int = knob("detections kept per image", low=1, high=100_000)
+    num_select: int = knob("detections kept per image", low=1, high=100_000, may_change="with a warning")
     nms_iou_threshold: float = knob(
-        "IoU above which the weaker of two boxes is dropped; 0 switches it off", low=0.0, high=1.0, in_card=True
+        "IoU above which the weaker of two boxes is dropped; 0 switches it off",
+        low=0.0,
+        high=1.0,
+        in_card=True,
+        may_change="with a warning",
     )
     image_gate: float = knob(
         "scores of boxes are multiplied by (score of the whole image)^image_gate, that of image_head; 0: they are not",
         low=0.0,
         high=10.0,
         before=0.0,
-        may_change="freely",
     )
-    eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1, high=4096, may_change="freely")
-    eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1, may_change="freely")
+    eval_batch_size: int = knob("images per rank and forward pass in evaluation", low=1, high=4096)
+    eval_every: int = knob("epochs between evaluations; the last epoch is always evaluated", low=1)
     operating_rule: Literal["sensitivity", "false_alarms", "youden"] = knob(
         "how the score from which on a box is shown is chosen on validation images: so that operating_target of the "
         "images with tuberculosis are found, or operating_target false alarms per image are allowed, or so that "
-        "image-level sensitivity + specificity is highest",
-        may_change="freely",
+        "image-level sensitivity + specificity is highest"
     )
-    operating_target: float = knob(
-        "the target of operating_rule; youden has none", low=0.0, high=1000.0, may_change="freely"
-    )
+    operating_target: float = knob("the target of operating_rule; youden has none", low=0.0, high=1000.0)
     bootstrap_draws: int = knob(
         "draws of the bootstrap for 95 % intervals, after the last epoch and in evaluation; 0: no intervals",
         low=0,
         high=1_000_000,
-        may_change="freely",
     )
 
 
@@ -369,7 +367,6 @@ class SpeedConfig:
         "PyTorch's sparse matrices, for CPUs; compile, cpp: by the C++ compiler of the machine, at the first use; "
         "triton: GPU kernels",
         before="torch",
-        may_change="freely",
         plain="torch",
         inference="auto",
     )
@@ -377,19 +374,14 @@ class SpeedConfig:
         "frozen norms folded into convolutions, feed-forward networks that keep less for the backward pass, on a CPU "
         "also oneDNN for linear layers and memory that is kept between steps; False: plain layers, to compare with",
         before=False,
-        may_change="freely",
         plain=False,
     )
     channels_last: bool = knob(
-        "convolutions with channels innermost, which GPUs prefer in half precision",
-        before=False,
-        may_change="freely",
-        plain=False,
+        "convolutions with channels innermost, which GPUs prefer in half precision", before=False, plain=False
     )
     compile: Literal["off", "backbone", "model"] = knob(
         "torch.compile for the backbone, or for the layers of the transformer too; its first steps take minutes",
         before="off",
-        may_change="freely",
         plain="off",
         inference="off",
     )
@@ -397,7 +389,6 @@ class SpeedConfig:
         "compute the layers of the transformer again in the backward pass instead of keeping what they need: less "
         "memory, more time",
         before=False,
-        may_change="freely",
         plain=False,
     )
 
@@ -407,38 +398,26 @@ class RuntimeConfig:
     """How the run behaves."""
 
     seed: int = knob("the root of all randomness", low=0, high=2**31 - 1, may_change="between epochs", in_card=True)
-    log_every: int = knob("optimizer steps between log lines", low=1, may_change="freely")
+    log_every: int = knob("optimizer steps between log lines", low=1)
     checkpoint_every_minutes: float = knob(
-        "minutes between checkpoints inside an epoch; 0: only at the end of epochs",
-        low=0.0,
-        high=100_000.0,
-        may_change="freely",
+        "minutes between checkpoints inside an epoch; 0: only at the end of epochs", low=0.0, high=100_000.0
     )
     keep_last_checkpoints: int = knob(
-        "newest checkpoints kept: checkpoint.pth, before it checkpoint.1.pth, ...",
-        low=1,
-        high=1000,
-        may_change="freely",
+        "newest checkpoints kept: checkpoint.pth, before it checkpoint.1.pth, ...", low=1, high=1000
     )
     skip_nonfinite_steps: int = knob(
         "steps with a loss or gradient that is not finite which a run leaves out before it stops; 0: stop at the first",
         low=0,
         high=1_000_000,
-        may_change="freely",
     )
     on_failing: Literal["warn", "stop"] = knob(
         "what to do when the doctor calls the run failing at the end of an epoch: say so, or stop with an error",
         before="warn",
-        may_change="freely",
     )
     tensorboard: bool = knob(
-        "write the rows of log.jsonl to RUN/tensorboard too; needs the package tensorboard",
-        before=False,
-        may_change="freely",
+        "write the rows of log.jsonl to RUN/tensorboard too; needs the package tensorboard", before=False
     )
-    save_checkpoint_interval: int = knob(
-        "epochs between numbered checkpoints kept for good; 0: none", low=0, may_change="freely"
-    )
+    save_checkpoint_interval: int = knob("epochs between numbered checkpoints kept for good; 0: none", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,8 +435,15 @@ class Config:
 
 SECTIONS: dict[str, type] = {f.name: f.type for f in fields(Config)}  # type: ignore[misc]
 KNOBS: dict[str, tuple[str, Field]] = {f.name: (s, f) for s, cls in SECTIONS.items() for f in fields(cls)}
+# of the knobs that do not say it themselves; in the other sections: with a warning
+MAY_CHANGE_BY_SECTION: dict[str, MayChange] = {
+    "model": "never",
+    "eval": "freely",
+    "speed": "freely",
+    "runtime": "freely",
+}
 MAY_CHANGE: dict[str, MayChange] = {
-    name: spec.metadata["may_change"] or ("never" if section == "model" else "with a warning")
+    name: spec.metadata["may_change"] or MAY_CHANGE_BY_SECTION.get(section, "with a warning")
     for name, (section, spec) in KNOBS.items()
 }
 
