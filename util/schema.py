@@ -60,7 +60,7 @@ def knob(
         high: largest legal value.
         before: what runs did before the knob existed; every knob that is added states it, and only those of the first
             version do not.
-        may_change: whether a resume may go on with another value; None: as most of the section, `MAY_CHANGE_BY_SECTION`.
+        may_change: whether a resume may go on with another value; None: as `MAY_CHANGE_BY_SECTION` has it.
         plain: value of the plain computation in full precision, the reference of an export.
         inference: value for prediction, where the machine is another one than that of the training.
         is_path: a place to read or write, which a recipe or the command line may name, but no checkpoint and no run
