@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from util.batch import Batch, Window, windows
-from util.denominator import Denominator
-from util.distributed import WindowPlan, Wishes, plan_window
-from util.found_table import table_of
+from util.detection.batch import Batch, Window, windows
+from util.distributed.collectives import WindowPlan, Wishes, plan_window
+from util.metrics.collect import table_of
 from util.metrics.tables import Detections
-from util.precision import Precision
+from util.training.denominator import Denominator
+from util.training.precision import Precision
 
 
 @dataclass(frozen=True)

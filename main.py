@@ -8,10 +8,10 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
-from util.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
-from util.launcher import Ranks, is_under_torchrun
-from util.preemption import STOP, Preempted
-from util.processes import stop_with_launcher
+from util.base.launcher import Ranks, is_under_torchrun
+from util.base.processes import stop_with_launcher
+from util.distributed.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
+from util.distributed.preemption import STOP, Preempted
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     STOP.listen()  # a signal meanwhile must not be lost
@@ -30,21 +30,22 @@ from typing import Any
 import torch
 from torch import nn
 
+from datasets.annotations.facts import source_of, split_facts
+from datasets.annotations.split import Split
+from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.facts import source_of, split_facts
-from datasets.image_files import remember
-from datasets.split import Split
-from datasets.tbx11k import image_kinds
+from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
-from models.backbone_weights import load_backbone_weights
-from models.load import build_filled
-from util import checkpoint, nonfinite
-from util.checkpoint_schema import is_count
-from util.checkup import consult
-from util.command_line import parse_arguments
-from util.config import load_config
-from util.distributed import (
+from models.backbones.weights import load_backbone_weights
+from models.inference.load import build_filled
+from util.base.console import Progress
+from util.base.errors import ToldElsewhere
+from util.base.seed import seed_everything
+from util.config.command_line import parse_arguments
+from util.config.load import load_config
+from util.config.schema import Config
+from util.distributed.collectives import (
     Wishes,
     choose_device_type,
     distribute,
@@ -54,25 +55,26 @@ from util.distributed import (
     together,
     wait_for_all,
 )
-from util.errors import ToldElsewhere
-from util.evaluation_folder import hold_folder
-from util.judged import load_judged
-from util.logger import Progress, RunLog
-from util.metrics.evaluation import evaluate_as_configured
+from util.doctor.checkup import consult
+from util.metrics.report.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
-from util.optim import learning_rates
-from util.run_folder import SaveClock, open_log, save_config, sole_training
-from util.run_state import RunState, build_state, set_rates
-from util.schema import Config
-from util.seed import seed_everything
-from util.training_log import TrainingLog, build_training_log
+from util.runlog.run_log import RunLog
+from util.runlog.training_log import TrainingLog, build_training_log
+from util.training import nonfinite
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.schema import is_count
+from util.training.checkpoints.start import load_judged
+from util.training.evaluation_folder import hold_folder
+from util.training.optimizer import learning_rates
+from util.training.run_folder import SaveClock, open_log, save_config, sole_training
+from util.training.run_state import RunState, build_state, set_rates
 
 BEST_METRIC = "all/per_class/AP"
 STOP_FILE = "stop"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code, as in `util.exit_codes`.
+    """Run the command line; the exit code, as in `util.distributed.exit_codes`.
 
     Whatever the end, the last checkpoint is whole and the same command goes on from it.
     """

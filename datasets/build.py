@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from datasets import layout, tbx11k
-from datasets.augment import steps_after, steps_before
-from datasets.cache import ImageCache
-from datasets.cache_build import ready_cache
-from datasets.checks import Files, check_pair, find_in_split
-from datasets.coco import CocoDataset, Transform, kept_boxes
-from datasets.findings import Finding, refuse_errors
-from datasets.image_files import read_image_files, recall
+from datasets.annotations import layout, tbx11k
+from datasets.annotations.split import Split, load_split
+from datasets.augment.mixing import Mixer
+from datasets.augment.steps import steps_after, steps_before
+from datasets.augment.transforms import eval_transform, train_transform
+from datasets.cache.build import ready_cache
+from datasets.cache.file import ImageCache
+from datasets.checks.findings import Finding, refuse_errors
+from datasets.checks.image_files import read_image_files, recall
+from datasets.checks.image_pairs import Pictures, find_between, find_within
+from datasets.checks.split import Files, check_pair, find_in_split
+from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
-from datasets.mixing import Mixer
-from datasets.orders import (
+from datasets.sampling.orders import (
     NaturalOrder,
     Order,
     PositiveShareOrder,
@@ -31,15 +34,12 @@ from datasets.orders import (
     category_factors,
     repeat_factors,
 )
-from datasets.ready import Pictures, find_between, find_within
-from datasets.samplers import WindowBatchSampler, eval_indices
-from datasets.split import Split, load_split
-from datasets.transforms import eval_transform, train_transform
-from util.batch import Batch, collate
-from util.preemption import leave_signals_to_parent
-from util.schema import DataConfig
-from util.seed import derive_generator
-from util.text import first_few, printable
+from datasets.sampling.samplers import WindowBatchSampler, eval_indices
+from util.base.seed import derive_generator
+from util.base.text import first_few, printable
+from util.config.schema import DataConfig
+from util.detection.batch import Batch, collate
+from util.distributed.preemption import leave_signals_to_parent
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
@@ -54,7 +54,7 @@ class Checked:
 
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]
-    files: Files  # what the image files hold, for `datasets.image_files.remember`
+    files: Files  # what the image files hold, for `datasets.checks.image_files.remember`
 
 
 def build_splits(

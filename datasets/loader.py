@@ -9,8 +9,8 @@ from multiprocessing.process import BaseProcess
 
 from torch.utils.data import DataLoader
 
-from util.batch import Batch
-from util.errors import WorkerDied
+from util.base.errors import WorkerDied
+from util.detection.batch import Batch
 
 GONE_WITHIN = 0.5  # seconds from a broken connection to the end of the process
 ADVICE = {

@@ -4,27 +4,26 @@ from collections.abc import Collection, Iterable
 
 import torch
 
-from models.backbone import build_backbone
-from models.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
-from models.compiling import compile_parts
-from models.criterion import SetCriterion, loss_weights
-from models.decoder import DecoderLayer
-from models.denoising import Denoiser
+from models.backbones.build import build_backbone
 from models.dino import DINO
-from models.encoder import EncoderLayer
-from models.matcher import HungarianMatcher
+from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
+from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.matcher import HungarianMatcher
 from models.ops.backends import choose
 from models.postprocess import PostProcess
-from models.speed import set_speed
-from util.memory import keep_freed_memory
-from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
+from models.speed import compile_parts, set_speed
+from models.transformer.decoder import DecoderLayer
+from models.transformer.denoising import Denoiser
+from models.transformer.encoder import EncoderLayer
+from util.base.memory import keep_freed_memory
+from util.config.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
     """The network, its loss and its post-processing. Nothing is downloaded.
 
     Args:
-        config: as from util.config.load_config.
+        config: as from util.config.load.load_config.
         category_ids: the ids that the data's categories have. Given, and with `restrict_to_categories`, no other id
             is selected, predicted or drawn as denoising noise.
     """

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.decoder import DecoderLayer
-from models.denoising import Denoiser
-from models.encoder import EncoderLayer
-from models.image_head import ImageHead
 from models.layers import MLP, Linear, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
-from models.position_encoding import PositionEmbeddingSine
-from models.transformer import Transformer
-from util.batch import Target
+from models.transformer.decoder import DecoderLayer
+from models.transformer.denoising import Denoiser
+from models.transformer.encoder import EncoderLayer
+from models.transformer.image_head import ImageHead
+from models.transformer.position_encoding import PositionEmbeddingSine
+from models.transformer.transformer import Transformer
+from util.detection.batch import Target
 
 PRIOR = 0.01  # score of every class at the start (focal loss, section 3.3)
 

@@ -8,8 +8,8 @@ from torch.nn import functional
 from torchvision.ops import nms
 
 from models.outputs import DINOOutput, Prediction
-from util.batch import Target
-from util.box_ops import cxcywh_to_xyxy
+from util.detection.batch import Target
+from util.detection.boxes import cxcywh_to_xyxy
 
 
 class PostProcess(nn.Module):

@@ -14,15 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 from datasets.build import build_split, open_cache_of
-from util.config import load_config
-from util.errors import UserError
-from util.logger import echo
+from util.base.console import echo
+from util.base.errors import UserError
+from util.config.load import load_config
 
 MEGABYTE = 10**6
 

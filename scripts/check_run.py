@@ -11,17 +11,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from util.doctor import diagnose
-from util.errors import UserError
-from util.foreign_logs import FILES, read_foreign
-from util.history import History, history_of, read_rows
-from util.logger import ROWS, echo
-from util.text import printable
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.text import printable
+from util.doctor.diagnosis import diagnose
+from util.doctor.official_logs.read import FILES, read_foreign
+from util.runlog.history import History, history_of
+from util.runlog.rows import read_rows
+from util.runlog.run_log import ROWS
 
 
 def main() -> int:

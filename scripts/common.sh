@@ -58,7 +58,7 @@ RESTARTS=${SLURM_RESTART_COUNT:-0}
 # (docs/resume.md). Warned by Slurm (#SBATCH --signal=B:USR1@SECONDS), a training saves and the job requeues itself.
 launch() {
     take_paths "$@"
-    command=(python scripts/ranks.py)
+    command=(python scripts/lib/ranks.py)
     add_rendezvous
     command+=(main.py --data_path "$data" --output_dir "$OUTPUT_DIR")
     ((GPUS > 0)) || command+=(--device cpu) # a GPU that was not asked for is another job's
@@ -67,7 +67,7 @@ launch() {
     tell_about_job
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
     command -v python >/dev/null || fail 2 "no python on PATH; activate the environment in scripts/site.sh, or set VENV"
-    if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/stage_data.sh "${IMAGE_CACHE:-$DATA_PATH}" "$staged"; fi
+    if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/lib/stage_data.sh "${IMAGE_CACHE:-$DATA_PATH}" "$staged"; fi
 
     local code=0 log_start
     log_start=$(log_size)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -26,24 +26,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.phantom_render import Case, render_case
-from datasets.phantom_statistics import sample_lesions
-from models.detector import Detector
-from models.export_check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
-from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
-from models.load import load_detector
-from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
-from util import checkpoint
-from util.config import as_options
-from util.errors import UserError
-from util.exit_codes import INTERRUPTED
-from util.images import UNREADABLE, read_image, to_image
-from util.judged import config_inside
-from util.logger import echo
-from util.network_input import network_pixels
-from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
-from util.schema import PLAIN, Config
-from util.seed import derive_rng
+from datasets.phantom.render import Case, render_case
+from datasets.phantom.statistics import sample_lesions
+from models.export.check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
+from models.export.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
+from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
+from models.inference.detector import Detector
+from models.inference.load import load_detector
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.seed import derive_rng
+from util.config.load import as_options
+from util.config.schema import PLAIN, Config
+from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
+from util.distributed.exit_codes import INTERRUPTED
+from util.images.common import UNREADABLE, to_image
+from util.images.reader import read_image
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.start import config_inside
 
 PLAIN_OPTIONS = as_options(PLAIN)  # what is exported
 AS_USED = as_options({"amp": PLAIN["amp"]})  # what it is compared with: the network as a CPU computes it, not rounded

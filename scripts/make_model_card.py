@@ -15,24 +15,24 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import load_split
-from util.checkpoint import BEST_NAME, OWN_NAME
-from util.config import flatten, load_run_config
-from util.errors import UserError
-from util.evaluation_folder import training_of
-from util.files import write_whole
-from util.history import read_rows
-from util.logger import ROWS, echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
-from util.metrics.reports import REPORT, Report, described, load_report
-from util.schema import IN_CARD, Config
-from util.text import markdown, printable
+from datasets.annotations.split import load_split
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.text import markdown, printable
+from util.config.load import flatten, load_run_config
+from util.config.schema import IN_CARD, Config
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
+from util.metrics.report.file import REPORT, Report, described, load_report
+from util.runlog.rows import read_rows
+from util.runlog.run_log import ROWS
+from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME
+from util.training.evaluation_folder import training_of
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "docs/model_card_template.md"
 FIGURES = {

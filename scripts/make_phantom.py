@@ -19,19 +19,19 @@ from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.phantom import write_phantom
-from datasets.phantom_like import plan_like
-from datasets.phantom_plan import PhantomError, check_seed, plan_cohort
-from datasets.phantom_render import Case, render_case
-from datasets.phantom_statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
-from util.errors import WorkerDied
-from util.logger import echo
-from util.seed import derive_rng
+from datasets.phantom.like import plan_like
+from datasets.phantom.plan import PhantomError, check_seed, plan_cohort
+from datasets.phantom.render import Case, render_case
+from datasets.phantom.statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
+from datasets.phantom.write import write_phantom
+from util.base.console import echo
+from util.base.errors import WorkerDied
+from util.base.seed import derive_rng
 
 SHEET_ROWS, SHEET_TILE = 2, 204
 LESION_COLOURS = {ACTIVE: (255, 90, 60), LATENT: (70, 170, 255)}

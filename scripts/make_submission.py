@@ -15,23 +15,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import Split, load_split
-from datasets.tbx11k import find_split
-from util.errors import UserError
-from util.files import write_whole
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.annotations.split import Split, load_split
+from datasets.annotations.tbx11k import find_split
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.metrics.coco.overlap import to_xywh
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.image_level import image_scores
-from util.metrics.overlap import to_xywh
-from util.metrics.reports import Report, load_report
-from util.metrics.submission import class_probabilities
+from util.metrics.report.file import Report, load_report
 from util.metrics.tables import Detections, GroundTruth
+
+NOT_CALLED, CALLED = 0.33, 0.34  # p_tb just below and at the threshold: one third is where it becomes the largest
 
 LIST = "all_test"
 WARNING = (
@@ -108,3 +111,21 @@ def class_file(truth: GroundTruth, found: Detections, threshold: float) -> str:
 
 if __name__ == "__main__":
     run_program(main)
+
+
+def class_probabilities(score: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:
+    """[I] highest scores in [0, 1], -infinity where there is no box -> [I, 3]: healthy, sick, tuberculosis.
+
+    Raises:
+        ValueError: the threshold does not lie inside (0, 1), or a score is above 1.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"the threshold must lie between 0 and 1, got {threshold:g}")
+    if score.max(initial=0.0) > 1:
+        raise ValueError(f"scores must lie in [0, 1], the highest is {score.max():g}")
+    score = np.maximum(score, 0.0)
+    below = NOT_CALLED * score / threshold
+    above = CALLED + (1 - CALLED) * (score - threshold) / (1 - threshold)
+    tuberculosis = np.where(score < threshold, below, above)
+    rest = (1 - tuberculosis) / 2
+    return np.stack([rest, rest, tuberculosis], axis=1)

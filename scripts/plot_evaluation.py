@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
@@ -19,13 +19,19 @@ if __name__ == "__main__":
 import numpy as np
 from matplotlib.figure import Figure
 
+from datasets.annotations.split import Split, load_split
+from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_split
-from datasets.coco import load_image
-from datasets.split import Split, load_split
-from datasets.tbx11k import image_kinds
-from util.config import load_run_config
-from util.errors import UserError
-from util.evaluation_plots import (
+from datasets.dataset import load_image
+from util.base.console import echo
+from util.base.errors import UserError
+from util.config.load import load_run_config
+from util.metrics.files import DETECTIONS, TRUTH, load_detections
+from util.metrics.report.file import load_report
+from util.metrics.report.gallery import worst_false_alarms, worst_misses
+from util.metrics.report.protocols import Study
+from util.plots.contact_sheet import choose_detections, draw_sheet, tile_of
+from util.plots.evaluation import (
     draw_calibration,
     draw_confusion,
     draw_froc,
@@ -33,13 +39,6 @@ from util.evaluation_plots import (
     draw_roc,
     draw_scores,
 )
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH
-from util.metrics.files import load_detections
-from util.metrics.gallery import worst_false_alarms, worst_misses
-from util.metrics.protocols import Study
-from util.metrics.reports import load_report
-from util.pictures import choose_detections, draw_sheet, tile_of
 
 SCORE = 0.3  # drawn from here on where there is no operating point
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from util.curves import load_run, names_of
-from util.dashboard import draw_dashboard, warn_of_other_data
-from util.logger import echo
+from util.base.console import echo
+from util.plots.curves import load_run, names_of
+from util.plots.dashboard import draw_dashboard, warn_of_other_data
 
 
 def main() -> int:

@@ -22,32 +22,33 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 import torch
 
+from datasets.annotations.split import load_split
 from datasets.build import usable_cores
-from datasets.sources import Listing, Source, list_sources
-from datasets.split import load_split
 from models import load_detector
-from models.detector import Detector
-from models.load import MERGE_IOU
-from util.csv_text import csv_lines
-from util.distributed import choose_device_type
-from util.errors import UserError
-from util.exit_codes import INCOMPLETE, run_to_exit_code
-from util.files import write_whole
-from util.folder_lock import hold
-from util.fusion import METHODS
-from util.logger import Progress, echo, remark
-from util.prediction_loop import PICTURES, Album, predict_all
-from util.prediction_page import PAGE, Story, write_page
-from util.prediction_rows import FILE, Row, RowFile
-from util.prediction_tables import DETECTIONS, IMAGES, TABLES, write_tables
-from util.text import first_few, printable
+from models.inference.detector import Detector
+from models.inference.load import MERGE_IOU
+from util.base.console import Progress, echo, remark
+from util.base.csv_text import csv_lines
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.folder_lock import hold
+from util.base.text import first_few, printable
+from util.detection.fusion import METHODS
+from util.distributed.collectives import choose_device_type
+from util.distributed.exit_codes import INCOMPLETE, run_to_exit_code
+from util.predict.inputs import Listing, Source, list_sources
+from util.predict.loop import Album, predict_all
+from util.predict.outputs import FILE, PICTURES
+from util.predict.page import PAGE, Story, write_page
+from util.predict.rows import Row, RowFile
+from util.predict.tables import DETECTIONS, IMAGES, TABLES, write_tables
 
 SCORE = 0.3  # where a checkpoint has no operating point
 UNREADABLE = "unreadable.csv"
@@ -220,7 +221,7 @@ def load(args: argparse.Namespace, device: str) -> Detector:
     """The detector that the flags ask for."""
     if args.onnx:
         try:
-            from models.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
+            from models.export.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
         except ModuleNotFoundError as error:
             raise UserError(f"--onnx needs the package {error.name}: pip install -r requirements-extra.txt") from error
         return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)

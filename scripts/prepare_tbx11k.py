@@ -18,21 +18,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets import layout
-from datasets.folder_check import FolderCheck, check_folder
-from datasets.prepare_plan import Plan, make_plan
-from datasets.prepare_source import recognise
-from datasets.prepare_table import compare_with_published
-from datasets.prepare_tree import open_tree
-from datasets.prepare_write import write_clean_lists, write_plan
-from util.errors import DataError, UserError
-from util.logger import echo
-from util.text import first_few
+from datasets.annotations import layout
+from datasets.checks.folder import FolderCheck, check_folder
+from datasets.prepare.counts import compare_with_published
+from datasets.prepare.plan import Plan, make_plan
+from datasets.prepare.source import recognise
+from datasets.prepare.tree import open_tree
+from datasets.prepare.write import write_clean_lists, write_plan
+from util.base.console import echo
+from util.base.errors import DataError, UserError
+from util.base.text import first_few
 
 
 def main(arguments: list[str] | None = None) -> int:

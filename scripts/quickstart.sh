@@ -7,7 +7,7 @@
 # Run it again after an interruption: every step goes on where it was.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-source scripts/venv.sh
+source scripts/lib/venv.sh
 # Threads that wait shall not spin: beside another busy program a step would take half as long again.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 

@@ -18,23 +18,23 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.split import load_split
-from datasets.tbx11k import image_kinds
-from util.errors import UserError
-from util.logger import echo
-from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables
-from util.metrics.files import load_detections, save_report
+from datasets.annotations.split import load_split
+from datasets.annotations.tbx11k import image_kinds
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.text import first_few
+from util.config.rules import operating_target_fits
+from util.metrics.files import DETECTIONS, TRUTH, load_detections, save_report
 from util.metrics.operating_point import choose_threshold
-from util.metrics.protocols import Study, compare, images_with_boxes
-from util.metrics.reports import Report, load_report
+from util.metrics.report.evaluation import evaluate_tables
+from util.metrics.report.file import Report, load_report
+from util.metrics.report.protocols import Study, compare, images_with_boxes
 from util.metrics.tables import Detections, GroundTruth
-from util.rules import operating_target_fits
-from util.text import first_few
 
 DEFAULT_DRAWS = 1000  # of a comparison, which is nothing without them
 HEADLINES = ("AP", "AP50", "froc@0.5", "froc_mean", "auc")

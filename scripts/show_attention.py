@@ -12,20 +12,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 import numpy as np
 
-from models.attention import Look, look_at
-from models.load import load_detector
-from util.attention_picture import NOTICE, Panel, draw_attention
-from util.errors import UserError
-from util.files import write_whole
-from util.images import UNREADABLE, read_image
-from util.logger import echo
+from models.inference.attention_maps import Look, look_at
+from models.inference.load import load_detector
+from util.base.console import echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.images.common import UNREADABLE
+from util.images.reader import read_image
+from util.plots.attention import NOTICE, Panel, draw_attention
 
 
 def main() -> int:

@@ -11,23 +11,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 from torch.utils.data import DataLoader
 
+from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
-from datasets.samplers import WindowBatchSampler
-from datasets.split import Split
-from util.batch import Batch
-from util.box_ops import cxcywh_to_xyxy
-from util.config import load_config
-from util.logger import echo
-from util.pictures import Tile, draw_truth_sheet, short_names, truth_tile
-from util.plots import label
-from util.schema import Config
+from datasets.sampling.samplers import WindowBatchSampler
+from util.base.console import echo
+from util.base.text import label, short_names
+from util.config.load import load_config
+from util.config.schema import Config
+from util.detection.batch import Batch
+from util.detection.boxes import cxcywh_to_xyxy
+from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 

@@ -6,22 +6,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from util.exit_codes import run_program, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 
 if __name__ == "__main__":
     start_as_tool()
 
 import numpy as np
 
+from datasets.annotations.split import Split
 from datasets.build import build_split
-from datasets.coco import load_image
-from datasets.split import Split
-from util.config import load_run_config
-from util.logger import echo
+from datasets.dataset import load_image
+from util.base.console import echo
+from util.config.load import load_run_config
 from util.metrics.files import load_detections
-from util.metrics.protocols import Study
-from util.metrics.reports import load_report
-from util.pictures import choose_detections, choose_images, draw_sheet, tile_of
+from util.metrics.report.file import load_report
+from util.metrics.report.protocols import Study
+from util.plots.contact_sheet import choose_detections, choose_images, draw_sheet, tile_of
 
 SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")

@@ -4,7 +4,7 @@
 # is needed.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-source scripts/venv.sh
+source scripts/lib/venv.sh
 
 use_venv requirements.txt requirements-extra.txt
 ruff check .

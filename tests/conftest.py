@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 # figures allow: those are of a processor without. It is read when torch is imported.
 os.environ.setdefault("MKL_CBWR", "AVX2")
 
-sys.path.insert(0, str(Path(__file__).parent))  # helper modules of the tests
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 

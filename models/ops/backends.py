@@ -11,7 +11,7 @@ from importlib import import_module
 
 from torch import Tensor
 
-from util.errors import UserError
+from util.base.errors import UserError
 
 MODULES = {
     "torch": "definition",

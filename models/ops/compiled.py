@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.ops import compiler
 from models.ops.definition import Shapes
-from util.batch import on_device
+from util.detection.batch import on_device
 
 
 def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:

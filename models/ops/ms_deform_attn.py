@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from models.layers import Linear
 from models.ops.backends import backend_for
 from models.ops.definition import Shapes
-from util.batch import on_device
+from util.detection.batch import on_device
 
 
 class MSDeformAttn(nn.Module):
     """Multi-head deformable attention over `n_levels` maps with `n_points` sampling points per head and level.
 
-    `backend` is one of the names of util.schema's attn_backend.
+    `backend` is one of the names of util.config.schema's attn_backend.
     """
 
     def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int, backend: str = "torch") -> None:
@@ -47,7 +47,7 @@ class MSDeformAttn(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    @torch.compiler.disable  # a backend is not to be compiled again: models/compiling.py
+    @torch.compiler.disable  # a backend is not to be compiled again: models/speed.py
     def forward(
         self, query: Tensor, references: Tensor, source: Tensor, shapes: Shapes, padding: Tensor | None
     ) -> Tensor:

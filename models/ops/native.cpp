@@ -1,6 +1,6 @@
 // Multi-scale deformable attention on a CPU, forward and backward, with the contract of definition.py.
 //
-// Built at the first use by util/native_library.py and called through native.py. Nothing of C++'s own library is used,
+// Built at the first use by models/ops/native_library.py and called through native.py. Nothing of C++'s own library is used,
 // so that this loads beside whichever one is there already.
 //
 // Shape letters: B images, S positions over all levels, M heads, D channels of a head, Q queries, L levels, P points.

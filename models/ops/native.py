@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.ops.definition import Shapes
-from util.native_library import BuildError, load_library
+from models.ops.native_library import BuildError, load_library
 
 SOURCE = Path(__file__).with_name("native.cpp")
 # (type of the value, type of locations and weights) -> name of the functions

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from models.ops.definition import Shapes
-from util.errors import UserError
+from util.base.errors import UserError
 
 HALF_OR_SINGLE = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST = (8, 0)  # compute capability that Triton supports

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets import tbx11k as tbx
+from datasets.annotations import tbx11k as tbx
+from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.phantom import make_phantom
-from datasets.split import load_split
-from util.batch import windows
-from util.config import read_values
-from util.errors import DataError
-from util.schema import DataConfig
+from datasets.phantom.write import make_phantom
+from util.base.errors import DataError
+from util.config.load import read_values
+from util.config.schema import DataConfig
+from util.detection.batch import windows
 
 BASE = read_values(Path(__file__).parents[2] / "config" / "_base_" / "data.py")
 DATA = DataConfig(

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.annotations.split import load_split
+from datasets.augment.transforms import crop_to, draw_crop, flip_horizontally, resize, to_tensors
 from datasets.build import build_split, build_train_loader
-from datasets.coco import load_image, load_target
-from datasets.phantom import make_phantom
-from datasets.split import load_split
-from datasets.transforms import crop_to, draw_crop, flip_horizontally, resize, to_tensors
-from util.batch import SampleKey, windows
-from util.config import load_config, read_values
-from util.seed import derive_rng, derive_seed
+from datasets.dataset import load_image, load_target
+from datasets.phantom.write import make_phantom
+from util.base.seed import derive_rng, derive_seed
+from util.config.load import load_config, read_values
+from util.detection.batch import SampleKey, windows
 
 CONFIG = Path(__file__).parents[2] / "config"
 OFF = {knob: value for knob, value in read_values(CONFIG / "_base_" / "data.py").items() if not value}

@@ -7,21 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import end_to_end
 import numpy as np
 import pytest
-import tiny_dino
 import torch
 from torch import nn
 from torch.torch_version import TorchVersion
 
 from engine import accumulate
-from models import compiling, speed_up
-from models.compiling import compile_parts, parts_of, why_not
-from util.batch import Window
-from util.config import load_config
+from models import speed as compiling
+from models import speed_up
+from models.speed import compile_parts, parts_of, why_not
+from tests.helpers import training as end_to_end
+from tests.helpers.networks import tiny_dino
+from util.config.load import load_config
+from util.detection.batch import Window
 
-pytest_plugins = ["end_to_end_fixtures"]
+pytest_plugins = ["tests.helpers.training_fixtures"]
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,7 @@ def test_an_automatic_choice_is_told_with_what_stood_against_a_better_one():
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_found_out_and_named(tmp_path):
-    program = "import sys; from models.compiling import why_not; print(why_not('cpu'))"
+    program = "import sys; from models.speed import why_not; print(why_not('cpu'))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

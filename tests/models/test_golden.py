@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from generic_functions import generic_functions
-from golden_model import ORIG_SIZES, entries, figures, filled, golden_noise, images, table, targets
 
-from util.optim import build_optimizer
+from tests.helpers.golden.generic_functions import generic_functions
+from tests.helpers.golden.model import ORIG_SIZES, entries, figures, filled, golden_noise, images, table, targets
+from util.training.optimizer import build_optimizer
 
 FLOAT32 = {"logits": {300: 3e-5, 900: 5e-5}, "boxes": 3e-6, "loss": 3e-6, "pixels": 2e-3}
 FLOAT64 = {"logits": {300: 1e-10, 900: 1e-10}, "boxes": 1e-11, "loss": 1e-10, "pixels": 1e-9}

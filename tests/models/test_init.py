@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from golden_model import CONFIG, table
 
 from models import build_model
-from util.config import load_config
+from tests.helpers.golden.model import CONFIG, table
+from util.config.load import load_config
 
 
 @pytest.fixture(scope="module")

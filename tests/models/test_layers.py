@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
-import tiny_dino
 import torch
-from fill_rule import fill
-from golden_model import figures
 from torch import nn
 
-from models.decoder import DecoderLayer, valid_ratios_of
-from models.encoder import EncoderLayer, encoder_references
 from models.layers import MLP, at_least_float32, clones, inverse_sigmoid
+from models.transformer.decoder import DecoderLayer, valid_ratios_of
+from models.transformer.encoder import EncoderLayer, encoder_references
+from tests.helpers.golden.fill_rule import fill
+from tests.helpers.golden.model import figures
+from tests.helpers.networks import tiny_dino
 
 SHAPES = [(4, 5), (2, 3)]
 SIZES = (32, 48, 2, 4, 3)  # width, feed-forward width, levels, heads, points

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from golden_model import figures
 
 from models.outputs import DINOOutput, Prediction
 from models.postprocess import PostProcess
+from tests.helpers.golden.model import figures
 
 
 def gold(name):

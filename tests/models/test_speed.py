@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-import tiny_dino
 import torch
 from torch import nn
 
+from models.backbones.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
 from models.build import build_model
 from models.layers import Linear
-from models.resnet import FoldingBasicBlock, FoldingBottleneck, FrozenBatchNorm2d, ResNetBackbone, normed
-from util.config import load_config
-from util.ema import WeightAverage
+from tests.helpers.networks import tiny_dino
+from util.config.load import load_config
+from util.training.ema import WeightAverage
 
 PLAIN = ("attn_backend=torch", "fast_layers=False")
 FAST = ("attn_backend=auto", "fast_layers=True")

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from end_to_end import CONFIG, ROOT, options
-from local_slurm import LONGEST_PATH, Cluster, ClusterError, why_not
+from tests.helpers.training import CONFIG, ROOT, options
+from tests.slurm.local_slurm import LONGEST_PATH, Cluster, ClusterError, why_not
 
 PARTS = ("config", "datasets", "models", "scripts", "util", "engine.py", "main.py")
 # What a test cannot ask of the product: steps that take their time in the first part of a job, and a crash.

@@ -7,9 +7,10 @@ import threading
 import time
 
 import pytest
-from end_to_end import assert_same_state, figures, load
 
-pytest_plugins = ["end_to_end_fixtures"]
+from tests.helpers.training import assert_same_state, figures, load
+
+pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slurm
 
 # Steps of a second in the first part of a job make sure that it is caught in the middle.
@@ -82,7 +83,9 @@ def test_a_job_on_one_gpu_trains_to_the_end_and_tells_its_story(jobs):
     assert head[0].startswith(f"job {job.number} (tbx11k_1gpu) on node")
     assert head[1] == "allocation: 1 node(s), on each 1 GPU(s), 4 CPUs, 24G memory; time limit 2-00:00:00"
     assert head[2].startswith("commit: ")
-    assert head[3].startswith("command: python scripts/ranks.py --standalone --nproc_per_node 1 main.py --data_path ")
+    assert head[3].startswith(
+        "command: python scripts/lib/ranks.py --standalone --nproc_per_node 1 main.py --data_path "
+    )
     assert head[4] == f"run folder: logs/tbx11k_1gpu_{job.number}"
     assert head[5] == f"follow: tail -f logs/tbx11k_1gpu_{job.number}.out"
     assert "images per step = 2 per rank x 2 accumulation x 1 ranks = 4\n" in job.log

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-pytest_plugins = ["end_to_end_fixtures"]
+pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = pytest.mark.slurm
 
 
 def study(repo, *arguments):
     """The smoke suite in the user's clone, one seed."""
-    command = [sys.executable, "scripts/study.py", "--suite", "smoke", "--seeds", "1", *arguments]
+    command = [sys.executable, "scripts/measure/study.py", "--suite", "smoke", "--seeds", "1", *arguments]
     done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

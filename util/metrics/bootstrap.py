@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 AT_A_TIME = 100  # draws; bounds the memory
 LEVELS = (2.5, 97.5)  # percent
@@ -87,3 +88,28 @@ def draw_weights(images: NDArray[np.bool_], draws: int, rng: np.random.Generator
 
 def _values(curves: Curves, weights: NDArray) -> dict[str, NDArray[np.float64]]:
     return {f"{prefix}/{key}": v for prefix, curve in curves for key, v in curve.values(weights).items()}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """K steps over I images."""
+
+    hits: csr_array  # [K, I] true boxes that each step finds
+    alarms: csr_array  # [K, I] false alarms between the step before and this one
+
+    def counts(self, weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Hits and false alarms up to each step, both [K, D], when image i counts `weights[i, d]` times in draw d."""
+        return np.cumsum(self.hits @ weights, axis=0), np.cumsum(self.alarms @ weights, axis=0)
+
+
+def build_steps(step: NDArray[np.int64], is_hit: NDArray[np.bool_], image: NDArray[np.int64], shape: tuple) -> Steps:
+    """Steps of `shape` (K, I) from rows [N]: the step at which each row counts, what it is, and its image's position.
+
+    Rows of step K, those after the last hit, change nothing and are left out.
+    """
+    counts = step < shape[0]
+    parts = [
+        csr_array((np.ones(rows.sum()), (step[rows], image[rows])), shape=shape)  # repeated cells are summed
+        for rows in (is_hit & counts, ~is_hit & counts)
+    ]
+    return Steps(*parts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco_match import HIT, IGNORED
+from util.metrics.coco.match import HIT, IGNORED
 from util.metrics.matching import IOU, pair
 from util.metrics.tables import Detections, GroundTruth
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco_match import ALARM
+from util.metrics.coco.match import ALARM
 from util.metrics.matching import IOU, once_rows, one_label, pair, rows_of
 from util.metrics.tables import Detections, GroundTruth
 

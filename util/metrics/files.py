@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from util.errors import UserError
-from util.files import write_whole
-from util.metrics.reports import FACTS
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.reading import read_document
+from util.metrics.report.file import FACTS
 from util.metrics.tables import Detections, GroundTruth
-from util.reading import read_document
+
+DETECTIONS, TRUTH, PER_IMAGE = "detections.json.gz", "truth.json.gz", "per_image.csv"
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco_match import HIT, IGNORED
+from util.metrics.bootstrap import Steps, build_steps
+from util.metrics.coco.match import HIT, IGNORED
 from util.metrics.matching import IOU, pair
-from util.metrics.steps import Steps, build_steps
 from util.metrics.tables import Detections, GroundTruth
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from util.errors import UserError
-from util.files import write_whole
+from util.base.errors import UserError
+from util.base.files import write_whole
 
-BY = "written by scripts/study.py"
+BY = "written by scripts/measure/study.py"
 
 
 def begin(name: str) -> str:

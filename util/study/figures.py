@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from util.plots import GREY, INK, PALE, dress, head, say_empty, style
+from util.plots.style import GREY, INK, PALE, dress, head, say_empty, style
 from util.study.design import Suite
 from util.study.results import Row
 from util.study.statistics import difference, estimate, pairs

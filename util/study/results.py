@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from util.config_changes import differences
-from util.doctor import diagnose
-from util.errors import UserError
-from util.files import write_whole
-from util.history import History, history_of, number, read_rows
-from util.logger import ROWS
-from util.metrics.evaluation import REPORT
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.numbers import number
+from util.config.differences import differences
+from util.doctor.diagnosis import diagnose
+from util.doctor.symptoms import FAILING, NOTE
+from util.metrics.report.evaluation import REPORT
+from util.runlog.history import History, history_of
+from util.runlog.rows import read_rows
+from util.runlog.run_log import ROWS
 from util.study.design import PlannedRun, Suite
-from util.symptoms import FAILING, NOTE
 
 RESULT = "result.json"
 DONE, FAILED = "done", "failed"

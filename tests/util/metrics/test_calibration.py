@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from metric_tables import found_of, truth_of
 
+from tests.helpers.metric_tables import found_of, truth_of
 from util.metrics.calibration import reliability
 
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)

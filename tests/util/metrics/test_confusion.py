@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, permuted, random_tables, truth_of
 
+from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
 from util.metrics.confusion import BACKGROUND, confusion
 from util.metrics.matching import once, one_label
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from util.files import WriteError
+from util.base.files import WriteError
 from util.metrics.files import DetectionsError, load_detections, save_detections, save_report
 from util.metrics.tables import Detections
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, more, permuted, random_tables, repeated, truth_of
 
-from util.metrics.coco_match import ALARM, HIT
+from tests.helpers.metric_tables import found_of, more, permuted, random_tables, repeated, truth_of
+from util.metrics.coco.match import ALARM, HIT
 from util.metrics.froc import RATES, froc, froc_curve
 from util.metrics.matching import pair
-from util.metrics.protocols import report
+from util.metrics.report.protocols import report
 
 SEEDS = st.integers(0, 2**32 - 1)
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)

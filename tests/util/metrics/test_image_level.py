@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, random_tables, truth_of
 
+from tests.helpers.metric_tables import found_of, random_tables, truth_of
 from util.metrics.image_level import alarms_at, auc, image_scores, partial_auc, roc
 from util.metrics.matching import once, one_label
 

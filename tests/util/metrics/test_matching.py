@@ -1,9 +1,9 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, permuted, random_tables, truth_of
 
-from util.metrics.coco_match import ALARM, HIT, IGNORED
+from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
+from util.metrics.coco.match import ALARM, HIT, IGNORED
 from util.metrics.matching import once, one_label, pair
 
 SEEDS = st.integers(0, 2**32 - 1)

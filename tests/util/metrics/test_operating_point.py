@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_tables import found_of, random_tables, truth_of
 
+from tests.helpers.metric_tables import found_of, random_tables, truth_of
 from util.metrics.image_level import image_scores
 from util.metrics.operating_point import choose_threshold
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from util.config import load_config
-from util.errors import UserError
+from scripts.measure.study_suites import ALPHA, SUITES, find_suite
+from util.base.errors import UserError
+from util.config.load import load_config
 from util.study.design import Phantom, grid
-from util.study.suites import ALPHA, SUITES, find_suite
 
 
 def test_a_grid_has_every_combination_and_later_factors_win():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from util.errors import UserError
+from util.base.errors import UserError
 from util.study.document import begin, end, replace_sections, rewrite, skeleton
 
 TEXT = f"# Title\n\nbefore\n\n{begin('a')}\nold\n{end('a')}\n\nbetween\n\n{begin('b')}\n{end('b')}\n\nafter\n"
@@ -20,7 +20,10 @@ def test_sections_are_replaced_and_the_text_around_them_stays():
 @pytest.mark.parametrize(
     ("text", "phrase"),
     [
-        (TEXT.replace(begin("a"), ""), "d.md: the marker '<!-- begin: a (written by scripts/study.py) -->' is there 0"),
+        (
+            TEXT.replace(begin("a"), ""),
+            "d.md: the marker '<!-- begin: a (written by scripts/measure/study.py) -->' is there 0",
+        ),
         (TEXT.replace(end("a"), ""), "'<!-- end: a -->' is there 0 times"),
         (TEXT + begin("a"), "is there 2 times"),
         (f"{end('a')}\n{begin('a')}", "stands before"),

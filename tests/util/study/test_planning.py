@@ -2,8 +2,8 @@
 
 import pytest
 
+from scripts.measure.study_suites import SMOKE
 from util.study.planning import Budget, in_words, pending, seconds_left
-from util.study.suites import SMOKE
 
 
 def test_a_run_begins_only_if_it_would_end_in_time_by_the_median_so_far():

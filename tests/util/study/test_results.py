@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from util.errors import UserError
+from scripts.measure.study_suites import SMOKE
+from util.base.errors import UserError
 from util.study.results import load_row, load_rows, read_metrics, require_of, row_of, save_row, save_rows
-from util.study.suites import SMOKE
 
 RUNS = SMOKE.runs(2)
 SKILLS = (-0.4, 0.25)

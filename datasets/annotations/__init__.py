@@ -1,0 +1,1 @@
+"""Annotation files and folder layouts, read as columns of numbers."""

@@ -1,0 +1,29 @@
+"""A split in a few numbers, for the log: what the doctor compares with what training then sees."""
+
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations.split import Split
+from util.config.schema import Config
+from util.metrics.report.file import counts
+from util.training.evaluation_folder import config_fingerprint
+
+
+def split_facts(split: Split) -> dict[str, Any]:
+    """Images, images with boxes, boxes; boxes per category id; median sides of the boxes as shares of the image."""
+    kept = ~split.is_crowd
+    sizes = split.sizes[split.image_of_box[kept]]
+    width, height = split.xywh[kept, 2] / sizes[:, 1], split.xywh[kept, 3] / sizes[:, 0]
+    return {
+        "list": split.name,
+        **counts(split.ground_truth()),
+        "median_box_width": float(np.median(width)) if len(width) else None,
+        "median_box_height": float(np.median(height)) if len(height) else None,
+    }
+
+
+def source_of(split: Split, config: Config) -> dict[str, str]:
+    """What is evaluated, for the report: list, annotation file and image folder as the user gave them; the config."""
+    files = {"annotation_file": str(split.annotation_file), "image_folder": str(split.image_dir)}
+    return {"list": split.name, **files, "config": config_fingerprint(config)}

@@ -1,0 +1,120 @@
+"""A list of JSON records, read column by column. A value of the wrong kind is named by its row and key."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from util.base.errors import DataError
+from util.base.reading import read_document
+
+LARGEST_INTEGER = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Records:
+    """One list of a COCO-format file."""
+
+    file: Path
+    name: str  # "images", "annotations" or "categories"
+    rows: list[dict[str, Any]]
+
+    def integers(self, key: str, *, low: int = 0) -> NDArray[np.int64]:
+        """The column `key` [rows], whole numbers from `low` on."""
+
+        def is_valid(value: object) -> bool:
+            return type(value) is int and low <= value <= LARGEST_INTEGER
+
+        return np.array(self._column(key, is_valid, f"a whole number from {low} on"), dtype=np.int64)
+
+    def texts(self, key: str) -> list[str]:
+        """The column `key`, strings."""
+        return self._column(key, lambda value: isinstance(value, str), "a text")
+
+    def flags(self, key: str) -> NDArray[np.bool_]:
+        """The column `key` [rows] of 0 and 1; 0 where a record has none."""
+        return np.array(self._column(key, lambda value: value in (0, 1), "0 or 1", default=0), dtype=bool)
+
+    def numbers(self, key: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The column `key` [rows]; the value of `default` where a record has none."""
+        values = self._column(key, lambda value: value is None or _is_number(value), "a number", default=None)
+        return np.array([d if v is None else v for v, d in zip(values, default.tolist(), strict=True)], dtype=float)
+
+    def boxes(self, key: str) -> NDArray[np.float64]:
+        """The column `key` [rows, 4], lists of four numbers."""
+
+        def is_valid(value: object) -> bool:
+            return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+        return np.array(self._column(key, is_valid, "a list [x, y, width, height]"), dtype=float).reshape(-1, 4)
+
+    def _column(self, key: str, is_valid: Callable[[Any], bool], wanted: str, **default: Any) -> list[Any]:
+        values = []
+        for i, row in enumerate(self.rows):
+            where = f"{self.file}: {self.name}[{i}]"
+            if not isinstance(row, dict):
+                raise DataError(f"{where} must be an object with the key '{key}', got {_show(row)}")
+            if key not in row and not default:
+                raise DataError(f"{where} has no '{key}' ({wanted}); it has {', '.join(row) or 'no keys'}")
+            value = row.get(key, default.get("default"))
+            if not is_valid(value):
+                raise DataError(f"{where}: '{key}' must be {wanted}, got {_show(value)}")
+            values.append(value)
+        return values
+
+
+def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
+    """The lists called `names` of a COCO-format file.
+
+    Raises:
+        DataError: no such file, not JSON, or not an object with these lists.
+    """
+    try:
+        content = read_document(file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such annotation file; check --data_path and the split's name") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise DataError(f"{file}: cannot be read as an annotation file: {reason}; fetch or write it anew") from error
+    return parse_records(content, file, names)
+
+
+def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -> dict[str, Records]:
+    """The lists called `names` in the bytes of a COCO-format file; `file` is what messages call it.
+
+    Raises:
+        DataError: not JSON, or not an object with these lists.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is not JSON ({error}); fetch or write the annotation file anew") from error
+    wanted = "a COCO-format file is an object with the lists " + ", ".join(names)
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: {wanted}; this one holds {_show(content)}")
+    for name in names:
+        if name not in content:
+            hint = "; for images without boxes add 'annotations': []" if name == "annotations" else ""
+            raise DataError(f"{file}: has no '{name}'; {wanted}; this one has {', '.join(content) or 'no keys'}{hint}")
+        if not isinstance(content[name], list):
+            raise DataError(f"{file}: '{name}' must be a list, got {_show(content[name])}")
+    return {name: Records(file, name, content[name]) for name in names}
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST_INTEGER)
+
+
+def _show(value: object) -> str:
+    if isinstance(value, list | dict):
+        kind = "a list" if isinstance(value, list) else "an object"
+        text = repr(value)
+        return f"{kind} of length {len(value)}" if len(text) > 60 else text
+    return f"{str(value)[:60]!r} ({type(value).__name__})"

@@ -1,0 +1,69 @@
+"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): its folders, its categories, and what is missing in its annotations.
+
+TBX11K/imgs/{tb,health,sick,test}/*.png, imgs/extra/{da+db,mc+shenzhen}/{train,val}/*
+TBX11K/annotations/json/{TBX11K,all}_{train,val,trainval}.json and others
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.annotations import layout
+from datasets.annotations.split import Split
+
+# As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
+CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
+NUM_CLASSES = max(CATEGORIES) + 1
+
+# The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
+# begin with p.
+POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
+
+
+# What the image folders say of whole images.
+KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
+WITHOUT_BOXES = ("health/", "sick/", "test/")
+
+
+def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
+    """What kind of image each id is, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+
+    The truth of test/ is not published. Sick images show something other than tuberculosis. Images of other data sets
+    are absent.
+    """
+    kinds = {}
+    for image, name in files.items():
+        kind = "tb" if POSITIVE_EXTRA.match(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
+        if kind is not None:
+            kinds[image] = kind
+    return kinds
+
+
+def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:
+    """(image folder, annotation file) of a split such as 'TBX11K_train'.
+
+    Raises:
+        DataError: saying what was looked for, what is there, and the mend.
+    """
+    return layout.TBX11K.find_split(data_path, list_name)
+
+
+def unlabelled_tb(split: Split) -> NDArray[np.int64]:
+    """Positions of the images in tb/ that have no box: not negative, but unlabelled."""
+    return _without_box(split, lambda name: name.startswith("tb/"))
+
+
+def unlabelled_extras(split: Split) -> NDArray[np.int64]:
+    """Positions of the extra images that show tuberculosis by their names but have no box."""
+    return _without_box(split, lambda name: POSITIVE_EXTRA.match(name) is not None)
+
+
+def _without_box(split: Split, is_meant: Callable[[str], bool]) -> NDArray[np.int64]:
+    has_no_box = np.diff(split.first_box) == 0
+    is_named = np.array([is_meant(name) for name in split.file_names.tolist()], dtype=bool)
+    return np.flatnonzero(has_no_box & is_named)

@@ -1,0 +1,77 @@
+"""YOLO labels: a text file per image, a line "class cx cy w h" per box, in shares of the image."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from datasets.annotations.tbx11k import CATEGORIES
+from util.base.errors import DataError
+
+# What re-uploads call the categories, without spaces and case.
+ALIASES = {
+    "activetuberculosis": 1,
+    "activetb": 1,
+    "active": 1,
+    "obsoletepulmonarytuberculosis": 2,
+    "latenttuberculosis": 2,
+    "latenttb": 2,
+    "latent": 2,
+    "obsolete": 2,
+    "pulmonarytuberculosis": 3,
+    "uncertaintuberculosis": 3,
+    "uncertain": 3,
+}
+Boxes = list[tuple[int, list[float]]]
+
+
+def read_classes(content: bytes, file: Path) -> list[int]:
+    """Category ids of the classes 0, 1, ... that a classes.txt or data.yaml names.
+
+    Raises:
+        DataError: it names none, or one that TBX11K does not have.
+    """
+    text = content.decode("utf-8-sig", errors="replace")
+    if file.suffix in (".yaml", ".yml"):
+        text = _names_of_yaml(text)
+    names = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
+    keys = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
+    unknown = [name for name, key in zip(names, keys, strict=True) if key not in ALIASES]
+    if unknown or not names:
+        what = f"the class '{unknown[0][:60]}' is none of" if unknown else "names no class; those of TBX11K are"
+        raise DataError(f"{file}: {what} {', '.join(CATEGORIES.values())}; write one of them per line into classes.txt")
+    return [ALIASES[key] for key in keys]
+
+
+def _names_of_yaml(text: str) -> str:
+    """The entries of `names:`, a line each: [a, b], or lines "- a" or "0: a"."""
+    listed = re.search(r"^names:\s*\[([^\]]*)\]", text, re.MULTILINE)
+    if listed:
+        return listed[1].replace(",", "\n")
+    block = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+[ \t]*:)[ \t]*[^\n]*(?:\n|\Z))+)", text, re.MULTILINE)
+    return re.sub(r"^[ \t]*(-|\d+[ \t]*:)[ \t]*", "", block[1], flags=re.MULTILINE) if block else ""
+
+
+def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> Boxes:
+    """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width).
+
+    Raises:
+        DataError: a line is no box, or of a class without a name.
+    """
+    boxes = []
+    for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            label, cx, cy, w, h = map(float, line.split())
+        except ValueError:
+            label = cx = cy = w = h = math.nan
+        if not (all(0 <= v <= 1 for v in (cx, cy, w, h)) and w * h > 0 and label in range(len(classes))):
+            raise DataError(
+                f"{file}: line {number} must be 'class cx cy w h', a class from 0 to {len(classes) - 1} and shares of "
+                f"the image, got {line[:60]!r}; correct the file, or leave it out"
+            )
+        height, width = size
+        boxes.append((classes[int(label)], [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]))
+    return boxes

@@ -1,0 +1,1 @@
+"""Augmentation: geometry, grey values and mixing of images."""

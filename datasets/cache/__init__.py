@@ -1,0 +1,1 @@
+"""The cache of decoded images: the file, and how it is built."""

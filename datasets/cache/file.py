@@ -1,0 +1,281 @@
+"""The decoded images of a split in one memory-mapped file: what it looks like, and how it is read.
+
+    16 bytes    MARK, which changes with the format
+    pixels      image after image as its 8-bit values: grey [h, w] where the three channels agree, else [h, w, 3]
+    index       JSON: who read the files, and per image an Entry, with a checksum of its pixels
+    8 bytes     where the index begins, little endian
+    16 bytes    digest of index and these 8 bytes
+    16 bytes    MARK again
+
+The file is written whole or not at all (`datasets.cache.build`), and bears the split's name. An entry tells the file it
+was made of by name, size and time; where only the time differs, as after a copy, the content decides. No byte is left
+unchecked: the index is compared with its digest when the cache is opened, the pixels of an image with their checksum
+when a process first reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.annotations.split import Split
+from util.base.errors import DataError
+from util.base.reading import read_regular, require_regular
+from util.base.text import first_few
+from util.base.threads import threads
+from util.images.common import to_image
+from util.images.reader import LARGEST_FILE, READER
+
+MARK = b"decoded images 2"
+WIDTH_OF_START = 8
+NUM_READERS = 8  # threads; on a network disk they mostly wait
+FILES_PER_TASK = 64
+DIGEST_BYTES = 16
+
+
+class UnusableCache(DataError):  # noqa: N818 the reason is what is to be told
+    """There is no cache, or not the one of these images; it can be built."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, such that another content is another Source."""
+
+    name: str
+    num_bytes: int
+    mtime_ns: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image in the cache."""
+
+    source: Source
+    start: int  # byte where its pixels begin
+    height: int
+    width: int
+    channels: int  # 1 or 3
+    crc: int  # of its pixels
+
+    @property
+    def end(self) -> int:
+        """The byte after its pixels."""
+        return self.start + self.height * self.width * self.channels
+
+    def dump(self) -> str:
+        """As JSON, one line."""
+        source, *rest = astuple(self)
+        return json.dumps([*source, *rest])
+
+    @classmethod
+    def load(cls, values: Sequence) -> Entry:
+        """The entry that `dump` wrote, parsed.
+
+        Raises:
+            ValueError, TypeError: it is none.
+        """
+        name, num_bytes, mtime_ns, digest, *rest = values
+        start, height, width, channels, crc = rest
+        are_texts = isinstance(name, str) and isinstance(digest, str)
+        are_counts = all(type(v) is int and v >= 0 for v in (num_bytes, start, height, width, crc))
+        if not are_texts or not are_counts or type(mtime_ns) is not int or channels not in (1, 3):
+            raise ValueError(f"no entry of a cache: {values!r:.100}")
+        return cls(Source(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
+
+
+class ImageCache:
+    """The images of a split, by position.
+
+    A process that is handed one, such as a loader process, maps the file for itself.
+
+    Args:
+        file: the cache.
+        entries: what it holds.
+        fingerprint: of its index.
+    """
+
+    def __init__(self, file: Path, entries: Sequence[Entry], fingerprint: str) -> None:
+        self.file = file
+        self.fingerprint = fingerprint
+        self.starts = np.array([entry.start for entry in entries])  # [I]
+        self.shapes = np.array([[e.height, e.width, e.channels] for e in entries])  # [I, 3]
+        self.crcs = [entry.crc for entry in entries]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __call__(self, index: int) -> Image.Image:
+        """The image at a position of the split, equal to the bit to `datasets.dataset.load_image`.
+
+        Raises:
+            DataError: its pixels are not those that were written.
+        """
+        height, width, channels = self.shapes[index].tolist()
+        if not self._is_checked[index]:
+            if not self.is_whole(index):
+                raise DataError(
+                    f"{self.file}: the pixels of image number {index} are damaged; remove the file, and the next "
+                    "start or scripts/build_cache.py builds it anew"
+                )
+            self._is_checked[index] = True
+        return to_image(self._pixels(index).reshape((height, width) if channels == 1 else (height, width, channels)))
+
+    def is_whole(self, index: int) -> bool:
+        """Whether the pixels at a position are those that were written."""
+        return zlib.crc32(self._pixels(index)) == self.crcs[index]
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        start = int(self.starts[index])
+        return self._bytes[start : start + int(self.shapes[index].prod())]
+
+    @property
+    def num_coloured(self) -> int:
+        """Images kept with three channels."""
+        return int((self.shapes[:, 2] == 3).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all pixels."""
+        return int(self.shapes.prod(axis=1).sum())
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        mapped = np.memmap(self.file, np.uint8, mode="r")
+        if _read_index(self.file)[1] != self.fingerprint:
+            raise DataError(f"{self.file}: was built anew meanwhile; start again")
+        return mapped
+
+    @cached_property
+    def _is_checked(self) -> NDArray[np.bool_]:
+        """[I]: by this process."""
+        return np.zeros(len(self), bool)
+
+    def __getstate__(self) -> dict[str, object]:
+        own = ("_bytes", "_is_checked")  # the bytes would travel as their content
+        return {key: value for key, value in vars(self).items() if key not in own}
+
+
+def cache_file(split: Split, folder: Path) -> Path:
+    """Where the cache of a split lies."""
+    return folder / f"{split.name}.images"
+
+
+def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> ImageCache:
+    """The cache of a split, after a look at each of its image files, and with `checks_pixels` at all of its own pixels.
+
+    It may hold more images, in any order: a list serves training without its unlabelled images, validation with them.
+
+    Raises:
+        UnusableCache: saying why: it is not there, damaged, of other images, or a file has changed since.
+    """
+    file = cache_file(split, folder)
+    held, fingerprint = _read_index(file)
+    of_name = {entry.source.name: entry for entry in held}
+    lacking = [name for name in split.file_names.tolist() if name not in of_name]
+    if lacking:
+        raise UnusableCache(f"{file}: lacks {len(lacking)} images of {split.annotation_file}: {first_few(lacking)}")
+    entries = [of_name[name] for name in split.file_names.tolist()]
+    if changed := changed_sources(split, entries):
+        names = first_few([entries[i].source.name for i in changed])
+        raise UnusableCache(f"{file}: {len(changed)} images have changed since: {names}")
+    cache = ImageCache(file, entries, fingerprint)
+    if not np.array_equal(cache.shapes[:, :2], split.sizes):
+        raise UnusableCache(f"{file}: holds images of other sizes than {split.annotation_file} states")
+    if checks_pixels and (damaged := [entries[i].source.name for i in range(len(cache)) if not cache.is_whole(i)]):
+        raise UnusableCache(f"{file}: the pixels of {len(damaged)} images are damaged: {first_few(damaged)}")
+    return cache
+
+
+def source_of(split: Split, index: int) -> Source:
+    """The image file at a position, as it is now.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    name = str(split.file_names[index])
+    path = split.image_dir / name
+    status = require_regular(path)
+    digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
+    return Source(name, status.st_size, status.st_mtime_ns, digest)
+
+
+def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
+    """Positions among the first `entries` of the split whose image files are gone or have another content."""
+    tasks = [range(i, min(i + FILES_PER_TASK, len(entries))) for i in range(0, len(entries), FILES_PER_TASK)]
+    with threads(NUM_READERS) as pool:
+        changed = pool.map(lambda task: [i for i in task if not _is_same(split, i, entries[i].source)], tasks)
+        return [i for some in changed for i in some]
+
+
+def _is_same(split: Split, index: int, source: Source) -> bool:
+    try:
+        status = (split.image_dir / source.name).stat()
+        if status.st_size != source.num_bytes:
+            return False
+        return status.st_mtime_ns == source.mtime_ns or source_of(split, index).digest == source.digest
+    except OSError:
+        return False
+
+
+def index_of(entries: Sequence[Entry]) -> bytes:
+    """What stands behind the pixels, which end where the last entry does."""
+    lines = ",\n".join(entry.dump() for entry in entries)
+    index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
+    start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
+    return index + start + _digest(index + start) + MARK
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _read_index(file: Path) -> tuple[list[Entry], str]:
+    """The entries and their fingerprint."""
+    try:
+        index, start, digest = _index_bytes(file)
+        if _digest(index + start) != digest:
+            raise ValueError("another digest")
+        content = json.loads(index)
+        entries, reader = [Entry.load(values) for values in content["entries"]], content["reader"]
+        edges = [len(MARK), *(entry.end for entry in entries)]
+        if [entry.start for entry in entries] != edges[:-1] or edges[-1] != int.from_bytes(start, "little"):
+            raise ValueError("images with gaps between them")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnusableCache(f"{file}: there is no such cache") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and those above") from error
+    except UnusableCache:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UnusableCache(f"{file}: its index is damaged") from error
+    if reader != READER:
+        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER})")
+    return entries, digest.hex()
+
+
+def _index_bytes(file: Path) -> tuple[bytes, bytes, bytes]:
+    """The index, where it begins, and the digest of both."""
+    tail = WIDTH_OF_START + DIGEST_BYTES + len(MARK)
+    with file.open("rb") as stream:
+        length = stream.seek(0, 2)
+        stream.seek(max(0, length - tail))
+        start, digest, mark = stream.read(WIDTH_OF_START), stream.read(DIGEST_BYTES), stream.read()
+        stream.seek(0)
+        head = stream.read(len(MARK))
+        if head == mark != MARK and mark[:-1] == MARK[:-1]:
+            raise UnusableCache(f"{file}: was built by another version, in another format")
+        begins = int.from_bytes(start, "little")
+        if mark != MARK or head != MARK or not len(MARK) <= begins <= length - tail:
+            raise UnusableCache(f"{file}: is no whole cache of this format")
+        stream.seek(begins)
+        return stream.read(length - tail - begins), start, digest

@@ -1,0 +1,1 @@
+"""What is checked of data before a training."""

@@ -1,0 +1,322 @@
+"""What must hold before a split is used, checked in one go: files, boxes, categories."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
+
+from datasets.annotations.split import Split
+from datasets.checks.findings import Finding, refuse_errors
+from datasets.checks.image_files import ImageFile
+from util.base.console import Progress
+from util.base.errors import DataError, MissingPackage
+from util.base.text import first_few
+from util.base.threads import threads
+from util.detection.pixels import NARROW
+from util.images.common import UNREADABLE
+from util.images.reader import read_size
+
+NUM_READERS = 8  # threads; on a network disk they mostly wait
+FILES_PER_TASK = 32
+# Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
+TOLERANCE = 1.0
+SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
+
+Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path
+
+
+def check_split(split: Split, num_classes: int, **how: Any) -> list[str]:
+    """Refuse a split that would fail or teach nonsense later; the warnings of those that would not.
+
+    Args:
+        split: what to check.
+        num_classes: of the network.
+        how: as in `find_in_split`.
+
+    Raises:
+        DataError: one line per error that `find_in_split` finds.
+    """
+    findings = find_in_split(split, num_classes, **how)
+    return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+
+
+def find_in_split(
+    split: Split,
+    num_classes: int,
+    *,
+    drops_empty_boxes: bool = False,
+    opens_images: bool = True,
+    files: Files | None = None,
+) -> Iterator[Finding]:
+    """One line per kind of problem, with counts, the first examples and the mend.
+
+    Errors: image files missing, outside the image folder, no images, or of another size than recorded; an image that
+    is listed twice; boxes not finite, without area, or outside their image by more than a pixel; category ids that
+    `num_classes` has no room for; category names that are not unique. The rest teaches less than it could, or is worth
+    knowing.
+
+    Args:
+        split: what to check.
+        num_classes: of the network.
+        drops_empty_boxes: boxes without area are no reason to refuse. COCO 2017 has some, and the official
+            conversion drops them; in TBX11K a lesion without area is a mistake that somebody should look at.
+        opens_images: read the header of every image file too. That takes seconds on a local disk; who reads but a few
+            of the images, or shares the split with a process that checks it, need not.
+        files: what the files hold, where they have been read to their ends (`datasets.checks.image_files`).
+
+    Raises:
+        MissingPackage: an image is DICOM, and what reads it is not installed.
+    """
+    yield from _file_problems(split, opens_images, files)
+    yield from _box_problems(split, drops_empty_boxes)
+    yield from _repeated_boxes(split)
+    yield from _category_problems(split, num_classes)
+
+
+def check_pair(train: Split, val: Split) -> None:
+    """Refuse two splits that do not speak of the same categories.
+
+    Raises:
+        DataError: one line per error that `find_in_categories` finds.
+    """
+    refuse_errors(find_in_categories(train, val), f"{val.annotation_file}: does not go with {train.annotation_file}")
+
+
+def find_in_categories(train: Split, val: Split) -> Iterator[Finding]:
+    """A category id that means one thing in training and another in validation; validation boxes of a category that
+    the training file does not list.
+    """
+    changed = [k for k in train.category_ids if k in val.names and val.names[k] != train.names[k]]
+    if changed:
+        examples = first_few([f"{k} is {train.names[k]} there, but {val.names[k]} here" for k in changed])
+        text = f"{len(changed)} category ids mean something else: {examples}; use one list in both files"
+        yield Finding("changed_category", text)
+    ids, counts = np.unique(val.labels[~val.is_crowd], return_counts=True)
+    strange = {k: n for k, n in zip(ids.tolist(), counts.tolist(), strict=True) if k not in train.names}
+    if strange:
+        examples = first_few([f"{k} ({val.names[k]})" for k in strange])
+        text = (
+            f"{sum(strange.values())} of {val.num_boxes} boxes are of categories that training does not list: "
+            f"{examples}; list them there, or remove these boxes"
+        )
+        yield Finding("untrained_category", text)
+
+
+def _file_problems(split: Split, opens_images: bool, files: Files | None) -> Iterator[Finding]:
+    names = split.file_names.tolist()
+    outside = [name for name in names if _leaves_folder(name)]
+    if outside:
+        yield Finding(
+            "outside",
+            f"{len(outside)} of {len(names)} file names leave the image folder: {first_few(outside)}; "
+            f"give them relative to {split.image_dir}, without '..'",
+        )
+    yield from _repeated_images(names)
+    yield from _narrow_images(split)
+    if not split.image_dir.is_dir():
+        yield Finding("no_folder", f"the image folder {split.image_dir} does not exist; check --data_path")
+        return
+    missing = _missing(split.image_dir, [name for name in names if not _leaves_folder(name)])
+    if missing:
+        yield Finding(
+            "missing",
+            f"{len(missing)} of {len(names)} images are missing in {split.image_dir}: {first_few(missing)}; "
+            "complete the download, or remove their records",
+        )
+    if opens_images:
+        left_out = {*outside, *missing}
+        positions = [i for i, name in enumerate(names) if name not in left_out]
+        yield from _content_problems(split, positions, files)
+
+
+def _repeated_images(names: list[str]) -> Iterator[Finding]:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        text = (
+            f"{len(repeated)} images are listed more than once: {first_few(repeated)}; the boxes of one record are "
+            "background in the other: keep one record with all boxes"
+        )
+        yield Finding("repeated_image", text)
+
+
+def _narrow_images(split: Split) -> Iterator[Finding]:
+    is_narrow = split.sizes.max(axis=1) > NARROW * split.sizes.min(axis=1)
+    if is_narrow.any():
+        examples = [
+            f"{split.file_names[i]} ({split.sizes[i][1]} x {split.sizes[i][0]})" for i in np.flatnonzero(is_narrow)
+        ]
+        text = f"{len(examples)} images are more than {NARROW} times as long as wide: {first_few(examples)}"
+        yield Finding("narrow", f"{text}; resized, little of them can be seen: remove their records", "warning")
+
+
+def _leaves_folder(name: str) -> bool:
+    return "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+
+
+def _missing(folder: Path, names: list[str]) -> list[str]:
+    """Names without a file. Folders are listed once each: asking for every file is slow on network disks."""
+    parents = {name: str(PurePosixPath(name).parent) for name in names}
+    there = {parent: _list_files(folder / parent) for parent in set(parents.values())}
+    return [name for name in names if PurePosixPath(name).name not in there[parents[name]]]
+
+
+def _list_files(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if _is_file(entry)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, after following links; a link that leads round and round is none."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _content_problems(split: Split, positions: list[int], files: Files | None) -> Iterator[Finding]:
+    """What the files at `positions` tell. From a header alone a file looks whole that was cut in its middle."""
+    unreadable, resized, blank = [], [], []
+    paths = [split.image_dir / str(split.file_names[i]) for i in positions]
+    contents = _read_headers(paths) if files is None else (files.get(os.path.abspath(path), "gone") for path in paths)
+    for position, content in zip(positions, contents, strict=True):
+        name, recorded = split.file_names[position], tuple(split.sizes[position].tolist())
+        size = content.size if isinstance(content, ImageFile) else content
+        if isinstance(size, str):
+            unreadable.append(f"{name} ({size})")
+        elif size != recorded:
+            resized.append(f"{name} ({size[1]} x {size[0]} instead of {recorded[1]} x {recorded[0]})")
+        if isinstance(content, ImageFile) and content.is_blank:
+            blank.append(name)
+    if unreadable:
+        yield Finding(
+            "unreadable",
+            f"{len(unreadable)} of {split.num_images} images cannot be read: {first_few(unreadable)}; "
+            "fetch these files anew, or remove their records",
+        )
+    if resized:
+        yield Finding(
+            "resized",
+            f"{len(resized)} of {split.num_images} images have another size (width x height) than recorded: "
+            f"{first_few(resized)}; the boxes would not fit: put the original images back, or correct the records",
+        )
+    if blank:
+        text = f"{len(blank)} of {split.num_images} images are blank, all pixels alike: {first_few(blank)}"
+        yield Finding("blank", f"{text}; fetch these files anew, or remove their records", "warning")
+
+
+def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
+    """(height, width) of each file, or why it is no image."""
+    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
+    progress = Progress("checking the images", len(paths), "images")
+    with threads(NUM_READERS) as pool:
+        for headers in pool.map(lambda task: [_read_header(path) for path in task], tasks):
+            progress.advance(len(headers))
+            yield from headers
+    progress.close()
+
+
+def _read_header(path: Path) -> tuple[int, int] | str:
+    try:
+        return read_size(path)
+    except MissingPackage:
+        raise
+    except UnidentifiedImageError:
+        return "no image" if path.stat().st_size else "empty"
+    except UNREADABLE as error:
+        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _box_problems(split: Split, drops_empty_boxes: bool) -> Iterator[Finding]:
+    left, top, width, height = split.xywh.T
+    image_height, image_width = split.sizes[split.image_of_box].T
+    is_finite = np.isfinite(split.xywh).all(axis=1) & np.isfinite(split.area)
+    is_empty = is_finite & ((width <= 0) | (height <= 0))
+    overhang = np.stack([-left, -top, left + width - image_width, top + height - image_height])
+    is_outside = is_finite & ~is_empty & (overhang > TOLERANCE).any(axis=0)
+    kinds = (
+        ("not_finite", ~is_finite, "have numbers that are not finite", "correct or remove these annotations"),
+        ("empty_box", is_empty, "have no width or no height", "correct or remove these annotations"),
+        (
+            "overhang",
+            is_outside,
+            f"reach more than {TOLERANCE:g} px beyond their image",
+            "boxes are [x, y, width, height] in pixels of the image as recorded: correct the boxes or the size",
+        ),
+    )
+    for kind, is_bad, what, mend in kinds:
+        if is_bad.any():
+            text = f"{is_bad.sum()} of {len(is_bad)} boxes {what}: {_box_examples(split, is_bad)}; {mend}"
+            yield Finding(kind, text, "note" if is_bad is is_empty and drops_empty_boxes else "error")
+    is_wrong = is_finite & ~is_empty & ((split.area <= 0) | (split.area > 1 + 1.01 * width * height)) & ~split.is_crowd
+    if is_wrong.any():
+        text = f"{is_wrong.sum()} of {len(is_wrong)} boxes have an area that is 0 or more than width x height"
+        mend = "AP by size goes by the area: correct it, or leave it out"
+        yield Finding("wrong_area", f"{text}: {_box_examples(split, is_wrong)}; {mend}", "warning")
+
+
+def _repeated_boxes(split: Split) -> Iterator[Finding]:
+    """The same box twice on an image, of one category or of two."""
+    rows = np.flatnonzero(np.isfinite(split.xywh).all(axis=1) & ~split.is_crowd)
+    places = np.column_stack([split.image_of_box[rows], np.round(split.xywh[rows], SAME_BOX_DECIMALS)])
+    _, place, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
+    labelled = np.column_stack([place.reshape(-1), split.labels[rows]])
+    _, first, index, times = np.unique(labelled, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    is_repeated = np.zeros(len(split.xywh), dtype=bool)
+    is_repeated[rows] = (times[index.reshape(-1)] > 1) & (first[index.reshape(-1)] != np.arange(len(rows)))
+    if is_repeated.any():
+        text = f"{is_repeated.sum()} boxes repeat another of the same image and category"
+        mend = "each lesion would be asked for twice: remove these annotations"
+        yield Finding("repeated_box", f"{text}: {_box_examples(split, is_repeated)}; {mend}", "warning")
+    is_disputed = np.zeros(len(split.xywh), dtype=bool)
+    is_disputed[rows] = counts[place.reshape(-1)] > times[index.reshape(-1)]
+    if is_disputed.any():
+        text = f"{is_disputed.sum()} boxes bear two categories at once: {_box_examples(split, is_disputed)}"
+        yield Finding("disputed_box", f"{text}; decide for one, or each is background to the other", "warning")
+
+
+def _box_examples(split: Split, is_bad: NDArray[np.bool_]) -> str:
+    texts = []
+    for row in np.flatnonzero(is_bad).tolist():
+        image = split.image_of_box[row]
+        box = ", ".join(f"{value:g}" for value in split.xywh[row])
+        height, width = split.sizes[image]
+        texts.append(f"[{box}] on {split.file_names[image]} (id {split.image_ids[image]}, {width} x {height})")
+    return first_few(texts)
+
+
+def _category_problems(split: Split, num_classes: int) -> Iterator[Finding]:
+    largest = split.category_ids[-1]
+    if largest >= num_classes:
+        yield Finding(
+            "large_category",
+            f"category ids go up to {largest} ({split.names[largest]}), but num_classes is {num_classes}; "
+            f"set --options num_classes={largest + 1}",
+        )
+    if largest + 1 < num_classes:
+        text = f"num_classes is {num_classes}, but category ids go up to {largest} ({split.names[largest]})"
+        yield Finding("spare_classes", f"{text}; set --options num_classes={largest + 1}", "warning")
+    repeated = [name for name, count in Counter(split.names.values()).items() if count > 1]
+    if repeated:
+        yield Finding(
+            "repeated_category",
+            f"{len(repeated)} category names stand for more than one id: {first_few(repeated)}; "
+            "give each id a name of its own, or the figures of one would hide those of another",
+        )
+    unused = sorted(set(split.names) - set(split.labels[~split.is_crowd].tolist()))
+    if unused and split.num_boxes:
+        text = f"{len(unused)} categories have no box: {first_few([f'{k} ({split.names[k]})' for k in unused])}"
+        yield Finding(
+            "unused_category", f"{text}; their AP is undefined and left out of means: nothing to mend", "note"
+        )

@@ -1,0 +1,1 @@
+"""Synthetic chest X-rays with lesions, to try everything without real data."""

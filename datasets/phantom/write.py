@@ -1,0 +1,162 @@
+"""A synthetic TBX11K on disk, in the real layout: for trying, testing and timing without the real data.
+
+    make_phantom(Path("data/phantom"), train=400, val=100, seed=0)
+    make_phantom_like(Path("data/phantom"), Path("TBX11K"), seed=0, limit=24)
+
+Every file follows from the arguments and the seed alone, whatever the number of workers.
+"""
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.phantom.like import plan_like
+from datasets.phantom.plan import PhantomError, Picture, Plan, plan_cohort
+from datasets.phantom.render import render_case
+from datasets.phantom.statistics import POSITIVE_FRACTION
+from util.base.errors import WorkerDied
+from util.base.processes import die_with_parent
+
+RECORD, UNFINISHED = "phantom.json", "phantom_unfinished.json"
+FORMAT = 1  # changes whenever the same recipe would give other files
+PNG_LEVEL = 1  # zlib level: the fastest; the files are a quarter larger than at the default
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+def make_phantom(
+    out: Path,
+    *,
+    train: int,
+    val: int,
+    seed: int,
+    positive_fraction: float = POSITIVE_FRACTION,
+    size: int = 512,
+    workers: int = 0,
+) -> None:
+    """Write a made-up cohort of `train` and `val` square images of `size` pixels below `out`.
+
+    `workers` = 0 or 1 draws in this process. Raises PhantomError for impossible numbers and for a folder that
+    holds anything but this very phantom; the latter is left as it is.
+    """
+    write_phantom(plan_cohort(train, val, seed, positive_fraction, size), Path(out), workers)
+
+
+def make_phantom_like(out: Path, like: Path, *, seed: int, limit: int | None = None, workers: int = 0) -> None:
+    """Write below `out` the data set that the annotations below `like` describe.
+
+    Images that exist below `like`/imgs are copied; the missing ones are drawn, with lesions in the annotated
+    boxes. `limit` cuts every list to at most that many images. Raises PhantomError as `make_phantom` does.
+    """
+    write_phantom(plan_like(Path(like), seed, limit), Path(out), workers)
+
+
+def write_phantom(plan: Plan, out: Path, workers: int = 0, on_progress: Progress | None = None) -> bool:
+    """Write all files of `plan`; False when `out` holds them already, and nothing was done.
+
+    An interrupted phantom of the same recipe is begun anew. The record is written last.
+    """
+    recipe = {"format": FORMAT, **plan.recipe}
+    if not _claim(out, recipe):
+        return False
+    for picture in plan.pictures:
+        (out / "imgs" / picture.case.name).parent.mkdir(parents=True, exist_ok=True)
+    for done, _ in enumerate(_draw_all(plan.pictures, out / "imgs", workers), start=1):
+        if on_progress:
+            on_progress(done, len(plan.pictures))
+    _write_annotations(plan, out)
+    (out / UNFINISHED).replace(out / RECORD)
+    return True
+
+
+def save_picture(picture: Picture, folder: Path) -> None:
+    """Draw or copy one image below `folder`, the imgs/ of a phantom."""
+    path = folder / picture.case.name
+    if picture.source:
+        shutil.copyfile(picture.source, path)
+        return
+    grey = Image.fromarray(render_case(picture.case, max(picture.width, picture.height)))
+    if grey.size != (picture.width, picture.height):
+        grey = grey.resize((picture.width, picture.height), Image.Resampling.BILINEAR)
+    image = Image.fromarray(np.repeat(np.asarray(grey)[..., None], 3, axis=2))
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        image.save(path, quality=95)
+    else:
+        image.save(path, compress_level=PNG_LEVEL)
+
+
+def _claim(out: Path, recipe: dict) -> bool:
+    """Whether there is work to do in `out`; leaves the mark of work begun."""
+    if out.exists() and not out.is_dir():
+        raise PhantomError(f"{out} is a file; give a folder that is empty or does not exist")
+    for name in (RECORD, UNFINISHED):
+        if not (out / name).exists():
+            continue
+        found = _read_record(out / name)
+        if found != recipe:
+            raise PhantomError(
+                f"{out} holds another phantom, {_difference(found, recipe)}; remove that folder or give another one"
+            )
+        return name != RECORD
+    if out.exists() and any(out.iterdir()):
+        raise PhantomError(f"{out} is not empty and holds no phantom; give a folder that is empty or does not exist")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).write_text(json.dumps(recipe, indent=1) + "\n")
+    return True
+
+
+def _read_record(path):
+    try:
+        record = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise PhantomError(f"{path} is not the record of a phantom ({error}); remove that folder") from error
+    if not isinstance(record, dict):
+        raise PhantomError(f"{path} is not the record of a phantom; remove that folder")
+    return record
+
+
+def _difference(found, wanted):
+    keys = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
+    return ", ".join(f"{k} {found.get(k)} instead of {wanted.get(k)}" for k in keys)
+
+
+def _draw_all(pictures: list[Picture], folder: Path, workers: int) -> Iterator[None]:
+    if workers <= 1:
+        yield from (save_picture(picture, folder) for picture in pictures)
+        return
+    pool, is_whole = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c_to_parent), False
+    try:
+        yield from pool.map(save_picture, pictures, repeat(folder), chunksize=2)
+        is_whole = True
+    except BrokenProcessPool as error:
+        raise WorkerDied(
+            f"one of the {workers} processes that draw was killed, perhaps as memory was short: lower --workers; the "
+            "same command begins anew"
+        ) from error
+    finally:
+        pool.shutdown(wait=is_whole, cancel_futures=True)
+
+
+def _leave_ctrl_c_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+def _write_annotations(plan: Plan, out: Path) -> None:
+    for folder in ("annotations/json", "annotations/xml", "lists"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for name, document in plan.documents.items():
+        (out / "annotations/json" / f"{name}.json").write_text(json.dumps(document))
+    for name, members in plan.lists.items():
+        (out / "lists" / f"{name}.txt").write_text("".join(f"{m}\n" for m in members))
+    for stem, content in plan.xml.items():
+        text = content.read_text() if isinstance(content, Path) else content
+        (out / "annotations/xml" / f"{stem}.xml").write_text(text)

@@ -1,0 +1,87 @@
+"""Images and boxes per folder, split and category against the counts that the authors publish."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from datasets.annotations.split import Split
+from datasets.annotations.tbx11k import CATEGORIES
+
+FOLDERS = {
+    "tb": 800,
+    "health": 3800,
+    "sick": 3800,
+    "test": 3302,
+    "extra/mc+shenzhen/train": 200,
+    "extra/mc+shenzhen/val": 200,
+    "extra/da+db/train": 88,
+    "extra/da+db/val": 88,
+}
+# images, images with boxes, boxes of category 1, 2, 3
+SPLITS = {
+    "TBX11K_train": (6600, 599, 724, 178, 0),
+    "TBX11K_val": (1800, 200, 248, 61, 0),
+    "TBX11K_trainval": (8400, 799, 972, 239, 0),
+    "TBX11K_train_only_tb": (599, 599, 724, 178, 0),
+    "TBX11K_val_only_tb": (200, 200, 248, 61, 0),
+    "TBX11K_trainval_only_tb": (799, 799, 972, 239, 0),
+    "all_train": (6888, 599, 724, 178, 0),
+    "all_val": (2088, 200, 248, 61, 0),
+    "all_trainval": (8976, 799, 972, 239, 0),
+    "all_test": (3302, 0, 0, 0, 0),
+}
+COLUMNS = ("images", "with boxes", *CATEGORIES.values())
+
+
+def count_split(split: Split) -> tuple[int, ...]:
+    """Images, images with boxes, boxes of each category of TBX11K."""
+    labels = Counter(split.labels[~split.is_crowd].tolist())
+    with_boxes = len(np.unique(split.image_of_box[~split.is_crowd]))
+    return split.num_images, with_boxes, *(labels[k] for k in CATEGORIES)
+
+
+def compare_with_published(images: Iterable[str], splits: Mapping[str, Split]) -> tuple[str, list[str]]:
+    """(table, a line per difference) of a data folder.
+
+    Args:
+        images: names below imgs/ of the images that are there.
+        splits: by the name of their list.
+    """
+    folders = Counter(name.rpartition("/")[0] for name in images)
+    table = [["folder below imgs", "images", "published"]]
+    table += [[name, str(folders[name]), str(count)] for name, count in FOLDERS.items()]
+    differences = [
+        f"imgs/{name}: {folders[name]} images, published {count}: {_more_or_less(folders[name] - count)}"
+        for name, count in FOLDERS.items()
+        if folders[name] != count
+    ]
+    lists = [["list", *COLUMNS, "published"]]
+    for name in [*SPLITS, *sorted(set(splits) - set(SPLITS))]:
+        if name not in splits:
+            differences.append(f"{name}: is not there; published with {SPLITS[name][0]} images")
+            continue
+        counts, published = count_split(splits[name]), SPLITS.get(name)
+        is_equal = published is None or counts == published
+        lists.append([name, *map(str, counts), "-" if published is None else "the same" if is_equal else "differs"])
+        if not is_equal:
+            gaps = zip(COLUMNS, counts, published, strict=True)
+            told = [f"{column} {ours} instead of {theirs}" for column, ours, theirs in gaps if ours != theirs]
+            differences.append(f"{name}: {', '.join(told)}")
+    return f"{_align(table)}\n\n{_align(lists)}", differences
+
+
+def _more_or_less(gap: int) -> str:
+    return f"{abs(gap)} {'too many' if gap > 0 else 'missing'}"
+
+
+def _align(rows: list[list[str]]) -> str:
+    """Columns under each other, the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

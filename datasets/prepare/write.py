@@ -1,0 +1,109 @@
+"""Write a training-ready TBX11K: everything beside first, then renamed, the annotations last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from datasets.annotations.split import Split, load_split
+from datasets.prepare.plan import Plan
+from util.base.console import Progress
+from util.base.errors import DataError
+from util.base.files import WriteError, write_whole
+from util.base.reading import read_document
+
+UNFINISHED = ".unfinished"
+SPARE = 50_000_000  # bytes that stay free
+CLEAN = "_clean"
+
+
+def write_plan(plan: Plan, out: Path) -> None:
+    """Fill `out`, which is empty, not there, or the official folder that the plan was made from.
+
+    An interrupted writing leaves no annotation file, so that nothing takes it for a data set; the next one begins anew.
+
+    Raises:
+        DataError: `out` holds something else, or a file of the source cannot be read.
+        WriteError: the disk is full, or `out` cannot be written.
+    """
+    if is_in_place(plan, out):
+        for name in plan.built:
+            _write_list(out, name, plan.splits[name], plan.documents[name])
+        return
+    held = sorted(path.name for path in out.iterdir() if path.name != UNFINISHED) if out.is_dir() else []
+    if held or (out.exists() and not out.is_dir()):
+        raise DataError(f"{out}: is not empty ({', '.join(held[:3]) or 'a file'}); give --out a folder that is empty")
+    beside, is_new = out / UNFINISHED, not out.exists()
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _fill(plan, beside)
+        for folder in ("imgs", "lists", "annotations"):
+            (beside / folder).replace(out / folder)
+    except OSError as error:
+        raise WriteError(
+            f"{out}: cannot be written ({error.strerror or error}); free some space, or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if is_new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def is_in_place(plan: Plan, out: Path) -> bool:
+    """Whether `out` is the official folder that the plan was made from."""
+    here = os.path.realpath(plan.source.tree.root / plan.root)
+    return not plan.is_moved and plan.source.tree.root.is_dir() and os.path.realpath(out) == here
+
+
+def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
+    """Write the training lists of a data folder once more, NAME_clean, without the images `leaked`; images of each.
+
+    Validation keeps its images, so that its figures compare with those of others.
+    """
+    written = {}
+    for path in sorted((root / "annotations/json").glob("*_train.json")):
+        content = json.loads(read_document(path))
+        dropped = {image["id"] for image in content["images"] if image["file_name"] in leaked}
+        content["images"] = [image for image in content["images"] if image["id"] not in dropped]
+        content["annotations"] = [box for box in content["annotations"] if box["image_id"] not in dropped]
+        name = f"{path.stem}{CLEAN}"
+        (root / "lists" / f"{name}.txt").unlink(missing_ok=True)
+        split = load_split(root / "imgs", path)
+        split = split.without(np.flatnonzero(np.isin(split.file_names, sorted(leaked))))
+        _write_list(root, name, split, json.dumps(content).encode())
+        written[name] = split.num_images
+    return written
+
+
+def _fill(plan: Plan, folder: Path) -> None:
+    tree, files = plan.source.tree, {f"imgs/{name}": file for name, file in plan.images.items()}
+    files |= {f"annotations/xml/{name}": file for name, file in plan.xml.items()}
+    needed = sum(tree.sizes[file] for file in files.values())
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE > free and not tree.root.is_dir():
+        raise DataError(
+            f"{folder.parent}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; choose another disk"
+        )
+    progress = Progress("writing the images", len(files), "files")
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        tree.put(file, folder / name)
+        progress.advance()
+    progress.close()
+    (folder / "imgs").mkdir(exist_ok=True)
+    for name, content in plan.documents.items():
+        _write_list(folder, name, plan.splits[name], content)
+
+
+def _write_list(folder: Path, name: str, split: Split, content: bytes) -> None:
+    """The json file, and the list of its names unless that is there already."""
+    text = folder / "lists" / f"{name}.txt"
+    if not name.endswith("_only_tb") and not text.exists():
+        lines = "".join(f"{member}\n" for member in split.file_names.tolist())
+        write_whole(text, lambda file: file.write(lines.encode()))
+    write_whole(folder / "annotations/json" / f"{name}.json", lambda file: file.write(content))

@@ -1,0 +1,1 @@
+"""Backbones under their official parameter names, and their pretrained weights."""

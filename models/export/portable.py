@@ -1,0 +1,156 @@
+"""A trained network as a graph of plain tensors, and what a file of it has to say of itself.
+
+B images, Q queries, C classes, N kept pairs of a query and a class.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.dino import DINO
+from models.outputs import Prediction
+from models.postprocess import PostProcess, gated
+from util.base.errors import UserError
+
+PostProcessing = Literal["inside", "outside"]
+FACTS_KEY = "detector"  # of the metadata of a file
+NOTICE = "research use, not a medical device"
+OUTPUTS: dict[PostProcessing, tuple[str, ...]] = {
+    "inside": ("scores", "labels", "boxes", "tokens"),
+    "outside": ("logits", "boxes", "tokens"),
+}
+
+
+@dataclass(frozen=True)
+class ExportFacts:
+    """All that it takes to use the file of an exported network; the file holds it as JSON."""
+
+    names: dict[int, str]  # category id -> name
+    threshold: float | None  # the operating point: the score from which on a box counts
+    post_processing: PostProcessing
+    num_select: int
+    nms_iou_threshold: float  # above 0: suppression of overlapping boxes is the caller's
+    category_ids: tuple[int, ...] | None  # the classes that may be predicted, None for all
+    scale: int  # the shorter side of an image, pixels
+    max_size: int  # the longer side at most, pixels
+    height: int | None  # the only height and width that the network takes, pixels; None: any
+    width: int | None
+    mean: tuple[float, ...]  # red, green, blue on [0, 1]: (pixel - mean) / std
+    std: tuple[float, ...]
+    config: dict[str, Any]  # all knobs of the model
+    opset: int | None = None  # ONNX only
+    notice: str = NOTICE
+    seal: str | None = None  # ONNX only: `models.export.seal`
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | None, source: str) -> ExportFacts:
+        """The facts that `to_json` wrote.
+
+        Raises:
+            UserError: there is no text, or it does not hold them.
+        """
+        try:
+            values = json.loads(text or "")
+            values["names"] = {int(k): str(v) for k, v in values["names"].items()}
+            for name in ("category_ids", "mean", "std"):
+                values[name] = None if values[name] is None else tuple(values[name])
+            return cls(**values)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{source}: its metadata does not say how to use it (no whole entry {FACTS_KEY!r}); make the file with "
+                "scripts/export.py of this version"
+            ) from error
+
+    def postprocess(self) -> PostProcess:
+        """The step that a caller takes where it is not inside, or the last part of it where it is."""
+        return PostProcess(self.num_select, self.nms_iou_threshold, self.category_ids)
+
+
+class PortableNetwork(nn.Module):
+    """The network alone.
+
+    Args:
+        model: all images of a batch have one size, so nothing is padding.
+        image_gate: as in `models.postprocess.gated`; it is inside, whatever else is not.
+    """
+
+    def __init__(self, model: DINO, image_gate: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.image_gate = model, image_gate
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W], normalised -> logits [B, Q, C], boxes [B, Q, 4] cxcywh in [0, 1], tokens [B, Q].
+
+        A token is the cell that a query started from, counted over all levels.
+        """
+        mask = torch.zeros_like(images[:, 0], dtype=torch.bool)
+        with seen_tokens(self.model) as tokens:
+            last = gated(self.model(images, mask), self.image_gate)
+        return last.logits, last.boxes, tokens[0]
+
+
+class PortableDetector(nn.Module):
+    """The network and the choice of its best answers; overlapping boxes are not suppressed.
+
+    Args:
+        model: as for `PortableNetwork`.
+        postprocess: of which `best` is taken.
+    """
+
+    def __init__(self, model: DINO, postprocess: PostProcess) -> None:
+        super().__init__()
+        self.network = PortableNetwork(model, postprocess.image_gate)
+        self.postprocess = postprocess
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W], normalised, and the (h, w) of their files, int64 [B, 2], to detections.
+
+        Returns:
+            scores [B, N] descending, category ids [B, N], boxes [B, N, 4] xyxy pixels of the file, tokens [B, Q].
+        """
+        logits, boxes, tokens = self.network(images)
+        return *self.postprocess.best(Prediction(logits, boxes), sizes), tokens
+
+
+@contextmanager
+def seen_tokens(model: DINO) -> Iterator[list[Tensor]]:
+    """What the network chooses inside: a list to which each forward pass adds its tokens [B, Q]."""
+    seen: list[Tensor] = []
+    handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, chosen: seen.append(chosen))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def given_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
+    """Inside, the network starts its queries from these tokens [B, Q] instead of choosing."""
+    handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, _chosen: tokens)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def smallest_side(num_queries: int, strides: list[int]) -> int:
+    """The smallest side, in pixels, of a square image whose maps have a cell for each query, and each map several.
+
+    `torch.export` takes a map of one cell for one that can have no more.
+    """
+    side = max(strides) + 1
+    while sum(math.ceil(side / stride) ** 2 for stride in strides) < num_queries:
+        side += 1
+    return side

@@ -1,0 +1,1 @@
+"""A trained network, loaded and ready for use."""

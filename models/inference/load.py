@@ -1,0 +1,133 @@
+"""From checkpoints to a detector; like `models.build` a reader of config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.build import build_model, speed_up
+from models.dino import DINO
+from models.inference.detector import Detector, TrainedNetwork, View
+from models.losses.criterion import SetCriterion
+from models.postprocess import PostProcess
+from util.config.load import as_options
+from util.config.schema import INFERENCE, Config
+from util.detection.fusion import Method, build_merge
+from util.distributed.collectives import choose_device_type
+from util.training.checkpoints import checkpoint
+from util.training.checkpoints.categories import require_same_classes
+from util.training.checkpoints.checkpoint import CheckpointError
+from util.training.checkpoints.start import config_inside
+from util.training.precision import Precision
+
+MERGE_IOU = 0.55  # of the paper on weighted boxes fusion
+
+
+def load_detector(
+    path: str | Path,
+    *others: str | Path,
+    device: str = "auto",
+    flip: bool = False,
+    scales: Sequence[int] = (),
+    merge: Method = "wbf",
+    merge_iou: float = MERGE_IOU,
+    options: Iterable[str] | None = None,
+) -> Detector:
+    """A detector from a checkpoint of this repository, which holds all it takes: config, category names, weights.
+
+    Averaged weights are used where there are any.
+
+    Args:
+        path: the checkpoint.
+        others: more of them, for an ensemble; of the same categories.
+        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        flip: look at the mirrored image too.
+        scales: shorter sides to look at the image with, pixels; by default the `data_eval_scale` of each config.
+        merge: how the detections of several views become one: `util.detection.fusion`.
+        merge_iou: overlap beyond which two boxes of a class are the same there.
+        options: KEY=VALUE, knobs of the config that are changed.
+
+    Raises:
+        CheckpointError: a file is no checkpoint, holds no config or category names, is damaged, or does not go with
+            the others; another UserError where an argument cannot be.
+    """
+    kind = choose_device_type(device)
+    options = list(options or [])
+    members = [_member(Path(p), torch.device(kind), options) for p in (path, *others)]
+    names = members[0].names
+    for member in members[1:]:
+        if member.names != names:
+            raise CheckpointError(
+                f"{member.path}: finds {member.names}, {path} finds {names}; an ensemble needs the same categories"
+            )
+    views = [
+        member.view(scale, is_flipped=is_flipped)
+        for member in members
+        for scale in (scales or (member.config.data.data_eval_scale,))
+        for is_flipped in ((False, True) if flip else (False,))
+    ]
+    thresholds = [member.threshold for member in members]
+    threshold = None if None in thresholds else sum(thresholds) / len(thresholds)
+    num_kept = members[0].config.eval.num_select
+    return Detector(views, build_merge(merge, merge_iou, num_kept), names=names, threshold=threshold)
+
+
+def build_filled(
+    config: Config, names: Mapping[int, str], content: Mapping[str, Any], path: Path
+) -> tuple[DINO, SetCriterion, PostProcess]:
+    """As `build_model`, with the weights of a checkpoint: compared first, before any memory is taken for the network.
+
+    Args:
+        config: of the network.
+        names: the data's categories by id; the checkpoint may have more.
+        content: of the checkpoint.
+        path: the checkpoint.
+
+    Raises:
+        CheckpointError: its weights do not fit.
+        CategoryError: it calls other classes by the same ids.
+    """
+    require_same_classes(content, names, path)
+    ids, weights = content.get("category_ids") or tuple(names), checkpoint.weights_of(content, path)
+    with torch.device("meta"):
+        checkpoint.require_fit(build_model(config, ids)[0].state_dict(), weights, path)
+    built = build_model(config, ids)
+    checkpoint.load_strictly(built[0], weights, path)
+    return built
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What a checkpoint holds."""
+
+    path: Path
+    network: TrainedNetwork
+    config: Config
+    names: dict[int, str]  # category id -> name
+    threshold: float | None
+
+    def view(self, scale: int, *, is_flipped: bool) -> View:
+        """The network at a scale; the longest side allowed grows with it, so that the frame stays the same."""
+        data = self.config.data
+        return View(self.network, scale, round(data.data_aug_max_size * scale / data.data_eval_scale), is_flipped)
+
+
+def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
+    content = checkpoint.load(path)
+    lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
+    if lacking:
+        raise CheckpointError(
+            f"{path}: holds no {' and no '.join(lacking)}, as official and older checkpoints do not; go on training "
+            "from it with main.py and --pretrain_model_path or --resume, which writes one that does"
+        )
+    # what computed in training may not be there, and compiling takes longer than most predictions
+    config = config_inside(path, content, [*as_options(INFERENCE), *options])
+    names = {int(category): str(name) for category, name in content["category_names"].items()}
+    model, _, postprocess = build_filled(config, names, content, path)
+    speed_up([model], config.speed, device)
+    network = TrainedNetwork(model, postprocess, Precision(config.optim.amp, device.type), device)
+    return _Member(path, network, config, names, (content.get("operating_point") or {}).get("threshold"))

@@ -1,0 +1,21 @@
+"""The loss terms of boxes and of whole images: pure functions of tensors."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from util.detection.boxes import cxcywh_to_xyxy, generalized_iou
+
+
+def image_terms(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy [B] of what is said of whole images: logits [B], targets [B], 1 where an image has a box."""
+    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
+    """Sum of |difference| of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
+    return (boxes - targets).abs().sum(dim=(-2, -1)) / num_boxes
+
+
+def giou_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
+    """Sum of 1 - GIoU of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
+    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1) / num_boxes

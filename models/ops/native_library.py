@@ -1,0 +1,159 @@
+"""A C++ file as a library, compiled at its first use for the processor at hand and kept in the user's cache folder."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from util.base.console import remark
+from util.base.files import WriteError, write_whole
+
+COMPILERS = ("c++", "g++", "clang++")
+# sums may be taken in any order, as vectors need; NaN and infinity stay what they are
+FLAGS = (
+    *("-std=c++11", "-O3", "-shared", "-fPIC", "-pthread", "-fopenmp-simd"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+)
+CPU_FLAGS = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "aarch64": ("-mcpu=native",)}
+TIME_LIMIT = 300.0  # seconds for a compiler
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+class BuildError(RuntimeError):
+    """There is no such library on this machine: the message is the reason, as the end of a sentence."""
+
+
+def load_library(source: Path) -> ctypes.CDLL:
+    """The library of a C++ file: as it was kept, else compiled now.
+
+    It is kept under a name made of all that it depends on, and written whole: processes that build at once each build
+    their own, and the last one stays. Where the cache folder cannot be written, it serves this process alone.
+
+    A library is a program that runs in this process, under a name that everybody can compute. So one that others may
+    have put there or changed is built again, and nothing is kept in a folder of others.
+
+    Raises:
+        BuildError: no compiler, or one that fails.
+    """
+    flags = (*FLAGS, *CPU_FLAGS.get(platform.machine(), ()))
+    name, folder = f"{source.stem}-{_fingerprint(source, flags)}.so", _private_cache_folder()
+    if folder is not None and _is_private(folder / name, stat.S_ISREG):
+        try:
+            return ctypes.CDLL(str(folder / name))
+        except OSError:
+            return _build(source, flags, folder / name)  # a damaged file, or a folder that may not hold programs
+    return _build(source, flags, folder / name if folder else None)
+
+
+def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
+    """Compile a library, load it, and keep it if there is a place for it."""
+    try:
+        with TemporaryDirectory() as folder:
+            built = Path(folder) / f"{source.stem}.so"
+            _compile([*_compiler(), *flags, "-o", str(built), str(source)])
+            library = ctypes.CDLL(str(built))  # stays when the file goes
+            if kept is not None:
+                _keep(built, kept)
+            return library
+    except OSError as error:
+        raise BuildError(f"the compiled library cannot be loaded ({error})") from error
+
+
+def _keep(built: Path, kept: Path) -> bool:
+    def write(file: IO[bytes]) -> None:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(built.read_bytes())
+
+    try:
+        write_whole(kept, write)
+    except WriteError:
+        return False
+    return True
+
+
+def _compile(command: list[str]) -> None:
+    name = command[0]
+    try:
+        subprocess.check_output(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=TIME_LIMIT)
+    except subprocess.CalledProcessError as error:
+        lines = error.output.decode(errors="replace").strip().splitlines()[:3]
+        said = " | ".join(line.strip() for line in lines) or "it says nothing"
+        raise BuildError(f"the C++ compiler {name} failed with exit code {error.returncode}: {said}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"the C++ compiler {name} cannot be run ({error})") from error
+
+
+def _compiler() -> list[str]:
+    try:
+        if wish := shlex.split(os.environ.get("CXX", "")):
+            return wish
+    except ValueError as error:
+        raise BuildError(f"$CXX is no command line: {os.environ['CXX']} ({error})") from error
+    for name in COMPILERS:
+        if found := shutil.which(name):
+            return [found]
+    raise BuildError(f"no C++ compiler found (tried $CXX, {', '.join(COMPILERS)})")
+
+
+def _private_cache_folder() -> Path | None:
+    """Where the user keeps libraries; None where that cannot be, or others may write there too."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "dino-tbx11k"
+    if not folder.is_absolute():
+        return None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_own(folder, stat.S_ISDIR) and not _is_private(folder, stat.S_ISDIR):
+            _shut_others_out(folder)
+    except OSError:
+        return None
+    if _is_private(folder, stat.S_ISDIR):
+        return folder
+    remark(
+        f"{folder}: belongs to another user or is a link, so no compiled library is loaded from there or kept there; "
+        "each start compiles it. Remove that, or set XDG_CACHE_HOME to a folder of your own"
+    )
+    return None
+
+
+def _shut_others_out(folder: Path) -> None:
+    """Take away the right to write, and the libraries that others may have put there."""
+    folder.chmod(0o700)
+    for library in folder.glob("*.so"):
+        library.unlink()
+    remark(f"{folder}: other users could write there; now they cannot, and the libraries are compiled again")
+
+
+def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether a path is the user's, of this kind and no link, and nobody else may write to it."""
+    return _is_own(path, is_kind) and not path.lstat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return is_kind(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _fingerprint(source: Path, flags: tuple[str, ...]) -> str:
+    machine = (*platform.libc_ver(), platform.system(), platform.machine(), *_processor())
+    told = "\n".join((*flags, *machine)).encode()
+    return hashlib.sha256(source.read_bytes() + b"\0" + told).hexdigest()[:16]
+
+
+def _processor() -> list[str]:
+    """What "native" means here: nodes that share a home folder may differ."""
+    if not CPU_INFO.exists():
+        return [platform.processor()]
+    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
+    return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]

@@ -1,0 +1,1 @@
+"""The transformer of DINO: encoder, query selection, denoising, decoder."""

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Copy a data folder to the disk of this node, once, whatever jobs ask for it; `launch` does so with STAGE_DATA=1:
+#   bash scripts/lib/stage_data.sh FOLDER TARGET
+# Interrupted, it goes on; a copy that is there and still equal in number and size of files is used as it is.
+set -euo pipefail
+source_folder=$1 target=$2 part=$2.part
+
+fail() {
+    echo "error: staging on $(hostname): $1" >&2
+    exit 2
+}
+
+# Links are followed: the copy holds the files themselves.
+measure() { find -L "$1" -type f -printf '%s\n' | awk '{ bytes += $1 } END { printf "%d files, %.0f bytes", NR, bytes }'; }
+
+# What a copy was made of; with the time of the newest file, so that a changed folder is copied again.
+state() { find -L "$1" -type f -printf '%T@ %s\n' | LC_ALL=C sort | cksum; }
+
+mkdir -p -- "$(dirname -- "$target")" || fail "cannot make $(dirname -- "$target"); set TMPDIR to the node's own disk"
+if command -v flock >/dev/null; then
+    exec 9>"$target.lock"
+    flock 9 # another job is copying: its copy will do
+fi
+
+wanted=$(measure "$source_folder")
+state=$(state "$source_folder")
+if [[ -d $target && $(cat -- "$target.state" 2>/dev/null) == "$state" && $(measure "$target") == "$wanted" ]]; then
+    echo "data: $target on $(hostname) is up to date ($wanted)"
+    exit
+fi
+
+rm -f -- "$target.state"
+[[ ! -d $target || -d $part ]] || mv -- "$target" "$part" # what is still good in it need not be copied again
+there=0
+[[ ! -d $part ]] || there=$(du -skL -- "$part" | cut -f 1)
+need=$(($(du -skL -- "$source_folder" | cut -f 1) - there))
+free=$(df -Pk -- "$(dirname -- "$target")" | awk 'NR == 2 { print $4 }')
+((free > need)) ||
+    fail "$(dirname -- "$target") has $((free / 1024)) MB free, $((need / 1024)) MB are needed; choose another TMPDIR, or leave STAGE_DATA out"
+
+if command -v rsync >/dev/null; then
+    rsync -aL --delete -- "${source_folder%/}/" "$part/" || fail "rsync failed, see above"
+else
+    rm -rf -- "$part"
+    cp -rL -- "$source_folder" "$part" || fail "cp failed, see above"
+fi
+found=$(measure "$part")
+[[ $found == "$wanted" ]] || fail "the copy has $found, $source_folder has $wanted; did somebody change it meanwhile? Submit again"
+rm -rf -- "$target"
+mv -- "$part" "$target"
+printf '%s\n' "$state" >"$target.state"
+echo "data: copied to $target on $(hostname) in $SECONDS s ($wanted)"

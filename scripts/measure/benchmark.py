@@ -1,0 +1,271 @@
+#!/usr/bin/env python
+"""How long a training step, a prediction or deformable attention takes, part by part, and in how much memory.
+
+    python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch N] [--size H[xW]]
+    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json F]
+    python scripts/measure/benchmark.py -c CONFIG --profile trace.json
+
+Any knob is set with --options, for all, or in a setting of --compare, on top: then settings take turns in one process
+and the first is the yardstick. Images are noise, weights come from the seed, nothing is downloaded. On a CPU the unit
+is processor time of all threads, which other programs disturb least; on a GPU time of the device. Times are medians
+with quartiles. Parts are timed in repeats of their own, and their shares add up to 100. "kept" is what autograd saves
+in a part for the backward pass; "memory" is the peak of a fresh process that does nothing else, less what it held
+before the network was built: weights, gradients, moments and activations. "differs by" compares the answers of the
+first repeat, losses or scores, with the yardstick's; half precision differs by its own rounding.
+"""
+
+import argparse
+import gc
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from util.distributed.exit_codes import run_program, start_as_tool
+
+if __name__ == "__main__":
+    start_as_tool()
+
+import torch
+
+from scripts.measure.machine import describe_machine
+from scripts.measure.stopwatch import Clock, Lap, PartPath, Spread, Stopwatch
+from scripts.measure.tables import Measured, as_rows, report
+from scripts.measure.workloads import Case, Work, count_operations, works_of
+from util.base.console import Progress, echo
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.memory import peak_resident_bytes, resident_bytes
+from util.config.load import flatten, load_config
+from util.config.schema import Config
+from util.distributed.collectives import choose_device_type
+
+MEGABYTE = 2**20
+PART_REPEATS = 5
+TOP_OPERATORS = 15
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 2 when that is not possible, 1 when the device's memory is too small."""
+    args = parse_args(arguments)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        run(args)
+    except torch.OutOfMemoryError as error:
+        echo(f"benchmark: {str(error).splitlines()[0]} Lower --batch or --size", file=sys.stderr)
+        return 1
+    except (UserError, OSError) as error:
+        echo(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("-c", "--config_file", type=Path, required=True, help="recipe")
+    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
+    add("--task", choices=["train", "inference", "attention"], default="train", help="default: train")
+    add("--batch", type=int, default=1, metavar="N", help="images (default: 1)")
+    add("--size", metavar="H[xW]", help="pixels (default: a square of data_eval_scale)")
+    add("--boxes", type=int, default=2, metavar="N", help="on each image (default: 2)")
+    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
+    add("--threads", type=int, metavar="N", help="of the processor (default: as PyTorch chooses)")
+    add("--warmup", type=int, default=2, metavar="N", help="repeats before the first that counts (default: 2)")
+    add("--repeats", type=int, default=10, metavar="N", help="that count (default: 10)")
+    add("--compare", nargs="+", metavar="SETTING", help='two or more, each "KEY=VALUE ..."')
+    add("--no_memory", action="store_true", help="do not start a process per setting to measure its memory")
+    add("--profile", type=Path, metavar="FILE", help="one repeat under the profiler: a Chrome trace, and a table")
+    add("--json", type=Path, metavar="FILE", help="all figures")
+    add("--memory_of", metavar="SETTING", help=argparse.SUPPRESS)  # what the fresh process is started with
+    args = parser.parse_args(arguments)
+    if min(args.batch, args.repeats) < 1 or min(args.warmup, args.boxes) < 0 or (args.threads or 1) < 1:
+        parser.error("--batch, --repeats and --threads must be at least 1, --warmup and --boxes at least 0")
+    if args.compare is not None and (len(args.compare) < 2 or args.profile):
+        parser.error("--compare takes two settings or more, and no --profile")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure and print."""
+    device = torch.device(choose_device_type(args.device))
+    settings = args.compare or [""] if args.memory_of is None else [args.memory_of]
+    configs = [load_config(args.config_file, setting_options(args, setting)) for setting in settings]
+    case = Case(args.task, args.batch, parse_size(args.size, configs[0]), args.boxes, device)
+    if args.memory_of is not None:
+        echo(json.dumps(memory_here(configs[0], case)))
+        return
+    command = shlex.join(["python", *sys.argv])
+    machine = describe_machine(device)
+    echo(f"{headline(args, case)}\n{machine}\n{command}")
+    works = [works_of(config, case) for config in configs]
+    for setting, own in zip(settings, works, strict=True):
+        echo("\n".join(f"{setting + ': ' if setting else ''}{line}" for line in own[0].said.splitlines()))
+    found = measure(works, settings, args)
+    memories = {setting: None if args.no_memory else memory_apart(args, setting) for setting in settings}
+    for row in found:
+        row.memory = memories[row.setting]
+    operations = count_operations(configs[0], case)
+    echo(report(found, operations, case, is_comparison=args.compare is not None))
+    if args.profile:
+        profile(works[0], device, args.profile)
+    if args.json:
+        about = {"command": command, "machine": machine, "task": args.task, "batch": args.batch, "size": case.size}
+        about |= {"boxes": args.boxes, "threads": torch.get_num_threads(), "config": flatten(configs[0])}
+        content = {**about, "rows": as_rows(found, operations)}
+        write_whole(args.json, lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def setting_options(args: argparse.Namespace, setting: str) -> list[str]:
+    """The options of a setting; later ones win, and backbone weights are never looked for."""
+    return [*args.options, *shlex.split(setting), "backbone_weights='none'"]
+
+
+def parse_size(text: str | None, config: Config) -> tuple[int, int]:
+    """(h, w) pixels.
+
+    Raises:
+        UserError: it is not H or HxW with sides of at least 32 pixels.
+    """
+    sides = (text or str(config.data.data_eval_scale)).lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) >= 32 for side in sides):
+        raise UserError(f"--size {text}: expected H or HxW with sides of at least 32 pixels, such as 512 or 480x640")
+    return int(sides[0]), int(sides[-1])
+
+
+def headline(args: argparse.Namespace, case: Case) -> str:
+    """What is measured, in a line."""
+    options = f", {' '.join(args.options)}" if args.options else ""
+    h, w = case.size
+    return f"{args.config_file.name}: {case.task}, {case.batch} x {h} x {w} pixels, {case.boxes} boxes each{options}"
+
+
+def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespace) -> list[Measured]:
+    """Time each work in all settings by turns; who begins changes from round to round. Then its parts."""
+    has_parts = len(settings) == 1 and works[0][0].timed is not None
+    per_work = 1 + args.warmup + args.repeats + (PART_REPEATS + 2 if has_parts else 0)
+    progress = Progress("benchmark", per_work * len(works[0]) * len(settings), "repeats")
+    clock, found = Clock(works[0][0].device_type), []
+    gc.collect()
+    for same in zip(*works, strict=True):
+        answers = []
+        for work in same:
+            work.prepare()
+            answers.append(work.run())
+            for _ in range(args.warmup):
+                work.run()
+        progress.advance((1 + args.warmup) * len(same))
+        laps: list[list[Lap]] = [[] for _ in same]
+        for turn in range(args.repeats):
+            for i in sorted(range(len(same)), reverse=bool(turn % 2)):
+                same[i].prepare()
+                laps[i].append(clock.lap(same[i].run))
+                progress.advance()
+        parts = parts_of(same[0], clock, progress) if has_parts else []
+        found += [
+            Measured(work.name, setting, own, answer.detach().float().cpu(), parts)
+            for work, setting, own, answer in zip(same, settings, laps, answers, strict=True)
+        ]
+    progress.close()
+    return found
+
+
+def parts_of(work: Work, clock: Clock, progress: Progress) -> list[dict[str, Any]]:
+    """Milliseconds, share and kept bytes of each part, outer before inner; "rest" is what no part covers."""
+    watch = Stopwatch(clock)
+    rounds: list[dict[PartPath, float]] = []
+    with work.timed(watch):
+        with watch.counting(work.known):
+            work.run()
+        watch.milliseconds()
+        work.run()
+        watch.milliseconds()
+        progress.advance(2)
+        for _ in range(PART_REPEATS):
+            lap = clock.lap(work.run)
+            rounds.append({(): lap.headline, **watch.milliseconds()})
+            progress.advance()
+    return with_shares(rounds, watch.kept)
+
+
+def with_shares(rounds: list[dict[PartPath, float]], kept: dict[PartPath, int]) -> list[dict[str, Any]]:
+    """The rows of the table from the milliseconds of each round; the empty path is the whole."""
+    paths = list(dict.fromkeys(path for times in rounds for path in times))
+    for parent in paths:
+        if children := [path for path in paths if path and path[:-1] == parent]:
+            kept[(*parent, "rest")] = kept.get(parent, 0) - sum(kept.get(path, 0) for path in children)
+            for times in rounds:
+                times[(*parent, "rest")] = times[parent] - sum(times.get(path, 0.0) for path in children)
+    whole = sum(times[()] for times in rounds)
+    rows = []
+    for path in in_order(list(dict.fromkeys(path for times in rounds for path in times)), ()):
+        values = [times.get(path, 0.0) for times in rounds]
+        share = 100 * sum(values) / whole
+        rows.append({"path": path, "ms": asdict(Spread.of(values)), "share": share, "kept_bytes": kept.get(path, 0)})
+    return rows
+
+
+def in_order(paths: list[PartPath], parent: PartPath) -> list[PartPath]:
+    """The parts inside one, each followed by its own."""
+    inner = [path for path in paths if path and path[:-1] == parent]
+    return [p for path in inner for p in (path, *in_order(paths, path))]
+
+
+def memory_apart(args: argparse.Namespace, setting: str) -> dict[str, float]:
+    """What `memory_here` finds in a process of its own.
+
+    Raises:
+        UserError: that process fails; its message is passed on.
+    """
+    command = [sys.executable, str(Path(__file__).resolve()), "-c", str(args.config_file), "--task", args.task]
+    command += ["--batch", str(args.batch), "--boxes", str(args.boxes), "--device", args.device]
+    command += [*(["--size", args.size] if args.size else []), "--threads", str(torch.get_num_threads())]
+    command += [*(["--options", *args.options] if args.options else []), f"--memory_of={setting}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
+        raise UserError(f"memory of {setting or 'the setting'}: {last[0].removeprefix('benchmark: ')}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_here(config: Config, case: Case) -> dict[str, float]:
+    """Peak of two repeats in megabytes, above what there was before the network was built, and that.
+
+    On a GPU of the device's memory, on a CPU of the resident memory of this process.
+    """
+    before = 0 if case.device.type == "cuda" else resident_bytes() or 0
+    for work in works_of(config, case):
+        work.prepare()
+        for _ in range(2):
+            work.run()
+    peak = torch.cuda.max_memory_allocated() if case.device.type == "cuda" else peak_resident_bytes()
+    return {"peak_mb": (peak - before) / MEGABYTE, "before_mb": before / MEGABYTE}
+
+
+def profile(works: list[Work], device: torch.device, path: Path) -> None:
+    """One repeat under PyTorch's profiler: the dearest operators, and a trace for chrome://tracing or Perfetto."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        for work in works:
+            work.run()
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    echo(profiler.key_averages().table(sort_by=order, row_limit=TOP_OPERATORS))
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        write_whole(path, lambda file: file.write(trace.read_bytes()))
+    echo(f"{path}: for chrome://tracing or ui.perfetto.dev")
+
+
+if __name__ == "__main__":
+    run_program(main)

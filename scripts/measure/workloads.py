@@ -1,0 +1,314 @@
+"""What benchmark.py measures: a training step, a prediction, deformable attention alone; on images of noise."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from engine import Learner, predict, train_one_epoch
+from models import build_model, speed_up
+from models.ops.backends import backend_for
+from models.transformer.denoising import num_groups
+from models.transformer.encoder import cell_centres
+from scripts.measure.stopwatch import Stopwatch, replaced
+from util.base.memory import keep_freed_memory
+from util.base.seed import derive_seed, seed_everything
+from util.config.schema import Config, ModelConfig
+from util.detection.batch import Batch, Sample, Target, collate
+from util.distributed.collectives import Wishes
+from util.training.optimizer import build_optimizer
+from util.training.precision import DTYPES, Precision
+
+# operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
+# backward pass does that for the value, and again for the weights and the place
+FORWARD_PER_POINT, BACKWARD_PER_POINT = 10, 20
+FLOAT32 = 4  # bytes
+ADAMW_PASSES = 7  # reads weight, gradient and two moments; writes weight and moments
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a setting is measured on."""
+
+    task: str  # "train", "inference", "attention"
+    batch: int  # images
+    size: tuple[int, int]  # (h, w) pixels
+    boxes: int  # on each image
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to repeat."""
+
+    name: str
+    run: Callable[[], Tensor]  # one repeat; its answer, to compare with that of other settings
+    timed: Callable[[Stopwatch], AbstractContextManager] | None  # while it is open parts report; None: it has none
+    device_type: str
+    known: list[Tensor]  # tensors that live longer than a repeat
+    said: str = ""  # how it is computed
+    keeps_memory: bool = False  # freed memory stays with the process
+
+    def prepare(self) -> None:
+        """Treat memory as the setting does, before a repeat: settings share the process."""
+        if self.device_type == "cpu":
+            keep_freed_memory(self.keeps_memory)
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations, and bytes that have to be moved at least, of a repeat."""
+
+    forward: int
+    backward: int
+    least_bytes: int | None  # weights, gradients and moments; activations come on top
+
+    @property
+    def total(self) -> int:
+        """Both passes."""
+        return self.forward + self.backward
+
+
+def works_of(config: Config, case: Case) -> list[Work]:
+    """What a task consists of, built with the same weights and images for every setting."""
+    works = {"train": training, "inference": inference, "attention": attention}[case.task](config, case)
+    return [replace(work, keeps_memory=config.speed.fast_layers) for work in works]
+
+
+def training(config: Config, case: Case) -> list[Work]:
+    """The step of engine.train_one_epoch on one batch: forward, criterion, backward, clipping, AdamW."""
+    model, criterion, _, said = build(config, case)
+    optim, batch = config.optim, noise_batch(case)
+    optimizer = build_optimizer(
+        model,
+        kind=optim.param_dict_type,
+        lr=optim.lr,
+        lr_backbone=optim.lr_backbone,
+        lr_linear_proj_mult=optim.lr_linear_proj_mult,
+        weight_decay=optim.weight_decay,
+        decays_vectors=optim.decay_norms_and_biases,
+        is_fused=config.speed.fast_layers,
+    )
+    max_norm = optim.clip_max_norm or float("inf")
+    precision = Precision(optim.amp, case.device.type)
+    learner = Learner(model, criterion, optimizer, precision, case.device, max_norm)
+
+    def run() -> Tensor:
+        steps = []
+        train_one_epoch(learner, [batch], accum_steps=1, before_step=Wishes, after_step=steps.append)
+        return torch.stack(list(steps[0].losses[0].values())).cpu()
+
+    def timed(watch: Stopwatch) -> ExitStack:
+        stack = time_network(watch, model)
+        enter = stack.enter_context
+        enter(replaced(criterion, "examine", watch.times("criterion", criterion.examine)))
+        enter(replaced(criterion, "matcher", watch.times("matching", criterion.matcher)))
+        time_backward(watch, precision, enter)
+        return stack
+
+    return [Work("training step", run, timed, case.device.type, [*model.parameters(), *model.buffers()], said)]
+
+
+def inference(config: Config, case: Case) -> list[Work]:
+    """engine.predict on one batch: forward and post-processing."""
+    model, _, postprocess, said = build(config, case)
+    precision, batch = Precision(config.optim.amp, case.device.type), noise_batch(case)
+    postprocess.to(case.device)
+
+    def run() -> Tensor:
+        found = predict(
+            model, postprocess, [batch], precision=precision, device=case.device, after_batch=lambda _: None
+        )
+        return torch.from_numpy(found.score).sort(descending=True).values
+
+    def timed(watch: Stopwatch) -> ExitStack:
+        stack = time_network(watch, model)
+        stack.enter_context(replaced(postprocess, "forward", watch.times("post-processing", postprocess.forward)))
+        return stack
+
+    return [Work("inference", run, timed, case.device.type, [*model.parameters(), *model.buffers()], said)]
+
+
+def attention(config: Config, case: Case) -> list[Work]:
+    """Deformable attention without its linear layers, at the shapes of the encoder and of the decoder."""
+    model, works = config.model, []
+    for name in ("encoder", "decoder"):
+        for is_training in (False, True):
+            run, known = sampler(config, case, name, is_training=is_training)
+            kind = "forward + backward" if is_training else "forward"
+            works.append(Work(f"{name}, {kind}", run, None, case.device.type, known))
+    said = ", ".join(f"{h} x {w}" for h, w in level_shapes(model, case.size))
+    return [replace(works[0], said=f"levels {said}; {num_decoder_queries(model, case)} decoder queries"), *works[1:]]
+
+
+def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tuple[Callable[[], Tensor], list[Tensor]]:
+    """One call of the backend, and its inputs: points some cells around cell centres, or inside boxes."""
+    model, device, shapes = config.model, case.device, level_shapes(config.model, case.size)
+    draw = torch.Generator().manual_seed(config.runtime.seed)
+    total = sum(h * w for h, w in shapes)
+    points = model.enc_n_points if which == "encoder" else model.dec_n_points
+    queries = total if which == "encoder" else num_decoder_queries(model, case)
+    heads, levels = model.nheads, len(shapes)
+    offsets = torch.randn(case.batch, queries, heads, levels, points, 2, generator=draw)
+    if which == "encoder":
+        sides = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float32)
+        centres = torch.cat([cell_centres(h, w, torch.device("cpu")) / torch.tensor([w, h]) for h, w in shapes])
+        locations = centres[None, :, None, None, None] + 2 * offsets / sides[:, None]
+    else:
+        locations = torch.rand(case.batch, queries, 1, 1, 1, 2, generator=draw) + 0.05 * offsets
+    value = torch.randn(case.batch, total, heads, model.hidden_dim // heads, generator=draw)
+    weights = torch.randn(case.batch, queries, heads, levels * points, generator=draw).softmax(-1)
+    value = value.to(device, DTYPES[config.optim.amp]).requires_grad_(is_training)
+    locations = locations.to(device).requires_grad_(is_training)
+    weights = weights.view(case.batch, queries, heads, levels, points).to(device).requires_grad_(is_training)
+    call = backend_for(config.speed.attn_backend, device.type)
+    upstream = torch.ones(case.batch, queries, model.hidden_dim, device=device, dtype=value.dtype)
+
+    def run() -> Tensor:
+        with torch.set_grad_enabled(is_training):
+            out = call(value, shapes, locations, weights)
+        if not is_training:
+            return out
+        gradients = torch.autograd.grad(out, (value, locations, weights), upstream)
+        return gradients[0].detach()
+
+    return run, [value, locations, weights]
+
+
+def build(config: Config, case: Case) -> tuple[nn.Module, nn.Module, nn.Module, str]:
+    """Network, loss and post-processing, from the seed; and how it is computed."""
+    seed_everything(config.runtime.seed)
+    model, criterion, postprocess = build_model(config, range(1, config.model.num_classes))
+    model.to(case.device)
+    return model, criterion, postprocess, speed_up([model], config.speed, case.device)
+
+
+def noise_batch(case: Case) -> Batch:
+    """Images of random grey levels with random boxes, always the same."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = [torch.randint(0, 256, (3, *case.size), generator=draw, dtype=torch.uint8) for _ in range(case.batch)]
+    targets = [noise_target(i, case, draw) for i in range(case.batch)]
+    return collate([Sample(p, t) for p, t in zip(pixels, targets, strict=True)])
+
+
+def noise_target(number: int, case: Case, draw: torch.Generator) -> Target:
+    """Boxes of a tenth to a half of the image's sides, with label 1."""
+    centre = 0.3 + 0.4 * torch.rand(case.boxes, 2, generator=draw)
+    sides = 0.1 + 0.4 * torch.rand(case.boxes, 2, generator=draw)
+    return {
+        "boxes": torch.cat((centre, sides), dim=1),
+        "labels": torch.ones(case.boxes, dtype=torch.int64),
+        "image_id": torch.tensor(number),
+        "orig_size": torch.tensor(case.size),
+        "size": torch.tensor(case.size),
+        "noise_seed": torch.tensor(derive_seed("benchmark", number)),
+    }
+
+
+def time_network(watch: Stopwatch, model: nn.Module) -> ExitStack:
+    """The parts of the forward pass, without a change to the network: its functions are wrapped for a while."""
+    stack, transformer = ExitStack(), model.transformer
+    wraps = [(model, "forward", "forward")]
+    wraps += [(part, "forward", "projections") for part in model.input_proj]
+    wraps += [(transformer.encoder, "forward", "encoder"), (transformer.decoder, "forward", "decoder")]
+    wraps += [(transformer, "_select", "query selection"), (transformer.decoder, "predict", "heads")]
+    wraps += [(layer.self_attn, "forward", "deformable attention") for layer in transformer.encoder.layers]
+    wraps += [(layer.cross_attn, "forward", "deformable attention") for layer in transformer.decoder.layers]
+    for owner, name, part in wraps:
+        stack.enter_context(replaced(owner, name, watch.times(part, getattr(owner, name))))
+    # the backbone may be compiled as a whole, with whatever its forward is: so it is wrapped from outside
+    backbone = model.backbone[0]
+    stack.callback(lambda: model.backbone.__setitem__(0, backbone))
+    model.backbone[0] = Timed(watch, "backbone", backbone)
+    return stack
+
+
+class Timed(nn.Module):
+    """A module that reports to a stopwatch, from outside of whatever a compiler makes of it."""
+
+    def __init__(self, watch: Stopwatch, name: str, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner  # a child still: its weights are clipped with the others
+        self.call = watch.times(name, inner)
+
+    def forward(self, *args: Tensor) -> object:
+        """Call it."""
+        return self.call(*args)
+
+
+def time_backward(watch: Stopwatch, precision: Precision, enter: Callable) -> None:
+    """Backward is what happens between scaling the loss and clipping the gradient."""
+    scale, clip = precision.scale, watch.times("clip", precision.unscale_and_clip)
+
+    def scale_and_begin(loss: Tensor) -> Tensor:
+        scaled = scale(loss)
+        watch.begin("backward")
+        return scaled
+
+    def end_and_clip(*args: object) -> Tensor:
+        watch.end()
+        return clip(*args)
+
+    enter(replaced(precision, "scale", scale_and_begin))
+    enter(replaced(precision, "unscale_and_clip", end_and_clip))
+    enter(replaced(precision, "step", watch.times("optimizer", precision.step)))
+
+
+def count_operations(config: Config, case: Case) -> dict[str, Operations]:
+    """Of each work of a case, by its name; of the algorithm, whatever computes it.
+
+    PyTorch counts those of convolutions and products of matrices on the plain path. Those of deformable attention are
+    added: 10 per sampling point and channel forward, 20 backward.
+    """
+    core = {which: attention_operations(config.model, case, which) for which in ("encoder", "decoder")}
+    if case.task == "attention":
+        found = {f"{which}, forward": Operations(count, 0, None) for which, count in core.items()}
+        found |= {f"{w}, forward + backward": Operations(count, 2 * count, None) for w, count in core.items()}
+        return found
+    plain = replace(
+        config,
+        optim=replace(config.optim, amp="off"),
+        speed=replace(config.speed, attn_backend="torch", fast_layers=False, compile="off", channels_last=False),
+    )
+    plain = replace(plain, speed=replace(plain.speed, activation_checkpointing=False))
+    model, criterion, _, _ = build(plain, case)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    batch, is_training = noise_batch(case).to(case.device), case.task == "train"
+    sampled = config.model.enc_layers * core["encoder"] + config.model.dec_layers * core["decoder"]
+    weights = sum(p.numel() for p in model.parameters())
+    if not is_training:
+        model.requires_grad_(False)
+    with torch.set_grad_enabled(is_training), FlopCounterMode(display=False) as counter:
+        outputs = model.train(is_training)(batch.images, batch.mask, batch.targets)
+        forward = counter.get_total_flops()
+        if is_training:
+            criterion(outputs, batch.targets, float(max(1, batch.num_boxes)))["loss"].backward()
+    backward = counter.get_total_flops() - forward
+    if not is_training:
+        return {"inference": Operations(forward + sampled, 0, FLOAT32 * weights)}
+    moved = FLOAT32 * (2 * weights + (1 + ADAMW_PASSES) * trained)  # both passes read them; gradients are written once
+    return {"training step": Operations(forward + sampled, backward + 2 * sampled, moved)}
+
+
+def attention_operations(model: ModelConfig, case: Case, which: str) -> int:
+    """Of one call of deformable attention, forward."""
+    cells = sum(h * w for h, w in level_shapes(model, case.size))
+    queries = cells if which == "encoder" else num_decoder_queries(model, case)
+    points = model.num_feature_levels * (model.enc_n_points if which == "encoder" else model.dec_n_points)
+    return FORWARD_PER_POINT * case.batch * queries * points * model.hidden_dim
+
+
+def level_shapes(model: ModelConfig, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(h, w) of the levels of the transformer."""
+    stages = range(model.return_interm_indices[0], model.return_interm_indices[0] + model.num_feature_levels)
+    return [tuple(math.ceil(side / (4 * 2**stage)) for side in size) for stage in stages]
+
+
+def num_decoder_queries(model: ModelConfig, case: Case) -> int:
+    """Matching queries, and in training those of denoising."""
+    is_denoising = model.dn_number and case.boxes and case.task != "inference"
+    return model.num_queries + (2 * num_groups(model.dn_number, case.boxes) * case.boxes if is_denoising else 0)

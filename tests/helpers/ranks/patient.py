@@ -1,0 +1,15 @@
+"""Run twice by tests/training/test_two_ranks.py: set-up that takes one rank longer than a collective waits."""
+
+import time
+from datetime import timedelta
+from functools import partial
+from unittest.mock import patch
+
+from util.distributed import collectives as distributed
+
+LIMIT, LONGER = timedelta(seconds=2), 5.0
+
+if __name__ == "__main__":
+    with patch.object(distributed, "timedelta", lambda **_: LIMIT), distributed.ranks("cpu") as here:
+        for slow in (0, 1, None):
+            distributed.together(partial(time.sleep, LONGER if here.rank == slow else 0.0))

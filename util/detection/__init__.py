@@ -1,0 +1,1 @@
+"""Batches, boxes and pixels as the network gets them, and the fusion of overlapping detections."""

@@ -1,0 +1,152 @@
+"""The parcels that travel through training: a Sample's key, a Batch and a Window of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from util.base.seed import derive_seed
+from util.detection.pixels import normalised
+
+# boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] category ids - image_id []
+# orig_size [2] (h, w) pixels of the file - size [2] (h, w) pixels of the network input - noise_seed [] (training only)
+Target = dict[str, Tensor]
+# What only the host asks for: on a device each question would have to wait for all that it still has to do.
+HOST_KEYS = {"image_id", "noise_seed"}
+
+
+class SampleKey(NamedTuple):
+    """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed.
+
+    The step is for what its images have in common; what is an image's own follows from epoch, index and repeat.
+    """
+
+    epoch: int
+    window: int  # optimizer step of the epoch, from 0 on
+    index: int
+    is_ghost: bool = False
+    repeat: int = 0  # how often the epoch has shown the image before
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, in the size that the network gets."""
+
+    image: Tensor  # [1 or 3, h, w] 8-bit: grey, or red, green, blue
+    target: Target
+    is_ghost: bool = False  # takes part in the forward pass, not in the loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: images padded to a common size, and what is on them.
+
+    A loader hands the pixels over as they are, a twelfth of the bytes where all are grey; `to` makes of them what the
+    network gets, and leaves images that are floating point numbers already as they are.
+    """
+
+    images: Tensor  # [B, 1 or 3, H, W] 8-bit, or [B, 3, H, W] normalised; zero on padding
+    mask: Tensor  # [B, H, W], True on padding
+    targets: list[Target]
+    is_ghost: bool = False  # a rank that ran out of images keeps step with the others; its loss counts nothing
+
+    @property
+    def num_boxes(self) -> int:
+        """True boxes on all images."""
+        return 0 if self.is_ghost else sum(len(t["labels"]) for t in self.targets)
+
+    @property
+    def num_images(self) -> int:
+        """Images that count."""
+        return 0 if self.is_ghost else len(self.targets)
+
+    @property
+    def most_boxes(self) -> int:
+        """True boxes on the fullest image."""
+        return 0 if self.is_ghost else max((len(t["labels"]) for t in self.targets), default=0)
+
+    @property
+    def seed(self) -> int:
+        """For what is drawn inside the network in training (dropout, stochastic depth): follows from the images."""
+        return derive_seed("layers", int(self.targets[0]["noise_seed"]))
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on `device`, its images normalised; `image_id` and `noise_seed` stay on the host."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        images, mask = move(self.images), move(self.mask)
+        if images.dtype == torch.uint8:
+            images = normalised(images, mask)
+        targets = [{k: v if k in HOST_KEYS else move(v) for k, v in t.items()} for t in self.targets]
+        return replace(self, images=images, mask=mask, targets=targets)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Targets travel between processes by value: shared memory for each small tensor would cost far more."""
+        return {**vars(self), "targets": [{k: v.numpy() for k, v in t.items()} for t in self.targets]}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """The batch as it was sent."""
+        targets = [{k: torch.from_numpy(v) for k, v in t.items()} for t in state["targets"]]
+        vars(self).update({**state, "targets": targets})
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; the DataLoader calls this by name."""
+        targets = [{k: v.pin_memory() for k, v in t.items()} for t in self.targets]
+        return replace(self, images=self.images.pin_memory(), mask=self.mask.pin_memory(), targets=targets)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The batches of one optimizer step on this rank. Their losses share one denominator."""
+
+    batches: list[Batch]
+
+    @property
+    def num_boxes(self) -> int:
+        """True boxes in all batches."""
+        return sum(b.num_boxes for b in self.batches)
+
+    @property
+    def num_images(self) -> int:
+        """Images in all batches."""
+        return sum(b.num_images for b in self.batches)
+
+    @property
+    def most_boxes(self) -> int:
+        """True boxes on the fullest image."""
+        return max(b.most_boxes for b in self.batches)
+
+
+def on_device(made: Tensor, device: torch.device) -> Tensor:
+    """What was made on the host, on `device`. A GPU fetches it when it gets there; the host does not wait."""
+    made = made.pin_memory() if device.type == "cuda" else made
+    return made.to(device, non_blocking=True)
+
+
+def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:
+    """Group batches by `size`. The last window of an epoch may be shorter, and is still right."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield Window(group)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad images right and bottom with zeros to the largest height and width; the mask is True on padding.
+
+    Grey images among images in colour get three equal channels.
+    """
+    channels, height, width = (max(s.image.shape[i] for s in samples) for i in range(3))
+    images = torch.zeros(len(samples), channels, height, width, dtype=samples[0].image.dtype)
+    mask = torch.ones(len(samples), height, width, dtype=torch.bool)
+    for i, sample in enumerate(samples):
+        _, h, w = sample.image.shape
+        images[i, :, :h, :w] = sample.image
+        mask[i, :h, :w] = False
+    return Batch(images, mask, [s.target for s in samples], is_ghost=all(s.is_ghost for s in samples))

@@ -1,0 +1,99 @@
+"""Several answers about the same image made one: of mirrored and resized views, and of several networks.
+
+Weighted boxes fusion is that of R. Solovyev, W. Wang, T. Gabruseva, "Weighted boxes fusion: Ensembling boxes from
+different object detection models", Image and Vision Computing 107, 2021 (arXiv 1910.13302), section 3.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from util.base.errors import UserError
+
+# `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file; strongest first
+Found = dict[str, Tensor]
+Merge = Callable[[Sequence[Found]], Found]
+Method = Literal["wbf", "nms"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+def build_merge(method: Method, iou: float, num_kept: int) -> Merge:
+    """The function that makes the answers of several views one, of at most `num_kept` detections.
+
+    Args:
+        method: "wbf" averages boxes that overlap, "nms" keeps the strongest of them; within a class, both.
+        iou: overlap beyond which two boxes are the same.
+        num_kept: detections of an image, the strongest.
+
+    Raises:
+        UserError: there is no such method, or no such overlap.
+    """
+    if method not in METHODS or not 0 < iou < 1:
+        raise UserError(f"merge {method!r} at {iou}: choose {' or '.join(METHODS)}, and an overlap between 0 and 1")
+    return partial(_merge, how=fuse_weighted if method == "wbf" else keep_strongest, iou=iou, num_kept=num_kept)
+
+
+def _merge(views: Sequence[Found], *, how: Callable[..., Found], iou: float, num_kept: int) -> Found:
+    return {name: column[:num_kept] for name, column in how(views, iou).items()}
+
+
+def keep_strongest(views: Sequence[Found], iou: float) -> Found:
+    """Of boxes of one class that overlap by more than `iou` the strongest stays; scores are what they were."""
+    scores, labels, boxes = (torch.cat([view[name] for view in views]) for name in ("scores", "labels", "boxes"))
+    kept = batched_nms(boxes, scores, labels, iou)
+    return {"scores": scores[kept], "labels": labels[kept], "boxes": boxes[kept]}
+
+
+def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
+    """Weighted boxes fusion.
+
+    From the strongest box on, each joins the fused box of its class that it overlaps most, by more than `iou`, or
+    begins one. A fused box is the mean of its boxes weighted by their scores; its score is the mean score, times
+    min(T, N) / N for T boxes from N views: what only one of several views sees counts less.
+    """
+    scores, labels, boxes = (
+        torch.cat([view[name] for view in views]).double().numpy() for name in ("scores", "labels", "boxes")
+    )
+    order = np.argsort(-scores, kind="stable")
+    scores, labels, boxes = scores[order], labels[order], boxes[order]
+    cluster = _clusters(scores, labels, boxes, iou)
+    count = np.bincount(cluster)
+    first = np.unique(cluster, return_index=True)[1]
+    fused_score = np.bincount(cluster, scores) / count * np.minimum(count, len(views)) / len(views)
+    weight = np.maximum(scores, np.finfo(float).tiny)  # a score may round to 0
+    fused = np.stack([np.bincount(cluster, weight * side) for side in boxes.T], axis=1)
+    fused = fused / np.bincount(cluster, weight)[:, None]  # a count of nothing is an integer
+    best = np.argsort(-fused_score, kind="stable")
+    return {
+        "scores": torch.from_numpy(fused_score[best]).to(views[0]["scores"]),
+        "labels": torch.from_numpy(labels[first][best]).to(views[0]["labels"]),
+        "boxes": torch.from_numpy(fused[best]).to(views[0]["boxes"]),
+    }
+
+
+def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> NDArray[np.int64]:
+    """[n]: which fused box each box joins; boxes come strongest first."""
+    weight = np.maximum(scores, np.finfo(float).tiny)
+    total, corners = np.zeros(len(boxes)), np.zeros((len(boxes), 4))  # of the fused boxes so far
+    kind, cluster, num = np.zeros(len(boxes)), np.zeros(len(boxes), dtype=np.int64), 0
+    for n, box in enumerate(boxes):
+        overlap = np.where(kind[:num] == labels[n], _iou(corners[:num], box), -1.0)
+        place = int(overlap.argmax()) if overlap.max(initial=-1.0) > iou else num
+        num, kind[place], cluster[n] = max(num, place + 1), labels[n], place
+        total[place] += weight[n]
+        corners[place] += (box - corners[place]) * weight[n] / total[place]
+    return cluster
+
+
+def _iou(boxes: NDArray, box: NDArray) -> NDArray[np.float64]:
+    """[N, 4] and [4] -> [N]; 0 for boxes without an area."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    inside = sides.clip(min=0).prod(axis=1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - inside
+    return np.divide(inside, union, out=np.zeros(len(boxes)), where=union > 0)

@@ -1,0 +1,1 @@
+"""Logs that the official code and its forks have written, read as histories."""

@@ -1,0 +1,86 @@
+"""What all image readers share: limits, errors, facts of a header, and 8-bit pixels as an image."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+MOST_PIXELS = 100_000_000
+PIXELS_AT_ONCE = 2**21  # where numbers of more bits are made of pixels
+# What files that are truncated, damaged, too large, or no images at all make Pillow and pydicom raise: a parser that
+# believes a wrong number stumbles anywhere.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the header says beside the pixels, for a report; None: it does not say. Never anything about a person."""
+
+    height: int  # pixels
+    width: int
+    bits: int | None = None  # stored per sample
+    photometric: str | None = None  # such as "MONOCHROME1"
+    spacing: tuple[float, float] | None = None  # mm between rows, and between columns
+    spacing_at: str | None = None  # "patient", or "detector": magnified by the distance between the two
+    orientation: tuple[str, str] | None = None  # where rows and columns lead, such as ("L", "F"): left, foot
+    view: str | None = None  # such as "PA"
+
+
+def require_few_pixels(width: int, height: int, most: int = MOST_PIXELS) -> None:
+    """Refuse by its header what would take more memory than an image should.
+
+    Raises:
+        ValueError: there are more than `most`.
+    """
+    if width * height > most:
+        raise ValueError(f"claims {width} x {height} pixels; more than {most} are not read")
+
+
+def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Grey [h, w] as an image of mode L, colour [h, w, 3] as one of mode RGB."""
+    height, width = pixels.shape[:2]
+    mode = "RGB" if pixels.ndim == 3 else "L"
+    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Mode L of an RGB image whose three channels agree; others as they are."""
+    if image.mode == "L":
+        return image
+    channels = image.split()
+    return channels[0] if _are_equal(channels) else image
+
+
+def row_blocks(height: int, width: int) -> Iterator[slice]:
+    """Rows to work on together, so that numbers of many bytes are made of few pixels at once."""
+    rows = max(1, PIXELS_AT_ONCE // width)
+    yield from (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _are_equal(channels: Sequence[Image.Image]) -> bool:
+    width, height = channels[0].size
+    for rows in row_blocks(height, width):
+        first, *others = (channel.crop((0, rows.start, width, rows.stop)) for channel in channels)
+        if any(ImageChops.difference(first, other).getbbox() is not None for other in others):
+            return False
+    return True

@@ -1,0 +1,322 @@
+"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; the reader asks for it.
+
+The order of DICOM PS3.4 N.2: stored values, modality (C.11.1: slope and intercept, or a table), values of interest
+(C.11.2: a table, or a window), inversion of MONOCHROME1; then padding (C.7.5.1.1.2) becomes black. Rules that the
+standard leaves open:
+
+- Of several tables or windows the first counts, and a table before a window.
+- Without either, up to 8 bits are scaled by the full range of what can be stored, so that a plain 8-bit image keeps its
+  values, and more bits from the least to the greatest value there is, padding aside: what is stored in 16 bits mostly
+  fills 12 or fewer.
+
+Of the header only ELEMENTS are parsed, none of which names or describes a person: what is not read cannot be written.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.tag import Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
+
+from util.base.errors import MissingPackage
+from util.images.common import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
+from util.images.dicom_limits import (
+    LONGEST_ELEMENT,
+    META_GROUP,
+    PREAMBLE,
+    CountedReads,
+    RefusedDicom,
+    inflated,
+    require_same_size,
+    require_short_runs,
+)
+from util.images.huge_images import take_turn
+
+ELEMENTS = [
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
+]
+NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
+MOST_COLOR_PIXELS = MOST_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
+PIXELS = Tag("PixelData")
+DEEPEST_IDENTITY = 8  # bits
+# For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.
+PLUGINS = {RLELossless: "pydicom"}
+
+# pydicom's warnings show the values that break a rule; nothing of the header shall get into a log.
+warnings.filterwarnings("ignore", module="pydicom")
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+
+def read_image(path: Path | BytesIO) -> Image.Image:
+    """The image in mode L or RGB, of a file or its content.
+
+    Raises:
+        MissingPackage: the pixels are compressed in a way for which no package is installed.
+        RefusedDicom: the file is damaged, or holds something else than one grey or 8-bit RGB image.
+        OSError: it cannot be read.
+    """
+    with _told_as_damage():
+        header = _read(path, with_pixels=True)
+        take_turn(pixels=header.Rows * header.Columns)
+        syntax = _require_decoder(path, header)
+        _require_honest_pixels(header, syntax)
+        # pydicom's own correction of unused bits supposes that they are the upper ones.
+        pixels = pixel_array(header, decoding_plugin=PLUGINS.get(syntax, ""), correct_unused_bits=False)
+        return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
+
+
+def read_facts(path: Path | BytesIO) -> ImageFacts:
+    """What the header says beside the pixels.
+
+    Raises:
+        RefusedDicom, OSError: as `read_image`, but for the pixels.
+    """
+    with _told_as_damage():
+        return _facts(_read(path, with_pixels=False))
+
+
+@contextmanager
+def _told_as_damage() -> Iterator[None]:
+    """Whatever pydicom stumbles over, without its own words: in a file that is out of step they may hold anything."""
+    try:
+        yield
+    except (OSError, MissingPackage, RefusedDicom):
+        raise
+    except Exception as error:
+        raise RefusedDicom(f"the DICOM file is damaged or incomplete: {type(error).__name__}") from error
+
+
+def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
+    with _opened(path) as file:
+        header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
+    for tag in list(header.keys()):
+        value = header.get_item(tag).value
+        if tag != PIXELS and isinstance(value, bytes) and len(value) > LONGEST_ELEMENT:  # it would become objects
+            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {LONGEST_ELEMENT}")
+    _check(header, with_pixels)
+    return header
+
+
+@contextmanager
+def _opened(path: Path | BytesIO) -> Iterator[CountedReads]:
+    """The file for pydicom, inflated where it is deflated: pydicom would inflate without a limit."""
+    with CountedReads(BytesIO(path.getbuffer()) if isinstance(path, BytesIO) else path.open("rb", buffering=0)) as file:
+        if _go_to_data(file) == DeflatedExplicitVRLittleEndian:
+            with CountedReads(inflated(file, ExplicitVRLittleEndian)) as content:
+                yield content
+        else:
+            file.seek(0)
+            yield file
+
+
+def _go_to_data(file: CountedReads) -> str | None:
+    """The transfer syntax, read as `pydicom.filereader.read_partial` reads it; the data set begins there."""
+    for is_implicit in (False, True):
+        file.seek(PREAMBLE)
+        meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP)
+        if _is_understood(meta):
+            return meta.get("TransferSyntaxUID")
+    return None
+
+
+def _is_understood(meta: Dataset) -> bool:
+    """Whether pydicom knows the VR of the first element; else it reads once more, without VRs."""
+    try:
+        return not len(meta) or meta[next(meta.elements()).tag] is not None
+    except NotImplementedError:
+        return False
+
+
+def _check(header: Dataset, with_pixels: bool) -> None:
+    missing = [name for name in (*NEEDED, *(["PixelData"] if with_pixels else [])) if header.get(name) in (None, "")]
+    if missing:
+        raise RefusedDicom(f"holds no image, or half of one: this DICOM file has no {', '.join(missing)}")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise RefusedDicom(f"holds {frames} frames; save the one that is meant as a file of its own")
+    kind, depth = header.PhotometricInterpretation, header.BitsAllocated
+    is_grey = kind in ("MONOCHROME1", "MONOCHROME2") and header.get("SamplesPerPixel", 1) == 1
+    is_colour = (kind == "RGB" or kind.startswith("YBR_")) and header.get("SamplesPerPixel") == 3
+    if not (is_grey or is_colour):
+        raise RefusedDicom("is neither MONOCHROME1, MONOCHROME2, RGB nor YBR; export it as PNG")
+    try:
+        require_few_pixels(header.Columns, header.Rows, most=MOST_PIXELS if is_grey else MOST_COLOR_PIXELS)
+    except ValueError as error:
+        raise RefusedDicom(str(error)) from error
+    if depth not in ((8, 16) if is_grey else (8,)) or not 1 <= header.BitsStored <= depth:
+        raise RefusedDicom(f"has {header.BitsStored} of {depth} bits per sample; grey has up to 16, colour has 8")
+
+
+def _require_decoder(path: Path | BytesIO, header: Dataset) -> UID:
+    """The transfer syntax, which something here decodes."""
+    syntax = header.file_meta.TransferSyntaxUID
+    try:
+        is_available = get_decoder(syntax).is_available
+    except NotImplementedError as error:
+        raise RefusedDicom("its pixels are stored in no way that pydicom reads; export it as PNG") from error
+    if not is_available:
+        raise MissingPackage(
+            f"{path}: its pixels are compressed as {syntax.name}; to read them packages are needed: "
+            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+        )
+    return syntax
+
+
+def _require_honest_pixels(header: Dataset, syntax: UID) -> None:
+    """Compressed pixels state their size once more, and a decoder believes that one."""
+    if not syntax.is_encapsulated:
+        return
+    frame = get_frame(header.PixelData, 0, number_of_frames=1)
+    if syntax == RLELossless:
+        require_short_runs(frame, header.Rows * header.Columns)
+    else:
+        require_same_size(frame, header.Rows, header.Columns)
+
+
+def shown(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
+    """[h, w] grey levels for the values [h, w] as pydicom decodes them.
+
+    Raises:
+        RefusedDicom: a table or a window that cannot be.
+    """
+    blocks = list(row_blocks(*pixels.shape))
+    ends = [(values.min(), values.max()) for values in (_stored(header, pixels[rows]) for rows in blocks)]
+    least, most = min(low for low, _ in ends), max(high for _, high in ends)
+    # A grey level depends on the stored value alone, so it is worked out once for each value instead of each pixel.
+    is_there = np.zeros(most - least + 1, dtype=bool)
+    for rows in blocks:
+        is_there[_stored(header, pixels[rows]) - least] = True
+    levels = _grey_levels(header, least + np.arange(len(is_there)), is_there)
+    grey = np.empty(pixels.shape, dtype=np.uint8)
+    for rows in blocks:
+        grey[rows] = levels[_stored(header, pixels[rows]) - least]
+    return grey
+
+
+def _grey_levels(header: Dataset, stored: NDArray[np.int64], is_there: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """[n] grey levels for stored values [n], of which `is_there` [n] marks those that the image has."""
+    is_padding = _padding(header, stored)
+    share = np.clip(_of_interest(header, stored, is_there & ~is_padding), 0.0, 1.0)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        share = 1.0 - share
+    return np.round(np.where(is_padding, 0.0, share) * 255).astype(np.uint8)
+
+
+def _stored(header: Dataset, pixels: NDArray) -> NDArray[np.int64]:
+    """The values in their BitsStored bits: what stands in the others, such as an overlay, is none of them."""
+    bits = header.BitsStored
+    low_bit = header.get("HighBit", bits - 1) + 1 - bits
+    if low_bit < 0:
+        raise RefusedDicom(f"its high bit {header.HighBit} has no room for {bits} bits")
+    values = (pixels.astype(np.int64) >> low_bit) & ((1 << bits) - 1)
+    return values - ((values >> (bits - 1)) << bits) if header.PixelRepresentation else values
+
+
+def _padding(header: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = header.get("PixelPaddingRangeLimit")
+    low, high = sorted(_signed(header, v) for v in (value, value if limit is None else limit))
+    return (stored >= low) & (stored <= high)
+
+
+def _signed(header: Dataset, value: int) -> int:
+    """A 16-bit number of the header that may have been read without its sign."""
+    return value - 65536 if header.PixelRepresentation and value > 32767 else value
+
+
+def _modality(header: Dataset, stored: NDArray[np.int64]) -> NDArray[np.float64]:
+    if tables := header.get("ModalityLUTSequence"):
+        return _look_up(header, tables[0], stored)[0]
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    return stored * (1.0 if slope is None else float(slope)) + float(intercept or 0.0)
+
+
+def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[n]: 0 for what is shown darkest, 1 for what is shown brightest, before an inversion.
+
+    Without a table or a window the values that `counts` [n] marks say what is dark and what is bright.
+    """
+    values = _modality(header, stored)
+    if tables := header.get("VOILUTSequence"):
+        entries, bits = _look_up(header, tables[0], values)
+        return entries / ((1 << bits) - 1)
+    centre, width = _first(header.get("WindowCenter")), _first(header.get("WindowWidth"))
+    if centre is not None and width is not None:
+        return _through_window(values, centre, width, header.get("VOILUTFunction") or "LINEAR")
+    if header.BitsStored <= DEEPEST_IDENTITY:
+        least = -(1 << header.BitsStored >> 1) if header.PixelRepresentation else 0
+        ends = _modality(header, np.array([least, least + (1 << header.BitsStored) - 1]))
+    else:
+        ends = values[counts]
+    low, high = ends.min(initial=np.inf), ends.max(initial=-np.inf)
+    return (values - low) / (high - low) if low < high else np.zeros_like(values)
+
+
+def _through_window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
+    """C.11.2.1.2 and C.11.2.1.3, for an output from 0 to 1."""
+    if function == "LINEAR" and width == 1:  # a threshold
+        return (values > centre - 0.5).astype(np.float64)
+    if function == "LINEAR" and width > 1:
+        return (values - (centre - 0.5)) / (width - 1) + 0.5
+    if function == "LINEAR_EXACT" and width > 0:
+        return (values - centre) / width + 0.5
+    if function == "SIGMOID" and width > 0:
+        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
+    raise RefusedDicom(f"has a window that cannot be: width {width:g}, or an unknown VOI LUT function")
+
+
+def _look_up(header: Dataset, table: Dataset, values: NDArray) -> tuple[NDArray[np.float64], int]:
+    """The entries of a table for `values`, and how many bits they have. Values beyond its ends get the entry there."""
+    count, first, bits = (int(number) for number in table.LUTDescriptor)
+    count, first = count or 65536, _signed(header, first)
+    data = table.LUTData
+    if isinstance(data, bytes):
+        order = "<" if header.original_encoding[1] else ">"
+        entries = np.frombuffer(data, np.uint8 if len(data) < 2 * count else f"{order}u2")
+    else:
+        entries = np.atleast_1d(np.asarray(data, dtype=np.int64))
+    if not 1 <= bits <= 16 or len(entries) < count:
+        raise RefusedDicom(f"has a table of {len(entries)} entries of {bits} bits where {count} entries were announced")
+    position = np.clip(np.rint(values).astype(np.int64) - first, 0, count - 1)
+    return entries[position].astype(np.float64), bits
+
+
+def _first(value: object) -> float | None:
+    """The first of the numbers that an element may hold."""
+    numbers = [value] if isinstance(value, int | float) else list(value or [])
+    return float(numbers[0]) if numbers else None
+
+
+def _facts(header: Dataset) -> ImageFacts:
+    at_patient, at_detector = header.get("PixelSpacing"), header.get("ImagerPixelSpacing")
+    spacing, orientation = at_patient or at_detector, header.get("PatientOrientation")
+    return ImageFacts(
+        height=header.Rows,
+        width=header.Columns,
+        bits=header.BitsStored,
+        photometric=header.PhotometricInterpretation,
+        spacing=(float(spacing[0]), float(spacing[1])) if spacing else None,
+        spacing_at=("patient" if at_patient else "detector") if spacing else None,
+        orientation=(str(orientation[0]), str(orientation[1])) if orientation else None,
+        view=header.get("ViewPosition") or None,
+    )

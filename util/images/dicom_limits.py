@@ -1,0 +1,128 @@
+"""What a DICOM file may make pydicom do: unpack, allocate and parse no more than an image takes.
+
+A small file can state, or unpack to, gigabytes in several places: the deflated transfer syntax, the sequences and
+values of its header, and compressed pixels that are larger than Rows and Columns say. Each is checked before pydicom
+follows it. Knows no pydicom; `util.images.dicom` hands it what is to be checked.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from itertools import pairwise
+
+from util.base.reading import PIECE
+from util.images.huge_images import HUGE_BYTES, take_turn
+
+LARGEST_DATA = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
+LONGEST_ELEMENT = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
+MOST_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
+PREAMBLE, META_GROUP = 132, 2  # bytes before the elements that say how the others are encoded, and their group
+START_OF_IMAGE, START_OF_CODESTREAM = b"\xff\xd8", b"\xff\x4f\xff\x51"  # JPEG and JPEG-LS; JPEG 2000
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS
+MOST_SEGMENTS, LONGEST_RUN = 15, 128  # of RLE: parts of a frame, and bytes that two bytes become
+
+
+class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
+    """A DICOM file that is damaged, or holds something that is not an image to be used."""
+
+
+class CountedReads(io.BufferedReader):
+    """A file that is read in a limited number of calls: each may become a Python object of a kilobyte."""
+
+    name = ""  # pydicom asks for one, which the content of a file has not
+    num_reads = 0
+
+    def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
+        super().__init__(raw)
+        if self.seek(0, io.SEEK_END) > LARGEST_DATA:
+            raise RefusedDicom(f"has {self.tell()} bytes; more than {LARGEST_DATA} are not read")
+        self.seek(0)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As of any file."""
+        self.num_reads += 1
+        if self.num_reads > MOST_READS:
+            raise RefusedDicom(f"has more than {MOST_READS} elements, items or fragments; export it as PNG")
+        return super().read(size)
+
+
+def inflated(file: io.BufferedReader, syntax: str) -> io.BytesIO:
+    """A file of the data set that stands deflated from where `file` is read now.
+
+    Args:
+        file: the deflated one.
+        syntax: the transfer syntax of what is inflated.
+
+    Raises:
+        RefusedDicom: it is damaged, or unpacks to too much.
+    """
+    content, uid = io.BytesIO(), syntax.encode() + b"\0" * (len(syntax) % 2)
+    content.write(bytes(PREAMBLE - 4) + b"DICM" + struct.pack("<HH2sH", META_GROUP, 0x10, b"UI", len(uid)) + uid)
+    engine = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not engine.eof:
+        piece = engine.unconsumed_tail or file.read1(PIECE // 16)
+        if not piece:
+            raise RefusedDicom("its deflated part ends too early; copy the file again")
+        content.write(engine.decompress(piece, PIECE))
+        if content.tell() > LARGEST_DATA:
+            raise RefusedDicom(f"unpacks to more than {LARGEST_DATA} bytes; those are not read")
+        if content.tell() > HUGE_BYTES >= content.tell() - PIECE:
+            take_turn(num_bytes=content.tell())
+    content.seek(0)
+    return content
+
+
+def require_same_size(frame: bytes, rows: int, columns: int) -> None:
+    """Refuse a compressed image that is of another size than the header says.
+
+    Raises:
+        RefusedDicom: it is, or it does not say.
+    """
+    size = _codestream_size(frame)
+    if size != (rows, columns):
+        found = "an image of unknown size" if size is None else f"one of {size[1]} x {size[0]}"
+        raise RefusedDicom(f"states an image of {columns} x {rows} pixels, but holds {found}; export it as PNG")
+
+
+def require_short_runs(frame: bytes, num_pixels: int) -> None:
+    """Refuse RLE that unpacks to more bytes than pixels; two bytes of it may become 128.
+
+    Raises:
+        RefusedDicom: it does.
+    """
+    count = min(struct.unpack_from("<I", frame)[0], MOST_SEGMENTS)
+    starts = [*struct.unpack_from(f"<{count}I", frame, 4), len(frame)]
+    for start, end in pairwise(starts):
+        place, length = start, 0
+        while place < end:
+            run = frame[place]
+            place += 2 + run if run < 128 else 1 if run == 128 else 2
+            length += run + 1 if run < 128 else 0 if run == 128 else 257 - run
+            if length > num_pixels + LONGEST_RUN:
+                raise RefusedDicom(f"a part of its pixels unpacks to more than {num_pixels} bytes; export it as PNG")
+
+
+def _codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 image states of itself; None where it does not."""
+    if frame.startswith(START_OF_IMAGE):
+        return _jpeg_size(frame)
+    start = frame.find(START_OF_CODESTREAM)  # in its file format boxes come first
+    if start < 0 or len(frame) < start + 24:
+        return None
+    width, height, left, top = struct.unpack_from(">4I", frame, start + 8)
+    return height - top, width - left
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
+    place = len(START_OF_IMAGE)
+    while place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker = frame[place + 1]
+        if marker in FRAME_MARKERS:
+            return struct.unpack_from(">HH", frame, place + 5)
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # filling, or a marker without a length
+            place += 1 if marker == 0xFF else 2
+        else:
+            place += 2 + struct.unpack_from(">H", frame, place + 2)[0]
+    return None

@@ -1,0 +1,1 @@
+"""The report of an evaluation: metrics by protocol, tables and files."""

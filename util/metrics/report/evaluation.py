@@ -1,0 +1,136 @@
+"""From truth and detections to all that an evaluation leaves: figures, a table to read, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from util.base.files import write_whole
+from util.config.schema import Config
+from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
+from util.metrics.operating_point import Rule, choose_threshold
+from util.metrics.report.file import REPORT, facts_of, load_report
+from util.metrics.report.per_image import per_image_csv
+from util.metrics.report.protocols import Figures, Study, report_of
+from util.metrics.report.text_table import format_table
+from util.metrics.tables import Detections, GroundTruth
+from util.runlog.run_log import RunLog
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    study: Study
+    values: Figures
+    operating_point: dict[str, Any]  # rule, target, threshold; empty where the rule chose nothing
+    is_chosen_here: bool  # on these very images
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The figures without their intervals."""
+        return {key: value for key, value in self.values.items() if isinstance(value, float)}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the metrics are of, as far as the tables and the operating point tell."""
+        point = dict(self.operating_point)
+        if point:
+            before = "given" if point["rule"] == "given" else "checkpoint"
+            point["origin"] = "these images" if self.is_chosen_here else before
+        return {**facts_of(self.study.truth, self.study.found), "operating_point": point}
+
+    @property
+    def text(self) -> str:
+        """The table for the log."""
+        where = "chosen on these images" if self.is_chosen_here else "chosen before, on validation images"
+        said = "operating point: score >= {threshold:.4g} ({rule}, {})"
+        told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
+        return f"{format_table(self.values, self.study.truth)}\n{told}"
+
+    def tell(
+        self,
+        log: RunLog,
+        folder: Path,
+        source: Mapping[str, Any] | None = None,
+        *,
+        epoch: int,
+        step: int,
+        weights: str,
+        **more: str,
+    ) -> None:
+        """Write metrics, detections, truth and a line per image into a folder, a row and the table into its log.
+
+        The report is last: where this was cut off, the older report does not have the fingerprints of the new tables.
+
+        Args:
+            log: gets the row, without intervals: its columns are numbers.
+            folder: of the files.
+            source: facts of the report: list, files and config; without it the report has no facts.
+            epoch: epochs done.
+            step: optimizer steps done.
+            weights: "ema" or "model".
+            more: columns of the row and facts of the report.
+        """
+        position = {"epoch": max(0, epoch - 1), "step": step, "weights": weights, **more}
+        save_detections(folder / DETECTIONS, self.study.found)
+        save_truth(folder / TRUTH, self.study.truth)
+        write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
+        save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
+        log.row("eval", **position, **self.numbers)
+        log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
+
+
+def load_threshold(folder: Path) -> float | None:
+    """The operating point at which the evaluation in a folder was reported; None where it had none.
+
+    Raises:
+        UserError: report.json is no report.
+    """
+    report = load_report(folder)
+    return report.threshold if report else None
+
+
+def evaluate_as_configured(
+    truth: GroundTruth,
+    found: Detections,
+    kinds: Mapping[int, str],
+    config: Config,
+    operating_point: Mapping[str, Any] | None,
+    *,
+    has_intervals: bool,
+) -> Evaluation:
+    """Evaluate with the knobs of a config; see `evaluate_tables`."""
+    return evaluate_tables(
+        truth,
+        found,
+        kinds,
+        rule=config.eval.operating_rule,
+        target=config.eval.operating_target,
+        operating_point=operating_point,
+        draws=config.eval.bootstrap_draws if has_intervals else 0,
+        seed=config.runtime.seed,
+    )
+
+
+def evaluate_tables(
+    truth: GroundTruth,
+    found: Detections,
+    kinds: Mapping[int, str],
+    *,
+    rule: Rule,
+    target: float,
+    operating_point: Mapping[str, Any] | None = None,
+    draws: int = 0,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate at a given operating point, or at the one that `rule` and `target` choose on these images."""
+    study = Study(truth, found, kinds)
+    chosen = dict(operating_point or {})
+    if not chosen:
+        threshold = choose_threshold(truth, study.one_once, study.images, rule, target)
+        chosen = {} if threshold is None else {"rule": rule, "target": target, "threshold": threshold}
+    study = study.at(chosen.get("threshold"))
+    return Evaluation(study, report_of(study, draws=draws, seed=seed), chosen, not operating_point)

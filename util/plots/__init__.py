@@ -1,0 +1,1 @@
+"""Plots of runs, evaluations and detections by matplotlib. Needs no torch."""

@@ -1,0 +1,1 @@
+"""The state of a training: optimizer, average, precision, run folder and evaluation."""

@@ -1,0 +1,1 @@
+"""Checkpoints: the file, what of it is believed, weights that fit, and where a run starts."""

@@ -1,0 +1,93 @@
+"""The folder of a run and how its log begins: with all that is needed to repeat the run."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from util.base.errors import UserError
+from util.base.files import write_whole
+from util.base.folder_lock import hold
+from util.base.launcher import Ranks
+from util.base.text import printable
+from util.config.load import RUN_TITLE, dump
+from util.config.schema import Config
+from util.runlog.run_log import RunLog
+from util.runlog.tensorboard import load_summary_writer
+from util.training.step_size import Cut
+
+
+@dataclass
+class SaveClock:
+    """When the run's own checkpoint is written again.
+
+    Args:
+        minutes: between checkpoints inside an epoch; 0: only at the end of epochs.
+        step: of the checkpoint that is there, -1 where there is none.
+    """
+
+    minutes: float
+    step: int = -1
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is old enough for a new one."""
+        return self.minutes > 0 and time.monotonic() - self.saved >= 60 * self.minutes
+
+    def moves_on(self, step: int) -> bool:
+        """A checkpoint of `step` is written: whether that is another step than the last time."""
+        is_other, self.step, self.saved = step != self.step, step, time.monotonic()
+        return is_other
+
+
+@contextmanager
+def sole_training(args: argparse.Namespace) -> Iterator[None]:
+    """Hold the run folder of a training.
+
+    Raises:
+        UserError: none is named, it cannot be written, or another process writes there.
+    """
+    if not args.config_file or not args.output_dir:
+        raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
+    with hold(args.output_dir, "training"):
+        yield
+
+
+def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
+    """The log of a folder, begun with what is needed to repeat the run.
+
+    The config of an evaluation that is there stays until its results are replaced.
+    """
+    if not here.is_main:
+        return RunLog(None)
+    summary_writer = load_summary_writer() if is_training and config.runtime.tensorboard else None
+    if is_training or not (folder / "config.py").exists():
+        save_config(folder, config, here)
+    log = RunLog(folder, summary_writer)
+    log.say(
+        f"command: {command_of(here)}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), "
+        f"run folder {folder}"
+    )
+    if is_training:
+        cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
+        log.say(f"images per step = {cut}")
+    return log
+
+
+def save_config(folder: Path, config: Config, here: Ranks) -> None:
+    """Write the resolved config, which is a config file itself, and in its head the command."""
+    text = dump(config, f"{RUN_TITLE}, started by\n\n    {command_of(here)}\n")
+    write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def command_of(here: Ranks) -> str:
+    """The command line of this process, on one line, which the model card looks for."""
+    launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
+    return printable(shlex.join([*launcher, *sys.argv]))
