@@ -36,8 +36,8 @@ from models.inference.load import load_detector
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.seed import derive_rng
-from util.config.load import flatten
-from util.config.schema import Config
+from util.config.load import as_options
+from util.config.schema import PLAIN, Config
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
 from util.distributed.exit_codes import INTERRUPTED
 from util.images.common import UNREADABLE, to_image
@@ -45,9 +45,8 @@ from util.images.reader import read_image
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.start import config_inside
 
-# what is exported, and what it is compared with: the network as it is used on a CPU, in full precision
-PLAIN = ["attn_backend=torch", "fast_layers=False", "channels_last=False", "compile=off", "amp=off"]
-AS_USED = ["attn_backend=auto", "compile=off", "amp=off"]
+PLAIN_OPTIONS = as_options(PLAIN)  # what is exported
+AS_USED = as_options({"amp": PLAIN["amp"]})  # what it is compared with: the network as a CPU computes it, not rounded
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512
 BATCHES = (1, 4)
@@ -116,8 +115,8 @@ def export(args: argparse.Namespace) -> int:
     check_output(output, args.checkpoint)
     pictures = list(x_rays(args.images, args.num_images))
     torch.manual_seed(0)
-    detector = load_detector(args.checkpoint, device="cpu", options=PLAIN)
-    config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN)
+    detector = load_detector(args.checkpoint, device="cpu", options=PLAIN_OPTIONS)
+    config = config_inside(args.checkpoint, checkpoint.load(args.checkpoint), PLAIN_OPTIONS)
     facts = facts_of(detector, config, args)
     network = detector.views[0].network
     graph = PortableNetwork(network.model, network.postprocess.image_gate)
@@ -175,7 +174,7 @@ def facts_of(detector: Detector, config: Config, args: argparse.Namespace) -> Ex
         width=width,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        config={key: value for key, value in flatten(config).items() if key in vars(config.model)},
+        config=dict(vars(config.model)),
         opset=OPSET if args.format == "onnx" else None,
     )
 

@@ -25,8 +25,8 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.text import markdown, printable
-from util.config.load import load_run_config
-from util.config.schema import Config
+from util.config.load import flatten, load_run_config
+from util.config.schema import IN_CARD, Config
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.report.file import REPORT, Report, described, load_report
 from util.runlog.rows import read_rows
@@ -48,10 +48,6 @@ FIGURES = {
     "calibration error": "all/calibration/error",
 }
 ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}
-RECIPE = (
-    *("epochs", "batch_size", "gradient_accumulation_steps", "lr", "lr_backbone", "lr_drop", "use_ema", "amp"),
-    *("num_queries", "focal_alpha", "data_aug_scales", "data_aug_flip", "nms_iou_threshold", "seed"),
-)
 
 
 def main() -> int:
@@ -188,8 +184,7 @@ def file_of(facts: Mapping[str, Any]) -> str:
 
 def recipe(config: Config) -> dict[str, Any]:
     """The knobs that a reader asks for first."""
-    flat = {key: value for section in vars(config).values() for key, value in vars(section).items()}
-    return {key: flat[key] for key in RECIPE}
+    return {key: value for key, value in flatten(config).items() if key in IN_CARD}
 
 
 def command(run: Path) -> str:

@@ -5,10 +5,12 @@
 """
 
 _base_ = [
-    "../_base_/dino_r50.py",
-    "../_base_/schedule_12e.py",
     "../_base_/coco.py",
-    "../_base_/sampling_augmentation.py",
-    "../_base_/runtime.py",
+    "../_base_/model.py",
+    "../_base_/loss.py",
+    "../_base_/optim.py",
+    "../_base_/data.py",
+    "../_base_/eval.py",
     "../_base_/speed.py",
+    "../_base_/runtime.py",
 ]

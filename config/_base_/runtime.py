@@ -1,15 +1,5 @@
-"""Evaluation and housekeeping."""
+"""Seed, logging and checkpoints."""
 
-num_select = 300
-nms_iou_threshold = 0.0
-image_gate = 0.0
-eval_batch_size = 1
-eval_every = 1
-operating_rule = "youden"
-operating_target = 0.9
-bootstrap_draws = 1000
-image_cache = ""
-num_workers = 4
 seed = 42
 log_every = 10
 checkpoint_every_minutes = 15.0

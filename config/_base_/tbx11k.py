@@ -3,14 +3,12 @@
 dataset_file = "tbx11k"
 train_list = "TBX11K_train"
 val_list = "TBX11K_val"
+
 num_classes = 4
 dn_labelbook_size = 4
 restrict_to_categories = True
 dn_padding_loss = False
-allow_unlabelled_extras = False
-exclude_unlabelled_tb = True
-data_aug_flip = 0.5
-data_aug_crop = 0.5
+
 data_aug_scales = [416, 448, 480, 512, 544, 576, 608, 640]
 data_aug_max_size = 800
 data_aug_square = True

@@ -14,7 +14,8 @@ from models.dino import DINO
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
-from util.config.schema import Config
+from util.config.load import as_options
+from util.config.schema import INFERENCE, Config
 from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
 from util.training.checkpoints import checkpoint
@@ -125,7 +126,7 @@ def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
             "from it with main.py and --pretrain_model_path or --resume, which writes one that does"
         )
     # what computed in training may not be there, and compiling takes longer than most predictions
-    config = config_inside(path, content, ["attn_backend=auto", "compile=off", *options])
+    config = config_inside(path, content, [*as_options(INFERENCE), *options])
     names = {int(category): str(name) for category, name in content["category_names"].items()}
     model, _, postprocess = build_filled(config, names, content, path)
     speed_up([model], config.speed, device)

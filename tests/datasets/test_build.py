@@ -14,24 +14,18 @@ from util.config.load import read_values
 from util.config.schema import DataConfig
 from util.detection.batch import windows
 
-OFF = read_values(Path(__file__).parents[2] / "config" / "_base_" / "sampling_augmentation.py")
+BASE = read_values(Path(__file__).parents[2] / "config" / "_base_" / "data.py")
 DATA = DataConfig(
     dataset_file="coco",
     train_list="mini",
     val_list="mini",
-    allow_unlabelled_extras=False,
-    exclude_unlabelled_tb=True,
-    data_aug_flip=0.5,
-    data_aug_crop=0.5,
     data_aug_scales=(32, 48),
     data_aug_max_size=64,
     data_aug_square=False,
     data_aug_scales2_resize=(40,),
     data_aug_scales2_crop=(24, 32),
     data_eval_scale=32,
-    image_cache="",
-    num_workers=0,
-    **OFF,
+    **{**BASE, "num_workers": 0},
 )
 
 

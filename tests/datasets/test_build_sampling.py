@@ -17,7 +17,7 @@ from util.config.load import load_config, read_values
 from util.detection.batch import SampleKey, windows
 
 CONFIG = Path(__file__).parents[2] / "config"
-OFF = read_values(CONFIG / "_base_" / "sampling_augmentation.py")
+OFF = {knob: value for knob, value in read_values(CONFIG / "_base_" / "data.py").items() if not value}
 SIZES = [
     "num_workers=0",
     "data_aug_crop=0.5",

@@ -86,9 +86,9 @@ def test_images_that_are_too_few_are_told_before_the_work(monkeypatch, capsys, t
     ("chosen", "scale", "max_size"), [(None, 96, 160), ((240, 240), 240, 400), ((48, 320), 48, 320)]
 )
 def test_images_are_resized_to_the_only_size_that_a_file_takes(trained, chosen, scale, max_size):
-    detector = load_detector(trained / "best.pth", device="cpu", options=export.PLAIN)
+    detector = load_detector(trained / "best.pth", device="cpu", options=export.PLAIN_OPTIONS)
     detector.views = (replace(detector.views[0], scale=96, max_size=160),)
-    config = config_inside(trained / "best.pth", checkpoint.load(trained / "best.pth"), export.PLAIN)
+    config = config_inside(trained / "best.pth", checkpoint.load(trained / "best.pth"), export.PLAIN_OPTIONS)
     facts = export.facts_of(detector, config, argparse.Namespace(size=chosen, post_processing="inside", format="onnx"))
     assert (facts.scale, facts.max_size) == (scale, max_size)
     assert resized_size(1000, 1000, facts.scale, facts.max_size) == (scale, scale)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.helpers.training import assert_refused, call, load, metrics, training
-from util.config.official_keys import LATER_KNOBS
+from util.config.schema import BEFORE
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -15,7 +15,7 @@ def older(trained, tmp_path):
 
     def write(**changes):
         content = load(trained / "checkpoint.pth")
-        config = {key: value for key, value in content["config"].items() if key not in LATER_KNOBS}
+        config = {key: value for key, value in content["config"].items() if key not in BEFORE}
         torch.save({**content, "config": config, **changes}, tmp_path / "older.pth")
         return tmp_path / "older.pth"
 

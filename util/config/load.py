@@ -19,9 +19,9 @@ from addict import Dict
 
 from util.base.console import remark
 from util.base.errors import UserError
-from util.config.official_keys import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.rules import RULES
-from util.config.schema import KNOBS, PATHS, SECTIONS, Config
+from util.config.schema import BEFORE, KNOBS, PATHS, SECTIONS, Config
 
 BASE_KEY = "_base_"
 RUN_TITLE = "The resolved config of a run"
@@ -85,9 +85,9 @@ def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
 
     A recipe is not completed: it says everything, or is refused.
     """
-    lacking = {key: value for key, value in LATER_KNOBS.items() if key not in values}
+    lacking = {key: value for key, value in BEFORE.items() if key not in values}
     if lacking:
-        pairs = ", ".join(f"{key}={value!r}" for key, value in lacking.items())
+        pairs = ", ".join(as_options(lacking))
         remark(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
     return {**lacking, **values}
 
@@ -148,6 +148,11 @@ def parse_option(text: str) -> tuple[str, Any]:
         return key.strip(), ast.literal_eval(raw.strip())
     except (ValueError, SyntaxError, TypeError):  # TypeError: a literal that cannot be, such as {[1]: 2}
         return key.strip(), raw.strip()
+
+
+def as_options(values: Mapping[str, Any]) -> list[str]:
+    """The KEY=VALUE texts that `parse_option` reads back."""
+    return [f"{key}={value!r}" for key, value in values.items()]
 
 
 def _literals(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.numbers import number
+from util.config.differences import differences
 from util.doctor.diagnosis import diagnose
 from util.doctor.symptoms import FAILING, NOTE
 from util.metrics.report.evaluation import REPORT
@@ -228,7 +229,8 @@ def require_of(suite: Suite, row: Row, where: str) -> None:
     run = next(run for run in suite.runs(row.seed + 1) if run.cell.name == row.cell and run.seed == row.seed)
     now = {**plain(run.settings), "phantom": plain(asdict(run.phantom)), "config": run.cell.config}
     then = {**row.settings, "phantom": row.phantom, "config": row.config}
-    changed = [f"{k} {then.get(k)!r}, now {now.get(k)!r}" for k in {**then, **now} if then.get(k) != now.get(k)]
+    changes = differences(dict.fromkeys(now) | then, dict.fromkeys(then) | now)
+    changed = [f"{change.knob} {change.before!r}, now {change.after!r}" for change in changes]
     if changed:
         mend = "rows of two recipes cannot be compared: move the file and the runs' folders away, or undo the change"
         raise UserError(f"{where}: made with other settings than the suite has ({'; '.join(changed[:3])}); {mend}")

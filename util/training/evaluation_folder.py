@@ -15,7 +15,7 @@ from typing import Any
 from util.base.errors import UserError
 from util.base.folder_lock import FolderInUse, hold
 from util.config.load import flatten
-from util.config.schema import Config
+from util.config.schema import LOCAL, Config
 from util.metrics.report.file import REPORT, Report, fingerprint, load_report
 from util.metrics.tables import GroundTruth
 from util.runlog.rows import read_rows
@@ -26,7 +26,6 @@ LONGEST = 60  # characters of the list's name; a folder's name has at most 255 b
 OF_A_TRAINING = re.compile(r"(best|nonfinite|checkpoint(\.\d+|\d{4,})?)\.pth")
 PATHS = ("annotation_file", "image_folder", "checkpoint")
 IDENTITY = ("ground_truth", "config", "step", "weights")
-OF_THE_MACHINE = ("num_workers", "image_cache")  # knobs that job scripts set; no metric depends on them
 
 
 def hold_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[str, Any], held: ExitStack) -> Path:
@@ -97,7 +96,7 @@ def training_of(folder: Path) -> Path:
 
 def config_fingerprint(config: Config) -> str:
     """A digest of the knobs."""
-    knobs = {name: value for name, value in flatten(config).items() if name not in OF_THE_MACHINE}
+    knobs = {name: value for name, value in flatten(config).items() if name not in LOCAL}
     return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
 
 

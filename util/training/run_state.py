@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from util.config.differences import Change, differences
 from util.config.load import flatten
-from util.config.official_keys import LATER_KNOBS
-from util.config.schema import Config, OptimConfig
+from util.config.schema import BEFORE, Config, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
 from util.training.checkpoints.checkpoint import (
     CheckpointError,
@@ -95,9 +95,10 @@ class RunState:
             raise CheckpointError(
                 f"{path}: cannot be resumed, it lacks {', '.join(lacking)}; use --pretrain_model_path for its weights"
             )
-        self._check_model(content["config"], path)
+        changes = differences({**BEFORE, **content["config"]}, self.facts["config"])
+        self._check_model(changes, path)
         self._check_categories(content, path)
-        self._check_steps(content, path)
+        self._check_steps(content, changes, path)
         load_strictly(self.model, content["model"], path)
         if self.average.is_copy:
             load_strictly(self.average.module, content.get("ema") or content["model"], path)
@@ -106,7 +107,7 @@ class RunState:
         self.denominator.load_state_dict(content.get("denominator") or {})
         for name in POSITION:
             setattr(self, name, content[name])
-        return self._changes(content)
+        return self._changes(content, changes)
 
     def take_over(self, path: Path) -> Fit:
         """Begin a new training with the weights of another one, as far as they fit."""
@@ -114,18 +115,13 @@ class RunState:
         classes = other_classes(content, self.names)
         return load_what_fits(self.model, weights_of(content, path), path, classes)
 
-    def _check_model(self, theirs: Mapping[str, Any], path: Path) -> None:
-        """A checkpoint resumes only the model it was made of; the backbone's first weights do not matter any more."""
-        ours = self.facts["config"]
-        differing = [
-            f"{key} {theirs[key]!r} instead of {ours[key]!r}"
-            for key in self.facts["model_keys"]
-            if key != "backbone_weights" and key in theirs and theirs[key] != ours[key]
-        ]
-        if differing:
+    def _check_model(self, changes: list[Change], path: Path) -> None:
+        """A checkpoint resumes only the model it was made of."""
+        refused = [change for change in changes if change.may_change == "never"]
+        if refused:
             raise CheckpointError(
-                f"{path}: is a checkpoint of another model ({', '.join(differing)}). Use its config, another "
-                "--output_dir, or --pretrain_model_path to take over what fits"
+                f"{path}: is a checkpoint of another model ({', '.join(map(_mismatch, refused))}). Use its config, "
+                "another --output_dir, or --pretrain_model_path to take over what fits"
             )
 
     def _check_categories(self, content: Mapping[str, Any], path: Path) -> None:
@@ -140,7 +136,7 @@ class RunState:
         way_out = ", or start anew from its weights: another --output_dir and --pretrain_model_path"
         require_same_classes(content, self.names, path, way_out)
 
-    def _check_steps(self, content: Mapping[str, Any], path: Path) -> None:
+    def _check_steps(self, content: Mapping[str, Any], changes: list[Change], path: Path) -> None:
         """A position says which images are done only while a step takes as many of the same images."""
         theirs = Cut(*content["cut"])
         ours = Cut(*self.facts["cut"])
@@ -149,26 +145,20 @@ class RunState:
                 f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
                 "begin a new training from its weights: another --output_dir and --pretrain_model_path"
             )
-        pairs = {"training images": (content.get("num_images"), self.facts["num_images"])}
-        knobs = ["seed", "positive_fraction", "repeat_threshold"]
-        if len({*pairs["training images"]}) > 1:
-            knobs.append("exclude_unlabelled_tb")  # may be why
-        config = {**LATER_KNOBS, **content["config"]}
-        pairs |= {name: (config.get(name), self.facts["config"][name]) for name in knobs}
-        changed = [f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b]
-        if content["window"] and changed:
+        refused = [change for change in changes if change.may_change == "between epochs"]
+        images = Change("training images", content.get("num_images"), self.facts["num_images"])
+        if images.before != images.after:
+            refused = [images, *refused, *(c for c in changes if c.may_change == "with as many images")]
+        if content["window"] and refused:
             raise CheckpointError(
                 f"{path}: stands inside epoch {content['epoch']}, of which it has done {content['window']} steps, with "
-                f"{' and '.join(changed)}. Go on with these, or take a checkpoint of the end of an epoch"
+                f"{' and '.join(map(_mismatch, refused))}. Go on with these, or take a checkpoint of the end of an "
+                "epoch"
             )
 
-    def _changes(self, content: Mapping[str, Any]) -> str:
+    def _changes(self, content: Mapping[str, Any], changes: list[Change]) -> str:
         """What differs from the part of the run that the checkpoint is of."""
-        theirs = {**LATER_KNOBS, **content["config"]}
-        ours = self.facts["config"]
-        by_cut = ("batch_size", "gradient_accumulation_steps")
-        changed = [f"{k} {theirs[k]!r} -> {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v]
-        changed = [text for text in changed if not text.startswith(by_cut)]
+        changed = [str(change) for change in changes if change.may_change != "at the same step size"]
         said = f"; changed since: {', '.join(changed)}" if changed else ""
         before = Cut(*content["cut"])
         now = Cut(*self.facts["cut"])
@@ -196,6 +186,10 @@ class RunState:
     def save(self, path: Path) -> None:
         """Write a checkpoint; it is whole, or the one that was there stays."""
         save(path, self.content())
+
+
+def _mismatch(change: Change) -> str:
+    return f"{change.knob} {change.before!r} instead of {change.after!r}"
 
 
 def build_state(

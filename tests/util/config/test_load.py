@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from util.config.load import (
     RUN_TITLE,
     ConfigError,
+    as_options,
     completed,
     dump,
     flatten,
@@ -23,11 +24,25 @@ from util.config.load import (
     read_values,
     resolve,
 )
-from util.config.official_keys import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
-from util.config.schema import KNOBS
+from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config.schema import BEFORE, INFERENCE, KNOBS, PLAIN, SECTIONS
 
 TINY = Path(__file__).parents[3] / "config" / "DINO" / "DINO_tiny_phantom.py"
 VALUES = dict(read_values(TINY))
+BASES = TINY.parents[1] / "_base_"
+FIRST_KNOBS = """
+    backbone backbone_norm backbone_freeze_at backbone_weights return_interm_indices num_feature_levels
+    pe_temperatureH pe_temperatureW hidden_dim nheads enc_layers dec_layers dim_feedforward dropout enc_n_points
+    dec_n_points num_classes num_queries dn_number dn_label_noise_ratio dn_box_noise_scale dn_labelbook_size
+    restrict_to_categories focal_alpha focal_gamma matcher_focal_alpha matcher_focal_gamma set_cost_class
+    set_cost_bbox set_cost_giou cls_loss_coef bbox_loss_coef giou_loss_coef interm_loss_coef no_interm_box_loss
+    aux_loss dn_padding_loss lr lr_backbone lr_linear_proj_mult param_dict_type weight_decay clip_max_norm epochs
+    lr_drop lr_drop_factor warmup_steps batch_size gradient_accumulation_steps use_ema ema_decay ema_warmup_steps
+    amp dataset_file train_list val_list data_aug_flip data_aug_crop data_aug_scales data_aug_max_size
+    data_aug_square data_aug_scales2_resize data_aug_scales2_crop data_eval_scale num_workers num_select
+    nms_iou_threshold eval_batch_size eval_every operating_rule operating_target bootstrap_draws seed log_every
+    checkpoint_every_minutes keep_last_checkpoints skip_nonfinite_steps save_checkpoint_interval
+"""
 
 
 def config_of(**changes):
@@ -305,7 +320,7 @@ def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_
 
 def older(config):
     """The config as a version wrote it down that had fewer knobs."""
-    return {key: value for key, value in flatten(config).items() if key not in LATER_KNOBS}
+    return {key: value for key, value in flatten(config).items() if key not in BEFORE}
 
 
 def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_that_is_told(tmp_path, capsys):
@@ -314,7 +329,7 @@ def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_that_
     (tmp_path / "child.py").write_text("_base_ = 'config.py'\nseed = 5")
     for name in ("config.py", "child.py"):
         config = load_config(tmp_path / name, ["positive_fraction=0.5"])
-        assert flatten(config) == {**flatten(config), **LATER_KNOBS, "positive_fraction": 0.5}
+        assert flatten(config) == {**flatten(config), **BEFORE, "positive_fraction": 0.5}
         told = capsys.readouterr().err
         assert told.count("without some knobs; taken as what it did then: ") == 1
         assert "positive_fraction=0.0, " in told
@@ -332,6 +347,29 @@ def test_a_recipe_must_still_say_everything(tmp_path):
     (tmp_path / "mine.py").write_text("".join(f"{k} = {v!r}\n" for k, v in older(config_of()).items()))
     with pytest.raises(ConfigError, match="missing key 'positive_fraction'"):
         load_config(tmp_path / "mine.py")
+
+
+def test_a_knob_that_runs_of_the_first_version_lack_states_what_they_did():
+    """A knob is never added to FIRST_KNOBS: it gets `before=` in the schema."""
+    assert set(FIRST_KNOBS.split()) == KNOBS.keys() - BEFORE.keys()
+
+
+def test_every_value_that_the_schema_states_is_legal():
+    for values in (BEFORE, PLAIN, INFERENCE):
+        stated = flatten(load_config(TINY, as_options(values)))
+        assert {key: stated[key] for key in values} == values
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_section_of_the_schema_has_a_base_file_with_its_knobs_alone(section):
+    assert {KNOBS[key][0] for key in read_values(BASES / f"{section}.py")} == {section}
+
+
+@pytest.mark.parametrize("data_set", ["coco", "tbx11k"])
+def test_the_base_files_and_a_data_set_set_every_knob_once(data_set):
+    keys = [key for name in (*SECTIONS, data_set) for key in read_values(BASES / f"{name}.py")]
+    assert sorted(keys) == sorted(KNOBS)
+    assert {path.stem for path in BASES.glob("*.py")} == {*SECTIONS, "coco", "tbx11k"}
 
 
 def test_a_whole_number_without_bounds_is_refused_like_any_other_value():

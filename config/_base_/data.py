@@ -1,4 +1,12 @@
-"""What the paper does not do: sampling by content, augmentation for X-rays. All off: 0 is off everywhere."""
+"""Loading, sampling and augmentation: flips and crops as in the paper, all else off (0 is off everywhere).
+
+Lists of images and sizes are those of the data set: coco.py, tbx11k.py.
+"""
+
+allow_unlabelled_extras = False
+exclude_unlabelled_tb = True
+data_aug_flip = 0.5
+data_aug_crop = 0.5
 
 positive_fraction = 0.0
 repeat_threshold = 0.0
@@ -16,3 +24,6 @@ data_aug_erase_area = 0.05
 data_aug_mosaic = 0.0
 data_aug_copy_paste = 0.0
 data_aug_mix_end_epoch = 0
+
+image_cache = ""
+num_workers = 4
