@@ -8,7 +8,7 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
-from util.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
+from util.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program
 from util.launcher import Ranks, is_under_torchrun
 from util.preemption import STOP, Preempted
 from util.processes import stop_with_launcher
@@ -71,17 +71,12 @@ BEST_METRIC = "all/per_class/AP"
 STOP_FILE = "stop"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code, as in `util.exit_codes`.
+def main(arguments: list[str] | None = None) -> None:
+    """Train or evaluate on this rank, as the command line says.
 
     Whatever the end, the last checkpoint is whole and the same command goes on from it.
     """
     args = parse_arguments(arguments)
-    return run_to_exit_code(partial(work, args))
-
-
-def work(args: argparse.Namespace) -> None:
-    """Train or evaluate on this rank."""
     device_type = choose_device_type(args.device)
     with ranks(device_type) as here, ExitStack() as held:
         device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,12 @@ from util.errors import DataError
 from util.images import LARGEST_FILE, to_image
 from util.reading import read_regular, require_regular
 from util.text import first_few
-from util.threads import threads
+from util.threads import read_each
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
 # Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images` does.
 READER = f"reader 1, Pillow {PIL.__version__}"
-NUM_READERS = 8  # threads; on a network disk they mostly wait
-FILES_PER_TASK = 64
 DIGEST_BYTES = 16
 
 
@@ -213,10 +212,8 @@ def source_of(split: Split, index: int) -> Source:
 
 def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
     """Positions among the first `entries` of the split whose image files are gone or have another content."""
-    tasks = [range(i, min(i + FILES_PER_TASK, len(entries))) for i in range(0, len(entries), FILES_PER_TASK)]
-    with threads(NUM_READERS) as pool:
-        changed = pool.map(lambda task: [i for i in task if not _is_same(split, i, entries[i].source)], tasks)
-        return [i for some in changed for i in some]
+    same = chain.from_iterable(read_each(lambda i: _is_same(split, i, entries[i].source), range(len(entries))))
+    return [i for i, is_same in enumerate(same) if not is_same]
 
 
 def _is_same(split: Split, index: int, source: Source) -> bool:

@@ -20,10 +20,8 @@ from util.images import UNREADABLE, read_size
 from util.logger import Progress
 from util.network_input import NARROW
 from util.text import first_few
-from util.threads import threads
+from util.threads import read_each
 
-NUM_READERS = 8  # threads; on a network disk they mostly wait
-FILES_PER_TASK = 32
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 TOLERANCE = 1.0
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
@@ -217,12 +215,10 @@ def _content_problems(split: Split, positions: list[int], files: Files | None) -
 
 def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
     """(height, width) of each file, or why it is no image."""
-    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("checking the images", len(paths), "images")
-    with threads(NUM_READERS) as pool:
-        for headers in pool.map(lambda task: [_read_header(path) for path in task], tasks):
-            progress.advance(len(headers))
-            yield from headers
+    for headers in read_each(_read_header, paths):
+        progress.advance(len(headers))
+        yield from headers
     progress.close()
 
 

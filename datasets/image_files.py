@@ -23,10 +23,8 @@ from util.files import write_whole
 from util.huge_images import huge_images_in_turn
 from util.images import UNREADABLE, file_size, read_image
 from util.logger import Progress
-from util.threads import threads
+from util.threads import read_each
 
-NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
-FILES_PER_TASK = 16
 MEMORY, FORMAT = "image_check.npz", 1  # the format changes whenever the same file would give another record
 NEWEST_RUNS = 8  # neighbours that are asked for what they know
 THUMBNAIL, FREQUENCIES = 64, 16
@@ -61,13 +59,11 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
         MissingPackage: a file is DICOM, and what reads it is not installed.
     """
     paths = [Path(os.path.abspath(path)) for path in paths]
-    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("reading the images", len(paths), "images")
     found: dict[str, ImageFile | str] = {}
-    with threads(NUM_READERS) as pool:
-        for results in pool.map(lambda task: [(path, _read(path, known.get(str(path)))) for path in task], tasks):
-            found.update({str(path): file for path, file in results if file is not None})
-            progress.advance(len(results))
+    for results in read_each(lambda path: (path, _read(path, known.get(str(path)))), paths):
+        found.update({str(path): file for path, file in results if file is not None})
+        progress.advance(len(results))
     progress.close()
     return found
 

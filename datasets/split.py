@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +67,17 @@ class Split:
     def files_by_id(self) -> dict[int, str]:
         """File names by image id."""
         return dict(zip(self.image_ids.tolist(), self.file_names.tolist(), strict=True))
+
+    def require_files(self, evaluated: Mapping[int, str], advice: str) -> None:
+        """Check that evaluated images, files by id, are of this list: ids begin with 1 in every list of TBX11K.
+
+        Raises:
+            DataError: an image has another file here; the message ends with the advice.
+        """
+        other = [name for image, name in evaluated.items() if self.files_by_id.get(image) != name]
+        if other:
+            differ = f"{len(other)} images differ, as {other[0]}"
+            raise DataError(f"{self.annotation_file}: is not the list that was evaluated: {differ}. {advice}")
 
     def boxes_of(self, index: int) -> slice:
         """The rows of the boxes of the image at position `index`."""

@@ -4,7 +4,6 @@ Reads log.jsonl of a run folder, and logs of the official DINO code and its fork
 or what the console said. Of those it also says which figures are artefacts.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from util.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
+from util.command_line import Parser
 from util.doctor import diagnose
 from util.errors import UserError
 from util.foreign_logs import FILES, read_foreign
@@ -24,24 +24,19 @@ from util.logger import ROWS, echo
 from util.text import printable
 
 
-def main() -> int:
-    """0 whatever the verdict, 2 when the log cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Print the diagnosis; the exit code is 0 whatever the verdict."""
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or a log file")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, where its log does not tell")
     args = parser.parse_args()
-    try:
-        history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
-    except (UserError, OSError) as error:
-        echo(f"check_run: {error}", file=sys.stderr)
-        return 2
+    history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
     found = diagnose(history)
     if args.json:
         echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
     else:
         echo(f"{printable(str(args.run))}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
-    return 0
 
 
 def read(path: Path, stated: dict[str, float]) -> History:

@@ -34,12 +34,13 @@ from models.exporters import OPSET, SUFFIXES, WRITERS, Runner, open_runner, requ
 from models.load import load_detector
 from models.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
 from util import checkpoint
+from util.command_line import Parser
 from util.config import flatten
 from util.errors import UserError
-from util.exit_codes import INTERRUPTED
+from util.exit_codes import FAILED
 from util.images import UNREADABLE, read_image, to_image
 from util.judged import config_inside
-from util.logger import echo
+from util.logger import complain, echo
 from util.network_input import network_pixels
 from util.pixels import IMAGENET_MEAN, IMAGENET_STD, normalised
 from util.schema import Config
@@ -52,25 +53,11 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512
 BATCHES = (1, 4)
 ROW = "{:8}{:>11}{:>7}{:>8}{:>11}{:>11}{:>12}{:>9}"
-FAILED = 1
-
-
-def main() -> int:
-    """0: the file is written; 1: it failed its check and is not there; 2: it cannot be made; 130: interrupted."""
-    args = parse_args()
-    try:
-        return export(args)
-    except (UserError, OSError) as error:
-        echo(f"export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        echo("export: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="checkpoint of this repository; averaged weights are used")
     add("--format", choices=list(WRITERS), default="onnx", help="kind of file (default: onnx)")
@@ -109,8 +96,9 @@ def size(text: str) -> tuple[int | None, int | None]:
     return int(height), int(width or height)
 
 
-def export(args: argparse.Namespace) -> int:
-    """Write, check, and give the file its name or remove it."""
+def main() -> int:
+    """Write, check, and give the file its name or remove it; 1 where the check failed."""
+    args = parse_args()
     require_packages(args.format)
     output = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
     check_output(output, args.checkpoint)
@@ -281,7 +269,7 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
     found = f"largest deviation {agreement.box:.1e} px of a box, {agreement.score:.1e} of a score"
     if not agreement.is_good:
         allowed = f"{BOX_BOUND:g} px and {SCORE_BOUND:g}"
-        echo(f"export: {found}; less than {allowed} is allowed: {output} is not written", file=sys.stderr)
+        complain(f"{found}; less than {allowed} is allowed: {output} is not written")
         return FAILED
     echo(f"\n{output}: {found}; {facts.notice}")
     if facts.nms_iou_threshold > 0:

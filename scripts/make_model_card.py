@@ -22,6 +22,7 @@ if __name__ == "__main__":
 
 from datasets.split import load_split
 from util.checkpoint import BEST_NAME, OWN_NAME
+from util.command_line import Parser
 from util.config import load_run_config
 from util.errors import UserError
 from util.evaluation_folder import training_of
@@ -54,24 +55,19 @@ RECIPE = (
 )
 
 
-def main() -> int:
-    """Write the card; 2 when that is not possible."""
+def main() -> None:
+    """Write the card."""
     args = parse_args()
     output = args.output or args.run / "model_card.md"
-    try:
-        text = card_of(args.run)
-        write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
-    except (UserError, OSError) as error:
-        echo(f"make_model_card: {error}", file=sys.stderr)
-        return 2
+    text = card_of(args.run)
+    write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
     echo(f"{output}: {num} lines are for you to fill in")
-    return 0
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run that has been evaluated, or of an evaluation in it")
     parser.add_argument("--output", type=Path, help="file to write; default: RUN/model_card.md")
     return parser.parse_args()

@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
 from datasets.split import load_split
 from datasets.tbx11k import image_kinds
+from util.command_line import Parser
 from util.errors import UserError
 from util.logger import echo
 from util.metrics.evaluation import DETECTIONS, TRUTH, evaluate_tables
@@ -40,20 +41,15 @@ DEFAULT_DRAWS = 1000  # of a comparison, which is nothing without them
 HEADLINES = ("AP", "AP50", "froc@0.5", "froc_mean", "auc")
 
 
-def main() -> int:
-    """Write the report or the comparison; 2 when that is not possible."""
+def main() -> None:
+    """Write the report or the comparison."""
     args = parse_args()
-    try:
-        (compare_runs if args.compare else score)(args)
-    except (UserError, OSError) as error:
-        echo(f"score: {error}", file=sys.stderr)
-        return 2
-    return 0
+    (compare_runs if args.compare else score)(args)
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--detections", type=Path, help="COCO results file, .json or .json.gz")
     add("--truth", type=Path, help="COCO-format annotation file; of a comparison, by default that of RUN_A")

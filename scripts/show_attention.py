@@ -22,26 +22,21 @@ import numpy as np
 from models.attention import Look, look_at
 from models.load import load_detector
 from util.attention_picture import NOTICE, Panel, draw_attention
+from util.command_line import Parser
 from util.errors import UserError
 from util.files import write_whole
 from util.images import UNREADABLE, read_image
 from util.logger import echo
 
 
-def main() -> int:
-    """Write OUT/IMAGE_detectionK.png and print its name; 2 when that is not possible."""
-    args = parse_args()
-    try:
-        echo(draw(args))
-    except (UserError, OSError) as error:
-        echo(f"show_attention: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main() -> None:
+    """Write OUT/IMAGE_detectionK.png and print its name."""
+    echo(draw(parse_args()))
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("image", type=Path, help="the X-ray: PNG, JPEG, TIFF or DICOM")
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of this repository")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the picture, made where it is not")

@@ -84,7 +84,7 @@ def test_the_script_builds_what_training_finds(phantom, folder):
 def test_loading_from_the_cache_is_ten_times_as_fast_as_from_the_files(tmp_path, folder):
     make_phantom(tmp_path / "TBX11K", train=20, val=1, seed=0, size=512)
     command = ["scripts/time_loading.py", "-c", "config/DINO/DINO_tiny_phantom.py", "--data_path", tmp_path / "TBX11K"]
-    outcome = call_apart(*command, "--cache", folder, "--rounds", 5)
+    outcome = call_apart(*command, "--cache", folder, "--repeats", 5)
     assert outcome.code == 0, outcome.err
     [image] = [line.split() for line in outcome.out.splitlines() if line.startswith("image")]
     assert float(image[-1].removesuffix("x")) >= 10, outcome.out

@@ -12,6 +12,7 @@ from models.backbone_weights import WeightsError, read_file
 from models.load import load_detector
 from util import checkpoint
 from util.checkpoint import CheckpointError
+from util.exit_codes import run_to_exit_code
 
 pytest_plugins = ["end_to_end_fixtures"]
 
@@ -47,7 +48,7 @@ def test_the_scripts_refuse_it_too(damaged, phantom, room, monkeypatch, capsys):
     }
     for name, arguments in commands.items():
         monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
-        assert load_script(name).main() == 2
+        assert run_to_exit_code(load_script(name).main) == 2
         assert f"{damaged}: " in capsys.readouterr().err
 
 

@@ -9,8 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
-from termcolor import colored
-
 from util.files import append, cut_off, flush, set_aside
 from util.history import read_rows
 from util.launcher import announced
@@ -101,6 +99,8 @@ def echo(text: object = "", *, file: TextIO | None = None, end: str = "\n") -> N
 
 def complain(text: str) -> None:
     """An error for the user, on standard error."""
+    from termcolor import colored  # scripts/ranks.py needs the exit codes where no package is installed
+
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]), printable_lines(text), file=sys.stderr, flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
 
+from util.errors import UserError
 from util.text import printable
 
 matplotlib.rcParams["text.parse_math"] = False  # files, categories and folders may have dollars in their names
@@ -42,6 +44,18 @@ def label(name: object) -> str:
     text = printable(str(name))
     text = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 30]}...{text[-27:]}"
     return f" {text}" if text.startswith("_") else text
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot in the format that the ending of its file names.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def dress(axes: Axes, unit: str) -> None:
