@@ -19,7 +19,7 @@ from addict import Dict
 
 from util.errors import UserError
 from util.logger import remark
-from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING
+from util.other_configs import LATER_KNOBS, OFFICIAL_KEYS_WITHOUT_MEANING, REPLACED_VALUES
 from util.rules import RULES
 from util.schema import KNOBS, PATHS, SECTIONS, Config
 
@@ -83,13 +83,20 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
 def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """The config of a run, with the knobs that came later as what the run did without them; which ones is told.
 
-    A recipe is not completed: it says everything, or is refused.
+    Values that no longer exist are replaced. A recipe is not completed: it says everything, or is refused.
     """
     lacking = {key: value for key, value in LATER_KNOBS.items() if key not in values}
     if lacking:
         pairs = ", ".join(f"{key}={value!r}" for key, value in lacking.items())
         remark(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
-    return {**lacking, **values}
+    replaced = {
+        key: choices[values[key]]
+        for key, choices in REPLACED_VALUES.items()
+        if isinstance(values.get(key), str) and values[key] in choices
+    }
+    for key, value in replaced.items():
+        remark(f"{source}: {key}={values[key]!r} no longer exists; taken as {value!r}")
+    return {**lacking, **values, **replaced}
 
 
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:

@@ -47,6 +47,10 @@ LATER_KNOBS: dict[str, Any] = {
     "image_gate": 0.0,
 }
 
+# Values of knobs that no longer exist, and what takes their place: configs of older runs, and of older checkpoints, may
+# have them.
+REPLACED_VALUES: dict[str, dict[Any, Any]] = {"attn_backend": {"compile": "auto"}}
+
 # Keys of the official config files that mean nothing here, and what to do instead.
 OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
     "dn_scalar": "is read by nothing, in the official code too; use dn_number",

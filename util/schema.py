@@ -275,10 +275,10 @@ class EvalConfig:
 class SpeedConfig:
     """How fast it is computed. None of this changes what is computed by more than rounding."""
 
-    attn_backend: Literal["auto", "torch", "sparse", "compile", "cpp", "triton"] = knob(
+    attn_backend: Literal["auto", "torch", "sparse", "cpp", "triton"] = knob(
         "what computes deformable attention. auto: triton on a GPU, sparse on a CPU; torch: the definition; sparse: "
-        "PyTorch's sparse matrices, for CPUs; compile, cpp: by the C++ compiler of the machine, at the first use; "
-        "triton: GPU kernels"
+        "PyTorch's sparse matrices, for CPUs; cpp: loops by the C++ compiler of the machine, at the first use; triton: "
+        "GPU kernels"
     )
     fast_layers: bool = knob(
         "frozen norms folded into convolutions, feed-forward networks that keep less for the backward pass, on a CPU "

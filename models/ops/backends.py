@@ -16,7 +16,6 @@ from util.errors import UserError
 MODULES = {
     "torch": "definition",
     "sparse": "sparse",
-    "compile": "compiled",
     "cpp": "native",
     "triton": "triton_attention",
 }
