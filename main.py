@@ -36,7 +36,7 @@ from datasets.image_files import remember
 from datasets.split import Split
 from datasets.tbx11k import image_kinds
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model, speed_up
+from models import build_model, choose_attention, speed_up
 from models.backbone_weights import load_backbone_weights
 from models.load import build_filled
 from util import checkpoint, nonfinite
@@ -174,8 +174,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
     state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
-    computed = speed_up([state.model, state.average.module], config.speed, device)
-    said = f"{computed}\n{begin(state, start, config)}"
+    state.attention = choose_attention(config.speed.attn_backend, device.type)[0]
+    said = f"{speed_up([state.model, state.average.module], config.speed, device)}\n{begin(state, start, config)}"
     log = open_log(args.output_dir, config, here, device, is_training=True)
     if is_main:
         remember(args.output_dir, checked.files)

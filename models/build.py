@@ -17,6 +17,7 @@ from models.ops.backends import choose
 from models.postprocess import PostProcess
 from models.speed import set_speed
 from util.memory import keep_freed_memory
+from util.native_library import has_compiler
 from util.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
@@ -48,7 +49,8 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
     """
     name, objection = choose(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
-    lines = [f"deformable attention: {name}{why}"]
+    prefix = "warning: " if name == "sparse" and objection and has_compiler() else ""
+    lines = [f"{prefix}deformable attention: {name}{why}"]
     if device.type == "cpu":
         keep_freed_memory(speed.fast_layers)
     if speed.compile != "off":

@@ -53,6 +53,14 @@ def load_library(source: Path) -> ctypes.CDLL:
     return _build(source, flags, folder / name if folder else None)
 
 
+def has_compiler() -> bool:
+    """Whether a C++ compiler is named in $CXX or installed; it may fail all the same."""
+    try:
+        return bool(_compiler())
+    except BuildError:
+        return False
+
+
 def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
     """Compile a library, load it, and keep it if there is a place for it."""
     try:

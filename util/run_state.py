@@ -45,6 +45,7 @@ class RunState:
     judged: int = 0  # epochs done when the weights were last judged
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
     operating_point: dict[str, Any] = field(default_factory=dict)  # of the weights last judged: rule, target, threshold
+    attention: str = ""  # the backend that computes deformable attention; others round otherwise
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors and plain values."""
@@ -55,6 +56,7 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
             "denominator": self.denominator.state_dict(),
+            "attention": self.attention,
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -160,8 +162,16 @@ class RunState:
         changed = [f"{k} {theirs[k]!r} -> {v!r}" for k, v in ours.items() if k in theirs and theirs[k] != v]
         changed = [text for text in changed if not text.startswith(by_cut)]
         said = f"; changed since: {', '.join(changed)}" if changed else ""
+        attention = content.get("attention") or self._older_attention(theirs["attn_backend"])
+        if attention != self.attention:
+            said += f"; deformable attention was computed by {attention}, now by {self.attention}: the same to rounding"
         before, now = Cut(*content["cut"]), Cut(*self.facts["cut"])
         return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
+
+    def _older_attention(self, wish: str) -> str:
+        """The attention backend of a checkpoint that does not name it, on a device as the present one."""
+        is_on_cpu = next(self.model.parameters()).device.type == "cpu"
+        return ("sparse" if is_on_cpu else "triton") if wish == "auto" else wish
 
     def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Take over the moments and the rates of the last step; all other settings are those of the config in force.

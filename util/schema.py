@@ -276,9 +276,9 @@ class SpeedConfig:
     """How fast it is computed. None of this changes what is computed by more than rounding."""
 
     attn_backend: Literal["auto", "torch", "sparse", "cpp", "triton"] = knob(
-        "what computes deformable attention. auto: triton on a GPU, sparse on a CPU; torch: the definition; sparse: "
-        "PyTorch's sparse matrices, for CPUs; cpp: loops by the C++ compiler of the machine, at the first use; triton: "
-        "GPU kernels"
+        "what computes deformable attention. auto: triton on a GPU, cpp or else sparse on a CPU; torch: definition; "
+        "sparse: PyTorch's sparse matrices, for CPUs; cpp: loops by the C++ compiler of the machine, at the first use; "
+        "triton: GPU kernels"
     )
     fast_layers: bool = knob(
         "frozen norms folded into convolutions, feed-forward networks that keep less for the backward pass, on a CPU "

@@ -19,8 +19,8 @@ MODULES = {
     "cpp": "native",
     "triton": "triton_attention",
 }
-# The first of these that can be used; nothing here is compiled on a CPU.
-AUTO = {"cpu": ("sparse",), "cuda": ("triton",)}
+# "auto" takes the first of these that can be used, else "torch".
+AUTO = {"cpu": ("cpp", "sparse"), "cuda": ("triton",)}
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 
