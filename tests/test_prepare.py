@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -169,12 +170,23 @@ def test_yolo_labels_give_the_same_boxes(official, tmp_path, ask, classes):
         assert_same_document(ours, theirs, tolerance=1e-4)
 
 
+BOMB = "a: &a {x: latent}\n" + "".join(f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}]}}\n" for a, b in pairwise("abcdefghijklm"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "phrase"),
     [
         (lambda root: (root / "classes.txt").unlink(), "has YOLO labels, but no classes.txt"),
         (lambda root: (root / "classes.txt").write_text("cat\ndog\n"), "the class 'cat' is none of ActiveTuberculosis"),
         (lambda root: (root / "classes.txt").write_text("latent\n" * 3), "a class from 0 to 0"),
+        (lambda root: as_yaml(root, "names: [a\n b: c"), "data.yaml: cannot be read as YAML (while parsing a flow"),
+        (lambda root: as_yaml(root, "names: [no, 3]\n"), "the class 'False' is none of ActiveTuberculosis"),
+        (lambda root: as_yaml(root, "names: latent\n"), "data.yaml: names no class"),
+        (lambda root: as_yaml(root, "- names\n"), "data.yaml: names no class"),
+        (lambda root: as_yaml(root, BOMB), "(it has aliases, or more than 10 levels)"),
+        (lambda root: as_yaml(root, "[" * 60_000), "(it has aliases, or more than 10 levels)"),
+        (lambda root: as_yaml(root, "#" * 70_000), "(it has more than 65536 characters)"),
+        (lambda root: as_yaml(root, "names: !!int ''"), "data.yaml: cannot be read as YAML ("),
         (lambda root: label_of(root).write_text("0 .5 .5 1.5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: label_of(root).write_text("0 .5 nan .5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: shutil.rmtree(root / "images/val"), "nothing tells training from validation"),
@@ -192,6 +204,11 @@ def test_labels_that_cannot_be_are_refused_and_nothing_is_written(official, tmp_
     assert code == 2
     assert phrase in err
     assert not (tmp_path / "data").exists()
+
+
+def as_yaml(root, content):
+    (root / "classes.txt").unlink()
+    (root / "data.yaml").write_text(content)
 
 
 def label_of(root):
