@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,21 +28,6 @@ TOLERANCE = 1.0
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
 Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path
-
-
-def check_split(split: Split, num_classes: int, **how: Any) -> list[str]:
-    """Refuse a split that would fail or teach nonsense later; the warnings of those that would not.
-
-    Args:
-        split: what to check.
-        num_classes: of the network.
-        how: as in `find_in_split`.
-
-    Raises:
-        DataError: one line per error that `find_in_split` finds.
-    """
-    findings = find_in_split(split, num_classes, **how)
-    return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 
 def find_in_split(

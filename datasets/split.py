@@ -104,7 +104,7 @@ class Split:
 
 
 def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
-    """Read a COCO-format file. The images are not looked at; `datasets.checks.check_split` does that.
+    """Read a COCO-format file. The images are not looked at; `datasets.checks.find_in_split` does that.
 
     A box without "area" gets width x height, one without "iscrowd" is no crowd.
 

@@ -24,8 +24,8 @@ from util.seed import derive_seed, seed_everything
 from util.stopwatch import Stopwatch, replaced
 
 # operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
-# backward pass does that for the value, and again for the weights and the place
-FORWARD_PER_POINT, BACKWARD_PER_POINT = 10, 20
+# backward pass does that for the value, and again for the weights and the place: twice as many
+FORWARD_PER_POINT = 10
 FLOAT32 = 4  # bytes
 ADAMW_PASSES = 7  # reads weight, gradient and two moments; writes weight and moments
 

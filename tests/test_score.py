@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from end_to_end import call, call_apart, metrics, torchrun, training
+from metric_tables import report
 
 from util.memory import peak_resident_bytes
-from util.metrics.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 
 pytest_plugins = ["end_to_end_fixtures"]

@@ -46,14 +46,6 @@ class FrocCurve:
         return values | {"froc_mean": table.mean(axis=0)}
 
 
-def froc(truth: GroundTruth, found: Detections) -> dict[str, float]:
-    """Sensitivity at each rate of RATES as `froc@RATE`, and their mean; nothing where there is no box to find."""
-    if not (~truth.is_crowd).any():
-        return {}
-    ones = np.ones((len(truth.images), 1))
-    return {name: float(value[0]) for name, value in froc_curve(truth, found).values(ones).items()}
-
-
 def froc_curve(truth: GroundTruth, found: Detections, iou: float = IOU) -> FrocCurve:
     """The curve of the evaluated images, those of `truth`; image i is the i-th of the rising ids."""
     found = found.on(truth.images)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from metric_tables import report
 
 from util.metrics.coco_ap import FIGURES
-from util.metrics.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 from util.metrics.text_table import SENSITIVITIES, format_table
 
