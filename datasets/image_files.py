@@ -89,7 +89,7 @@ def _read(path: Path, known: ImageFile | None) -> ImageFile | str | None:
         return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def read_image_file(path: Path, stamp: tuple[int, int, int] = (0, 0, 0)) -> ImageFile:
+def read_image_file(path: Path, stamp: tuple[int, int, int]) -> ImageFile:
     """Read one file to its end.
 
     Raises:

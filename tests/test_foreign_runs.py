@@ -57,7 +57,7 @@ def test_a_checkpoint_names_a_list_of_the_data_folder_and_no_path(name, stranger
 
 def test_no_config_inside_a_checkpoint_has_a_path_that_the_caller_did_not_name(stranger, room):
     path = stranger(image_cache=str(room / "deep"))
-    assert config_inside(path, load(path)).data.image_cache == ""
+    assert config_inside(path, load(path), []).data.image_cache == ""
     assert config_inside(path, load(path), ["image_cache=mine"]).data.image_cache == "mine"
 
 

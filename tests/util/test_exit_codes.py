@@ -14,7 +14,7 @@ from util.preemption import Preempted
 ENDS = [
     (None, FINISHED, ""),
     (Preempted(), REQUEUE, ""),
-    (ToldElsewhere(), MISTAKE, ""),
+    (ToldElsewhere(MISTAKE), MISTAKE, ""),
     (ToldElsewhere(FAILED), FAILED, ""),
     (UserError("mend it"), MISTAKE, "mend it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),

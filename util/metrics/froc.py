@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.metrics.coco_match import HIT, IGNORED
-from util.metrics.matching import IOU, pair
+from util.metrics.matching import pair
 from util.metrics.steps import Steps, build_steps
 from util.metrics.tables import Detections, GroundTruth
 
@@ -46,10 +46,10 @@ class FrocCurve:
         return values | {"froc_mean": table.mean(axis=0)}
 
 
-def froc_curve(truth: GroundTruth, found: Detections, iou: float = IOU) -> FrocCurve:
+def froc_curve(truth: GroundTruth, found: Detections) -> FrocCurve:
     """The curve of the evaluated images, those of `truth`; image i is the i-th of the rising ids."""
     found = found.on(truth.images)
-    outcome = pair(truth, found, iou).outcome
+    outcome = pair(truth, found).outcome
     rows = outcome != IGNORED
     is_hit = outcome[rows] == HIT
     scores = np.unique(found.score[rows][is_hit])[::-1]
