@@ -21,17 +21,17 @@ from datasets.augment.transforms import eval_transform, train_transform
 from datasets.cache.build import ready_cache
 from datasets.cache.file import ImageCache
 from datasets.checks.findings import Finding, refuse_errors
-from datasets.checks.image_files import read_image_files, recall
+from datasets.checks.image_files import load_image_records, read_image_files
 from datasets.checks.image_pairs import Pictures, find_between, find_within
 from datasets.checks.split import Files, check_pair, find_in_split
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
 from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
 from datasets.sampling.orders import (
-    NaturalOrder,
-    Order,
-    PositiveShareOrder,
+    PositiveFractionOrder,
     RepeatFactorOrder,
+    SamplingOrder,
+    ShuffledOrder,
     category_factors,
     repeat_factors,
 )
@@ -55,7 +55,7 @@ class Checked:
 
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]
-    files: Files  # what the image files hold, for `datasets.checks.image_files.remember`
+    files: Files  # what the image files hold, for `datasets.checks.image_files.save_image_records`
 
 
 def build_splits(
@@ -83,7 +83,7 @@ def build_splits(
     if not opens_images:
         return Checked(splits, [], {})
     paths = [split.image_dir / name for split in listed.values() for name in split.file_names.tolist()]
-    files = read_image_files(dict.fromkeys(paths), recall(run))
+    files = read_image_files(dict.fromkeys(paths), load_image_records(run))
     warnings = []
     for which, split in listed.items():
         findings = [*_findings(split, data, which, num_classes, files=files), *find_within(Pictures.of(split, files))]
@@ -164,7 +164,7 @@ def build_train_loader(
     world_size: int = 1,
 ) -> tuple[DataLoader[Batch], WindowBatchSampler]:
     """Augmented batches of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
-    order = _build_order(split, data, batch_size * accumulation * world_size, seed)
+    order = _build_sampling_order(split, data, batch_size * accumulation * world_size, seed)
     sampler = WindowBatchSampler(
         order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
     )
@@ -185,10 +185,10 @@ def build_eval_loader(
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
 
 
-def _build_order(split: Split, data: DataConfig, window_size: int, seed: int) -> Order:
+def _build_sampling_order(split: Split, data: DataConfig, window_size: int, seed: int) -> SamplingOrder:
     """The order of the images that the config asks for."""
     if data.positive_fraction:
-        return PositiveShareOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
+        return PositiveFractionOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
     if data.repeat_threshold:
         rows = kept_boxes(split)
         image = split.image_of_box[rows]
@@ -197,7 +197,7 @@ def _build_order(split: Split, data: DataConfig, window_size: int, seed: int) ->
         rare = [f"{split.names[k]} {factor:.2f} times" for k, factor in of_category.items() if factor > 1]
         means = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
         return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), means, seed)
-    return NaturalOrder(split.num_images, seed)
+    return ShuffledOrder(split.num_images, seed)
 
 
 def _build_augmentation(data: DataConfig) -> Transform:
@@ -275,7 +275,7 @@ def describe(split: Split) -> str:
     )
 
 
-def crowded_images(split: Split, num_queries: int) -> str | None:
+def excess_boxes(split: Split, num_queries: int) -> str | None:
     """A log line where images have more boxes than there are queries to answer for them, else None."""
     boxes = np.bincount(split.image_of_box[~split.is_crowd], minlength=split.num_images)
     num_crowded = int((boxes > num_queries).sum())

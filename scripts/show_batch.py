@@ -83,7 +83,7 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     tiles = list(islice(tiles_of(split, sampler, loader, args.only_with_boxes), args.num))
     if not tiles:
         raise ValueError("no image with a box in what is left of the epoch; try another --step or --epoch")
-    title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
+    title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.description}"
     args.output.parent.mkdir(parents=True, exist_ok=True)
     draw_truth_sheet(tiles, title).savefig(args.output)
 

@@ -24,7 +24,7 @@ def split_facts(split: Split) -> dict[str, Any]:
     }
 
 
-def source_of(split: Split, config: Config) -> dict[str, str]:
+def evaluated_source(split: Split, config: Config) -> dict[str, str]:
     """What is evaluated, for the report: list, annotation file and image folder as the user gave them; the config."""
     files = {"annotation_file": str(split.annotation_file), "image_folder": str(split.image_dir)}
     return {"list": split.name, **files, "config": config_fingerprint(config)}

@@ -29,13 +29,13 @@ from datasets.cache.file import (
     MARK,
     Entry,
     ImageCache,
-    Source,
+    SourceFile,
     UnusableCache,
     cache_file,
     changed_sources,
     index_of,
     open_cache,
-    source_of,
+    read_source_file,
 )
 from datasets.dataset import load_image
 from util.base.console import Progress, remark
@@ -197,7 +197,7 @@ def _require_room(split: Split, file: Path, num_done: int) -> None:
         )
 
 
-def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
+def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[SourceFile, NDArray[np.uint8]]]:
     """The images from position `first` on, in order."""
     progress = Progress(f"caching the images of {split.name}", split.num_images, "images", done=first)
     with ThreadPoolExecutor(workers) as pool:
@@ -217,11 +217,11 @@ def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[Source, N
     progress.close()
 
 
-def _decode(split: Split, index: int) -> tuple[Source, NDArray[np.uint8]]:
+def _decode(split: Split, index: int) -> tuple[SourceFile, NDArray[np.uint8]]:
     """An image file and its pixels, grey [h, w] where the channels agree, else [h, w, 3]."""
     path = split.image_dir / str(split.file_names[index])
     try:
-        source = source_of(split, index)
+        source = read_source_file(split, index)
         pixels = np.asarray(load_image(split, index))
         is_same = path.stat().st_mtime_ns == source.mtime_ns
     except OSError as error:
@@ -231,7 +231,7 @@ def _decode(split: Split, index: int) -> tuple[Source, NDArray[np.uint8]]:
     return source, pixels
 
 
-def _entry(source: Source, pixels: NDArray[np.uint8], start: int) -> Entry:
+def _entry(source: SourceFile, pixels: NDArray[np.uint8], start: int) -> Entry:
     height, width = pixels.shape[:2]
     return Entry(source, start, height, width, 1 if pixels.ndim == 2 else 3, zlib.crc32(pixels))
 

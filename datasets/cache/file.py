@@ -47,8 +47,8 @@ class UnusableCache(DataError):  # noqa: N818 the reason is what is to be told
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image file, such that another content is another Source."""
+class SourceFile:
+    """An image file, such that another content is another SourceFile."""
 
     name: str
     num_bytes: int
@@ -60,7 +60,7 @@ class Source:
 class Entry:
     """An image in the cache."""
 
-    source: Source
+    source: SourceFile
     start: int  # byte where its pixels begin
     height: int
     width: int
@@ -90,7 +90,7 @@ class Entry:
         are_counts = all(type(v) is int and v >= 0 for v in (num_bytes, start, height, width, crc))
         if not are_texts or not are_counts or type(mtime_ns) is not int or channels not in (1, 3):
             raise ValueError(f"no entry of a cache: {values!r:.100}")
-        return cls(Source(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
+        return cls(SourceFile(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
 
 
 class ImageCache:
@@ -196,7 +196,7 @@ def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> Im
     return cache
 
 
-def source_of(split: Split, index: int) -> Source:
+def read_source_file(split: Split, index: int) -> SourceFile:
     """The image file at a position, as it is now.
 
     Raises:
@@ -206,7 +206,7 @@ def source_of(split: Split, index: int) -> Source:
     path = split.image_dir / name
     status = require_regular(path)
     digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
-    return Source(name, status.st_size, status.st_mtime_ns, digest)
+    return SourceFile(name, status.st_size, status.st_mtime_ns, digest)
 
 
 def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
@@ -217,12 +217,12 @@ def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
         return [i for some in changed for i in some]
 
 
-def _is_same(split: Split, index: int, source: Source) -> bool:
+def _is_same(split: Split, index: int, source: SourceFile) -> bool:
     try:
         status = (split.image_dir / source.name).stat()
         if status.st_size != source.num_bytes:
             return False
-        return status.st_mtime_ns == source.mtime_ns or source_of(split, index).digest == source.digest
+        return status.st_mtime_ns == source.mtime_ns or read_source_file(split, index).digest == source.digest
     except OSError:
         return False
 

@@ -106,11 +106,11 @@ def read_image_file(path: Path, stamp: tuple[int, int, int] = (0, 0, 0)) -> Imag
     with huge_images_in_turn():
         grey = read_image(path).convert("L")
         low, high = grey.getextrema()
-        look = look_of(grey)
+        look = perceptual_hash(grey)
     return ImageFile(stamp, (grey.height, grey.width), digest.digest(), look, high - low <= BLANK_RANGE)
 
 
-def look_of(grey: Image.Image) -> bytes:
+def perceptual_hash(grey: Image.Image) -> bytes:
     """The perceptual hash of a grey image; see `ImageFile`."""
     small = grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     waves = _waves()
@@ -126,7 +126,7 @@ def _waves() -> NDArray[np.float64]:
     return np.cos(np.pi / THUMBNAIL * np.arange(FREQUENCIES)[:, None] * places)
 
 
-def remember(folder: Path, files: Mapping[str, ImageFile | str]) -> None:
+def save_image_records(folder: Path, files: Mapping[str, ImageFile | str]) -> None:
     """Keep what was read in the folder of a run.
 
     Raises:
@@ -145,7 +145,7 @@ def remember(folder: Path, files: Mapping[str, ImageFile | str]) -> None:
     write_whole(folder / MEMORY, lambda file: np.savez_compressed(file, **columns))
 
 
-def recall(run: Path | None) -> Known:
+def load_image_records(run: Path | None) -> Known:
     """What a run, or else the newest of those beside it, knows of image files; nothing where nothing is known."""
     if run is None:
         return {}

@@ -17,7 +17,7 @@ from util.base.errors import DataError
 from util.base.seed import derive_rng
 
 
-class Order(Protocol):
+class SamplingOrder(Protocol):
     """The images of every epoch."""
 
     def __len__(self) -> int:
@@ -27,17 +27,17 @@ class Order(Protocol):
         """[len]: positions in the split, in the order in which they are shown."""
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """What an epoch means, for the log."""
 
 
-def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def shuffled_positions(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation [num_images] of the positions: the natural order of an epoch."""
     return derive_rng(seed, "order", epoch).permutation(num_images)
 
 
 @dataclass(frozen=True)
-class NaturalOrder:
+class ShuffledOrder:
     """Every image once."""
 
     num_images: int
@@ -48,16 +48,16 @@ class NaturalOrder:
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the split."""
-        return epoch_order(self.num_images, self.seed, epoch)
+        return shuffled_positions(self.num_images, self.seed, epoch)
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """What an epoch means."""
         return "every image once"
 
 
 @dataclass(frozen=True, eq=False)
-class PositiveShareOrder:
+class PositiveFractionOrder:
     """As many images as the natural order has, and in every window at least the wanted share of them with boxes.
 
     A window of n images has at least ceil(fraction * n) with boxes, a short last one too. Where the split has enough of
@@ -108,7 +108,7 @@ class PositiveShareOrder:
         return np.concatenate([with_boxes[:reserved], rest])[by_window]
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """What an epoch means."""
         share = ceil_share(self.fraction, self.window_size)
         said = f"at least {share} of every {self.window_size} images with boxes (positive_fraction {self.fraction:g}): "
@@ -173,7 +173,7 @@ class RepeatFactorOrder:
         return rng.permutation(np.repeat(np.arange(len(times)), times))
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """What an epoch means."""
         return f"every image once, those of rare categories more often ({self.means})"
 

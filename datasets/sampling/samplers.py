@@ -12,7 +12,7 @@ from math import ceil
 
 from torch.utils.data import Sampler
 
-from datasets.sampling.orders import Order
+from datasets.sampling.orders import SamplingOrder
 from util.detection.batch import SampleKey
 
 
@@ -29,7 +29,7 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
     take equally many steps: one that has no images for a micro-batch gets a ghost, whose loss counts nothing.
     """
 
-    def __init__(self, order: Order, *, batch_size: int, accumulation: int, rank: int, world_size: int) -> None:
+    def __init__(self, order: SamplingOrder, *, batch_size: int, accumulation: int, rank: int, world_size: int) -> None:
         self.order = order
         self.batch_size = batch_size
         self.window_size = batch_size * accumulation * world_size
@@ -61,12 +61,12 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
                 yield window[start : start + self.batch_size] or [window[0]._replace(is_ghost=True)]
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """What an epoch means and how long it is, for the log."""
         last = len(self.order) % self.window_size
         short = f", the last of {last}" if last else ""
         steps = f"{len(self.order)} images in {self.num_windows} steps of {self.window_size}{short}"
-        return f"{steps}; {self.order.account}"
+        return f"{steps}; {self.order.description}"
 
     def _keys(self, epoch: int) -> list[SampleKey]:
         """The whole epoch. An image that comes again is told from its first time, so that it comes another way."""

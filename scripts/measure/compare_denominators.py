@@ -28,7 +28,7 @@ from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
 from datasets.annotations.tbx11k import find_split
 from datasets.dataset import load_target
-from datasets.sampling.orders import epoch_order
+from datasets.sampling.orders import shuffled_positions
 from models import build_model
 from util.base.console import Progress, echo
 from util.base.errors import UserError
@@ -246,7 +246,7 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
     file = data_path / TBX11K.annotations.format(list_name)
     split = load_split(data_path, file if file.is_file() else find_split(data_path, list_name)[1])  # tells what lacks
     targets = targets_of(split, seed)
-    order = epoch_order(split.num_images, seed, epoch=0).tolist()
+    order = shuffled_positions(split.num_images, seed, epoch=0).tolist()
     counts = np.array([len(t["labels"]) for t in targets])
     if limit and not counts.any():
         raise UserError(f"{file}: no image has a box, so no gradient can be compared; choose another --list")

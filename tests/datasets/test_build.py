@@ -7,7 +7,7 @@ import torch
 
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
-from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
+from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
 from datasets.phantom.write import make_phantom
 from util.base.errors import DataError
 from util.config.load import read_values
@@ -273,14 +273,14 @@ def test_a_category_that_is_called_as_a_line_of_the_log_makes_none(coco, write):
 def test_images_with_more_boxes_than_queries_are_counted(coco, write):
     coco["annotations"] += [{"id": 9, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}]
     split = load_split(*write(coco))
-    assert crowded_images(split, 2) is None  # the crowd region of c.png does not count
+    assert excess_boxes(split, 2) is None  # the crowd region of c.png does not count
     line = "split: 1 of 3 images have more boxes than num_queries = 1, up to 2 (a.png); not all of them can be matched"
-    assert crowded_images(split, 1) == line
+    assert excess_boxes(split, 1) == line
 
 
 def test_a_split_without_boxes_is_not_crowded(coco, write):
     coco["annotations"] = []
-    assert crowded_images(load_split(*write(coco)), 1) is None
+    assert excess_boxes(load_split(*write(coco)), 1) is None
 
 
 @pytest.mark.data

@@ -7,7 +7,7 @@ from PIL import Image
 
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
-from datasets.cache.file import source_of
+from datasets.cache.file import read_source_file
 from datasets.checks.image_files import read_image_files
 from datasets.checks.split import check_pair, check_split
 from datasets.dataset import load_image
@@ -228,7 +228,7 @@ def test_what_is_no_regular_file_keeps_no_check_waiting(coco, write, kind):
     with pytest.raises(DataError, match=r"a.png: cannot be read as an image .*not a regular file but a"):
         load_image(split, split.file_names.tolist().index("a.png"))
     with pytest.raises(OSError, match="not a regular file but a"):
-        source_of(split, split.file_names.tolist().index("a.png"))
+        read_source_file(split, split.file_names.tolist().index("a.png"))
 
 
 def test_an_image_that_is_a_strip_is_named(coco, write):
