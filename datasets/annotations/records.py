@@ -16,6 +16,7 @@ from util.base.errors import DataError
 from util.base.reading import read_document
 
 LARGEST_INTEGER = 2**63 - 1
+LabelledBox = tuple[int, list[float]]  # category id, [x, y, width, height] in pixels
 
 
 @dataclass(frozen=True)

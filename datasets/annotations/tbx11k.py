@@ -22,7 +22,7 @@ NUM_CLASSES = max(CATEGORIES) + 1
 
 # The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
 # begin with p.
-POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
+_POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
 
 
 # What the image folders say of whole images.
@@ -38,7 +38,7 @@ def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
     """
     kinds = {}
     for image, name in files.items():
-        kind = "tb" if POSITIVE_EXTRA.match(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
+        kind = "tb" if is_positive_extra(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
         if kind is not None:
             kinds[image] = kind
     return kinds
@@ -53,6 +53,11 @@ def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:
     return layout.TBX11K.find_split(data_path, list_name)
 
 
+def is_positive_extra(name: str) -> bool:
+    """Whether an extra image shows tuberculosis, by its file name relative to imgs/."""
+    return _POSITIVE_EXTRA.match(name) is not None
+
+
 def unlabelled_tb(split: Split) -> NDArray[np.int64]:
     """Positions of the images in tb/ that have no box: not negative, but unlabelled."""
     return _without_box(split, lambda name: name.startswith("tb/"))
@@ -60,7 +65,7 @@ def unlabelled_tb(split: Split) -> NDArray[np.int64]:
 
 def unlabelled_extras(split: Split) -> NDArray[np.int64]:
     """Positions of the extra images that show tuberculosis by their names but have no box."""
-    return _without_box(split, lambda name: POSITIVE_EXTRA.match(name) is not None)
+    return _without_box(split, is_positive_extra)
 
 
 def _without_box(split: Split, is_meant: Callable[[str], bool]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.annotations.records import LabelledBox
 from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
@@ -24,7 +25,7 @@ class Voc:
     height: int
     boxes: tuple[tuple[int, float, float, float, float], ...]
 
-    def scaled(self, height: int, width: int) -> list[tuple[int, list[float]]]:
+    def scaled(self, height: int, width: int) -> list[LabelledBox]:
         """(category id, [x, y, w, h]) in pixels of an image of `height` x `width`.
 
         As in the authors' json files: corner = xml * side / original side - 1 px, in single precision.

@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+from datasets.annotations.records import LabelledBox
 from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
@@ -23,7 +24,6 @@ ALIASES = {
     "uncertaintuberculosis": 3,
     "uncertain": 3,
 }
-Boxes = list[tuple[int, list[float]]]
 
 
 def read_classes(content: bytes, file: Path) -> list[int]:
@@ -53,13 +53,13 @@ def _names_of_yaml(text: str) -> str:
     return re.sub(r"^[ \t]*(-|\d+[ \t]*:)[ \t]*", "", block[1], flags=re.MULTILINE) if block else ""
 
 
-def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> Boxes:
+def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> list[LabelledBox]:
     """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width).
 
     Raises:
         DataError: a line is no box, or of a class without a name.
     """
-    boxes = []
+    boxes: list[LabelledBox] = []
     for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotations.records import parse_records
+from datasets.annotations.records import LabelledBox, parse_records
 from datasets.annotations.split import LISTS, Split, make_split
 from datasets.annotations.tbx11k import CATEGORIES
 from datasets.annotations.voc import parse_voc
-from datasets.annotations.yolo import Boxes, parse_labels, read_classes
+from datasets.annotations.yolo import parse_labels, read_classes
 from datasets.prepare.source import DOCUMENTS, Source, folder_of
 from util.base.errors import DataError
 from util.base.text import first_few
@@ -195,11 +195,11 @@ class _Facts:
     def __init__(self, source: Source, documents: dict[str, dict[str, Any]]) -> None:
         self.source = source
         self.sizes: dict[str, tuple[int, int]] = {}
-        self.boxes: dict[str, Boxes] = {}
+        self.boxes: dict[str, list[LabelledBox]] = {}
         for content in documents.values():
             names = {image["id"]: PurePosixPath(image["file_name"]).stem for image in content["images"]}
             self.sizes |= {names[image["id"]]: (image["height"], image["width"]) for image in content["images"]}
-            boxes: dict[str, Boxes] = {stem: [] for stem in names.values()}
+            boxes: dict[str, list[LabelledBox]] = {stem: [] for stem in names.values()}
             for box in content["annotations"]:
                 boxes[names[box["image_id"]]].append((box["category_id"], box["bbox"]))
             self.boxes |= boxes
@@ -226,14 +226,14 @@ class _Facts:
             self.sizes[stem] = self.source.tree.image_size(file) if file else (SIDE, SIDE)
         return self.sizes[stem]
 
-    def boxes_of(self, name: str) -> Boxes:
+    def boxes_of(self, name: str) -> list[LabelledBox]:
         """(category id, [x, y, w, h]) pixels."""
         stem = PurePosixPath(name).stem
         if stem not in self.boxes:
             self.boxes[stem] = self._read_boxes(stem)
         return self.boxes[stem]
 
-    def _read_boxes(self, stem: str) -> Boxes:
+    def _read_boxes(self, stem: str) -> list[LabelledBox]:
         tree = self.source.tree
         size = self.size_of(stem)
         if file := self.source.xml.get(stem):

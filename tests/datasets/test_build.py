@@ -8,7 +8,7 @@ import torch
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from util.base.errors import DataError
 from util.config.load import read_values
 from util.config.schema import DataConfig

@@ -11,7 +11,7 @@ from datasets.annotations.split import load_split
 from datasets.augment.transforms import crop_to, draw_crop, flip_horizontally, resize, to_tensors
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import load_image, load_target
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from util.base.seed import derive_rng, derive_seed
 from util.config.load import load_config, read_values
 from util.detection.batch import SampleKey, windows

@@ -7,7 +7,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.files.malformed import spoil
 from tests.helpers.training import ONE_EPOCH, call, load_script, snapshot, training
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.training import load_script
 
 PREPARE = load_script("prepare_tbx11k")

@@ -11,7 +11,7 @@ import torch
 
 import engine
 import main
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from models.losses import criterion
 from tests.helpers.training import CONFIG
 from util.runlog.training_log import TrainingLog

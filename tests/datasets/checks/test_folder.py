@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 
 from datasets.annotations.tbx11k import CATEGORIES
 from datasets.checks.folder import check_folder
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 
 TRAIN, VAL = "TBX11K_train", "TBX11K_val"
 HALF = {1: CATEGORIES[1], 2: CATEGORIES[2]}

@@ -8,14 +8,14 @@ from PIL import Image, ImageEnhance
 from datasets.checks import image_files
 from datasets.checks.image_files import MEMORY, ImageFile, load_image_records, read_image_files, save_image_records
 from datasets.checks.image_pairs import NEAR, groups_within, pairs_between
-from datasets.phantom.render import Case, render_case
+from datasets.phantom import PhantomCase, render_case
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "imgs").mkdir()
     for i in range(4):
-        Image.fromarray(render_case(Case(f"health/h{i}", 0, "health"), 96)).save(tmp_path / f"imgs/{i}.png")
+        Image.fromarray(render_case(PhantomCase(f"health/h{i}", 0, "health"), 96)).save(tmp_path / f"imgs/{i}.png")
     return tmp_path / "imgs"
 
 
@@ -116,7 +116,7 @@ def saved(image, **how):
 
 
 def test_a_picture_saved_anew_is_recognised_and_another_picture_is_not():
-    images = {f"{i}": Image.fromarray(render_case(Case(f"sick/s{i}", 0, "sick"), 256)) for i in range(12)}
+    images = {f"{i}": Image.fromarray(render_case(PhantomCase(f"sick/s{i}", 0, "sick"), 256)) for i in range(12)}
     copies = {
         "jpeg": saved(images["0"], format="JPEG", quality=60),
         "smaller": images["1"].resize((180, 180)),
