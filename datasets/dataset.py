@@ -112,7 +112,7 @@ def load_image(split: Split, index: int) -> Image.Image:
     except MissingPackage:
         raise
     except UNREADABLE as error:
-        mend = f"fetch the file anew, or remove {record}"
+        mend = f"download the file again, or remove {record}"
         raise DataError(f"{path}: cannot be read as an image ({error}); {mend}") from error
     height, width = split.sizes[index].tolist()
     if image.size != (width, height):

@@ -19,7 +19,7 @@ from util.distributed.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.build import build_split, open_cache_of
+from datasets.build import build_split, open_split_cache
 from util.base.console import echo
 from util.base.errors import UserError
 from util.config.load import load_config
@@ -34,7 +34,7 @@ def main() -> int:
         config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
         for which in ("train", "val"):
             split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
-            images = open_cache_of(split, config.data, checks_pixels=True)
+            images = open_split_cache(split, config.data, checks_pixels=True)
             coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
             echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
     except (UserError, OSError) as error:

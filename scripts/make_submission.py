@@ -23,8 +23,8 @@ if __name__ == "__main__":
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
@@ -63,7 +63,7 @@ def main() -> int:
 
 def write(args: argparse.Namespace) -> None:
     """Both files."""
-    split = load_split(*find_split(args.data_path, LIST))
+    split = load_split(*TBX11K.find_split(args.data_path, LIST))
     truth = split.ground_truth()
     report = load_report(args.run)
     require_same_images(args.run, split, report)

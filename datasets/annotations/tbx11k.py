@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.annotations import layout
 from datasets.annotations.split import Split
 
 # As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
@@ -42,15 +40,6 @@ def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
         if kind is not None:
             kinds[image] = kind
     return kinds
-
-
-def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:
-    """(image folder, annotation file) of a split such as 'TBX11K_train'.
-
-    Raises:
-        DataError: saying what was looked for, what is there, and the mend.
-    """
-    return layout.TBX11K.find_split(data_path, list_name)
 
 
 def is_positive_extra(name: str) -> bool:

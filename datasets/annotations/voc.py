@@ -13,7 +13,7 @@ from datasets.annotations.records import LabelledBox
 from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
-MEND = "fetch the file anew, or leave it out"
+MEND = "download the file again, or leave it out"
 LARGEST_FILE = 1_000_000  # bytes; the largest of TBX11K has 2000
 
 

@@ -48,7 +48,7 @@ LOOK_EVERY = 0.2  # seconds between looks at another process's lock
 MEGABYTE = 10**6
 
 
-def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool = False) -> ImageCache:
+def ensure_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool = False) -> ImageCache:
     """The cache of a split, built first where there is none, it is damaged, or an image file has changed since.
 
     Args:
@@ -71,17 +71,17 @@ def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool
             return open_cache(split, folder, checks_pixels=checks_pixels)
         except UnusableCache as reason:
             if file.exists():
-                remark(f"{reason}; it is built anew")
+                remark(f"{reason}; rebuilding it")
             _build(split, file, workers)
         return open_cache(split, folder)
 
 
-def part_of(file: Path) -> Path:
+def part_file(file: Path) -> Path:
     """The pixels of a cache that is being built."""
     return file.with_name(f"{file.name}.part")
 
 
-def journal_of(file: Path) -> Path:
+def journal_file(file: Path) -> Path:
     """A line of JSON per image in it."""
     return file.with_name(f"{file.name}.journal")
 
@@ -99,7 +99,7 @@ def _sole_builder(split: Split, file: Path) -> Iterator[None]:
     with stream:
         while not _is_locked_now(stream, lock):
             time.sleep(LOOK_EVERY)
-            progress.advance(_lines_of(journal_of(file)) - progress.done)
+            progress.advance(_lines_of(journal_file(file)) - progress.done)
         progress.close()
         yield
 
@@ -124,8 +124,8 @@ def _lines_of(journal: Path) -> int:
 
 
 def _build(split: Split, file: Path, workers: int) -> None:
-    part = part_of(file)
-    journal = journal_of(file)
+    part = part_file(file)
+    journal = journal_file(file)
     try:
         entries = _kept(split, part, journal)
         _cut(part, journal, entries)

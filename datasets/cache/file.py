@@ -125,7 +125,7 @@ class ImageCache:
             if not self.is_whole(index):
                 raise DataError(
                     f"{self.file}: the pixels of image number {index} are damaged; remove the file, and the next "
-                    "start or scripts/build_cache.py builds it anew"
+                    "start or scripts/build_cache.py rebuilds it"
                 )
             self._is_checked[index] = True
         return to_image(self._pixels(index).reshape((height, width) if channels == 1 else (height, width, channels)))
@@ -152,7 +152,7 @@ class ImageCache:
     def _bytes(self) -> NDArray[np.uint8]:
         mapped = np.memmap(self.file, np.uint8, mode="r")
         if _read_index(self.file)[1] != self.fingerprint:
-            raise DataError(f"{self.file}: was built anew meanwhile; start again")
+            raise DataError(f"{self.file}: was rebuilt meanwhile; restart")
         return mapped
 
     @cached_property

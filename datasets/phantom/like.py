@@ -68,7 +68,7 @@ def _read_documents(like):
         try:
             documents[path.stem] = json.loads(content)
         except json.JSONDecodeError as error:
-            raise PhantomError(f"{path} is not JSON ({error}); fetch the file again") from error
+            raise PhantomError(f"{path} is not JSON ({error}); download the file again") from error
         missing = {"images", "annotations"} - set(documents[path.stem])
         if missing:
             raise PhantomError(f"{path} has no {' and no '.join(sorted(missing))}; it is not a COCO file")

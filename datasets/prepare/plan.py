@@ -84,7 +84,7 @@ def _parse(source: Source, name: str) -> dict[str, Any]:
     if strange:
         raise DataError(
             f"{file}: {len(strange)} file names are none of TBX11K, such as tb/tb0005.png: {first_few(strange)}; "
-            "fetch the file anew"
+            "download the file again"
         )
     return json.loads(content)
 
@@ -105,11 +105,13 @@ def _read_list(source: Source, name: str) -> list[str]:
         path = PurePosixPath(line.split()[0])
         folder = folder_of(path.stem)
         if folder is None:
-            raise DataError(f"{file}: {line[:60]!r} is no image of TBX11K, such as tb/tb0005.png; fetch the list anew")
+            raise DataError(
+                f"{file}: {line[:60]!r} is no image of TBX11K (tb/tb0005.png is one); download the list again"
+            )
         part = SIDES.get(path.parent.name, name.rpartition("_")[2])
         members.append(f"{folder.format(part)}/{path.stem}{path.suffix or '.png'}")
     if len(set(members)) < len(members):
-        raise DataError(f"{file}: lists {len(members) - len(set(members))} images twice; fetch the list anew")
+        raise DataError(f"{file}: lists {len(members) - len(set(members))} images twice; download the list again")
     return members
 
 

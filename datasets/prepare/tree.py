@@ -128,7 +128,7 @@ class Zip:
             self._archive = zipfile.ZipFile(root)
             infos = [info for info in self._archive.infolist() if not info.is_dir()]
         except DAMAGED_ARCHIVE as error:
-            raise DataError(f"{root}: cannot be read as a zip file ({error}); fetch it anew") from error
+            raise DataError(f"{root}: cannot be read as a zip file ({error}); download it again") from error
         if len(infos) > MOST_FILES:
             raise DataError(f"{root}: holds more than {MOST_FILES} files; give the zip file of TBX11K itself")
         self.sizes = {info.filename: info.file_size for info in infos if not _is_hidden(info.filename)}
@@ -140,7 +140,7 @@ class Zip:
         try:
             return read_member(self._archive, name)
         except DAMAGED_ARCHIVE as error:
-            raise DataError(f"{self.root}: {name} cannot be unpacked ({error}); fetch the zip file anew") from error
+            raise DataError(f"{self.root}: {name} cannot be unpacked ({error}); download the zip file again") from error
 
     def image_size(self, name: str) -> tuple[int, int]:
         """(height, width) pixels of an image, from its header."""
@@ -167,6 +167,6 @@ def _size(file: Path | io.BytesIO, name: Path) -> tuple[int, int]:
     try:
         return read_size(file)
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: is no image; fetch the file anew, or leave it out") from error
+        raise DataError(f"{name}: is no image; download the file again, or leave it out") from error
     except UNREADABLE as error:
-        raise DataError(f"{name}: cannot be read as an image ({error}); fetch the file anew") from error
+        raise DataError(f"{name}: cannot be read as an image ({error}); download the file again") from error

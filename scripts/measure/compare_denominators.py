@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.tbx11k import find_split
 from datasets.dataset import load_target
 from datasets.sampling.orders import shuffled_positions
 from models import build_model
@@ -244,7 +243,9 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
         UserError: the split cannot be read, or gradients are wanted and it has no box.
     """
     file = data_path / TBX11K.annotations.format(list_name)
-    split = load_split(data_path, file if file.is_file() else find_split(data_path, list_name)[1])  # tells what lacks
+    if not file.is_file():
+        TBX11K.find_split(data_path, list_name)  # raises the error that explains it
+    split = load_split(data_path, file)
     targets = targets_of(split, seed)
     order = shuffled_positions(split.num_images, seed, epoch=0).tolist()
     counts = np.array([len(t["labels"]) for t in targets])

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets.annotations import tbx11k as tbx
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
 from datasets.augment.transforms import eval_transform, train_transform
 from datasets.dataset import CocoDataset, load_target
@@ -256,7 +257,7 @@ def test_a_truncated_image_is_named_with_its_record_and_the_mend(coco, write):
     with pytest.raises(DataError) as error:
         dataset((folder, file))[0]
     assert str(error.value).startswith(f"{folder / 'a.png'}: cannot be read as an image")
-    assert str(error.value).endswith(f"fetch the file anew, or remove image id 7 of {file}")
+    assert str(error.value).endswith(f"download the file again, or remove image id 7 of {file}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x05IHDR"])
@@ -297,9 +298,9 @@ def test_an_error_of_several_lines_keeps_them():
 @pytest.mark.data
 def test_the_real_splits_load_fast_with_the_published_counts(tbx11k):
     start = time.process_time()
-    train = load_split(*tbx.find_split(tbx11k, "TBX11K_train"))
+    train = load_split(*TBX11K.find_split(tbx11k, "TBX11K_train"))
     seconds = time.process_time() - start
-    val = load_split(*tbx.find_split(tbx11k, "TBX11K_val"))
+    val = load_split(*TBX11K.find_split(tbx11k, "TBX11K_val"))
     assert (train.num_images, train.num_boxes) == (6600, 902)
     assert (val.num_images, val.num_boxes) == (1800, 309)
     assert np.bincount(train.labels).tolist() == [0, 724, 178]
@@ -310,7 +311,7 @@ def test_the_real_splits_load_fast_with_the_published_counts(tbx11k):
 
 @pytest.mark.data
 def test_the_real_images_that_are_there_can_be_read(tbx11k):
-    split = load_split(*tbx.find_split(tbx11k, "all_trainval"))
+    split = load_split(*TBX11K.find_split(tbx11k, "all_trainval"))
     there = [i for i, name in enumerate(split.file_names) if (split.image_dir / str(name)).is_file()]
     data = CocoDataset(split, eval_transform(512, 800), seed=0, is_train=False)
     assert len(there) >= 20

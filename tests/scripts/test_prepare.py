@@ -238,7 +238,7 @@ def test_leaked_images_leave_the_training_lists(official, tmp_path, ask):
     code, out, _ = ask(root, "--out", root, "--drop_leaked")
     assert code == 0
     assert "1 training images are byte-identical to a validation image" in out
-    assert "1 training images are nearly the picture of a validation image" in out
+    assert "1 training images are nearly identical to a validation image" in out
     assert "written: TBX11K_train_clean, 21 images: --options train_list=TBX11K_train_clean" in out
     content = json.loads((root / "annotations/json/TBX11K_train_clean.json").read_text())
     kept = [name for name in lists[0] if name not in ours[:2]]

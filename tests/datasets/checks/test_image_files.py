@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from datasets.checks import image_files
-from datasets.checks.image_files import MEMORY, ImageFile, load_image_records, read_image_files, save_image_records
-from datasets.checks.image_pairs import NEAR, groups_within, pairs_between
+from datasets.checks.image_files import RECORDS, ImageFile, load_image_records, read_image_files, save_image_records
+from datasets.checks.image_pairs import LARGEST_DISTANCE, groups_within, pairs_between
 from datasets.phantom import PhantomCase, render_case
 
 
@@ -94,10 +94,10 @@ def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path, opened):
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + bytes(100)])
 def test_a_damaged_memory_is_no_memory(folder, tmp_path, content):
     save_image_records(tmp_path / "logs/a", all_of(folder))
-    whole = (tmp_path / "logs/a" / MEMORY).read_bytes()
+    whole = (tmp_path / "logs/a" / RECORDS).read_bytes()
     assert len(load_image_records(tmp_path / "logs/a")) == 4
     for damaged in (content, whole[: len(whole) // 2], whole[:-30]):
-        (tmp_path / "logs/a" / MEMORY).write_bytes(damaged)
+        (tmp_path / "logs/a" / RECORDS).write_bytes(damaged)
         assert load_image_records(tmp_path / "logs/a") == {}
 
 
@@ -127,7 +127,7 @@ def test_a_picture_saved_anew_is_recognised_and_another_picture_is_not():
     }
     pairs = pairs_between(looks(images), looks(copies))
     assert {(pair.first, pair.second) for pair in pairs} == {(str(i), name) for i, name in enumerate(copies)}
-    assert all(pair.distance is not None and pair.distance <= NEAR for pair in pairs)
+    assert all(pair.distance is not None and pair.distance <= LARGEST_DISTANCE for pair in pairs)
 
 
 def test_pairs_by_hand():
