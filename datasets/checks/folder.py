@@ -34,6 +34,15 @@ class FolderCheck:
     splits: dict[str, Split]
     leaks: list[Pair]  # training images that are in validation too
 
+    @property
+    def leaked_names(self) -> set[str]:
+        """File names of training images that are in validation too, by name or by content."""
+        train, val = (
+            {name for k, split in self.splits.items() if k.endswith(f"_{side}") for name in split.file_names.tolist()}
+            for side in ("train", "val")
+        )
+        return {pair.first for pair in self.leaks} | (train & val)
+
 
 def check_folder(root: Path) -> FolderCheck:
     """Read every annotation file and every image of a TBX11K or COCO folder.
@@ -41,7 +50,7 @@ def check_folder(root: Path) -> FolderCheck:
     Raises:
         DataError: it has neither layout.
     """
-    kind = next((kind for kind in (layout.TBX11K, layout.COCO) if kind.lists(root)), layout.TBX11K)
+    kind = layout.recognise_layout(root) or layout.TBX11K
     names = kind.lists(root)
     if not names:
         kind.find_split(root, "")  # raises the error that explains it

@@ -1,4 +1,4 @@
-"""What lies in a folder or in a zip file, whatever the depth."""
+"""The files of a folder or of a zip file, at any depth."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Tree(Protocol):
     def image_size(self, name: str) -> tuple[int, int]:
         """(height, width) pixels of an image, from its header."""
 
-    def put(self, name: str, target: Path) -> None:
-        """Make the file stand at `target` too."""
+    def copy_to(self, name: str, target: Path) -> None:
+        """Link or copy the file to `target`."""
 
 
 def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
@@ -54,10 +54,9 @@ def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
 
 
 class Folder:
-    """The files below a folder. Links to folders are followed, each folder is looked into once.
+    """The files below a folder. Links to folders are followed, each folder is listed once.
 
-    A link that leads out of the folder is left out unless `follows_links`: who made it may want another file of this
-    machine to be copied.
+    A link that leads out of the folder is left out unless `follows_links`: it could copy another file of this machine.
     """
 
     def __init__(self, root: Path, *, follows_links: bool) -> None:
@@ -71,13 +70,13 @@ class Folder:
         seen = set()
         count = 0
         for folder, below, files in os.walk(self.root, followlinks=True):
-            here = os.path.realpath(folder)
-            if not self._is_inside(here):
+            real = os.path.realpath(folder)
+            if not self._is_inside(real):
                 self.outside.append(self._name(folder))
-            is_new = here not in seen and self._is_inside(here)
+            is_new = real not in seen and self._is_inside(real)
             below[:] = sorted(name for name in below if not name.startswith(".")) if is_new else []
             files = sorted(files) if is_new else []
-            seen.add(here)
+            seen.add(real)
             count += len(files)
             if count > MOST_FILES:
                 raise DataError(f"{self.root}: holds more than {MOST_FILES} files; give the folder of TBX11K itself")
@@ -107,11 +106,11 @@ class Folder:
         """(height, width) pixels of an image, from its header."""
         return _size(self.root / name, self.root / name)
 
-    def put(self, name: str, target: Path) -> None:
-        """A second name of the file, or a copy where the disk is another one."""
+    def copy_to(self, name: str, target: Path) -> None:
+        """Hard-link the file, or copy it where the target is on another disk."""
         source = os.path.realpath(self.root / name)
         if not self._is_inside(source):
-            raise DataError(f"{self.root / name}: leads out of the folder now; start again when nothing writes there")
+            raise DataError(f"{self.root / name}: leads out of the folder now; restart when nothing writes there")
         try:
             os.link(source, target)
         except OSError:
@@ -146,13 +145,13 @@ class Zip:
         """(height, width) pixels of an image, from its header."""
         return _size(io.BytesIO(self.read(name)), self.root / name)
 
-    def put(self, name: str, target: Path) -> None:
+    def copy_to(self, name: str, target: Path) -> None:
         """Unpack the file."""
         target.write_bytes(self.read(name))
 
 
 def _status(path: str) -> os.stat_result | None:
-    """Of what a path leads to; None where that is nothing, or a link that leads round and round."""
+    """The status of a path after following links; None where nothing is there, or a circular link."""
     try:
         return os.stat(path)
     except OSError:

@@ -178,7 +178,7 @@ def test_yolo_labels_give_the_same_boxes(official, tmp_path, ask, classes):
         (lambda root: (root / "classes.txt").write_text("latent\n" * 3), "a class from 0 to 0"),
         (lambda root: label_of(root).write_text("0 .5 .5 1.5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: label_of(root).write_text("0 .5 nan .5 .1\n"), "line 1 must be 'class cx cy w h'"),
-        (lambda root: shutil.rmtree(root / "images/val"), "nothing tells training from validation"),
+        (lambda root: shutil.rmtree(root / "images/val"), "nothing separates training from validation"),
         (lambda root: next((root / "images").rglob("tb*.jpg")).write_text("x"), "is no image"),
     ],
 )
@@ -315,7 +315,7 @@ def test_a_full_disk_leaves_nothing_and_what_a_killed_run_left_is_begun_anew(off
         target.write_bytes(b"x")
 
     with monkeypatch.context() as patched:
-        patched.setattr("datasets.prepare.tree.Folder.put", fill)
+        patched.setattr("datasets.prepare.tree.Folder.copy_to", fill)
         code, _, err = ask(official, "--out", tmp_path / "data")
     assert code == 2
     assert "cannot be written (No space left on device); free some space" in err

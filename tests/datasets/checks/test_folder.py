@@ -225,7 +225,7 @@ PLANTS = {
     "other_categories": (
         rename_category, "1 (Nodule); metrics per category", {"changed_category", "unused_category"}
     ),
-    "changed_category": (rename_category, "1 is ActiveTuberculosis in training, Nodule in validation", {"other_categories"}),
+    "changed_category": (rename_category, "1 is ActiveTuberculosis in training, Nodule in val", {"other_categories"}),
     "untrained_category": (add_category, "3 (PulmonaryTuberculosis)", set()),
     "repeated_category": (repeat_category, "more than one id: ActiveTuberculosis", {"other_categories"}),
     "unused_category": (unused_category, "3 (PulmonaryTuberculosis)", set()),
