@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split, load_split
@@ -39,7 +38,7 @@ from datasets.sampling.samplers import WindowBatchSampler, eval_indices
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
-from util.detection.batch import Batch, collate
+from util.detection.batch import collate
 from util.distributed.preemption import leave_signals_to_parent
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
@@ -165,8 +164,8 @@ def build_train_loader(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-) -> tuple[DataLoader[Batch], WindowBatchSampler]:
-    """Augmented batches of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
+) -> tuple[WatchedLoader, WindowBatchSampler]:
+    """Build the loader of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
     order = _build_sampling_order(split, data, batch_size * accumulation * world_size, seed)
     sampler = WindowBatchSampler(
         order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
@@ -180,8 +179,8 @@ def build_train_loader(
 
 def build_eval_loader(
     split: Split, data: DataConfig, *, batch_size: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
-    """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
+) -> WatchedLoader:
+    """Build the loader of the images that `rank` evaluates: each image on exactly one rank, resized only."""
     transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
     dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_split_cache(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
@@ -189,7 +188,7 @@ def build_eval_loader(
 
 
 def _build_sampling_order(split: Split, data: DataConfig, window_size: int, seed: int) -> SamplingOrder:
-    """The order of the images that the config asks for."""
+    """Build the sampling order of the config."""
     if data.positive_fraction:
         return PositiveFractionOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
     if data.repeat_threshold:
@@ -198,13 +197,13 @@ def _build_sampling_order(split: Split, data: DataConfig, window_size: int, seed
         label = split.labels[rows]
         of_category = category_factors(image, label, split.num_images, data.repeat_threshold)
         rare = [f"{split.names[k]} {factor:.2f} times" for k, factor in of_category.items() if factor > 1]
-        means = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
-        return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), means, seed)
+        text = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
+        return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), text, seed)
     return ShuffledOrder(split.num_images, seed)
 
 
 def _build_augmentation(data: DataConfig) -> Transform:
-    """Flip, crop and resize, between the steps for X-rays that are on."""
+    """Build flip, crop and resize, between the steps for X-rays that are on."""
     return train_transform(
         flip=data.data_aug_flip,
         crop=data.data_aug_crop,
@@ -228,7 +227,7 @@ def _build_augmentation(data: DataConfig) -> Transform:
 
 
 def _build_mixer(split: Split, data: DataConfig) -> Mixer | None:
-    """Mosaic and copy-paste, where one of them is on."""
+    """Build mosaic and copy-paste, where one of them is on."""
     if not (data.data_aug_mosaic or data.data_aug_copy_paste):
         return None
     return Mixer(
@@ -241,12 +240,19 @@ def _build_mixer(split: Split, data: DataConfig) -> Mixer | None:
 
 
 def _has_boxes(split: Split) -> NDArray[np.bool_]:
-    """[I]: images of which training sees a box."""
+    """[I]: whether training sees a box of an image."""
     return np.bincount(split.image_of_box[kept_boxes(split)], minlength=split.num_images) > 0
 
 
-def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:
-    """Worker processes run on one torch thread each, which is PyTorch's own rule; more than cores would only wait."""
+def _build_loader(
+    dataset: CocoDataset,
+    num_workers: int,
+    *,
+    batch_sampler: WindowBatchSampler | None = None,
+    sampler: list[int] | None = None,
+    batch_size: int = 1,
+) -> WatchedLoader:
+    """Build a loader with at most one worker process per core: PyTorch gives each one thread."""
     num_workers = min(num_workers, usable_cores())
     return WatchedLoader(
         dataset,
@@ -256,15 +262,16 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
         collate_fn=collate,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=torch.cuda.is_available(),
-        # A loader seeds its workers, who draw nothing from that. With a generator of its own it leaves the global
-        # one alone, on which dropout depends.
+        # An own generator keeps the loader from drawing from the global one, which dropout uses.
         generator=derive_generator("loader"),
-        **batches,
+        batch_sampler=batch_sampler,
+        sampler=sampler,
+        batch_size=batch_size,
     )
 
 
 def describe(split: Split) -> str:
-    """The split in one log line: images, boxes, categories."""
+    """Describe the split in one log line: images, boxes, categories."""
     labels = split.labels[~split.is_crowd]
     num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
     if len(split.names) <= MOST_CATEGORIES_NAMED:
@@ -279,14 +286,14 @@ def describe(split: Split) -> str:
 
 
 def excess_boxes(split: Split, num_queries: int) -> str | None:
-    """A log line where images have more boxes than there are queries to answer for them, else None."""
+    """Describe images with more boxes than there are queries in one log line; None where there are none."""
     boxes = np.bincount(split.image_of_box[~split.is_crowd], minlength=split.num_images)
-    num_crowded = int((boxes > num_queries).sum())
-    if not num_crowded:
+    num_images = int((boxes > num_queries).sum())
+    if not num_images:
         return None
     fullest = int(boxes.argmax())
     return (
-        f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
+        f"{split.name}: {num_images} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
         f"up to {boxes[fullest]} ({printable(split.file_names[fullest])}); not all of them can be matched"
     )
 

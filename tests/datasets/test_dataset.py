@@ -2,6 +2,7 @@ import copy
 import gc
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from util.detection.batch import SampleKey, collate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALES = (32, 48, 64)
-SIZES = dict(flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40))
-TRAIN = train_transform(**SIZES, square=False)
-SQUARE = train_transform(**SIZES, square=True)
+SMALL = partial(
+    train_transform, flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40)
+)
+TRAIN = SMALL(square=False)
+SQUARE = SMALL(square=True)
 
 
 def rewrite(content, file):

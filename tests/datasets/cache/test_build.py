@@ -89,7 +89,7 @@ def test_of_a_build_that_was_cut_off_only_what_is_right_is_kept(make, folder, mo
 
 def test_two_jobs_at_once_build_one_cache(make, folder, monkeypatch):
     split, decoded = make(), counted(monkeypatch)
-    monkeypatch.setattr(cache_build, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(cache_build, "POLL_EVERY", 0.01)
     real = cache_build._decode
     monkeypatch.setattr(cache_build, "_decode", lambda *args: time.sleep(0.005) or real(*args))
     results = []
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_is_told_and_the_next_start_goes_on(make, folder, m
 
     monkeypatch.setattr(cache_build, "_entry", entry)
     with pytest.raises(
-        WriteError, match=r"split\.images\.part: cannot be written \(No space.*goes on.*Free some space"
+        WriteError, match=r"split\.images\.part: cannot be written \(No space.*continues.*Free some space"
     ):
         ensure_cache(split, folder, workers=1)
     monkeypatch.undo()

@@ -143,7 +143,7 @@ def test_a_damaged_cache_is_rebuilt(make, folder, keep):
     file = cache_file(split, folder)
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(UnusableCache, match="is no whole cache"):
+    with pytest.raises(UnusableCache, match="is no complete cache"):
         open_cache(split, folder)
     assert_holds(ensure_cache(split, folder, workers=1), split)
 

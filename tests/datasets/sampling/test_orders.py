@@ -13,7 +13,7 @@ from datasets.sampling.orders import (
     category_factors,
     ceil_share,
     repeat_factors,
-    take_in_turn,
+    sample_evenly,
 )
 from datasets.sampling.samplers import WindowBatchSampler
 from util.base.errors import DataError
@@ -143,7 +143,7 @@ def test_a_share_of_the_real_proportions_by_hand_computation():
     assert Counter(times[599:].tolist()) == {1: 3300, 0: 2701}
     assert order.description == (
         "at least 1 of every 2 images with boxes (positive_fraction 0.5): each of the 599 images with boxes 5 or 6 "
-        "times; of the 6001 without 3300 once, the next epoch goes on with the others"
+        "times; of the 6001 without 3300 once, the next epoch continues with the others"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_share_is_rounded_up_but_not_by_a_rounding_error():
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 5), st.integers(1, 12))
 def test_taking_in_turn_repeats_nothing_in_an_epoch_and_is_fair_over_epochs(num, count, seed, epochs):
     count = min(num, count)
-    taken = [take_in_turn(num, count, epoch, seed) for epoch in range(epochs)]
+    taken = [sample_evenly(num, count, epoch, seed) for epoch in range(epochs)]
     assert all(len(set(t.tolist())) == count for t in taken)
     times = np.bincount(np.concatenate(taken).astype(int), minlength=num)
     assert np.ptp(times) <= 1
