@@ -16,7 +16,7 @@ from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split, load_split
 from datasets.augment.mixing import Mixer
 from datasets.augment.steps import steps_after, steps_before
-from datasets.augment.transforms import eval_transform, train_transform
+from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.cache.build import ensure_cache
 from datasets.cache.file import ImageCache
 from datasets.checks.findings import Finding, refuse_errors
@@ -148,11 +148,11 @@ def _excludes_unlabelled_tb(data: DataConfig, which: Side) -> bool:
     return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 
-def open_split_cache(split: Split, data: DataConfig, *, checks_pixels: bool = False) -> ImageCache | None:
+def open_split_cache(split: Split, data: DataConfig) -> ImageCache | None:
     """Open the cache of a split's images, built where it is missing or out of date; None where the config has none."""
     if not data.image_cache:
         return None
-    return ensure_cache(split, Path(data.image_cache), workers=usable_cores(), checks_pixels=checks_pixels)
+    return ensure_cache(split, Path(data.image_cache), workers=usable_cores())
 
 
 def build_train_loader(
@@ -181,7 +181,7 @@ def build_eval_loader(
     split: Split, data: DataConfig, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> WatchedLoader:
     """Build the loader of the images that `rank` evaluates: each image on exactly one rank, resized only."""
-    transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
+    transform = EvalTransform(data.data_eval_scale, data.data_aug_max_size)
     dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_split_cache(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
@@ -204,7 +204,7 @@ def _build_sampling_order(split: Split, data: DataConfig, window_size: int, seed
 
 def _build_augmentation(data: DataConfig) -> Transform:
     """Build flip, crop and resize, between the steps for X-rays that are on."""
-    return train_transform(
+    return TrainTransform(
         flip=data.data_aug_flip,
         crop=data.data_aug_crop,
         scales=data.data_aug_scales,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,28 @@ NUM_CLASSES = max(CATEGORIES) + 1
 # begin with p.
 _POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
 
-
-# What the image folders say of whole images.
+# Kind of image by folder.
 KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
 WITHOUT_BOXES = ("health/", "sick/", "test/")
 
 
-def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
-    """What kind of image each id is, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+def coco_annotation(
+    annotation_id: int, image_id: int, category: int, box: list[float], area: float, *, width: int, height: int
+) -> dict[str, Any]:
+    """A box [x, y, w, h] with the keys of the official json files; `width` and `height` of the image."""
+    ids = {"id": annotation_id, "image_id": image_id, "category_id": category}
+    return {**ids, "iscrowd": 0, "area": int(area), "bbox": box, "width": width, "height": height}
 
-    The truth of test/ is not published. Sick images show something other than tuberculosis. Images of other data sets
-    are absent.
+
+def coco_categories() -> list[dict[str, Any]]:
+    """The categories of the official json files."""
+    return [{"id": k, "name": name, "supercategory": "Tuberculosis"} for k, name in CATEGORIES.items()]
+
+
+def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
+    """Kind of each image, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+
+    The ground truth of test/ is not published. Sick images show other disease. Images of other data sets are absent.
     """
     kinds = {}
     for image, name in files.items():

@@ -9,14 +9,14 @@ metrics take it from the annotation file.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.dataset import Generators, LabelledImage, Transform
+from datasets.dataset import Generators, LabelledImage
 from util.detection.batch import Target
 from util.detection.boxes import xyxy_to_cxcywh
 from util.detection.pixels import network_pixels, resized_size
@@ -24,26 +24,12 @@ from util.detection.pixels import network_pixels, resized_size
 # Limit of the resize before a crop: without it a strip of 1000 : 1 would take gigabytes.
 LONGEST_BEFORE_CROP = 65_536
 
-# (image, target with boxes in its pixels, the image's generator) -> image and target
-Reframing = Callable[[Image.Image, Target, np.random.Generator], LabelledImage]
-# The same with all generators of the image, for a step that has its own; see datasets.augment.steps
+# (image, target with boxes in its pixels, generators of the image) -> the same, changed
 Step = Callable[[Image.Image, Target, Generators], LabelledImage]
-# (width, height, rng=generator) -> (top, left, height, width)
-CropDraw = Callable[..., tuple[int, int, int, int]]
 
 
-def train_transform(
-    *,
-    flip: float,
-    crop: float,
-    scales: Sequence[int],
-    max_size: int,
-    resize_before_crop: Sequence[int],
-    crop_range: tuple[int, int],
-    square: bool,
-    before: Sequence[Step] = (),
-    after: Sequence[Step] = (),
-) -> Transform:
+@dataclass(frozen=True)
+class TrainTransform:
     """Augmentation: a random flip; then one resize or, at random, a resize, a crop and another resize.
 
     With `square` the last resize is the same for every image of an optimizer step: its scale is drawn from the
@@ -62,92 +48,63 @@ def train_transform(
         before: steps on the image as it is in its file.
         after: steps on the image in its final size.
     """
-    reframe = partial(
-        _flip_and_crop,
-        flip=flip,
-        crop=crop,
-        scales=tuple(resize_before_crop),
-        draw=partial(draw_square_crop if square else draw_crop, crop_range=crop_range),
-    )
-    if square:
-        augment = partial(_augment_to_square, reframe=reframe, scales=tuple(scales))
-    else:
-        augment = partial(_augment, reframe=reframe, scales=tuple(scales), max_size=max_size)
-    return partial(_take_steps, steps=(*before, augment, *after))
+
+    flip: float
+    crop: float
+    scales: Sequence[int]
+    max_size: int
+    resize_before_crop: Sequence[int]
+    crop_range: tuple[int, int]
+    square: bool
+    before: Sequence[Step] = ()
+    after: Sequence[Step] = ()
+
+    def __call__(self, image: Image.Image, target: Target, rngs: Generators) -> tuple[Tensor, Target]:
+        """Augment one image; see `to_tensors`."""
+        for step in (*self.before, self._flip_crop_resize, *self.after):
+            image, target = step(image, target, rngs)
+        return to_tensors(image, target)
+
+    def _flip_crop_resize(self, image: Image.Image, target: Target, rngs: Generators) -> LabelledImage:
+        rng = rngs.image
+        if rng.random() < self.flip:
+            image, target = flip_horizontally(image, target)
+        if rng.random() < self.crop:
+            image, target = resize(image, target, _choose(self.resize_before_crop, rng), LONGEST_BEFORE_CROP)
+            draw = draw_square_crop if self.square else draw_crop
+            image, target = crop_to(image, target, *draw(image.width, image.height, self.crop_range, rng))
+        if self.square:
+            return resize_to_square(image, target, _choose(self.scales, rngs.window))
+        return resize(image, target, _choose(self.scales, rng), self.max_size)
 
 
-def eval_transform(scale: int, max_size: int) -> Transform:
-    """One resize to the shorter side `scale`, the longer one at most `max_size`. Nothing is drawn."""
-    return partial(_only_resize, scale=scale, max_size=max_size)
+@dataclass(frozen=True)
+class EvalTransform:
+    """One resize to the shorter side `scale`, the longer one at most `max_size`. Nothing is random."""
+
+    scale: int
+    max_size: int
+
+    def __call__(self, image: Image.Image, target: Target, _rngs: Generators) -> tuple[Tensor, Target]:
+        """Resize one image; see `to_tensors`."""
+        return to_tensors(*resize(image, target, self.scale, self.max_size))
 
 
-def _take_steps(
-    image: Image.Image, target: Target, rngs: Generators, *, steps: Sequence[Step]
-) -> tuple[Tensor, Target]:
-    for step in steps:
-        image, target = step(image, target, rngs)
-    return to_tensors(image, target)
-
-
-def _augment(
-    image: Image.Image,
-    target: Target,
-    rngs: Generators,
-    *,
-    reframe: Reframing,
-    scales: tuple[int, ...],
-    max_size: int,
-) -> LabelledImage:
-    image, target = reframe(image, target, rngs.image)
-    return resize(image, target, _choose(scales, rngs.image), max_size)
-
-
-def _augment_to_square(
-    image: Image.Image, target: Target, rngs: Generators, *, reframe: Reframing, scales: tuple[int, ...]
-) -> LabelledImage:
-    image, target = reframe(image, target, rngs.image)
-    return resize_to_square(image, target, _choose(scales, rngs.window))
-
-
-def _flip_and_crop(
-    image: Image.Image,
-    target: Target,
-    rng: np.random.Generator,
-    *,
-    flip: float,
-    crop: float,
-    scales: tuple[int, ...],
-    draw: CropDraw,
-) -> tuple[Image.Image, Target]:
-    if rng.random() < flip:
-        image, target = flip_horizontally(image, target)
-    if rng.random() < crop:
-        image, target = resize(image, target, _choose(scales, rng), LONGEST_BEFORE_CROP)
-        image, target = crop_to(image, target, *draw(image.width, image.height, rng=rng))
-    return image, target
-
-
-def _only_resize(
-    image: Image.Image, target: Target, _rngs: Generators, *, scale: int, max_size: int
-) -> tuple[Tensor, Target]:
-    return to_tensors(*resize(image, target, scale, max_size))
-
-
-def flip_horizontally(image: Image.Image, target: Target) -> tuple[Image.Image, Target]:
+def flip_horizontally(image: Image.Image, target: Target) -> LabelledImage:
     """Exchange left and right."""
     left, top, right, bottom = target["boxes"].unbind(dim=1)
     boxes = torch.stack([image.width - right, top, image.width - left, bottom], dim=1)
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), {**target, "boxes": boxes}
 
 
-def resize(image: Image.Image, target: Target, size: int, max_size: int | None = None) -> tuple[Image.Image, Target]:
+def resize(image: Image.Image, target: Target, size: int, max_size: int | None = None) -> LabelledImage:
     """Resize bilinearly to `resized_size`; boxes follow the rounded ratios."""
     width, height = resized_size(image.width, image.height, size, max_size)
     ratios = torch.tensor([width / image.width, height / image.height] * 2)
     return image.resize((width, height), Image.Resampling.BILINEAR), {**target, "boxes": target["boxes"] * ratios}
 
 
-def resize_to_square(image: Image.Image, target: Target, size: int) -> tuple[Image.Image, Target]:
+def resize_to_square(image: Image.Image, target: Target, size: int) -> LabelledImage:
     """Resize bilinearly to exactly `size` x `size`: an image that is not square is stretched, with its boxes."""
     ratios = torch.tensor([size / image.width, size / image.height] * 2)
     return image.resize((size, size), Image.Resampling.BILINEAR), {**target, "boxes": target["boxes"] * ratios}
@@ -183,9 +140,7 @@ def _draw_place(spare_width: int, spare_height: int, rng: np.random.Generator) -
     return top, left
 
 
-def crop_to(
-    image: Image.Image, target: Target, top: int, left: int, height: int, width: int
-) -> tuple[Image.Image, Target]:
+def crop_to(image: Image.Image, target: Target, top: int, left: int, height: int, width: int) -> LabelledImage:
     """Crop the image. Boxes are shifted and clipped; those outside are dropped, even if none is left."""
     shifted = {**target, "boxes": target["boxes"] - torch.tensor([left, top, left, top])}
     return image.crop((left, top, left + width, top + height)), clip_boxes(shifted, width, height)
@@ -204,5 +159,5 @@ def to_tensors(image: Image.Image, target: Target) -> tuple[Tensor, Target]:
     return network_pixels(image), {**target, "boxes": boxes, "size": torch.tensor([image.height, image.width])}
 
 
-def _choose(sizes: tuple[int, ...], rng: np.random.Generator) -> int:
+def _choose(sizes: Sequence[int], rng: np.random.Generator) -> int:
     return sizes[int(rng.integers(len(sizes)))]

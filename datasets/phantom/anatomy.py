@@ -300,12 +300,8 @@ def _branch(pen, rng, lung, start, angle, length, ink, generations):
     points = [start]
     for step in range(4):
         heading = angle + bend * step / 4
-        points.append(
-            (
-                points[-1][0] + lung.side * length / 4 * np.cos(heading),
-                points[-1][1] + length / 4 * np.sin(heading),
-            )
-        )
+        x, y = points[-1]
+        points.append((x + lung.side * length / 4 * np.cos(heading), y + length / 4 * np.sin(heading)))
     width = max(1, round(size / 512 * (1 + generations)))
     pen.line(
         [tuple((p + BORDER) / (1 + 2 * BORDER) * size for p in point) for point in points],

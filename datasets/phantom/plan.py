@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.annotations.tbx11k import CATEGORIES, is_positive_extra
+from datasets.annotations.tbx11k import CATEGORIES, coco_annotation, coco_categories, is_positive_extra
 from datasets.phantom.render import Kind, PhantomCase
 from datasets.phantom.statistics import POSITIVE_FRACTION, Lesion, sample_lesions
 from util.base.errors import UserError
@@ -17,6 +17,9 @@ EXTRAS_PER_IMAGE = 288 / 6600
 POSITIVE_EXTRAS = 137 / 288  # TB by their file name, yet without a box: unlabelled, as in the real extras
 TEST_IMAGES = 4
 POSITIVE_TEST = 400 / 2800
+UNUSED_KEYS = {"date_captured": "", "license": 1, "coco_url": "", "flickr_url": ""}  # of an image in the official files
+DESCRIPTION = "Synthetic images and boxes in the layout of TBX11K"
+INFO = dict(contributor="", date_created="", description=DESCRIPTION, url="", version="1.0", year=2020)
 
 
 class PhantomError(UserError):
@@ -106,46 +109,15 @@ def coco_document(cases: list[AnnotatedCase], size: int) -> dict[str, Any]:
     """A COCO document with the keys of the official files; ids restart at 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for annotated in cases:
-        images.append(
-            {
-                "id": len(images) + 1,
-                "file_name": annotated.case.name,
-                "width": size,
-                "height": size,
-                "date_captured": "",
-                "license": 1,
-                "coco_url": "",
-                "flickr_url": "",
-            }
-        )
-        for category, x, y, w, h in annotated.boxes:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": len(images),
-                    "category_id": category,
-                    "iscrowd": 0,
-                    "area": int(w * h),
-                    "bbox": [x, y, w, h],
-                    "width": size,
-                    "height": size,
-                }
-            )
-    about = {
-        "contributor": "",
-        "date_created": "",
-        "description": "Synthetic images and boxes in the layout of TBX11K",
-        "url": "",
-        "version": "1.0",
-        "year": 2020,
-    }
-    categories = [{"id": i, "name": name, "supercategory": "Tuberculosis"} for i, name in CATEGORIES.items()]
-    licenses = [{"id": 1, "name": "that of this repository", "url": ""}]
+    sides = {"width": size, "height": size}
+    for image_id, annotated in enumerate(cases, start=1):
+        images.append({"id": image_id, "file_name": annotated.case.name, **sides, **UNUSED_KEYS})
+        for category, *box in annotated.boxes:
+            annotations.append(coco_annotation(len(annotations) + 1, image_id, category, box, box[2] * box[3], **sides))
     return {
-        "info": [about],
-        "licenses": licenses,
-        "categories": categories,
+        "info": [INFO],
+        "licenses": [{"id": 1, "name": "that of this repository", "url": ""}],
+        "categories": coco_categories(),
         "images": images,
         "annotations": annotations,
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.annotations.records import LabelledBox, parse_records
 from datasets.annotations.split import COCO_LISTS, Split, make_split
-from datasets.annotations.tbx11k import CATEGORIES
+from datasets.annotations.tbx11k import CATEGORIES, coco_annotation, coco_categories
 from datasets.annotations.voc import parse_voc
 from datasets.annotations.yolo import parse_labels, read_classes
 from datasets.prepare.source import DOCUMENT_NAMES, Download, folder_of
@@ -244,21 +244,12 @@ class _Annotations:
             height, width = self.size_of(PurePosixPath(name).stem)
             images.append({"id": image_id, "file_name": name, "width": width, "height": height})
             for category, box in self.boxes_of(name):
-                area = int(np.float32(box[2]) * np.float32(box[3]))
+                area = np.float32(box[2]) * np.float32(box[3])
+                annotation_id = len(annotations) + 1
                 annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": category,
-                        "iscrowd": 0,
-                        "area": area,
-                        "bbox": box,
-                        "width": width,
-                        "height": height,
-                    }
+                    coco_annotation(annotation_id, image_id, category, box, area, width=width, height=height)
                 )
-        categories = [{"id": k, "name": v, "supercategory": "Tuberculosis"} for k, v in CATEGORIES.items()]
-        return {"categories": categories, "images": images, "annotations": annotations}
+        return {"categories": coco_categories(), "images": images, "annotations": annotations}
 
 
 def _read_classes(download: Download) -> list[int]:

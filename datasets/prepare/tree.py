@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
@@ -21,38 +20,6 @@ MOST_FILES = 500_000
 LARGEST_MEMBER = 2**29  # bytes
 
 
-class Tree(Protocol):
-    """Files by their name relative to `root`, with slashes."""
-
-    root: Path
-    sizes: dict[str, int]  # bytes
-    outside: list[str]  # links that lead out of it, which are left out
-
-    def read(self, name: str) -> bytes:
-        """The content of a file."""
-
-    def image_size(self, name: str) -> tuple[int, int]:
-        """(height, width) pixels of an image, from its header."""
-
-    def copy_to(self, name: str, target: Path) -> None:
-        """Link or copy the file to `target`."""
-
-
-def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
-    """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
-
-    Raises:
-        DataError: there is neither, or it cannot be read.
-    """
-    if path.is_dir():
-        return Folder(path, follows_links=follows_links)
-    if not path.exists():
-        raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: is neither a folder nor a zip file; give where TBX11K was unpacked or downloaded")
-    return Zip(path)
-
-
 class Folder:
     """The files below a folder. Links to folders are followed, each folder is listed once.
 
@@ -62,9 +29,9 @@ class Folder:
     def __init__(self, root: Path, *, follows_links: bool) -> None:
         self.root = root
         self.follows_links = follows_links
-        self.outside: list[str] = []
+        self.outside: list[str] = []  # links that lead out of the folder and are left out
         self._real_root = os.path.realpath(root)
-        self.sizes = dict(self._walk())
+        self.sizes = dict(self._walk())  # bytes by name relative to `root`, with slashes
 
     def _walk(self) -> Iterator[tuple[str, int]]:
         seen = set()
@@ -148,6 +115,24 @@ class Zip:
     def copy_to(self, name: str, target: Path) -> None:
         """Unpack the file."""
         target.write_bytes(self.read(name))
+
+
+Tree = Folder | Zip
+
+
+def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
+    """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
+
+    Raises:
+        DataError: there is neither, or it cannot be read.
+    """
+    if path.is_dir():
+        return Folder(path, follows_links=follows_links)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: is neither a folder nor a zip file; give where TBX11K was unpacked or downloaded")
+    return Zip(path)
 
 
 def _status(path: str) -> os.stat_result | None:

@@ -31,11 +31,6 @@ class SamplingOrder(Protocol):
         """What an epoch contains, for the log."""
 
 
-def shuffled_positions(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A random permutation [num_images] of the positions."""
-    return derive_rng(seed, "order", epoch).permutation(num_images)
-
-
 @dataclass(frozen=True)
 class ShuffledOrder:
     """Every image once, in random order."""
@@ -48,7 +43,7 @@ class ShuffledOrder:
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the split."""
-        return shuffled_positions(self.num_images, self.seed, epoch)
+        return derive_rng(self.seed, "order", epoch).permutation(self.num_images)
 
     @property
     def description(self) -> str:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
 from datasets.dataset import load_target
-from datasets.sampling.orders import shuffled_positions
+from datasets.sampling.orders import ShuffledOrder
 from models import build_model
 from util.base.console import Progress, echo
 from util.base.errors import UserError
@@ -247,7 +247,7 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
         TBX11K.find_split(data_path, list_name)  # raises the error that explains it
     split = load_split(data_path, file)
     targets = targets_of(split, seed)
-    order = shuffled_positions(split.num_images, seed, epoch=0).tolist()
+    order = ShuffledOrder(split.num_images, seed).of_epoch(0).tolist()
     counts = np.array([len(t["labels"]) for t in targets])
     if limit and not counts.any():
         raise UserError(f"{file}: no image has a box, so no gradient can be compared; choose another --list")

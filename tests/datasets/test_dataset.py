@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
-from datasets.augment.transforms import eval_transform, train_transform
+from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.dataset import CocoDataset, load_target
 from util.base.errors import DataError
 from util.base.seed import derive_seed
@@ -23,7 +23,7 @@ from util.detection.batch import SampleKey, collate
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALES = (32, 48, 64)
 SMALL = partial(
-    train_transform, flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40)
+    TrainTransform, flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40)
 )
 TRAIN = SMALL(square=False)
 SQUARE = SMALL(square=True)
@@ -35,7 +35,7 @@ def rewrite(content, file):
 
 
 def dataset(folder, *, is_train=False, seed=0):
-    return CocoDataset(load_split(*folder), TRAIN if is_train else eval_transform(32, 64), seed=seed, is_train=is_train)
+    return CocoDataset(load_split(*folder), TRAIN if is_train else EvalTransform(32, 64), seed=seed, is_train=is_train)
 
 
 def squares(folder, seed=0):
@@ -316,7 +316,7 @@ def test_the_real_splits_load_fast_with_the_published_counts(tbx11k):
 def test_the_real_images_that_are_there_can_be_read(tbx11k):
     split = load_split(*TBX11K.find_split(tbx11k, "all_trainval"))
     there = [i for i, name in enumerate(split.file_names) if (split.image_dir / str(name)).is_file()]
-    data = CocoDataset(split, eval_transform(512, 800), seed=0, is_train=False)
+    data = CocoDataset(split, EvalTransform(512, 800), seed=0, is_train=False)
     assert len(there) >= 20
     for index in there[:20]:
         assert data[index].image.shape == (1, 512, 512)

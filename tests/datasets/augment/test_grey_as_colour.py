@@ -12,12 +12,12 @@ from PIL import Image
 from datasets.augment.mixing import Mixer
 from datasets.augment.steps import equalize, erase_outside, make_noise, vary_levels, warp
 from datasets.augment.transforms import (
+    TrainTransform,
     crop_to,
     flip_horizontally,
     resize,
     resize_to_square,
     to_tensors,
-    train_transform,
 )
 from datasets.dataset import Generators
 
@@ -105,7 +105,7 @@ def test_one_image_in_colour_among_those_that_are_mixed_keeps_its_colour(colourf
 
 def test_the_whole_augmentation():
     sizes = dict(scales=(96, 128), max_size=160, resize_before_crop=(100, 120), crop_range=(60, 100))
-    transform = train_transform(
+    transform = TrainTransform(
         flip=0.5,
         crop=0.5,
         square=True,

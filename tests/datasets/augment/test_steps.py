@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from datasets.augment.steps import erase_outside, steps_after, steps_before, vary_levels, warp
-from datasets.augment.transforms import train_transform
+from datasets.augment.transforms import TrainTransform
 from datasets.dataset import Generators
 
 SIZES = dict(flip=0.5, crop=0.5, scales=(64, 96), max_size=128, resize_before_crop=(80,), crop_range=(60, 80))
@@ -37,7 +37,7 @@ def sample():
 
 def transform(before=None, after=None, **changes):
     steps = {"before": steps_before(**(before or BEFORE)), "after": steps_after(**(after or AFTER))}
-    return train_transform(**{**SIZES, **changes}, square=True, **steps)
+    return TrainTransform(**{**SIZES, **changes}, square=True, **steps)
 
 
 def test_what_is_off_is_no_step_at_all():
@@ -83,8 +83,8 @@ def test_no_step_draws_from_the_generators_that_others_use():
 def test_switching_the_warp_on_changes_no_draw_of_flip_and_crop():
     """A warp that does nothing takes its draws; the images are the same."""
     still = {"rotate": 0.0, "zoom": 1e-12}
-    plain = train_transform(**SIZES, square=True)
-    moved = train_transform(**SIZES, square=True, before=steps_before(**still))
+    plain = TrainTransform(**SIZES, square=True)
+    moved = TrainTransform(**SIZES, square=True, before=steps_before(**still))
     for seed in range(6):
         one, other = plain(*sample(), rngs(seed)), moved(*sample(), rngs(seed))
         assert (one[0].int() - other[0].int()).abs().max() <= 1
