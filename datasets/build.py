@@ -50,7 +50,7 @@ SIDES: tuple[Side, ...] = ("train", "val")
 
 @dataclass(frozen=True)
 class CheckedSplits:
-    """The data of a training after all checks."""
+    """The splits of a training after all checks."""
 
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]

@@ -46,9 +46,8 @@ ImageLoader = Callable[[int], Image.Image]
 class CocoDataset(Dataset[Sample]):
     """The images of a split with their boxes: loaded, mixed with other images where `mix` is given, transformed.
 
-    What an image becomes depends on (seed, epoch, image id), on how often the epoch has shown it before, and, in what
-    it shares with the images of its optimizer step, on (seed, epoch, window): not on workers, ranks, or the order of
-    calls.
+    The augmentation of an image depends on (seed, epoch, image id), on its earlier occurrences in the epoch, and, where
+    it is common to an optimizer step, on (seed, epoch, window): not on workers, ranks, or the order of calls.
 
     Args:
         images: loads the images from elsewhere than their files, such as a cache.
@@ -99,7 +98,7 @@ class CocoDataset(Dataset[Sample]):
 
 
 def load_image(split: Split, index: int) -> Image.Image:
-    """The image at position `index` of the split: of mode L where it is grey, else RGB.
+    """Load the image at position `index` of the split: of mode L where it is grey, else RGB.
 
     Raises:
         DataError: the image file is missing, damaged, or not of the size that the annotation file states; or it is
@@ -124,10 +123,10 @@ def load_image(split: Split, index: int) -> Image.Image:
 
 
 def load_target(split: Split, index: int) -> Target:
-    """The boxes of the image at position `index`, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
+    """Load the boxes of an image, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
 
-    As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those of which
-    nothing is left are dropped.
+    As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those without area are
+    dropped.
     """
     rows = split.boxes_of(index)
     height, width = split.sizes[index].tolist()
@@ -141,7 +140,7 @@ def load_target(split: Split, index: int) -> Target:
 
 
 def kept_boxes(split: Split) -> NDArray[np.bool_]:
-    """[N]: the boxes that `load_target` keeps."""
+    """[N]: whether `load_target` keeps a box."""
     sizes = torch.from_numpy(split.sizes[split.image_of_box]).flip(1)
     return _clipped(split, slice(None), sizes)[1].numpy()
 

@@ -1,4 +1,4 @@
-"""Make a training-ready folder of TBX11K, whatever the download looks like, and check it.
+"""Make a training-ready folder of TBX11K from a download of any layout, and check it.
 
     python scripts/prepare_tbx11k.py DIR                        # compare with the published counts
     python scripts/prepare_tbx11k.py DIR --out data/TBX11K      # lay it out, build the missing annotation files

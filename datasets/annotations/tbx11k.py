@@ -1,4 +1,4 @@
-"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): its folders, its categories, and what is missing in its annotations.
+"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): folders, categories, and images that lack annotations.
 
 TBX11K/imgs/{tb,health,sick,test}/*.png, imgs/extra/{da+db,mc+shenzhen}/{train,val}/*
 TBX11K/annotations/json/{TBX11K,all}_{train,val,trainval}.json and others
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datasets.annotations.split import Split
 
-# As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
+# Names in the files: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
 CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
 NUM_CLASSES = max(CATEGORIES) + 1
 
@@ -24,7 +24,7 @@ NUM_CLASSES = max(CATEGORIES) + 1
 _POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
 
 # Kind of image by folder.
-KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
+IMAGE_KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
 WITHOUT_BOXES = ("health/", "sick/", "test/")
 
 
@@ -48,8 +48,9 @@ def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
     """
     kinds = {}
     for image, name in files.items():
-        kind = "tb" if is_positive_extra(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
-        if kind is not None:
+        if is_positive_extra(name):
+            kinds[image] = "tb"
+        elif kind := next((kind for folder, kind in IMAGE_KINDS if name.startswith(folder)), None):
             kinds[image] = kind
     return kinds
 

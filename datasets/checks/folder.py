@@ -12,13 +12,13 @@ import numpy as np
 
 from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.voc import LARGEST_FILE, parse_voc
+from datasets.annotations.voc import LARGEST_XML, parse_voc
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import Files, read_image_files
 from datasets.checks.image_pairs import Pair, SplitFiles, find_repeated_files, find_shared_images, leaked_pairs
 from datasets.checks.split import find_in_annotations, find_in_categories, find_in_images
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_tb
-from datasets.prepare.source import IMAGES
+from datasets.prepare.source import IMAGE_ENDINGS
 from util.base.errors import DataError
 from util.base.reading import read_document, read_regular
 from util.base.text import first_few
@@ -198,7 +198,7 @@ def _find_in_xml(root: Path, union: Split) -> Iterator[Finding]:
         rows = union.boxes_of(position[path.stem])
         json_boxes = np.column_stack([union.labels[rows], union.xywh[rows]])
         try:
-            voc = parse_voc(read_regular(path, LARGEST_FILE), path)
+            voc = parse_voc(read_regular(path, LARGEST_XML), path)
         except (DataError, OSError) as error:
             broken.append(str(error))
             continue
@@ -240,7 +240,7 @@ def _find_orphans(root: Path, union: Split) -> Iterator[Finding]:
     found = []
     for folder, _, names in os.walk(root / "imgs"):
         paths = [Path(folder, name).relative_to(root / "imgs").as_posix() for name in names]
-        found += [path for path in paths if path.lower().endswith(IMAGES) and path not in listed]
+        found += [path for path in paths if path.lower().endswith(IMAGE_ENDINGS) and path not in listed]
     if found:
         text = f"{len(found)} image files are in no list: {first_few(sorted(found))}"
         yield Finding("orphan", f"{text}; nothing reads them: add records, or remove the files", "note")

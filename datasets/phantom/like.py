@@ -10,7 +10,7 @@ from datasets.phantom.plan import PhantomError, PhantomPlan, PlannedImage, check
 from datasets.phantom.render import PhantomCase
 from datasets.phantom.statistics import LATENT, Lesion
 
-PARTS = ("train", "val", "test")
+PHANTOM_SPLITS = ("train", "val", "test")
 LIST_NAMES = ("all_train", "all_val", "all_trainval", "all_test", "TBX11K_train", "TBX11K_val", "TBX11K_trainval")
 DOCUMENT_NAMES = LIST_NAMES + tuple(f"{name}_only_tb" for name in LIST_NAMES if "test" not in name)
 SMALLEST_LIMIT = 3
@@ -18,7 +18,7 @@ XML_SIDE = 4096  # width and height noted in an xml file that is not copied
 
 
 def plan_phantom_like(like: Path, seed: int, limit: int | None = None) -> PhantomPlan:
-    """Plan the data set whose annotations lie below `like`; images that exist there are copied.
+    """Plan the data set of the annotations below `like`; images that exist there are copied.
 
     With `limit`, no list keeps more than that many images: up to a third are real ones that exist, half of the
     rest TB, a quarter each sick and healthy. A third of the images that trainval keeps belong to val. The lists
@@ -95,16 +95,16 @@ def _join_by_name(documents):
 
 
 def _choose_names(documents, boxes, real, limit):
-    pools = {split: _pool(documents, split) for split in PARTS}
+    pools = {split: _pool(documents, split) for split in PHANTOM_SPLITS}
     in_val = limit // 3 if pools["train"] else limit
     quota = {"train": limit - in_val if pools["val"] else limit, "val": in_val, "test": limit}
-    return {name for split in PARTS for name in _mixture(pools[split], boxes, real, quota[split])}
+    return {name for split in PHANTOM_SPLITS for name in _mixture(pools[split], boxes, real, quota[split])}
 
 
 def _pool(documents, split):
     """All images of a split in the order of the lists; an image known only to trainval counts as train."""
-    wanted = [d for n, d in documents.items() if n.removesuffix("_only_tb").endswith(f"_{split}")]
-    names = dict.fromkeys(image["file_name"] for d in wanted for image in d["images"])
+    of_split = [d for n, d in documents.items() if n.removesuffix("_only_tb").endswith(f"_{split}")]
+    names = dict.fromkeys(image["file_name"] for d in of_split for image in d["images"])
     if split == "train":
         val = set(_pool(documents, "val"))
         both = (d for n, d in documents.items() if "_trainval" in n)

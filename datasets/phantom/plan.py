@@ -23,7 +23,7 @@ INFO = dict(contributor="", date_created="", description=DESCRIPTION, url="", ve
 
 
 class PhantomError(UserError):
-    """A phantom that cannot be made; the message says why and what to do."""
+    """A phantom that cannot be made; the message states the reason and the fix."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def plan_phantom(
     tests = [f"test/unknown_{i + 1}.png" for i in range(TEST_IMAGES)]
     for name in [*extras["train"], *extras["val"], *tests]:
         cases[name] = AnnotatedCase(hidden_case(name, seed))
-    order = {name: i for i, name in enumerate(sorted(cases, key=_place))}
+    order = {name: i for i, name in enumerate(sorted(cases, key=_list_position))}
     for lists, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"])):
         names = sorted((n for p in parts for n in splits[p]), key=order.__getitem__)
         more = [n for p in parts for n in extras[p]]
@@ -162,7 +162,7 @@ def _draw_splits(train, val, seed, positive_fraction):
 
 
 def _class_counts(images, positive_fraction):
-    """(tb, health, sick); at least one TB image unless none is wanted."""
+    """(tb, health, sick); at least one TB image unless the fraction is 0."""
     tb = max(round(images * positive_fraction), 1 if positive_fraction > 0 else 0)
     health = (images - tb + 1) // 2
     return tb, health, images - tb - health
@@ -213,6 +213,6 @@ def _extra_names(split, images, seed):
     return names
 
 
-def _place(name):
+def _list_position(name):
     folder = name.split("/")[0]
     return ("tb", "health", "sick", "extra", "test").index(folder), name

@@ -18,7 +18,7 @@ DOCUMENT_NAMES = (
 )
 # Names in re-uploads.
 OTHER_LIST_NAMES = {"train": "TBX11K_train", "val": "TBX11K_val", "valid": "TBX11K_val", "trainval": "TBX11K_trainval"}
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FOLDER_OF = (
     (re.compile(r"tb\d+"), "tb"),
     (re.compile(r"h\d+"), "health"),
@@ -94,7 +94,7 @@ def _classify(path: PurePosixPath) -> tuple[str | None, str]:
     stem = path.stem
     if path.name in CLASS_FILES:
         return "classes", ""
-    if ending in IMAGES and folder_of(stem):
+    if ending in IMAGE_ENDINGS and folder_of(stem):
         return "images", stem
     if ending == ".json" and stem in DOCUMENT_NAMES:
         return "documents", stem

@@ -124,7 +124,7 @@ def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
     """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
 
     Raises:
-        DataError: there is neither, or it cannot be read.
+        DataError: `path` is neither, or cannot be read.
     """
     if path.is_dir():
         return Folder(path, follows_links=follows_links)
