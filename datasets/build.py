@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from datasets.sampling.orders import (
     repeat_factors,
 )
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
+from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
@@ -296,8 +296,3 @@ def excess_boxes(split: Split, num_queries: int) -> str | None:
         f"{split.name}: {num_images} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
         f"up to {boxes[fullest]} ({printable(split.file_names[fullest])}); not all of them can be matched"
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: under Slurm those of the allocation, not of the node."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,17 @@ class Split:
     def path(self, index: int) -> Path:
         """The image file at position `index`."""
         return self.image_dir / str(self.file_names[index])
+
+    def require_files(self, evaluated: Mapping[int, str], advice: str) -> None:
+        """Check that evaluated images, files by id, are of this list; ids alone begin with 1 in each.
+
+        Raises:
+            DataError: an image has another file in this list; the message ends with the advice.
+        """
+        other = [name for image, name in evaluated.items() if self.files_by_id.get(image) != name]
+        if other:
+            differ = f"{len(other)} images differ, as {other[0]}"
+            raise DataError(f"{self.annotation_file}: is not the list that was evaluated: {differ}. {advice}")
 
     def boxes_of(self, index: int) -> slice:
         """The rows of the boxes of the image at position `index`."""

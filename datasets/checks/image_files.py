@@ -22,13 +22,11 @@ from PIL import Image, UnidentifiedImageError
 from util.base.console import Progress
 from util.base.errors import MissingPackage
 from util.base.files import write_whole
-from util.base.threads import threads
+from util.base.threads import read_each
 from util.images.common import UNREADABLE
 from util.images.huge_images import huge_images_in_turn
 from util.images.reader import file_size, read_image, read_size
 
-NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
-FILES_PER_TASK = 16
 RECORDS = "image_check.npz"
 RECORDS_FORMAT = 1  # changes whenever the same file would give another record
 NEWEST_RUNS = 8  # runs beside this one whose records are read
@@ -79,13 +77,11 @@ def read_image_sizes(paths: Iterable[Path]) -> dict[str, Size | str]:
 
 def _read_each(paths: Iterable[Path], read: Callable[[Path], Content | None], label: str) -> dict[str, Content | str]:
     paths = [Path(os.path.abspath(path)) for path in paths]
-    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress(label, len(paths), "images")
     contents: dict[str, Content | str] = {}
-    with threads(NUM_READERS) as pool:
-        for results in pool.map(lambda task: [(path, _content(path, read)) for path in task], tasks):
-            contents.update({str(path): content for path, content in results if content is not None})
-            progress.advance(len(results))
+    for results in read_each(lambda path: (path, _content(path, read)), paths):
+        contents.update({str(path): content for path, content in results if content is not None})
+        progress.advance(len(results))
     progress.close()
     return contents
 

@@ -83,12 +83,12 @@ def _join_by_name(documents):
         file_names = {image["id"]: image["file_name"] for image in document["images"]}
         for image in document["images"]:
             sizes.setdefault(image["file_name"], (image["width"], image["height"]))
-        here: dict[str, list[LabelledBox]] = {}
+        of_document: dict[str, list[LabelledBox]] = {}
         for annotation in document["annotations"]:
-            here.setdefault(file_names[annotation["image_id"]], []).append(
+            of_document.setdefault(file_names[annotation["image_id"]], []).append(
                 (annotation["category_id"], annotation["bbox"])
             )
-        for file_name, found in here.items():
+        for file_name, found in of_document.items():
             if boxes.setdefault(file_name, found) != found:
                 raise PhantomError(f"{name}.json: the boxes of {file_name} differ from those in another list")
     return sizes, boxes

@@ -120,7 +120,7 @@ class Zip:
 Tree = Folder | Zip
 
 
-def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
+def open_tree(path: Path, *, follows_links: bool) -> Tree:
     """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
 
     Raises:
