@@ -16,7 +16,7 @@ from datasets.annotations.voc import LARGEST_XML, parse_voc
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import Files, read_image_files
 from datasets.checks.image_pairs import Pair, SplitFiles, find_repeated_files, find_shared_images, leaked_pairs
-from datasets.checks.split import find_in_annotations, find_in_categories, find_in_images
+from datasets.checks.split import find_in_annotations, find_in_categories, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_tb
 from datasets.prepare.source import IMAGE_ENDINGS
 from util.base.errors import DataError
@@ -64,8 +64,7 @@ def check_folder(root: Path) -> FolderCheck:
     if not splits:
         return FolderCheck(findings, {}, [])
     unions = _unions(splits)
-    paths = [split.image_dir / name for split in unions for name in split.file_names.tolist() if "\0" not in name]
-    files = read_image_files(paths, {})
+    files = read_image_files([path for split in unions for path in listed_files(split)], {})
     findings += _find_in_each(splits, unions, kind is layout.TBX11K, files)
     findings += _find_between_lists(splits)
     leaks: list[Pair] = []
@@ -77,7 +76,8 @@ def check_folder(root: Path) -> FolderCheck:
         findings += [*find_shared_images(train_files, val_files), *find_in_categories(train, val)]
         leaks = leaked_pairs(train_files, val_files)
     if kind is layout.TBX11K:
-        findings += _find_in_tbx11k(root, splits, unions[0])
+        findings += [*_find_extras(splits), *_find_in_xml(root, unions[0])]
+        findings += [*_find_in_lists(root, splits), *_find_orphans(root, unions[0])]
     return FolderCheck(findings, splits, leaks)
 
 
@@ -169,13 +169,6 @@ def _record(split: Split, index: int) -> tuple[object, ...]:
     rows = split.boxes_of(index)
     boxes = np.column_stack([split.labels[rows], split.xywh[rows].round(2)]).tolist()
     return *split.sizes[index].tolist(), *sorted(map(tuple, boxes))
-
-
-def _find_in_tbx11k(root: Path, splits: Mapping[str, Split], union: Split) -> Iterator[Finding]:
-    yield from _find_extras(splits)
-    yield from _find_in_xml(root, union)
-    yield from _find_in_lists(root, splits)
-    yield from _find_orphans(root, union)
 
 
 def _find_extras(splits: Mapping[str, Split]) -> Iterator[Finding]:
