@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from datasets.annotations.facts import source_of, split_facts
+from datasets.annotations.facts import evaluated_source, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
-from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.checks.image_files import remember
+from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
+from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, choose_attention, speed_up
 from models.backbones.weights import load_backbone_weights
@@ -123,7 +123,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
         world_size=here.world_size,
     )
     max_norm = optim.clip_max_norm or float("inf")
-    run.log.say(f"an epoch: {sampler.account}")
+    run.log.say(f"an epoch: {sampler.description}")
     model = distribute(state.model, here)
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
     ids = run.splits["train"].category_ids
@@ -180,7 +180,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     said = f"{speed_up([state.model, state.average.module], config.speed, device)}\n{begin(state, start, config)}"
     log = open_log(args.output_dir, config, here, device, is_training=True)
     if is_main:
-        remember(args.output_dir, checked.files)
+        save_image_records(args.output_dir, checked.files)
     if start.kind == "own":
         log.go_on_rows(state.rows)
     else:
@@ -191,7 +191,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         log.say(f"{which}: {describe(split)}")
     for line in (*unused, *checked.warnings):
         log.say(f"warning: {line}")
-    if crowded := crowded_images(splits["train"], config.model.num_queries):
+    if crowded := excess_boxes(splits["train"], config.model.num_queries):
         log.say(f"warning: {crowded}")
     log.say(said)
     if state.epoch < config.optim.epochs:  # a finished run that is started again leaves no trace in its rows
@@ -214,7 +214,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     weights = "ema" if content.get("ema") or content.get("ema_model") else "model"
     named = {"checkpoint": str(path)}
     clock = SaveClock(0.0)
-    facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
+    facts = {**evaluated_source(split, config), "step": state.step, "weights": weights, **named}
     folder = hold_folder(args.output_dir, split.ground_truth(), facts, held)
     log = open_log(folder, config, here, device, is_training=False)
     log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
@@ -352,7 +352,7 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
     if run.named:
         save_config(run.folder, run.config, here)
     position = {"epoch": state.epoch, "step": state.step, "weights": run.weights, **run.named}
-    evaluation.tell(run.log, run.folder, source_of(split, run.config), **position)
+    evaluation.tell(run.log, run.folder, evaluated_source(split, run.config), **position)
     return evaluation.numbers
 
 

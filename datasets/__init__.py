@@ -1,1 +1,1 @@
-"""Files to batches."""
+"""From annotation and image files to batches."""

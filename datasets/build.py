@@ -1,36 +1,35 @@
-"""Config section -> split, dataset, sampler, loader. The only file of this room that reads the config."""
+"""Config section -> split, dataset, sampler, loader. The only file of this package that reads the config."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split, load_split
 from datasets.augment.mixing import Mixer
 from datasets.augment.steps import steps_after, steps_before
-from datasets.augment.transforms import eval_transform, train_transform
-from datasets.cache.build import ready_cache
+from datasets.augment.transforms import EvalTransform, TrainTransform
+from datasets.cache.build import ensure_cache
 from datasets.cache.file import ImageCache
 from datasets.checks.findings import Finding, refuse_errors
-from datasets.checks.image_files import read_image_files, recall
-from datasets.checks.image_pairs import Pictures, find_between, find_within
-from datasets.checks.split import Files, check_pair, find_in_split
+from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
+from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
+from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
 from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
 from datasets.sampling.orders import (
-    NaturalOrder,
-    Order,
-    PositiveShareOrder,
+    PositiveFractionOrder,
     RepeatFactorOrder,
+    SamplingOrder,
+    ShuffledOrder,
     category_factors,
     repeat_factors,
 )
@@ -39,10 +38,10 @@ from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
-from util.detection.batch import Batch, collate
+from util.detection.batch import collate
 from util.distributed.preemption import leave_signals_to_parent
 
-FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
+LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
 MOST_CATEGORIES_NAMED = 8
 PREFETCH = 4  # batches ahead per loader process: a few slow images, such as mosaics, do not stop the training
 Side = Literal["train", "val"]
@@ -50,12 +49,12 @@ SIDES: tuple[Side, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a training works on."""
+class CheckedSplits:
+    """The splits of a training after all checks."""
 
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]
-    files: Files  # what the image files hold, for `datasets.checks.image_files.remember`
+    files: Files  # for `datasets.checks.image_files.save_image_records`
 
 
 def build_splits(
@@ -65,36 +64,33 @@ def build_splits(
     num_classes: int,
     opens_images: bool = True,
     run: Path | None = None,
-) -> Checked:
-    """Find, read and check the training and the validation split.
+) -> CheckedSplits:
+    """Read and check the training and the validation split.
 
-    What takes no time is checked first, then every image is read to its end, unless the folder of the run or one beside
-    it knows the file. Who shares the splits with a process that opens the images need not.
+    The annotations are checked first, which takes no time. With `opens_images` every image is read too, unless its
+    record is in the folder of the run or in one beside it. One process opens the images for all that share the splits.
 
     Raises:
         DataError: as in `build_split`, or the splits do not go together.
     """
-    listed = {which: _load(data, data_path, which) for which in SIDES}
-    for which, split in listed.items():
-        findings = _findings(split, data, which, num_classes, opens_images=False)
-        refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+    listed = {side: _read_split(data, data_path, side) for side in SIDES}
+    warnings = {
+        side: _refuse(split, _find_in_annotations(split, data, side, num_classes)) for side, split in listed.items()
+    }
     check_pair(listed["train"], listed["val"])
-    splits = {which: _trimmed(split, data, which) for which, split in listed.items()}
+    splits: dict[str, Split] = {side: _without_excluded(split, data, side) for side, split in listed.items()}
     if not opens_images:
-        return Checked(splits, [], {})
-    paths = [split.image_dir / name for split in listed.values() for name in split.file_names.tolist()]
-    files = read_image_files(dict.fromkeys(paths), recall(run))
-    warnings = []
-    for which, split in listed.items():
-        findings = [*_findings(split, data, which, num_classes, files=files), *find_within(Pictures.of(split, files))]
-        told = refuse_errors(findings, f"{split.annotation_file}: cannot be used")
-        warnings += [f"{split.name}: {line}" for line in told]
-    pictures = [Pictures.of(splits[which], files) for which in SIDES]
-    headline = f"{listed['val'].annotation_file}: does not go with {listed['train'].annotation_file}"
-    warnings += refuse_errors(find_between(*pictures), headline)
+        return CheckedSplits(splits, [], {})
+    paths = dict.fromkeys(path for split in listed.values() for path in listed_files(split))
+    files = read_image_files(paths, load_image_records(run))
+    for side, split in listed.items():
+        findings = [*find_in_images(split, files), *find_repeated_files(SplitFiles.of(split, files))]
+        warnings[side] += _refuse(split, findings)
+    shared = find_shared_images(SplitFiles.of(splits["train"], files), SplitFiles.of(splits["val"], files))
+    lines = [f"{listed[side].name}: {line}" for side in SIDES for line in warnings[side]]
     for split in splits.values():
-        open_cache_of(split, data)
-    return Checked(splits, warnings, files)
+        open_split_cache(split, data)
+    return CheckedSplits(splits, [*lines, *(finding.text for finding in shared)], files)
 
 
 def build_split(
@@ -105,52 +101,58 @@ def build_split(
     num_classes: int,
     opens_images: bool = True,
 ) -> Split:
-    """Find, read and check the training or the validation split; `opens_images` as in `find_in_split`.
+    """Read and check the training or the validation split.
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
-
-    With `opens_images` the cache of its images is built too, if there shall be one.
+    With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
 
     Raises:
-        DataError: the folder is not laid out as `dataset_file` says, its annotation file or images cannot be used, or
+        DataError: the folder is not laid out as `dataset_file` states, its annotation file or images cannot be used, or
             the list has extra images that show tuberculosis without a box, which the config must allow.
-        WriteError: there is no room for the cache.
+        WriteError: the disk is too small for the cache.
     """
-    split = _load(data, data_path, which)
-    findings = _findings(split, data, which, num_classes, opens_images=opens_images)
-    refuse_errors(findings, f"{split.annotation_file}: cannot be used")
-    split = _trimmed(split, data, which)
+    split = _read_split(data, data_path, which)
+    findings = [*_find_in_annotations(split, data, which, num_classes)]
     if opens_images:
-        open_cache_of(split, data)
+        findings += find_in_images(split, read_image_sizes(listed_files(split)))
+    _refuse(split, findings)
+    split = _without_excluded(split, data, which)
+    if opens_images:
+        open_split_cache(split, data)
     return split
 
 
-def _trimmed(split: Split, data: DataConfig, which: Side) -> Split:
-    return split.without(tbx11k.unlabelled_tb(split)) if _excludes(data, which) else split
-
-
-def _load(data: DataConfig, data_path: Path | str, which: Side) -> Split:
+def _read_split(data: DataConfig, data_path: Path | str, which: Side) -> Split:
     list_name = data.train_list if which == "train" else data.val_list
-    return load_split(*FINDERS[data.dataset_file](data_path, list_name))
+    return load_split(*LAYOUTS[data.dataset_file].find_split(data_path, list_name))
 
 
-def _findings(split: Split, data: DataConfig, which: Side, num_classes: int, **how: Any) -> Iterator[Finding]:
-    yield from find_in_split(split, num_classes, drops_empty_boxes=data.dataset_file == "coco", **how)
-    if data.dataset_file == "tbx11k":
-        yield from find_unlabelled_tb(split, is_excluded=_excludes(data, which))
+def _find_in_annotations(split: Split, data: DataConfig, which: Side, num_classes: int) -> Iterator[Finding]:
+    is_tbx11k = data.dataset_file == "tbx11k"
+    yield from find_in_annotations(split, num_classes, drops_empty_boxes=not is_tbx11k)
+    if is_tbx11k:
+        yield from find_unlabelled_tb(split, is_excluded=_excludes_unlabelled_tb(data, which))
         yield from find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
         yield from find_contradictions(split)
 
 
-def _excludes(data: DataConfig, which: Side) -> bool:
+def _refuse(split: Split, findings: Iterable[Finding]) -> list[str]:
+    return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
+
+
+def _without_excluded(split: Split, data: DataConfig, which: Side) -> Split:
+    return split.without(tbx11k.unlabelled_tb(split)) if _excludes_unlabelled_tb(data, which) else split
+
+
+def _excludes_unlabelled_tb(data: DataConfig, which: Side) -> bool:
     return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 
-def open_cache_of(split: Split, data: DataConfig, *, checks_pixels: bool = False) -> ImageCache | None:
-    """The cache of a split's images, built where it is missing or out of date; None: they are read from their files."""
+def open_split_cache(split: Split, data: DataConfig) -> ImageCache | None:
+    """Open the cache of a split's images, built where it is missing or out of date; None where the config has none."""
     if not data.image_cache:
         return None
-    return ready_cache(split, Path(data.image_cache), workers=usable_cores(), checks_pixels=checks_pixels)
+    return ensure_cache(split, Path(data.image_cache), workers=usable_cores())
 
 
 def build_train_loader(
@@ -162,47 +164,47 @@ def build_train_loader(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-) -> tuple[DataLoader[Batch], WindowBatchSampler]:
-    """Augmented batches of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
-    order = _build_order(split, data, batch_size * accumulation * world_size, seed)
+) -> tuple[WatchedLoader, WindowBatchSampler]:
+    """Build the loader of one rank, and the sampler whose `set_epoch` must be called before every epoch."""
+    order = _build_sampling_order(split, data, batch_size * accumulation * world_size, seed)
     sampler = WindowBatchSampler(
         order, batch_size=batch_size, accumulation=accumulation, rank=rank, world_size=world_size
     )
     augmentation = _build_augmentation(data)
     mixer = _build_mixer(split, data)
-    images = open_cache_of(split, data)
+    images = open_split_cache(split, data)
     dataset = CocoDataset(split, augmentation, seed=seed, is_train=True, mix=mixer, images=images)
     return _build_loader(dataset, data.num_workers, batch_sampler=sampler), sampler
 
 
 def build_eval_loader(
     split: Split, data: DataConfig, *, batch_size: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
-    """Batches of the images that `rank` evaluates: each image on exactly one rank, unchanged but for one resize."""
-    transform = eval_transform(data.data_eval_scale, data.data_aug_max_size)
-    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_cache_of(split, data))
+) -> WatchedLoader:
+    """Build the loader of the images that `rank` evaluates: each image on exactly one rank, resized only."""
+    transform = EvalTransform(data.data_eval_scale, data.data_aug_max_size)
+    dataset = CocoDataset(split, transform, seed=0, is_train=False, images=open_split_cache(split, data))
     indices = eval_indices(split.num_images, rank, world_size)
     return _build_loader(dataset, data.num_workers, sampler=indices, batch_size=batch_size)
 
 
-def _build_order(split: Split, data: DataConfig, window_size: int, seed: int) -> Order:
-    """The order of the images that the config asks for."""
+def _build_sampling_order(split: Split, data: DataConfig, window_size: int, seed: int) -> SamplingOrder:
+    """Build the sampling order of the config."""
     if data.positive_fraction:
-        return PositiveShareOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
+        return PositiveFractionOrder(_has_boxes(split), data.positive_fraction, window_size, seed)
     if data.repeat_threshold:
         rows = kept_boxes(split)
         image = split.image_of_box[rows]
         label = split.labels[rows]
         of_category = category_factors(image, label, split.num_images, data.repeat_threshold)
         rare = [f"{split.names[k]} {factor:.2f} times" for k, factor in of_category.items() if factor > 1]
-        means = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
-        return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), means, seed)
-    return NaturalOrder(split.num_images, seed)
+        text = f"repeat_threshold {data.repeat_threshold:g}: on average {first_few(rare) or 'none'}"
+        return RepeatFactorOrder(repeat_factors(image, label, split.num_images, of_category), text, seed)
+    return ShuffledOrder(split.num_images, seed)
 
 
 def _build_augmentation(data: DataConfig) -> Transform:
-    """Flip, crop and resize, between the steps for X-rays that are on."""
-    return train_transform(
+    """Build flip, crop and resize, between the steps for X-rays that are on."""
+    return TrainTransform(
         flip=data.data_aug_flip,
         crop=data.data_aug_crop,
         scales=data.data_aug_scales,
@@ -225,7 +227,7 @@ def _build_augmentation(data: DataConfig) -> Transform:
 
 
 def _build_mixer(split: Split, data: DataConfig) -> Mixer | None:
-    """Mosaic and copy-paste, where one of them is on."""
+    """Build mosaic and copy-paste, where one of them is on."""
     if not (data.data_aug_mosaic or data.data_aug_copy_paste):
         return None
     return Mixer(
@@ -238,12 +240,19 @@ def _build_mixer(split: Split, data: DataConfig) -> Mixer | None:
 
 
 def _has_boxes(split: Split) -> NDArray[np.bool_]:
-    """[I]: images of which training sees a box."""
+    """[I]: whether training sees a box of an image."""
     return np.bincount(split.image_of_box[kept_boxes(split)], minlength=split.num_images) > 0
 
 
-def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> DataLoader[Batch]:
-    """Worker processes run on one torch thread each, which is PyTorch's own rule; more than cores would only wait."""
+def _build_loader(
+    dataset: CocoDataset,
+    num_workers: int,
+    *,
+    batch_sampler: WindowBatchSampler | None = None,
+    sampler: list[int] | None = None,
+    batch_size: int = 1,
+) -> WatchedLoader:
+    """Build a loader with at most one worker process per core: PyTorch gives each one thread."""
     num_workers = min(num_workers, usable_cores())
     return WatchedLoader(
         dataset,
@@ -253,15 +262,16 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
         collate_fn=collate,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=torch.cuda.is_available(),
-        # A loader seeds its workers, who draw nothing from that. With a generator of its own it leaves the global
-        # one alone, on which dropout depends.
+        # An own generator keeps the loader from drawing from the global one, which dropout uses.
         generator=derive_generator("loader"),
-        **batches,
+        batch_sampler=batch_sampler,
+        sampler=sampler,
+        batch_size=batch_size,
     )
 
 
 def describe(split: Split) -> str:
-    """The split in one log line: images, boxes, categories."""
+    """Describe the split in one log line: images, boxes, categories."""
     labels = split.labels[~split.is_crowd]
     num_with = len(np.unique(split.image_of_box[~split.is_crowd]))
     if len(split.names) <= MOST_CATEGORIES_NAMED:
@@ -275,14 +285,14 @@ def describe(split: Split) -> str:
     )
 
 
-def crowded_images(split: Split, num_queries: int) -> str | None:
-    """A log line where images have more boxes than there are queries to answer for them, else None."""
+def excess_boxes(split: Split, num_queries: int) -> str | None:
+    """Describe images with more boxes than there are queries in one log line; None where there are none."""
     boxes = np.bincount(split.image_of_box[~split.is_crowd], minlength=split.num_images)
-    num_crowded = int((boxes > num_queries).sum())
-    if not num_crowded:
+    num_images = int((boxes > num_queries).sum())
+    if not num_images:
         return None
     fullest = int(boxes.argmax())
     return (
-        f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
+        f"{split.name}: {num_images} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
         f"up to {boxes[fullest]} ({printable(split.file_names[fullest])}); not all of them can be matched"
     )

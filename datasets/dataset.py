@@ -1,4 +1,4 @@
-"""The images and boxes of a split, one by one, as the network gets them."""
+"""The data set: images and boxes of a split, one by one, as the network gets them."""
 
 from __future__ import annotations
 
@@ -22,36 +22,35 @@ from util.images.reader import read_image
 
 
 @dataclass(frozen=True, eq=False)
-class Draws:
-    """Where a transform draws from. The generators are fresh for every image, so nothing depends on the order."""
+class Generators:
+    """Random generators of one image. They are new for every image, so that nothing depends on the order of calls."""
 
     image: np.random.Generator  # the image's own, in this epoch
-    window: np.random.Generator  # begins alike for all images of an optimizer step: for what they have in common
+    window: np.random.Generator  # the same for all images of an optimizer step, for what they have in common
     name: tuple[int | str, ...]  # of the image's own generator
 
     def of_step(self, step: str) -> np.random.Generator:
-        """The image's generator for one step of augmentation: switching a step on changes no draw of the others."""
+        """The image's generator for one augmentation: switching it on changes no draw of the others."""
         return derive_rng(*self.name, step)
 
 
-Loaded = tuple[Image.Image, Target]  # image of mode L or RGB; target with boxes [n, 4] xyxy in its pixels
-# (image, target, draws) -> what the network gets; see datasets.augment.transforms
-Transform = Callable[[Image.Image, Target, Draws], tuple[Tensor, Target]]
-# (position in the split, epoch, how to load the image at a position, draws) -> that image with parts of others
-Mix = Callable[[int, int, Callable[[int], Loaded], Draws], Loaded]
-# position in the split -> its image, of mode L where all is grey, else RGB
+LabelledImage = tuple[Image.Image, Target]  # image of mode L or RGB; target with boxes [n, 4] xyxy in its pixels
+# (image, target, rngs) -> what the network gets; see datasets.augment.transforms
+Transform = Callable[[Image.Image, Target, Generators], tuple[Tensor, Target]]
+# (position in the split, epoch, how to load the image at a position, rngs) -> that image with parts of others
+Mix = Callable[[int, int, Callable[[int], LabelledImage], Generators], LabelledImage]
+# position in the split -> its image, of mode L where it is grey, else RGB
 ImageLoader = Callable[[int], Image.Image]
 
 
 class CocoDataset(Dataset[Sample]):
-    """The images of a split with their boxes, transformed; `mix` puts parts of other images on them before.
+    """The images of a split with their boxes: loaded, mixed with other images where `mix` is given, transformed.
 
-    What an image becomes depends on (seed, epoch, image id), on how often the epoch has shown it before, and, in what
-    it shares with the images of its optimizer step, on (seed, epoch, window): not on workers, ranks, or the order of
-    calls.
+    The augmentation of an image depends on (seed, epoch, image id), on its earlier occurrences in the epoch, and, where
+    it is common to an optimizer step, on (seed, epoch, window): not on workers, ranks, or the order of calls.
 
     Args:
-        images: another way to the same images than from their files.
+        images: loads the images from elsewhere than their files, such as a cache.
     """
 
     def __init__(
@@ -85,35 +84,35 @@ class CocoDataset(Dataset[Sample]):
         epoch, window, index, is_ghost, repeat = key
         if not 0 <= index < len(self):
             raise IndexError(f"position {index} in a split of {len(self)} images")
-        time = (epoch, int(self.split.image_ids[index]), *([repeat] if repeat else []))
-        name = (self.seed, "augment", *time)
-        draws = Draws(image=derive_rng(*name), window=derive_rng(self.seed, "scale", epoch, window), name=name)
-        loaded = self.mix(index, epoch, self._load, draws) if self.mix else self._load(index)
-        image, target = self.transform(*loaded, draws)
+        occurrence: tuple[int, ...] = (epoch, int(self.split.image_ids[index]), *([repeat] if repeat else []))
+        name: tuple[int | str, ...] = (self.seed, "augment", *occurrence)
+        rngs = Generators(image=derive_rng(*name), window=derive_rng(self.seed, "scale", epoch, window), name=name)
+        loaded = self.mix(index, epoch, self._load, rngs) if self.mix else self._load(index)
+        image, target = self.transform(*loaded, rngs)
         if self.is_train:
-            target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", *time))
+            target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", *occurrence))
         return Sample(image, target, is_ghost)
 
-    def _load(self, index: int) -> Loaded:
+    def _load(self, index: int) -> LabelledImage:
         return self.load_image(index), load_target(self.split, index)
 
 
 def load_image(split: Split, index: int) -> Image.Image:
-    """The image at position `index` of the split: of mode L where all is grey, else RGB.
+    """Load the image at position `index` of the split: of mode L where it is grey, else RGB.
 
     Raises:
         DataError: the image file is missing, damaged, or not of the size that the annotation file states; or it is
             DICOM and a package to read it is missing.
     """
-    path = split.image_dir / str(split.file_names[index])
+    path = split.path(index)
     record = f"image id {split.image_ids[index]} of {split.annotation_file}"
     try:
         image = read_image(path)
     except MissingPackage:
         raise
     except UNREADABLE as error:
-        mend = f"fetch the file anew, or remove {record}"
-        raise DataError(f"{path}: cannot be read as an image ({error}); {mend}") from error
+        fix = f"download the file again, or remove {record}"
+        raise DataError(f"{path}: cannot be read as an image ({error}); {fix}") from error
     height, width = split.sizes[index].tolist()
     if image.size != (width, height):
         raise DataError(
@@ -124,10 +123,10 @@ def load_image(split: Split, index: int) -> Image.Image:
 
 
 def load_target(split: Split, index: int) -> Target:
-    """The boxes of the image at position `index`, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
+    """Load the boxes of an image, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
 
-    As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those of which
-    nothing is left are dropped.
+    As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those without area are
+    dropped.
     """
     rows = split.boxes_of(index)
     height, width = split.sizes[index].tolist()
@@ -141,7 +140,7 @@ def load_target(split: Split, index: int) -> Target:
 
 
 def kept_boxes(split: Split) -> NDArray[np.bool_]:
-    """[N]: the boxes that `load_target` keeps."""
+    """[N]: whether `load_target` keeps a box."""
     sizes = torch.from_numpy(split.sizes[split.image_of_box]).flip(1)
     return _clipped(split, slice(None), sizes)[1].numpy()
 

@@ -1,4 +1,4 @@
-"""A DataLoader that says what became of a worker process that is gone."""
+"""A DataLoader that reports the death of a worker process as one clear error."""
 
 import multiprocessing
 import signal
@@ -10,28 +10,28 @@ from multiprocessing.process import BaseProcess
 from torch.utils.data import DataLoader
 
 from util.base.errors import WorkerDied
-from util.detection.batch import Batch
+from util.detection.batch import Batch, Sample
 
-GONE_WITHIN = 0.5  # seconds from a broken connection to the end of the process
+EXIT_WITHIN = 0.5  # seconds from a broken connection to the end of the process
 ADVICE = {
     signal.SIGKILL: "the machine or the job may have run out of memory: ask for more, or lower num_workers",
     signal.SIGBUS: "shared memory (/dev/shm) may be full: make it larger, or lower num_workers",
 }
 
 
-class WatchedLoader(DataLoader[Batch]):
-    """PyTorch's DataLoader, but a dead worker is one clear error, raised where the next batch is asked for.
+class WatchedLoader(DataLoader[Sample]):
+    """A DataLoader that raises WorkerDied where the next batch is requested.
 
-    PyTorch itself raises it from a signal handler, so at any line of the program: also while a checkpoint is written.
+    PyTorch itself raises from a signal handler, so at any line of the program, even while a checkpoint is written.
     """
 
     workers: Sequence[BaseProcess] = ()
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # PyTorch promises a private class of its own
         """The batches of an epoch.
 
         Raises:
-            WorkerDied: a worker is gone; noticed within about 5 seconds.
+            WorkerDied: a worker has ended; noticed within about 5 seconds.
         """
         try:
             others = multiprocessing.active_children()
@@ -47,8 +47,8 @@ class WatchedLoader(DataLoader[Batch]):
             raise WorkerDied(_reason(code, self.num_workers)) from error
 
     def _first_failure(self) -> int | None:
-        """The exit code of a worker that is gone, or is just going."""
-        until = time.monotonic() + GONE_WITHIN
+        """The exit code of a worker that has failed or is about to."""
+        until = time.monotonic() + EXIT_WITHIN
         while self.workers:
             failed = next((worker.exitcode for worker in self.workers if worker.exitcode), None)
             if failed is not None or time.monotonic() > until:
@@ -59,10 +59,10 @@ class WatchedLoader(DataLoader[Batch]):
 
 def _reason(exitcode: int, num_workers: int) -> str:
     if exitcode > 0:
-        return f"one of the {num_workers} loader processes ended with exit code {exitcode}; start again"
+        return f"one of the {num_workers} loader processes ended with exit code {exitcode}; restart"
     number = signal.Signals(-exitcode)
-    advice = ADVICE.get(number, "start again, and look for what sent it")
+    advice = ADVICE.get(number, "restart, and look for the sender of the signal")
     return (
-        f"one of the {num_workers} loader processes was killed by {number.name}; {advice}. The same command goes on "
-        "from the last checkpoint"
+        f"one of the {num_workers} loader processes was killed by {number.name}; {advice}. The same command "
+        "resumes from the last checkpoint"
     )

@@ -4,8 +4,8 @@
     python scripts/build_cache.py -c config/DINO/DINO_4scale_tbx11k.py --data_path TBX11K --cache CACHE
     python main.py ... --options image_cache=CACHE
 
-Training gets the same pixels to the bit, and builds what is missing by itself. Killed, the same command goes on.
-A cache that is there is compared with its checksums, and built anew where the disk has not kept it.
+Training gets the same pixels to the bit, and builds a missing cache by itself. After a kill the same command resumes.
+An existing cache is compared with its checksums, and rebuilt where it is damaged.
 """
 
 import argparse
@@ -19,8 +19,10 @@ from util.distributed.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.build import build_split, open_cache_of
+from datasets.build import build_split
+from datasets.cache.build import ensure_cache
 from util.base.console import echo
+from util.base.processes import usable_cores
 from util.config.command_line import Parser, add_config_arguments, add_data_argument
 from util.config.load import load_config
 
@@ -33,7 +35,7 @@ def main() -> None:
     config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
     for which in ("train", "val"):
         split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
-        images = open_cache_of(split, config.data, checks_pixels=True)
+        images = ensure_cache(split, args.cache, workers=usable_cores(), checks_pixels=True)
         coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
         echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
 

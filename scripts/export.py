@@ -26,8 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.phantom.render import Case, render_case
-from datasets.phantom.statistics import sample_lesions
+from datasets.phantom import PhantomCase, render_case, sample_lesions
 from models.export.check import BOX_BOUND, SCORE_BOUND, Agreement, compare, measure_speed, merge_agreements
 from models.export.portable import ExportFacts, PortableDetector, PortableNetwork, smallest_side
 from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
@@ -233,7 +232,8 @@ def x_rays(folder: Path | None, num: int) -> Iterator[Image.Image]:
     if folder is None:
         for i in range(num):
             rng = derive_rng(0, "export", i)
-            case = Case(f"export{i}", 0, "tb", sample_lesions(rng)) if i % 2 else Case(f"export{i}", 0, "health")
+            lesions = sample_lesions(rng) if i % 2 else ()
+            case = PhantomCase(f"export{i}", 0, "tb" if i % 2 else "health", lesions)
             yield to_image(render_case(case, PHANTOM_SIZE)).convert("RGB")
         return
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)[:num]

@@ -12,9 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from util.distributed.exit_codes import run_program, start_as_tool
@@ -22,19 +19,10 @@ from util.distributed.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.phantom.like import plan_like
-from datasets.phantom.plan import check_seed, plan_cohort
-from datasets.phantom.render import Case, render_case
-from datasets.phantom.statistics import ACTIVE, LATENT, POSITIVE_FRACTION, sample_lesions
-from datasets.phantom.write import write_phantom
+from datasets.phantom import draw_example_sheet, plan_phantom, plan_phantom_like, write_phantom
 from util.base.console import Progress, echo
 from util.base.processes import usable_cores
-from util.base.seed import derive_rng
 from util.config.command_line import Parser, hide_aliases
-
-SHEET_ROWS = 2
-SHEET_TILE = 204
-LESION_COLOURS = {ACTIVE: (255, 90, 60), LATENT: (70, 170, 255)}
 
 
 def main() -> None:
@@ -42,26 +30,28 @@ def main() -> None:
     parser = build_parser()
     args = parser.parse_args()
     if args.sheet:
-        check_seed(args.seed)
-        draw_sheet(args.sheet, args.seed)
+        sheet = draw_example_sheet(args.seed)
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(args.sheet, optimize=True)
+        echo(f"{args.sheet}: columns active TB, latent TB, sick, healthy")
         return
     if args.workers is not None and args.workers < 0:
         parser.error(f"--workers must be at least 0, got {args.workers}")
     if args.like:
         refuse(parser, args, ("train", "val", "positive_fraction", "size"), "has no meaning with --like")
-        plan = plan_like(args.like, args.seed, args.limit)
+        plan = plan_phantom_like(args.like, args.seed, args.limit)
     else:
         refuse(parser, args, ("limit",), "needs --like")
         if args.train is None or args.val is None:
             parser.error("--train and --val are needed, or --like DIR")
-        share = POSITIVE_FRACTION if args.positive_fraction is None else args.positive_fraction
-        plan = plan_cohort(args.train, args.val, args.seed, share, 512 if args.size is None else args.size)
-    progress = Progress("drawing the images", len(plan.pictures), "images")
+        given = {k: v for k, v in vars(args).items() if k in ("positive_fraction", "size") and v is not None}
+        plan = plan_phantom(args.train, args.val, args.seed, **given)
+    progress = Progress("drawing the images", len(plan.images), "images")
     workers = usable_cores() if args.workers is None else args.workers
     if write_phantom(plan, args.output_dir, workers, progress.advance):
         progress.close()
         boxes = sum(len(plan.documents[n]["annotations"]) for n in plan.documents if n == "all_trainval")
-        echo(f"{args.output_dir}: {len(plan.pictures)} images, {boxes} boxes in trainval")
+        echo(f"{args.output_dir}: {len(plan.images)} images, {boxes} boxes in trainval")
     else:
         echo(f"{args.output_dir} holds exactly this phantom already; nothing to do")
 
@@ -90,50 +80,6 @@ def refuse(parser: Parser, args: argparse.Namespace, options: tuple[str, ...], w
     for option in options:
         if getattr(args, option) is not None:
             parser.error(f"--{option} {why}")
-
-
-def draw_sheet(path: Path, seed: int) -> None:
-    """A contact sheet: active TB, latent TB, sick, healthy; below each TB image the same one without its boxes."""
-    tile = SHEET_TILE
-    sheet = Image.new("RGB", (4 * tile, 2 * SHEET_ROWS * tile))
-    for row in range(SHEET_ROWS):
-        for column, name in enumerate(("active", "latent")):
-            lesions = lesions_of(LATENT if column else ACTIVE, seed, row)
-            plain = draw_tile(Case(f"{name}{row}", seed, "tb", lesions), tile)
-            sheet.paste(plain, (column * tile, (2 * row + 1) * tile))
-            sheet.paste(with_boxes(plain, lesions), (column * tile, 2 * row * tile))
-        for column, kind in ((2, "sick"), (3, "health")):
-            for half in (0, 1):
-                case = Case(f"{kind}{2 * row + half}", seed, kind)
-                sheet.paste(draw_tile(case, tile), (column * tile, (2 * row + half) * tile))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
-    echo(f"{path}: columns active TB, latent TB, sick, healthy")
-
-
-def lesions_of(category: int, seed: int, row: int) -> tuple:
-    """Lesions of one category only."""
-    rng = derive_rng(seed, "sheet", category, row)
-    while True:
-        lesions = sample_lesions(rng)
-        if {lesion.category for lesion in lesions} == {category}:
-            return lesions
-
-
-def draw_tile(case: Case, tile: int) -> Image.Image:
-    """The case at 512 px, made smaller."""
-    grey = Image.fromarray(render_case(case, 512)).resize((tile - 2, tile - 2), Image.Resampling.LANCZOS)
-    return Image.fromarray(np.repeat(np.asarray(grey)[..., None], 3, axis=2))
-
-
-def with_boxes(image: Image.Image, lesions: tuple) -> Image.Image:
-    """A copy with every lesion's box drawn."""
-    copy = image.copy()
-    pen = ImageDraw.Draw(copy)
-    for lesion in lesions:
-        x, y, w, h = (side * image.width for side in lesion.box)
-        pen.rectangle((x, y, x + w, y + h), outline=LESION_COLOURS[lesion.category], width=2)
-    return copy
 
 
 if __name__ == "__main__":

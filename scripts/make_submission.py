@@ -23,8 +23,8 @@ if __name__ == "__main__":
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
@@ -49,7 +49,7 @@ WARNING = (
 def main() -> None:
     """Write both files."""
     args = parse_args()
-    split = load_split(*find_split(args.data_path, LIST))
+    split = load_split(*TBX11K.find_split(args.data_path, LIST))
     truth = split.ground_truth()
     report = load_report(args.run)
     require_same_images(args.run, split, report)

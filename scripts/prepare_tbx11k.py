@@ -1,14 +1,14 @@
-"""Make a training-ready folder of TBX11K, whatever the download looks like, and check it.
+"""Make a training-ready folder of TBX11K from a download of any layout, and check it.
 
-    python scripts/prepare_tbx11k.py DIR                           # what is there, against the published counts
+    python scripts/prepare_tbx11k.py DIR                           # compare with the published counts
     python scripts/prepare_tbx11k.py DIR --output_dir data/TBX11K  # lay it out, build missing annotation files
-    python scripts/prepare_tbx11k.py data/TBX11K --check           # look for everything that spoils a training
+    python scripts/prepare_tbx11k.py data/TBX11K --check           # look for defects of images and annotations
     python scripts/prepare_tbx11k.py data/TBX11K --output_dir data/TBX11K --drop_leaked
 
 DIR is a folder or a zip file: the official layout, also a level deeper, all images in one folder, JPEG for PNG, YOLO
 labels, or VOC xml alone. Nothing is written outside --output_dir; images there are second names of the same files (hard
 links), or copies where the disk is another one. --check takes a COCO-format folder too. Exit code 2: there is an error
-to mend.
+to fix.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from util.distributed.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from datasets.annotations import layout
+from datasets.annotations.layout import recognise_layout
 from datasets.checks.folder import FolderCheck, check_folder
 from datasets.prepare.counts import compare_with_published
-from datasets.prepare.plan import Plan, make_plan
+from datasets.prepare.plan import FolderPlan, make_plan
 from datasets.prepare.source import recognise
 from datasets.prepare.tree import open_tree
 from datasets.prepare.write import write_clean_lists, write_plan
@@ -68,10 +68,9 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Do what the flags ask for; the exit code."""
-    has_lists = any(kind.lists(args.dir) for kind in (layout.TBX11K, layout.COCO)) if args.dir.is_dir() else False
-    if args.check and not args.output_dir and has_lists:
-        return tell(check_folder(args.dir))
+    """Prepare and check as the flags request; return the exit code."""
+    if args.check and not args.output_dir and args.dir.is_dir() and recognise_layout(args.dir):
+        return report(check_folder(args.dir))
     plan = make_plan(recognise(open_tree(args.dir, follows_links=args.follow_links)))
     for note in plan.notes:
         echo(f"note: {note}")
@@ -82,54 +81,50 @@ def work(args: argparse.Namespace) -> int:
     if root is None or not (args.check or args.drop_leaked):
         return FINISHED
     echo()
-    found = check_folder(root)
+    checked = check_folder(root)
     if args.drop_leaked and not args.dry_run:
-        drop_leaked(root, found)
-    return tell(found)
+        drop_leaked(root, checked)
+    return report(checked)
 
 
-def prepare(args: argparse.Namespace, plan: Plan) -> Path | None:
-    """Write what is to be written; the data folder, None where there is none yet."""
+def prepare(args: argparse.Namespace, plan: FolderPlan) -> Path | None:
+    """Write the data folder where requested; return it, None where there is none yet."""
     is_folder = args.dir.is_dir()
-    here = args.dir / plan.root if is_folder and not plan.is_moved else None
+    in_place = args.dir / plan.root if is_folder and not plan.is_moved else None
     todo = [f"annotation files to build: {', '.join(plan.built)}"] if plan.built else []
     if not is_folder:
         todo.append("files to unpack")
     elif plan.is_moved:
         todo.append("images to lay out")
-    echo(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {here}'}")
+    echo(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {in_place}'}")
     if args.dry_run:
         if args.output_dir:
             content = f"{len(plan.images)} images and {len(plan.documents)} annotation files"
             echo(f"would write {content} to {args.output_dir}")
-        return here
+        return in_place
     if args.output_dir:
         write_plan(plan, args.output_dir)
         echo(f"written: --data_path {args.output_dir}")
         return args.output_dir
     if todo:
         raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --output_dir FOLDER")
-    return here
+    return in_place
 
 
-def drop_leaked(root: Path, found: FolderCheck) -> None:
-    """Write the clean lists, and say which images they leave out."""
-    sides = (
-        {n for k, s in found.splits.items() if k.endswith(f"_{side}") for n in s.file_names.tolist()}
-        for side in ("train", "val")
-    )
-    leaked = {pair.first for pair in found.leaks} | set.intersection(*sides)
+def drop_leaked(root: Path, checked: FolderCheck) -> None:
+    """Write the clean lists, and name the images that they leave out."""
+    leaked = checked.leaked_names
     for name, count in write_clean_lists(root, leaked).items():
         echo(f"written: {name}, {count} images: --options train_list={name}")
     echo(f"left out: {len(leaked)} images{': ' + first_few(sorted(leaked)) if leaked else ''}\n")
 
 
-def tell(found: FolderCheck) -> int:
-    """One line per kind of defect; the exit code."""
+def report(checked: FolderCheck) -> int:
+    """Print one line per kind of defect; return the exit code."""
     order = ("error", "warning", "note")
-    for finding in sorted(found.findings, key=lambda finding: order.index(finding.severity)):
+    for finding in sorted(checked.findings, key=lambda finding: order.index(finding.severity)):
         echo(f"{finding.severity}: {finding.text}")
-    counts = [sum(finding.severity == severity for finding in found.findings) for severity in order]
+    counts = [sum(finding.severity == severity for finding in checked.findings) for severity in order]
     echo("checked: {} errors, {} warnings, {} notes".format(*counts))
     return MISTAKE if counts[0] else FINISHED
 

@@ -1,4 +1,4 @@
-"""Draw what training sees, after sampling and augmentation, boxes on it.
+"""Draw training images with their boxes after sampling and augmentation.
 
 python scripts/show_batch.py --config_file CONFIG --data_path DIR --options data_aug_rotate=10 positive_fraction=0.5
 """
@@ -16,10 +16,10 @@ from util.distributed.exit_codes import run_program, start_as_tool
 if __name__ == "__main__":
     start_as_tool()
 
-from torch.utils.data import DataLoader
 
 from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
+from datasets.loader import WatchedLoader
 from datasets.sampling.samplers import WindowBatchSampler
 from util.base.console import echo
 from util.base.errors import UserError
@@ -32,7 +32,7 @@ from util.detection.boxes import cxcywh_to_xyxy
 from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
 from util.plots.style import save_figure
 
-PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
+PADDING = (46, 52, 100)  # colour of the padding; the network gets zeros and a mask there
 
 
 def main() -> None:
@@ -62,34 +62,34 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(args: argparse.Namespace, config: Config) -> None:
-    """Take the batches that training would take, write the picture.
+    """Draw the batches that training would get.
 
     Raises:
-        UserError: the epoch has not so many steps, or what is left of it no image to draw.
+        UserError: the epoch has fewer steps, or the rest of it has no image to draw.
     """
     classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "train", num_classes=classes, opens_images=False)
     optim = config.optim
     seed = config.runtime.seed
-    # One process cuts a step into the pieces of all ranks: the images of a step are the same however it is cut.
-    pieces = optim.gradient_accumulation_steps * args.ranks
+    # The images of a step are the same however it is split: here the shares of all ranks are micro-batches.
+    accumulation = optim.gradient_accumulation_steps * args.ranks
     batch_size = optim.batch_size
-    loader, sampler = build_train_loader(split, config.data, batch_size=batch_size, accumulation=pieces, seed=seed)
+    loader, sampler = build_train_loader(
+        split, config.data, batch_size=batch_size, accumulation=accumulation, seed=seed
+    )
     if args.step >= sampler.num_windows:
         raise UserError(f"--step {args.step}: the epoch has {sampler.num_windows} steps, numbered from 0")
     sampler.set_epoch(args.epoch, args.step)
     tiles = list(islice(tiles_of(split, sampler, loader, args.only_with_boxes), args.num_images))
     if not tiles:
-        raise UserError("no image with a box in what is left of the epoch; try another --step or --epoch")
-    title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
+        raise UserError("the rest of the epoch has no image with a box; try another --step or --epoch")
+    title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.description}"
     args.output.parent.mkdir(parents=True, exist_ok=True)
     save_figure(draw_truth_sheet(tiles, title), args.output)
 
 
-def tiles_of(
-    split: Split, sampler: WindowBatchSampler, loader: DataLoader[Batch], only_with_boxes: bool
-) -> Iterator[Tile]:
-    """The images of the epoch in their order; the loader itself does not say in which step an image comes."""
+def tiles_of(split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, only_with_boxes: bool) -> Iterator[Tile]:
+    """The images of the epoch in sampling order, with their steps, which only the sampler knows."""
     for keys, batch in zip(sampler, loader, strict=True):
         for row, key in enumerate(keys):
             if len(batch.targets[row]["labels"]) or not only_with_boxes:
@@ -98,7 +98,7 @@ def tiles_of(
 
 
 def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
-    """One image of a batch with what pads it, its boxes in its pixels."""
+    """One image of a batch with its padding, and its boxes in pixels."""
     target = batch.targets[row]
     names = short_names(split.names)
     height, width = target["size"].tolist()

@@ -1,4 +1,4 @@
-"""A split in a few numbers, for the log: what the doctor compares with what training then sees."""
+"""Facts of a split for the log and the report; the doctor compares them with what training sees."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from util.training.evaluation_folder import config_fingerprint
 
 
 def split_facts(split: Split) -> dict[str, Any]:
-    """Images, images with boxes, boxes; boxes per category id; median sides of the boxes as shares of the image."""
+    """Count images and boxes, also per category id; median sides of the boxes as shares of the image."""
     kept = ~split.is_crowd
     sizes = split.sizes[split.image_of_box[kept]]
     width = split.xywh[kept, 2] / sizes[:, 1]
@@ -24,7 +24,7 @@ def split_facts(split: Split) -> dict[str, Any]:
     }
 
 
-def source_of(split: Split, config: Config) -> dict[str, str]:
-    """What is evaluated, for the report: list, annotation file and image folder as the user gave them; the config."""
+def evaluated_source(split: Split, config: Config) -> dict[str, str]:
+    """The evaluated data for the report: list, annotation file and image folder as given; the config."""
     files = {"annotation_file": str(split.annotation_file), "image_folder": str(split.image_dir)}
     return {"list": split.name, **files, "config": config_fingerprint(config)}

@@ -1,4 +1,4 @@
-"""Where a data set keeps its images and annotation files, and what to say when they are not there."""
+"""Layouts of data folders, with errors that explain what is missing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Layout:
         """(image folder, annotation file) of a split.
 
         Raises:
-            DataError: saying what was looked for, what is there, and the mend.
+            DataError: states what is expected, what the folder has, and the fix.
         """
         root = Path(data_path)
         lists = self.lists(root)
         if not lists:
-            raise DataError(self._not_here(root))
+            raise DataError(self._missing(root))
         if list_name not in lists:
             raise DataError(
                 f"{root}: {self.title} has no split '{list_name}' there ({self.annotations.format(list_name)});"
@@ -49,25 +49,30 @@ class Layout:
         files = sorted((root / pattern.parent).glob(f"{before}*{after}"))
         return [file.name[len(before) : len(file.name) - len(after)] for file in files]
 
-    def _not_here(self, root: Path) -> str:
-        wanted = f"{self.title} needs {self.annotations.format('NAME')} in the data folder"
+    def _missing(self, root: Path) -> str:
+        needed = f"{self.title} needs {self.annotations.format('NAME')} in the data folder"
         better = next((folder for folder in _neighbours(root) if self.lists(folder)), None)
         if better is not None:
-            return f"{root}: {wanted}; that is in {better}: set --data_path {better}"
+            return f"{root}: {needed}; that is in {better}: set --data_path {better}"
         if not root.is_dir():
-            return f"{root}: there is no such folder; {wanted}; check --data_path"
-        other = next((layout for layout in (TBX11K, COCO) if layout != self and layout.lists(root)), None)
+            return f"{root}: there is no such folder; {needed}; check --data_path"
+        other = recognise_layout(root)
         if other is not None:
-            return f"{root}: {wanted}; this looks like {other.title}: set --options dataset_file={other.title.lower()}"
-        return f"{root}: {wanted}; this one holds {_content(root)}; check --data_path"
+            return f"{root}: {needed}; this looks like {other.title}: set --options dataset_file={other.title.lower()}"
+        return f"{root}: {needed}; this one holds {_content(root)}; check --data_path"
 
 
 TBX11K = Layout("TBX11K", images="imgs", annotations="annotations/json/{}.json")
 COCO = Layout("COCO", images="{}", annotations="annotations/instances_{}.json")
 
 
+def recognise_layout(root: Path) -> Layout | None:
+    """The layout of a data folder, by its annotation files."""
+    return next((layout for layout in (TBX11K, COCO) if layout.lists(root)), None)
+
+
 def _neighbours(root: Path) -> Iterator[Path]:
-    """The folders that may have been meant: one inside, or one around."""
+    """Folders that the user may have meant: those inside, and two around."""
     if root.is_dir():
         yield from sorted(child for child in root.iterdir() if child.is_dir())
     yield from list(Path(os.path.abspath(root)).parents)[:2]

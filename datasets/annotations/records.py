@@ -1,4 +1,4 @@
-"""A list of JSON records, read column by column. A value of the wrong kind is named by its row and key."""
+"""Read lists of JSON records column by column. An error names the row and the key of a wrong value."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from util.base.errors import DataError
 from util.base.reading import read_document
 
 LARGEST_INTEGER = 2**63 - 1
+LabelledBox = tuple[int, list[float]]  # category id, [x, y, width, height] in pixels
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,17 @@ class Records:
 
         return np.array(self._column(key, is_valid, "a list [x, y, width, height]"), dtype=float).reshape(-1, 4)
 
-    def _column(self, key: str, is_valid: Callable[[Any], bool], wanted: str, **default: Any) -> list[Any]:
+    def _column(self, key: str, is_valid: Callable[[Any], bool], expected: str, **default: Any) -> list[Any]:
         values = []
         for i, row in enumerate(self.rows):
             where = f"{self.file}: {self.name}[{i}]"
             if not isinstance(row, dict):
                 raise DataError(f"{where} must be an object with the key '{key}', got {_show(row)}")
             if key not in row and not default:
-                raise DataError(f"{where} has no '{key}' ({wanted}); it has {', '.join(row) or 'no keys'}")
+                raise DataError(f"{where} has no '{key}' ({expected}); it has {', '.join(row) or 'no keys'}")
             value = row.get(key, default.get("default"))
             if not is_valid(value):
-                raise DataError(f"{where}: '{key}' must be {wanted}, got {_show(value)}")
+                raise DataError(f"{where}: '{key}' must be {expected}, got {_show(value)}")
             values.append(value)
         return values
 
@@ -82,7 +83,9 @@ def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
         raise DataError(f"{file}: no such annotation file; check --data_path and the split's name") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
-        raise DataError(f"{file}: cannot be read as an annotation file: {reason}; fetch or write it anew") from error
+        raise DataError(
+            f"{file}: cannot be read as an annotation file: {reason}; download or write it again"
+        ) from error
     return parse_records(content, file, names)
 
 
@@ -95,14 +98,16 @@ def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is not JSON ({error}); fetch or write the annotation file anew") from error
-    wanted = "a COCO-format file is an object with the lists " + ", ".join(names)
+        raise DataError(f"{file}: is not JSON ({error}); download or write the annotation file again") from error
+    required = "a COCO-format file is an object with the lists " + ", ".join(names)
     if not isinstance(content, dict):
-        raise DataError(f"{file}: {wanted}; this one holds {_show(content)}")
+        raise DataError(f"{file}: {required}; this one holds {_show(content)}")
     for name in names:
         if name not in content:
             hint = "; for images without boxes add 'annotations': []" if name == "annotations" else ""
-            raise DataError(f"{file}: has no '{name}'; {wanted}; this one has {', '.join(content) or 'no keys'}{hint}")
+            raise DataError(
+                f"{file}: has no '{name}'; {required}; this one has {', '.join(content) or 'no keys'}{hint}"
+            )
         if not isinstance(content[name], list):
             raise DataError(f"{file}: '{name}' must be a list, got {_show(content[name])}")
     return {name: Records(file, name, content[name]) for name in names}

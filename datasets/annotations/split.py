@@ -1,4 +1,4 @@
-"""A COCO-format file: what it says, as columns of numbers. Knows no torch: tools that only score need none."""
+"""Read a COCO-format file as columns of numbers, without torch: tools that only score need none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from util.base.errors import DataError
 from util.base.text import first_few
 from util.metrics.tables import GroundTruth
 
-LISTS = ("images", "annotations", "categories")
+COCO_LISTS = ("images", "annotations", "categories")
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What a COCO-format file says about I images with N boxes.
+    """The content of a COCO-format file: I images with N boxes.
 
     Columns of numbers rather than an object per box: loader processes share them with their parent instead of
     copying them page by page. Boxes are sorted by image, in the order of the file within an image.
@@ -50,12 +50,12 @@ class Split:
 
     @property
     def num_images(self) -> int:
-        """Images, with and without boxes."""
+        """Number of images, with and without boxes."""
         return len(self.image_ids)
 
     @property
     def num_boxes(self) -> int:
-        """Boxes to find; crowd regions do not count."""
+        """Number of boxes without crowd regions."""
         return int((~self.is_crowd).sum())
 
     @cached_property
@@ -68,11 +68,15 @@ class Split:
         """File names by image id."""
         return dict(zip(self.image_ids.tolist(), self.file_names.tolist(), strict=True))
 
+    def path(self, index: int) -> Path:
+        """The image file at position `index`."""
+        return self.image_dir / str(self.file_names[index])
+
     def require_files(self, evaluated: Mapping[int, str], advice: str) -> None:
-        """Check that evaluated images, files by id, are of this list: ids begin with 1 in every list of TBX11K.
+        """Check that evaluated images, files by id, are of this list; ids alone begin with 1 in each.
 
         Raises:
-            DataError: an image has another file here; the message ends with the advice.
+            DataError: an image has another file in this list; the message ends with the advice.
         """
         other = [name for image, name in evaluated.items() if self.files_by_id.get(image) != name]
         if other:
@@ -100,7 +104,7 @@ class Split:
         )
 
     def ground_truth(self) -> GroundTruth:
-        """The split as the metrics see it: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""
+        """The ground truth of the metrics: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""
         ids = self.image_ids.tolist()
         return GroundTruth(
             images=tuple(ids),
@@ -116,7 +120,7 @@ class Split:
 
 
 def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
-    """Read a COCO-format file. The images are not looked at; `datasets.checks.split.find_in_split` does that.
+    """Read a COCO-format file. The images are not read; `datasets.checks.split` checks them.
 
     A box without "area" gets width x height, one without "iscrowd" is no crowd.
 
@@ -125,7 +129,7 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
             category that it does not list.
     """
     file = Path(annotation_file)
-    return make_split(image_dir, read_records(file, LISTS), file)
+    return make_split(image_dir, read_records(file, COCO_LISTS), file)
 
 
 def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> Split:
@@ -165,20 +169,20 @@ def _unique_ids(records: Records) -> NDArray[np.int64]:
         repeated = values[counts > 1]
         raise DataError(
             f"{records.file}: {len(repeated)} ids occur more than once in '{records.name}', "
-            f"first {first_few(repeated)}; give every entry an id of its own"
+            f"first {first_few(repeated.tolist())}; give every entry an id of its own"
         )
     return ids
 
 
 def _positions(boxes: Records, key: str, known: NDArray[np.int64], listed_in: str) -> NDArray[np.int64]:
-    """Where in `known` the `key` of each box stands. An id that is not there is an error."""
-    wanted = boxes.integers(key)
+    """Position in `known` of the `key` of each box. An unknown id is an error."""
+    ids = boxes.integers(key)
     order = np.argsort(known)
-    found = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    is_strange = known[found] != wanted
-    if is_strange.any():
+    positions = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
+    is_unknown = known[positions] != ids
+    if is_unknown.any():
         raise DataError(
-            f"{boxes.file}: {is_strange.sum()} of {len(wanted)} annotations have a {key} that '{listed_in}' does not "
-            f"list, first {first_few(np.unique(wanted[is_strange]))}; list it there, or remove these annotations"
+            f"{boxes.file}: {is_unknown.sum()} of {len(ids)} annotations have a {key} that '{listed_in}' does not "
+            f"list, first {first_few(np.unique(ids[is_unknown]).tolist())}; list it there, or remove these annotations"
         )
-    return found
+    return positions

@@ -1,4 +1,4 @@
-"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): its folders, its categories, and what is missing in its annotations.
+"""TBX11K (Liu et al., CVPR 2020; TPAMI 2023): folders, categories, and images that lack annotations.
 
 TBX11K/imgs/{tb,health,sick,test}/*.png, imgs/extra/{da+db,mc+shenzhen}/{train,val}/*
 TBX11K/annotations/json/{TBX11K,all}_{train,val,trainval}.json and others
@@ -8,49 +8,56 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.annotations import layout
 from datasets.annotations.split import Split
 
-# As the files call them: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
+# Names in the files: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
 CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
 NUM_CLASSES = max(CATEGORIES) + 1
 
 # The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
 # begin with p.
-POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
+_POSITIVE_EXTRA = re.compile(r"extra/(.*_1\.\w+|da\+db/.*/p[^/]*)")
 
-
-# What the image folders say of whole images.
-KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
+# Kind of image by folder.
+IMAGE_KINDS = (("tb/", "tb"), ("health/", "healthy"), ("sick/", "sick"), ("extra/", "healthy"), ("test/", "unknown"))
 WITHOUT_BOXES = ("health/", "sick/", "test/")
 
 
-def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
-    """What kind of image each id is, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+def coco_annotation(
+    annotation_id: int, image_id: int, category: int, box: list[float], area: float, *, width: int, height: int
+) -> dict[str, Any]:
+    """A box [x, y, w, h] with the keys of the official json files; `width` and `height` of the image."""
+    ids = {"id": annotation_id, "image_id": image_id, "category_id": category}
+    return {**ids, "iscrowd": 0, "area": int(area), "bbox": box, "width": width, "height": height}
 
-    The truth of test/ is not published. Sick images show something other than tuberculosis. Images of other data sets
-    are absent.
+
+def coco_categories() -> list[dict[str, Any]]:
+    """The categories of the official json files."""
+    return [{"id": k, "name": name, "supercategory": "Tuberculosis"} for k, name in CATEGORIES.items()]
+
+
+def image_kinds(files: Mapping[int, str]) -> dict[int, str]:
+    """Kind of each image, "tb", "healthy", "sick" or "unknown", by its file name relative to imgs/.
+
+    The ground truth of test/ is not published. Sick images show other disease. Images of other data sets are absent.
     """
     kinds = {}
     for image, name in files.items():
-        kind = "tb" if POSITIVE_EXTRA.match(name) else next((k for prefix, k in KINDS if name.startswith(prefix)), None)
-        if kind is not None:
+        if is_positive_extra(name):
+            kinds[image] = "tb"
+        elif kind := next((kind for folder, kind in IMAGE_KINDS if name.startswith(folder)), None):
             kinds[image] = kind
     return kinds
 
 
-def find_split(data_path: Path | str, list_name: str) -> tuple[Path, Path]:
-    """(image folder, annotation file) of a split such as 'TBX11K_train'.
-
-    Raises:
-        DataError: saying what was looked for, what is there, and the mend.
-    """
-    return layout.TBX11K.find_split(data_path, list_name)
+def is_positive_extra(name: str) -> bool:
+    """Whether an extra image shows tuberculosis, by its file name relative to imgs/."""
+    return _POSITIVE_EXTRA.match(name) is not None
 
 
 def unlabelled_tb(split: Split) -> NDArray[np.int64]:
@@ -60,7 +67,7 @@ def unlabelled_tb(split: Split) -> NDArray[np.int64]:
 
 def unlabelled_extras(split: Split) -> NDArray[np.int64]:
     """Positions of the extra images that show tuberculosis by their names but have no box."""
-    return _without_box(split, lambda name: POSITIVE_EXTRA.match(name) is not None)
+    return _without_box(split, is_positive_extra)
 
 
 def _without_box(split: Split, is_meant: Callable[[str], bool]) -> NDArray[np.int64]:

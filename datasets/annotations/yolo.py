@@ -1,4 +1,4 @@
-"""YOLO labels: a text file per image, a line "class cx cy w h" per box, in shares of the image."""
+"""Read YOLO labels: a text file per image, a line "class cx cy w h" per box, in shares of the image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
+from datasets.annotations.records import LabelledBox
 from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
-# What re-uploads call the categories, without spaces and case.
+# Names of the categories in re-uploads, letters only, lower case.
 ALIASES = {
     "activetuberculosis": 1,
     "activetb": 1,
@@ -27,14 +28,13 @@ ALIASES = {
 }
 LONGEST_YAML = 1 << 16  # characters, and levels: PyYAML takes minutes for thousands
 DEEPEST_YAML = 10
-Boxes = list[tuple[int, list[float]]]
 
 
 def read_classes(content: bytes, file: Path) -> list[int]:
     """Category ids of the classes 0, 1, ... that a classes.txt or data.yaml names.
 
     Raises:
-        DataError: it names none, or one that TBX11K does not have.
+        DataError: it names no class, or one that TBX11K does not have.
     """
     text = content.decode("utf-8-sig", errors="replace")
     if file.suffix in (".yaml", ".yml"):
@@ -72,13 +72,13 @@ def _names_of_yaml(text: str, file: Path) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> Boxes:
+def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> list[LabelledBox]:
     """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width).
 
     Raises:
-        DataError: a line is no box, or of a class without a name.
+        DataError: a line is no box, or its class has no name.
     """
-    boxes = []
+    boxes: list[LabelledBox] = []
     for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue

@@ -1,6 +1,6 @@
-"""What changes the grey values of an X-ray and leaves every box where it is. Images are PIL images of mode L or RGB.
+"""Augmentation of the grey values of an X-ray; boxes stay as they are. Images are PIL images of mode L or RGB.
 
-What becomes of an image does not depend on whether it is kept as one channel or as three equal ones, to the bit.
+The result is the same to the bit whether an image has one channel or three equal ones.
 """
 
 from __future__ import annotations
@@ -12,32 +12,29 @@ from torch import Tensor
 
 from util.detection.boxes import touches
 
-LEVELS = 256
+GREYS = 256
 TILES = 8  # per side; Zuiderveld's usual choice
 LONGEST_SIDE_RATIO = 3.0  # of an erased rectangle
 
 
 def adjust_levels(image: Image.Image, *, brightness: float, contrast: float, gamma: float) -> Image.Image:
-    """Level v on [0, 1] becomes v ** gamma, is moved off the mean by `contrast`, times `brightness`; rounded once.
-
-    All of them 1 leave the image as it is.
-    """
-    levels = (np.arange(LEVELS) / (LEVELS - 1)) ** gamma
+    """Change gamma, then contrast about the mean, then brightness; rounded once. Factors of 1 change nothing."""
+    levels = (np.arange(GREYS) / (GREYS - 1)) ** gamma
     bands = len(image.getbands())
-    counts = np.reshape(image.histogram(), (-1, LEVELS)).sum(axis=0) * (3 // bands)  # as of three channels
+    counts = np.reshape(image.histogram(), (-1, GREYS)).sum(axis=0) * (3 // bands)  # as of three channels
     mean = (counts @ levels) / counts.sum()
     levels = ((levels - mean) * contrast + mean) * brightness
-    table = (levels * (LEVELS - 1)).round().clip(0, LEVELS - 1).astype(int).tolist()
+    table = (levels * (GREYS - 1)).round().clip(0, GREYS - 1).astype(int).tolist()
     return image.point(table * bands)
 
 
 def equalize_locally(image: Image.Image, clip: float) -> Image.Image:
     """Contrast-limited adaptive histogram equalization (CLAHE; Zuiderveld, Graphics Gems IV, 1994).
 
-    Each of 8 x 8 tiles has its own equalizing curve, a pixel gets the mean of the four curves around it by nearness.
+    Each of 8 x 8 tiles has its own equalizing curve; a pixel is interpolated between the four curves around it.
 
     Args:
-        image: what to equalize; a colour image keeps the differences of its channels.
+        image: a colour image keeps the differences of its channels.
         clip: the largest slope of a curve: 1 changes hardly anything, 4 is strong.
     """
     grey = np.asarray(image.convert("L"))
@@ -46,13 +43,13 @@ def equalize_locally(image: Image.Image, clip: float) -> Image.Image:
 
 
 def add_noise(image: Image.Image, deviation: float, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise of a standard deviation in grey levels of 255, independent from pixel to pixel."""
+    """Add Gaussian noise of a standard deviation in grey levels of 255, independent from pixel to pixel."""
     noise = rng.standard_normal((image.height, image.width), dtype=np.float32) * np.float32(deviation)
     return _changed(image, noise)
 
 
 def erase(image: Image.Image, rectangle: tuple[int, int, int, int]) -> Image.Image:
-    """The rectangle (left, top, right, bottom) filled with the mean colour of the image."""
+    """Fill the rectangle (left, top, right, bottom) with the mean colour of the image."""
     erased = image.copy()
     mean = np.asarray(image).reshape(image.width * image.height, -1).mean(axis=0).round().astype(int).tolist()
     erased.paste(tuple(mean), rectangle)
@@ -62,9 +59,9 @@ def erase(image: Image.Image, rectangle: tuple[int, int, int, int]) -> Image.Ima
 def draw_rectangle(
     width: int, height: int, largest_share: float, boxes: Tensor, rng: np.random.Generator
 ) -> tuple[int, int, int, int] | None:
-    """(left, top, right, bottom) of a rectangle that touches no box, of up to `largest_share` of the image; or None.
+    """Draw a rectangle (left, top, right, bottom) that touches no box, of up to `largest_share` of the image.
 
-    Its area is uniform, its sides differ by a factor of up to 3; where ten draws touch a box, there is none.
+    Its area is uniform, its sides differ by a factor of up to 3; None where ten draws touch a box.
     """
     for _ in range(10):
         area = width * height * rng.uniform(0, largest_share)
@@ -80,14 +77,14 @@ def draw_rectangle(
 
 
 def _changed(image: Image.Image, change: NDArray) -> Image.Image:
-    """The same change [H, W] of every channel, rounded."""
+    """Add the same change [H, W] to every channel, rounded."""
     pixels = np.asarray(image)
     changed = pixels + (change[..., None] if pixels.ndim == 3 else change)
-    return Image.fromarray(changed.round().clip(0, LEVELS - 1).astype(np.uint8))
+    return Image.fromarray(changed.round().clip(0, GREYS - 1).astype(np.uint8))
 
 
 def _equalized(grey: NDArray[np.uint8], clip: float) -> NDArray[np.int16]:
-    """[H, W]: every pixel through the curves of its four tiles."""
+    """[H, W]: every pixel interpolated between the curves of its four tiles."""
     curves = _curves(grey, clip)
     (top, bottom, down), (left, right, across) = (_neighbours(side) for side in grey.shape)
     down = down[:, None]
@@ -98,15 +95,15 @@ def _equalized(grey: NDArray[np.uint8], clip: float) -> NDArray[np.int16]:
 
 
 def _curves(grey: NDArray[np.uint8], clip: float) -> NDArray[np.float32]:
-    """[8, 8, 256]: the new level of each level in each tile; what exceeds the limit is shared out over all levels."""
+    """[8, 8, 256]: the new level of each level in each tile; counts above the limit are spread over all levels."""
     height, width = grey.shape
     tile = (_tile_of(height)[:, None] * TILES + _tile_of(width)[None, :]).astype(np.int64)
-    counts = np.bincount((tile * LEVELS + grey).ravel(), minlength=TILES**2 * LEVELS).reshape(TILES**2, LEVELS)
+    counts = np.bincount((tile * GREYS + grey).ravel(), minlength=TILES**2 * GREYS).reshape(TILES**2, GREYS)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    limited = shares.clip(max=clip / LEVELS)
-    limited += (1 - limited.sum(axis=1, keepdims=True)) / LEVELS
-    curves = (limited.cumsum(axis=1) - limited / 2) * LEVELS - 0.5  # the middle of a level's step; no tile: no change
-    return curves.reshape(TILES, TILES, LEVELS).astype(np.float32)
+    limited = shares.clip(max=clip / GREYS)
+    limited += (1 - limited.sum(axis=1, keepdims=True)) / GREYS
+    curves = (limited.cumsum(axis=1) - limited / 2) * GREYS - 0.5  # the middle of a level's step; no tile: no change
+    return curves.reshape(TILES, TILES, GREYS).astype(np.float32)
 
 
 def _tile_of(side: int) -> NDArray[np.int64]:
@@ -115,7 +112,7 @@ def _tile_of(side: int) -> NDArray[np.int64]:
 
 
 def _neighbours(side: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """[side] each: the tiles before and after a row or column, and how far it is on the way between their middles."""
+    """[side] each: the tiles before and after a row or column, and its relative position between their centres."""
     place = ((np.arange(side) + 0.5) * TILES / side - 0.5).clip(0, TILES - 1)
     before = place.astype(np.int64)
     return before, np.minimum(before + 1, TILES - 1), (place - before).astype(np.float32)

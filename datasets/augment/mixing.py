@@ -1,4 +1,4 @@
-"""Parts of other images on an image: mosaic, and the copying of lesions."""
+"""Mix images: mosaic, and copy-paste of lesions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.augment.transforms import crop_to, flip_horizontally
-from datasets.dataset import Draws, Loaded
+from datasets.dataset import Generators, LabelledImage
 from util.detection.batch import Target
 from util.detection.boxes import touches
 
 CENTRE = (0.35, 0.65)  # where the four images of a mosaic meet, share of each side
-MARGIN = 0.25  # what is copied around a lesion, share of its sides: there it fades out
+FADE_MARGIN = 0.25  # copied around a lesion, share of its sides: there it fades out
 SHIFT = 0.05  # how far a lesion may move, share of the image's sides
 TRIES = 10
 
-Place = tuple[float, float]  # share of what is left over at the left, at the top
+Place = tuple[float, float]  # share of the surplus that is cut off at the left, at the top
 
 
 @dataclass(frozen=True, eq=False)
 class Mixer:
-    """Mixes images in the epochs before `end_epoch`; those that follow see whole images.
+    """Mosaic and copy-paste in the epochs before `end_epoch`.
 
     Args:
         donors: positions of the images with boxes.
@@ -43,32 +43,32 @@ class Mixer:
     copy_paste: float
     end_epoch: int
 
-    def __call__(self, index: int, epoch: int, load: Callable[[int], Loaded], draws: Draws) -> Loaded:
-        """The image at `index`, mixed at times."""
+    def __call__(self, index: int, epoch: int, load: Callable[[int], LabelledImage], rngs: Generators) -> LabelledImage:
+        """The image at `index`, mixed with the given probabilities."""
         image, target = load(index)
         if epoch >= self.end_epoch:
             return image, target
-        rng = draws.of_step("copy_paste")
+        rng = rngs.of_step("copy_paste")
         if rng.random() < self.copy_paste and len(self.donors):
             donor = load(int(rng.choice(self.donors)))
             image, target = paste_lesions(image, target, *donor, rng)
-        rng = draws.of_step("mosaic")
+        rng = rngs.of_step("mosaic")
         if rng.random() < self.mosaic:
             others = [load(int(i)) for i in rng.integers(self.num_images, size=3)]
             parts = [[(image, target), *others][i] for i in rng.permutation(4)]
-            places = [tuple(place) for place in rng.random((4, 2)).tolist()]
-            mixed, found = make_mosaic(parts, image.size, tuple(rng.uniform(*CENTRE, size=2).tolist()), places)
-            image = mixed
-            target = {**target, **found}
+            places = [(left, top) for left, top in rng.random((4, 2)).tolist()]
+            x, y = rng.uniform(*CENTRE, size=2).tolist()
+            image, mixed = make_mosaic(parts, image.size, (x, y), places)
+            target = {**target, **mixed}
         return image, target
 
 
 def make_mosaic(
-    parts: Sequence[Loaded], size: tuple[int, int], centre: tuple[float, float], places: Sequence[Place]
-) -> Loaded:
-    """Four images in one (Bochkovskiy et al., arXiv 2004.10934); the target has boxes and labels only.
+    parts: Sequence[LabelledImage], size: tuple[int, int], centre: tuple[float, float], places: Sequence[Place]
+) -> LabelledImage:
+    """Combine four images (Bochkovskiy et al., arXiv 2004.10934); the target has boxes and labels only.
 
-    Each is made smaller or larger, in proportion, until it just covers its quarter; what hangs over is cut off.
+    Each is resized in proportion until it just covers its quarter; the rest is cut off.
 
     Args:
         parts: top left, top right, bottom left, bottom right.
@@ -93,17 +93,17 @@ def make_mosaic(
 
 
 def paste_lesions(
-    image: Image.Image, target: Target, donor: Image.Image, found: Target, rng: np.random.Generator
-) -> Loaded:
-    """Each lesion of the donor that finds a place without another box (after Ghiasi et al., arXiv 2012.07177).
+    image: Image.Image, target: Target, donor: Image.Image, lesions: Target, rng: np.random.Generator
+) -> LabelledImage:
+    """Paste each lesion of the donor that fits without touching a box (after Ghiasi et al., arXiv 2012.07177).
 
     The donor is mirrored half of the time. A lesion keeps its place in the chest, up to a small shift, and its size as
     a share of the image.
     """
     if rng.random() < 0.5:
-        donor, found = flip_horizontally(donor, found)
+        donor, lesions = flip_horizontally(donor, lesions)
     ratio = torch.tensor([image.width / donor.width, image.height / donor.height] * 2)
-    for box, label in zip(found["boxes"], found["labels"], strict=True):
+    for box, label in zip(lesions["boxes"], lesions["labels"], strict=True):
         place = draw_place((box * ratio).tolist(), image.size, target["boxes"], rng)
         if place is None:
             continue
@@ -116,7 +116,7 @@ def paste_lesions(
 def draw_place(
     box: Sequence[float], size: tuple[int, int], taken: Tensor, rng: np.random.Generator
 ) -> Sequence[float] | None:
-    """The box moved a little, inside an image of (width, height) and off the boxes taken; None if no try succeeds."""
+    """Move the box a little, inside an image of (width, height) and off the boxes `taken`; None if no try succeeds."""
     x1, y1, x2, y2 = box
     low = np.array([-x1, -y1])
     high = np.array([size[0] - x2, size[1] - y2])
@@ -129,27 +129,27 @@ def draw_place(
 
 
 def paste_lesion(image: Image.Image, place: Sequence[float], donor: Image.Image, box: Sequence[float]) -> Image.Image:
-    """What the donor shows in `box`, on the image in `place`.
+    """Paste `box` of the donor into `place` of the image.
 
-    Inside the ellipse of the box it is the donor's, from there to the margin it fades out. Its brightness is shifted so
-    that donor and image agree along the rim, where else an edge would give the lesion away.
+    Inside the ellipse of the box the pixels are the donor's, from there to the margin they fade out. Their brightness
+    is shifted so that donor and image agree along the rim; otherwise an edge would reveal the lesion.
     """
     scale = [(box[i + 2] - box[i]) / (place[i + 2] - place[i]) for i in (0, 1)]
     left, top, right, bottom = patch = _patch(place, image.size, box, donor.size, scale)
     frame = [box[i % 2] + (patch[i] - place[i % 2]) * scale[i % 2] for i in range(4)]
     frame = np.clip(frame, 0, [*donor.size, *donor.size]).tolist()  # rounding may lead a fraction of a pixel outside
     source = donor.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=frame)
-    # Grey is mixed as three channels, too: rounding, and so the pixels, must not depend on how an image is kept.
-    ours, theirs = (np.asarray(part.convert("RGB")).astype(np.float32) for part in (image.crop(patch), source))
+    # Grey is mixed as three channels, too: rounding must not depend on the mode of the image.
+    own, pasted_in = (np.asarray(part.convert("RGB")).astype(np.float32) for part in (image.crop(patch), source))
     weight, rim = _weights(place, patch)
-    theirs = theirs + ((ours - theirs) * rim).sum(axis=(0, 1)) / rim.sum()
-    mixed = (ours + weight * (theirs - ours)).round().clip(0, 255).astype(np.uint8)
+    pasted_in = pasted_in + ((own - pasted_in) * rim).sum(axis=(0, 1)) / rim.sum()
+    mixed = (own + weight * (pasted_in - own)).round().clip(0, 255).astype(np.uint8)
     pasted = image.copy() if image.mode == donor.mode else image.convert("RGB")
     pasted.paste(Image.fromarray(mixed).convert(pasted.mode), (left, top))
     return pasted
 
 
-def _cover(image: Image.Image, target: Target, width: int, height: int, place: Place) -> Loaded:
+def _cover(image: Image.Image, target: Target, width: int, height: int, place: Place) -> LabelledImage:
     ratio = max(width / image.width, height / image.height)
     size = max(width, round(image.width * ratio)), max(height, round(image.height * ratio))
     ratios = torch.tensor([size[0] / image.width, size[1] / image.height] * 2)
@@ -162,10 +162,10 @@ def _cover(image: Image.Image, target: Target, width: int, height: int, place: P
 def _patch(
     place: Sequence[float], size: tuple[int, int], box: Sequence[float], donor: tuple[int, int], scale: Sequence[float]
 ) -> tuple[int, int, int, int]:
-    """`place` with its margin in whole pixels: as far as the image and the donor reach."""
+    """`place` with its margin in whole pixels, clipped to the image and the donor."""
     edges = []
     for i in (0, 1):
-        margin = MARGIN * (place[i + 2] - place[i])
+        margin = FADE_MARGIN * (place[i + 2] - place[i])
         before = min(margin, place[i], box[i] / scale[i])
         after = min(margin, size[i] - place[i + 2], (donor[i] - box[i + 2]) / scale[i])
         edges.append((max(0, floor(place[i] - before)), min(size[i], ceil(place[i + 2] + after))))
@@ -183,7 +183,7 @@ def _weights(
     x = (np.arange(patch[0], patch[2], dtype=np.float32) + 0.5 - (place[0] + place[2]) / 2) * 2 / (place[2] - place[0])
     y = (np.arange(patch[1], patch[3], dtype=np.float32) + 0.5 - (place[1] + place[3]) / 2) * 2 / (place[3] - place[1])
     distance = np.hypot(x[None, :], y[:, None])[..., None]
-    way = ((distance - 1) / (2 * MARGIN)).clip(0, 1)
+    way = ((distance - 1) / (2 * FADE_MARGIN)).clip(0, 1)
     weight = (1 + np.cos(np.pi * way)) / 2
     rim = ((way > 0) & (way < 1)).astype(np.float32)
     return weight.astype(np.float32), rim if rim.any() else np.ones_like(rim)

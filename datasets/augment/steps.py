@@ -1,4 +1,4 @@
-"""Steps of augmentation for X-rays: each draws its numbers from a generator of its own and calls one pure function.
+"""Augmentation steps for X-rays: each draws from a generator of its own and calls one pure function.
 
 So an image is a function of (seed, epoch, image), and switching one step on changes no draw of the others.
 """
@@ -12,12 +12,12 @@ from PIL import Image
 from datasets.augment.grey_values import add_noise, adjust_levels, draw_rectangle, equalize_locally, erase
 from datasets.augment.transforms import Step
 from datasets.augment.warp import rotate_and_scale
-from datasets.dataset import Draws, Loaded
+from datasets.dataset import Generators, LabelledImage
 from util.detection.batch import Target
 
 
 def steps_before(*, rotate: float, zoom: float) -> tuple[Step, ...]:
-    """Those on the image as it is in its file, 0 being off; see `warp`."""
+    """Steps on the image as it is in its file, 0 being off; see `warp`."""
     return (partial(warp, rotate=rotate, zoom=zoom),) if rotate or zoom else ()
 
 
@@ -32,7 +32,7 @@ def steps_after(
     erase_probability: float,
     erase_area: float,
 ) -> tuple[Step, ...]:
-    """Those on the image in its final size, 0 being off; see the functions below."""
+    """Steps on the image in its final size, 0 being off; see the functions below."""
     steps = (
         (clahe, partial(equalize, probability=clahe, largest_clip=clahe_clip)),
         (brightness or contrast or gamma, partial(vary_levels, brightness=brightness, contrast=contrast, gamma=gamma)),
@@ -42,40 +42,42 @@ def steps_after(
     return tuple(step for is_on, step in steps if is_on)
 
 
-def warp(image: Image.Image, target: Target, draws: Draws, *, rotate: float, zoom: float) -> Loaded:
-    """A turn by up to `rotate` degrees either way, a scale between 1 - `zoom` and 1 + `zoom`."""
-    degrees, change = draws.of_step("warp").uniform(-1, 1, size=2).tolist()
+def warp(image: Image.Image, target: Target, rngs: Generators, *, rotate: float, zoom: float) -> LabelledImage:
+    """Rotate by up to `rotate` degrees either way, scale by a factor between 1 - `zoom` and 1 + `zoom`."""
+    degrees, change = rngs.of_step("warp").uniform(-1, 1, size=2).tolist()
     return rotate_and_scale(image, target, degrees * rotate, 1 + change * zoom)
 
 
-def equalize(image: Image.Image, target: Target, draws: Draws, *, probability: float, largest_clip: float) -> Loaded:
-    """CLAHE at times, with a clip limit between 1 and `largest_clip`."""
-    rng = draws.of_step("clahe")
+def equalize(
+    image: Image.Image, target: Target, rngs: Generators, *, probability: float, largest_clip: float
+) -> LabelledImage:
+    """Apply CLAHE with a probability, with a clip limit between 1 and `largest_clip`."""
+    rng = rngs.of_step("clahe")
     if rng.random() >= probability:
         return image, target
     return equalize_locally(image, rng.uniform(1, largest_clip)), target
 
 
 def vary_levels(
-    image: Image.Image, target: Target, draws: Draws, *, brightness: float, contrast: float, gamma: float
-) -> Loaded:
-    """Factors between 1 - x and 1 + x for brightness and contrast; a gamma between 1 / (1 + x) and 1 + x."""
-    a, b, c = draws.of_step("levels").uniform(-1, 1, size=3).tolist()
+    image: Image.Image, target: Target, rngs: Generators, *, brightness: float, contrast: float, gamma: float
+) -> LabelledImage:
+    """Change brightness and contrast by factors between 1 - x and 1 + x, gamma between 1 / (1 + x) and 1 + x."""
+    a, b, c = rngs.of_step("levels").uniform(-1, 1, size=3).tolist()
     changed = adjust_levels(image, brightness=1 + a * brightness, contrast=1 + b * contrast, gamma=(1 + gamma) ** c)
     return changed, target
 
 
-def make_noise(image: Image.Image, target: Target, draws: Draws, *, largest: float) -> Loaded:
-    """Gaussian noise of a standard deviation between 0 and `largest` grey levels of 255."""
-    rng = draws.of_step("noise")
+def make_noise(image: Image.Image, target: Target, rngs: Generators, *, largest: float) -> LabelledImage:
+    """Add Gaussian noise of a standard deviation between 0 and `largest` grey levels of 255."""
+    rng = rngs.of_step("noise")
     return add_noise(image, rng.uniform(0, largest), rng), target
 
 
 def erase_outside(
-    image: Image.Image, target: Target, draws: Draws, *, probability: float, largest_area: float
-) -> Loaded:
-    """At times one rectangle that touches no box, of up to `largest_area` of the image (Zhong et al., 1708.04896)."""
-    rng = draws.of_step("erase")
+    image: Image.Image, target: Target, rngs: Generators, *, probability: float, largest_area: float
+) -> LabelledImage:
+    """Erase one rectangle that touches no box, of up to `largest_area` of the image (Zhong et al., 1708.04896)."""
+    rng = rngs.of_step("erase")
     if rng.random() >= probability:
         return image, target
     rectangle = draw_rectangle(image.width, image.height, largest_area, target["boxes"], rng)

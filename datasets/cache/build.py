@@ -1,8 +1,8 @@
-"""Building the cache of a split: once, in parallel; killed at any moment, the next start completes it.
+"""Build the cache of a split once, in parallel; after a kill at any moment the next start completes it.
 
-The pixels go into NAME.images.part in the order of the split, and after each image a line into NAME.images.journal. The
-next start keeps the images that both files and the image files agree on. A lock on NAME.images.lock, which the system
-takes back from a killed process, lets one process build while others wait and then find the cache whole.
+The pixels are written to NAME.images.part in the order of the split, and after each image a line to
+NAME.images.journal. The next start keeps the images on which both files and the image files agree. A lock on
+NAME.images.lock, which the system releases when a process is killed, lets one process build while others wait.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from datasets.cache.file import (
     MARK,
     Entry,
     ImageCache,
-    Source,
+    SourceFile,
     UnusableCache,
     cache_file,
     changed_sources,
-    index_of,
+    dump_index,
     open_cache,
-    source_of,
+    read_source_file,
 )
 from datasets.dataset import load_image
 from util.base.console import Progress, remark
@@ -44,19 +44,19 @@ from util.base.files import NO_ROOM, WriteError
 from util.images.reader import READER
 
 AHEAD = 4  # images per thread that may wait to be written
-LOOK_EVERY = 0.2  # seconds between looks at another process's lock
+POLL_EVERY = 0.2  # seconds between tries to take the lock of another process
 MEGABYTE = 10**6
 
 
-def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool = False) -> ImageCache:
-    """The cache of a split, built first where there is none, it is damaged, or an image file has changed since.
+def ensure_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool = False) -> ImageCache:
+    """Open the cache of a split; build it first where it is missing, damaged, or an image file has changed.
 
     Args:
         split: whose images.
-        folder: where caches lie, one folder for each data set; made if need be.
+        folder: of the caches of one data set; created if missing.
         workers: threads that read images.
-        checks_pixels: compare all pixels of a cache that is there with their checksums, 1 s for 2 GB. Without, each
-            image is compared when it is read.
+        checks_pixels: compare all pixels of an existing cache with their checksums, 1 s for 2 GB. Without, each image
+            is compared when it is read.
 
     Raises:
         DataError: an image cannot be read.
@@ -71,24 +71,24 @@ def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool
             return open_cache(split, folder, checks_pixels=checks_pixels)
         except UnusableCache as reason:
             if file.exists():
-                remark(f"{reason}; it is built anew")
+                remark(f"{reason}; rebuilding it")
             _build(split, file, workers)
         return open_cache(split, folder)
 
 
-def part_of(file: Path) -> Path:
+def part_file(file: Path) -> Path:
     """The pixels of a cache that is being built."""
     return file.with_name(f"{file.name}.part")
 
 
-def journal_of(file: Path) -> Path:
-    """A line of JSON per image in it."""
+def journal_file(file: Path) -> Path:
+    """A line of JSON per image in the part file."""
     return file.with_name(f"{file.name}.journal")
 
 
 @contextmanager
 def _sole_builder(split: Split, file: Path) -> Iterator[None]:
-    """Hold the lock of a cache; while another process has it, show how far that one is."""
+    """Hold the lock of a cache; while another process has it, show the progress of that process."""
     lock = file.with_name(f"{file.name}.lock")
     progress = Progress(f"waiting for another process that builds {file}", split.num_images, "images")
     try:
@@ -98,8 +98,8 @@ def _sole_builder(split: Split, file: Path) -> Iterator[None]:
         raise _cannot_write(lock, error) from error
     with stream:
         while not _is_locked_now(stream, lock):
-            time.sleep(LOOK_EVERY)
-            progress.advance(_lines_of(journal_of(file)) - progress.done)
+            time.sleep(POLL_EVERY)
+            progress.advance(_num_written(journal_file(file)) - progress.done)
         progress.close()
         yield
 
@@ -111,34 +111,34 @@ def _is_locked_now(stream: IO[str], lock: Path) -> bool:
         return False
     except OSError as error:
         raise WriteError(
-            f"{lock}: this disk knows no locks ({error.strerror}), so two jobs could write one cache; put it elsewhere"
+            f"{lock}: this disk supports no locks ({error.strerror}), so two jobs could write one cache; choose another"
         ) from error
     return True
 
 
-def _lines_of(journal: Path) -> int:
+def _num_written(journal: Path) -> int:
     try:
         return max(0, journal.read_bytes().count(b"\n") - 1)
-    except FileNotFoundError:  # it begins, or it is done
+    except FileNotFoundError:  # before the first image, or finished
         return 0
 
 
 def _build(split: Split, file: Path, workers: int) -> None:
-    part = part_of(file)
-    journal = journal_of(file)
+    part = part_file(file)
+    journal = journal_file(file)
     try:
-        entries = _kept(split, part, journal)
-        _cut(part, journal, entries)
+        entries = _resume(split, part, journal)
+        _truncate(part, journal, entries)
         _require_room(split, file, len(entries))
         with part.open("ab") as pixels, journal.open("a", encoding="utf-8") as lines:
-            for source, image in _decoded(split, len(entries), workers):
+            for source, image in _decode_from(split, len(entries), workers):
                 entry = _entry(source, image, start=pixels.tell())
                 pixels.write(image.tobytes())
-                pixels.flush()  # a line in the journal vouches for what is there
+                pixels.flush()  # before its line in the journal
                 lines.write(entry.dump() + "\n")
                 lines.flush()
                 entries.append(entry)
-            pixels.write(index_of(entries))
+            pixels.write(dump_index(entries))
             pixels.flush()
             os.fsync(pixels.fileno())
         part.replace(file)
@@ -147,26 +147,26 @@ def _build(split: Split, file: Path, workers: int) -> None:
         raise _cannot_write(part, error) from error
 
 
-def _kept(split: Split, part: Path, journal: Path) -> list[Entry]:
-    """The first images of the split, as far as an earlier start came and nothing has changed since."""
+def _resume(split: Split, part: Path, journal: Path) -> list[Entry]:
+    """Entries of the images that an earlier start has written and whose files are unchanged."""
     if not (part.exists() and journal.exists()):
         return []
     entries = []
     sizes = (tuple(size) for size in split.sizes.tolist())
     with part.open("rb") as pixels:
-        is_ours = pixels.read(len(MARK)) == MARK
-        known = _entries_of(journal) if is_ours else iter(())
+        is_current = pixels.read(len(MARK)) == MARK
+        known = _entries_of(journal) if is_current else iter(())
         for name, size, entry in zip(split.file_names.tolist(), sizes, known, strict=False):
             if (entry.source.name, (entry.height, entry.width)) != (name, size) or entry.start != pixels.tell():
                 break
             if zlib.crc32(pixels.read(entry.end - entry.start)) != entry.crc:
-                break  # after a crash of the whole machine
+                break  # after a crash of the machine
             entries.append(entry)
     return entries[: min([len(entries), *changed_sources(split, entries)])]
 
 
 def _entries_of(journal: Path) -> Iterator[Entry]:
-    """What whole lines say, up to the first that says nothing, as a power cut leaves one."""
+    """Entries of the journal up to the first incomplete line, which a power cut may leave."""
     reader, *lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1] or [""]
     for line in lines if reader == READER else ():
         try:
@@ -176,8 +176,8 @@ def _entries_of(journal: Path) -> Iterator[Entry]:
         yield entry
 
 
-def _cut(part: Path, journal: Path, entries: list[Entry]) -> None:
-    """Take away what is not kept."""
+def _truncate(part: Path, journal: Path, entries: list[Entry]) -> None:
+    """Remove all but `entries` from the part file and its journal."""
     with part.open("ab") as pixels:
         if not entries:
             pixels.truncate(0)
@@ -188,17 +188,17 @@ def _cut(part: Path, journal: Path, entries: list[Entry]) -> None:
 
 
 def _require_room(split: Split, file: Path, num_done: int) -> None:
-    need = int(split.sizes[num_done:].prod(axis=1).sum())
+    needed = int(split.sizes[num_done:].prod(axis=1).sum())
     free = shutil.disk_usage(file.parent).free
-    if need > free:
+    if needed > free:
         raise WriteError(
             f"{file.parent}: has {free // MEGABYTE} MB free, but the cache of {split.name} needs "
-            f"{-(-need // MEGABYTE)} MB more; free some space there, or choose another folder"
+            f"{-(-needed // MEGABYTE)} MB more; free some space there, or choose another folder"
         )
 
 
-def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
-    """The images from position `first` on, in order."""
+def _decode_from(split: Split, first: int, workers: int) -> Iterator[tuple[SourceFile, NDArray[np.uint8]]]:
+    """Decode the images from position `first` on, in order."""
     progress = Progress(f"caching the images of {split.name}", split.num_images, "images", done=first)
     with ThreadPoolExecutor(workers) as pool:
         positions = iter(range(first, split.num_images))
@@ -217,28 +217,28 @@ def _decoded(split: Split, first: int, workers: int) -> Iterator[tuple[Source, N
     progress.close()
 
 
-def _decode(split: Split, index: int) -> tuple[Source, NDArray[np.uint8]]:
-    """An image file and its pixels, grey [h, w] where the channels agree, else [h, w, 3]."""
-    path = split.image_dir / str(split.file_names[index])
+def _decode(split: Split, index: int) -> tuple[SourceFile, NDArray[np.uint8]]:
+    """Decode one image: grey [h, w] where the channels agree, else [h, w, 3]."""
+    path = split.path(index)
     try:
-        source = source_of(split, index)
+        source = read_source_file(split, index)
         pixels = np.asarray(load_image(split, index))
         is_same = path.stat().st_mtime_ns == source.mtime_ns
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); complete the download") from error
     if not is_same:
-        raise DataError(f"{path}: changed while it was read; start again when nothing writes there")
+        raise DataError(f"{path}: changed while it was read; restart when nothing writes there")
     return source, pixels
 
 
-def _entry(source: Source, pixels: NDArray[np.uint8], start: int) -> Entry:
+def _entry(source: SourceFile, pixels: NDArray[np.uint8], start: int) -> Entry:
     height, width = pixels.shape[:2]
-    return Entry(source, start, height, width, 1 if pixels.ndim == 2 else 3, zlib.crc32(pixels))
+    return Entry(source, start, height, width, 1 if pixels.ndim == 2 else 3, zlib.crc32(pixels.data))
 
 
 def _cannot_write(path: Path, error: OSError) -> WriteError:
-    mend = "Free some space there" if error.errno in NO_ROOM else "Mend this folder"
+    fix = "Free some space there" if error.errno in NO_ROOM else "Correct the permissions"
     return WriteError(
-        f"{path}: cannot be written ({error.strerror}); what is there is kept, and the next start goes on from it. "
-        f"{mend}, choose another one, or set --options image_cache='' to read the image files"
+        f"{path}: cannot be written ({error.strerror}); the next start continues from what is written. "
+        f"{fix}, choose another one, or set --options image_cache='' to read the image files"
     )

@@ -1,16 +1,16 @@
-"""The decoded images of a split in one memory-mapped file: what it looks like, and how it is read.
+"""The decoded images of a split in one memory-mapped file: its format, and how it is read.
 
     16 bytes    MARK, which changes with the format
     pixels      image after image as its 8-bit values: grey [h, w] where the three channels agree, else [h, w, 3]
-    index       JSON: who read the files, and per image an Entry, with a checksum of its pixels
-    8 bytes     where the index begins, little endian
+    index       JSON: version of the image reader, and per image an Entry, with a checksum of its pixels
+    8 bytes     start of the index, little endian
     16 bytes    digest of index and these 8 bytes
     16 bytes    MARK again
 
-The file is written whole or not at all (`datasets.cache.build`), and bears the split's name. An entry tells the file it
-was made of by name, size and time; where only the time differs, as after a copy, the content decides. No byte is left
-unchecked: the index is compared with its digest when the cache is opened, the pixels of an image with their checksum
-when a process first reads them.
+The file is written whole or not at all (`datasets.cache.build`) and named after the split. An entry states the name,
+size and time of its image file; where only the time differs, as after a copy, the content decides. The index is
+compared with its digest when the cache is opened, the pixels of an image with their checksum when a process first reads
+them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ WIDTH_OF_START = 8
 DIGEST_BYTES = 16
 
 
-class UnusableCache(DataError):  # noqa: N818 the reason is what is to be told
-    """There is no cache, or not the one of these images; it can be built."""
+class UnusableCache(DataError):  # noqa: N818 the cache is rebuilt, and the reason logged
+    """The cache is missing, damaged or of other images; it can be built."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image file, such that another content is another Source."""
+class SourceFile:
+    """Identity of the content of an image file."""
 
     name: str
     num_bytes: int
@@ -59,8 +59,8 @@ class Source:
 class Entry:
     """An image in the cache."""
 
-    source: Source
-    start: int  # byte where its pixels begin
+    source: SourceFile
+    start: int  # offset of its pixels in bytes
     height: int
     width: int
     channels: int  # 1 or 3
@@ -68,20 +68,20 @@ class Entry:
 
     @property
     def end(self) -> int:
-        """The byte after its pixels."""
+        """Offset of the first byte after its pixels."""
         return self.start + self.height * self.width * self.channels
 
     def dump(self) -> str:
-        """As JSON, one line."""
+        """Serialize as one line of JSON."""
         source, *rest = astuple(self)
         return json.dumps([*source, *rest])
 
     @classmethod
     def load(cls, values: Sequence) -> Entry:
-        """The entry that `dump` wrote, parsed.
+        """Make an entry of the parsed JSON of `dump`.
 
         Raises:
-            ValueError, TypeError: it is none.
+            ValueError, TypeError: the values are not those of an entry.
         """
         name, num_bytes, mtime_ns, digest, *rest = values
         start, height, width, channels, crc = rest
@@ -89,17 +89,15 @@ class Entry:
         are_counts = all(type(v) is int and v >= 0 for v in (num_bytes, start, height, width, crc))
         if not are_texts or not are_counts or type(mtime_ns) is not int or channels not in (1, 3):
             raise ValueError(f"no entry of a cache: {values!r:.100}")
-        return cls(Source(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
+        return cls(SourceFile(name, num_bytes, mtime_ns, digest), start, height, width, channels, crc)
 
 
 class ImageCache:
-    """The images of a split, by position.
-
-    A process that is handed one, such as a loader process, maps the file for itself.
+    """The cached images of a split by position. A process that receives a cache maps the file again.
 
     Args:
         file: the cache.
-        entries: what it holds.
+        entries: its images.
         fingerprint: of its index.
     """
 
@@ -114,24 +112,24 @@ class ImageCache:
         return len(self.starts)
 
     def __call__(self, index: int) -> Image.Image:
-        """The image at a position of the split, equal to the bit to `datasets.dataset.load_image`.
+        """Load the image at a position of the split, equal to the bit to `datasets.dataset.load_image`.
 
         Raises:
-            DataError: its pixels are not those that were written.
+            DataError: its pixels differ from those that were written.
         """
         height, width, channels = self.shapes[index].tolist()
         if not self._is_checked[index]:
             if not self.is_whole(index):
                 raise DataError(
                     f"{self.file}: the pixels of image number {index} are damaged; remove the file, and the next "
-                    "start or scripts/build_cache.py builds it anew"
+                    "start or scripts/build_cache.py rebuilds it"
                 )
             self._is_checked[index] = True
         return to_image(self._pixels(index).reshape((height, width) if channels == 1 else (height, width, channels)))
 
     def is_whole(self, index: int) -> bool:
-        """Whether the pixels at a position are those that were written."""
-        return zlib.crc32(self._pixels(index)) == self.crcs[index]
+        """Whether the pixels at a position match their checksum."""
+        return zlib.crc32(self._pixels(index).data) == self.crcs[index]
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
         start = int(self.starts[index])
@@ -139,50 +137,51 @@ class ImageCache:
 
     @property
     def num_coloured(self) -> int:
-        """Images kept with three channels."""
+        """Number of images with three channels."""
         return int((self.shapes[:, 2] == 3).sum())
 
     @property
     def num_bytes(self) -> int:
-        """Of all pixels."""
+        """Size of all pixels."""
         return int(self.shapes.prod(axis=1).sum())
 
     @cached_property
     def _bytes(self) -> NDArray[np.uint8]:
         mapped = np.memmap(self.file, np.uint8, mode="r")
         if _read_index(self.file)[1] != self.fingerprint:
-            raise DataError(f"{self.file}: was built anew meanwhile; start again")
+            raise DataError(f"{self.file}: was rebuilt meanwhile; restart")
         return mapped
 
     @cached_property
     def _is_checked(self) -> NDArray[np.bool_]:
-        """[I]: by this process."""
+        """[I]: whether this process has compared the checksum of an image."""
         return np.zeros(len(self), bool)
 
     def __getstate__(self) -> dict[str, object]:
-        own = ("_bytes", "_is_checked")  # the bytes would travel as their content
+        own = ("_bytes", "_is_checked")  # the memory map would be pickled as its content
         return {key: value for key, value in vars(self).items() if key not in own}
 
 
 def cache_file(split: Split, folder: Path) -> Path:
-    """Where the cache of a split lies."""
+    """The path of the cache of a split."""
     return folder / f"{split.name}.images"
 
 
 def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> ImageCache:
-    """The cache of a split, after a look at each of its image files, and with `checks_pixels` at all of its own pixels.
+    """Open the cache of a split, after a check of each image file and, with `checks_pixels`, of all cached pixels.
 
-    It may hold more images, in any order: a list serves training without its unlabelled images, validation with them.
+    It may hold more images, in any order: a list is used in training without its unlabelled images, in validation with
+    them.
 
     Raises:
-        UnusableCache: saying why: it is not there, damaged, of other images, or a file has changed since.
+        UnusableCache: it is missing, damaged, of other images, or a file has changed since.
     """
     file = cache_file(split, folder)
     held, fingerprint = _read_index(file)
     of_name = {entry.source.name: entry for entry in held}
-    lacking = [name for name in split.file_names.tolist() if name not in of_name]
-    if lacking:
-        raise UnusableCache(f"{file}: lacks {len(lacking)} images of {split.annotation_file}: {first_few(lacking)}")
+    missing = [name for name in split.file_names.tolist() if name not in of_name]
+    if missing:
+        raise UnusableCache(f"{file}: lacks {len(missing)} images of {split.annotation_file}: {first_few(missing)}")
     entries = [of_name[name] for name in split.file_names.tolist()]
     if changed := changed_sources(split, entries):
         names = first_few([entries[i].source.name for i in changed])
@@ -195,37 +194,36 @@ def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> Im
     return cache
 
 
-def source_of(split: Split, index: int) -> Source:
-    """The image file at a position, as it is now.
+def read_source_file(split: Split, index: int) -> SourceFile:
+    """Read the identity of the image file at a position.
 
     Raises:
         OSError: it cannot be read.
     """
-    name = str(split.file_names[index])
-    path = split.image_dir / name
+    path = split.path(index)
     status = require_regular(path)
     digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
-    return Source(name, status.st_size, status.st_mtime_ns, digest)
+    return SourceFile(str(split.file_names[index]), status.st_size, status.st_mtime_ns, digest)
 
 
 def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
-    """Positions among the first `entries` of the split whose image files are gone or have another content."""
+    """Positions of the `entries`, the first of the split, whose image files are missing or have other content."""
     same = chain.from_iterable(read_each(lambda i: _is_same(split, i, entries[i].source), range(len(entries))))
     return [i for i, is_same in enumerate(same) if not is_same]
 
 
-def _is_same(split: Split, index: int, source: Source) -> bool:
+def _is_same(split: Split, index: int, source: SourceFile) -> bool:
     try:
         status = (split.image_dir / source.name).stat()
         if status.st_size != source.num_bytes:
             return False
-        return status.st_mtime_ns == source.mtime_ns or source_of(split, index).digest == source.digest
+        return status.st_mtime_ns == source.mtime_ns or read_source_file(split, index).digest == source.digest
     except OSError:
         return False
 
 
-def index_of(entries: Sequence[Entry]) -> bytes:
-    """What stands behind the pixels, which end where the last entry does."""
+def dump_index(entries: Sequence[Entry]) -> bytes:
+    """Serialize what follows the pixels: index, start, digest and MARK."""
     lines = ",\n".join(entry.dump() for entry in entries)
     index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
     start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
@@ -237,7 +235,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def _read_index(file: Path) -> tuple[list[Entry], str]:
-    """The entries and their fingerprint."""
+    """Read the entries of a cache and their fingerprint."""
     try:
         index, start, digest = _index_bytes(file)
         if _digest(index + start) != digest:
@@ -251,7 +249,7 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
     except (FileNotFoundError, NotADirectoryError):
         raise UnusableCache(f"{file}: there is no such cache") from None
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and those above") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check its permissions and its folder's") from error
     except UnusableCache:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -262,7 +260,7 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
 
 
 def _index_bytes(file: Path) -> tuple[bytes, bytes, bytes]:
-    """The index, where it begins, and the digest of both."""
+    """Read the index, its start, and the digest of both."""
     tail = WIDTH_OF_START + DIGEST_BYTES + len(MARK)
     with file.open("rb") as stream:
         length = stream.seek(0, 2)
@@ -276,6 +274,6 @@ def _index_bytes(file: Path) -> tuple[bytes, bytes, bytes]:
             raise UnusableCache(f"{file}: was built by another version, in another format")
         begins = int.from_bytes(start, "little")
         if mark != MARK or head != MARK or not len(MARK) <= begins <= length - tail:
-            raise UnusableCache(f"{file}: is no whole cache of this format")
+            raise UnusableCache(f"{file}: is no complete cache of this format")
         stream.seek(begins)
         return stream.read(length - tail - begins), start, digest

@@ -1,4 +1,4 @@
-"""What a check of the data finds: one line per kind of defect, with counts, examples and the mend."""
+"""Findings of the data checks: one line per kind of defect, with counts, examples and the fix."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of defect.
-
-    Severity: training refuses an error, goes on with a warning and says so; a note is worth knowing and needs no mend
-    before training.
-    """
+    """One kind of defect. Training refuses an error and logs a warning; a note needs no action before training."""
 
     kind: str  # a short name, such as "missing"
     text: str
@@ -25,7 +21,7 @@ class Finding:
 
 
 def refuse_errors(findings: Iterable[Finding], headline: str) -> list[str]:
-    """The warnings among the findings.
+    """Raise the errors among the findings; return the warnings.
 
     Raises:
         DataError: `headline`, and a line per error.

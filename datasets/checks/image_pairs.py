@@ -1,4 +1,4 @@
-"""The training and the validation split together, checked file by file before a training begins."""
+"""Find images that the training and the validation split share, and copies within one split."""
 
 from __future__ import annotations
 
@@ -12,59 +12,70 @@ from numpy.typing import NDArray
 
 from datasets.annotations.split import Split
 from datasets.checks.findings import Finding
-from datasets.checks.image_files import ImageFile
-from datasets.checks.split import Files
+from datasets.checks.image_files import Files, ImageFile
 from util.base.text import first_few
 
-# Of 255 signs. Copies saved anew, scaled, or with another gamma differ in at most 16; the most alike of 780 pairs of
+# Of 255 signs. Copies saved again, scaled, or with another gamma differ in at most 16; the most alike of 780 pairs of
 # different chest X-rays differ in 74, of 9591 pairs of phantom images in 26.
-NEAR = 16
+LARGEST_DISTANCE = 16
 ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A split with what its files hold."""
+class SplitFiles:
+    """A split with the records of its readable image files, by file name."""
 
     split: Split
-    files: Mapping[str, ImageFile]  # by file name, those that could be read
+    files: Mapping[str, ImageFile]
 
     @classmethod
-    def of(cls, split: Split, files: Files) -> Pictures:
-        """Those of `files`, which go by absolute path, that `split` lists."""
-        paths = {name: files.get(os.path.abspath(split.image_dir / name)) for name in split.file_names.tolist()}
-        return cls(split, {name: file for name, file in paths.items() if isinstance(file, ImageFile)})
+    def of(cls, split: Split, files: Files) -> SplitFiles:
+        """Those of `files`, which are named by absolute path, that `split` lists."""
+        records = {name: files.get(os.path.abspath(split.image_dir / name)) for name in split.file_names.tolist()}
+        return cls(split, {name: file for name, file in records.items() if isinstance(file, ImageFile)})
 
 
-def leaked(train: Pictures, val: Pictures) -> list[Pair]:
-    """Pictures of `train` that are in `val` too, in another file."""
+@dataclass(frozen=True)
+class Pair:
+    """Two files with the same image."""
+
+    first: str
+    second: str
+    distance: int | None  # None: the files are equal byte by byte; else the number of differing signs
+
+    def __str__(self) -> str:
+        return f"{self.first} = {self.second}"
+
+
+def leaked_pairs(train: SplitFiles, val: SplitFiles) -> list[Pair]:
+    """Images of `train` that are in `val` too, in another file."""
     same = val.files if _is_one_folder(train, val) else {}
     return pairs_between({name: file for name, file in train.files.items() if name not in same}, val.files)
 
 
-def find_between(train: Pictures, val: Pictures) -> Iterator[Finding]:
-    """What of validation is in training too, and ids that mean two images."""
+def find_shared_images(train: SplitFiles, val: SplitFiles) -> Iterator[Finding]:
+    """Validation images that are training images too: by file name, byte by byte, or nearly."""
     names = train.split.file_names.tolist()
     shared = sorted({*names} & {*val.split.file_names.tolist()}) if _is_one_folder(train, val) else []
     if shared:
         text = f"{len(shared)} of {val.split.num_images} validation images are training images too: {first_few(shared)}"
-        yield Finding("shared_name", f"{text}; take them out of one list, or the figures flatter", "warning")
-    pairs = leaked(train, val)
+        yield Finding("shared_name", f"{text}; remove them from one list, or the metrics are too good", "warning")
+    pairs = leaked_pairs(train, val)
     equal, near = ([p for p in pairs if (p.distance is None) == is_equal] for is_equal in (True, False))
     for kind, found, how in (
         ("shared_bytes", equal, "byte-identical to"),
-        ("near_identical", near, "nearly the picture of"),
+        ("near_identical", near, "nearly identical to"),
     ):
         if found:
             text = f"{len(found)} training images are {how} a validation image: {first_few(found)}"
-            mend = "scripts/prepare_tbx11k.py --drop_leaked writes lists without them"
-            yield Finding(kind, f"{text}; {mend}", "warning")
+            fix = "scripts/prepare_tbx11k.py --drop_leaked writes lists without them"
+            yield Finding(kind, f"{text}; {fix}", "warning")
 
 
-def find_within(pictures: Pictures) -> Iterator[Finding]:
-    """Pictures that a list holds more than once."""
-    split = pictures.split
-    groups = groups_within(pictures.files)
+def find_repeated_files(listed: SplitFiles) -> Iterator[Finding]:
+    """Byte-identical files in one list."""
+    split = listed.split
+    groups = groups_within(listed.files)
     if not groups:
         return
     position = {name: i for i, name in enumerate(split.file_names.tolist())}
@@ -74,7 +85,7 @@ def find_within(pictures: Pictures) -> Iterator[Finding]:
     if disputed:
         text = f"{len(disputed)} groups of byte-identical images have different boxes"
         examples = first_few([" = ".join(group) for group in disputed])
-        yield Finding("disputed_image", f"{text}: {examples}; decide for one truth, remove the other", "warning")
+        yield Finding("disputed_image", f"{text}: {examples}; keep the correct record, remove the others", "warning")
 
 
 def _boxes(split: Split, index: int) -> tuple[tuple[float, ...], ...]:
@@ -82,24 +93,12 @@ def _boxes(split: Split, index: int) -> tuple[tuple[float, ...], ...]:
     return tuple(sorted(map(tuple, np.column_stack([split.labels[rows], split.xywh[rows].round(1)]).tolist())))
 
 
-def _is_one_folder(train: Pictures, val: Pictures) -> bool:
+def _is_one_folder(train: SplitFiles, val: SplitFiles) -> bool:
     return os.path.abspath(train.split.image_dir) == os.path.abspath(val.split.image_dir)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two names of one picture."""
-
-    first: str
-    second: str
-    distance: int | None  # None: the files are equal byte by byte; else signs that differ
-
-    def __str__(self) -> str:
-        return f"{self.first} = {self.second}"
-
-
 def pairs_between(first: Mapping[str, ImageFile], second: Mapping[str, ImageFile]) -> list[Pair]:
-    """Pictures of `first` that are in `second` too; blank ones count only where the files are equal byte by byte."""
+    """Images of `first` that are in `second` too; blank ones count only where the files are equal byte by byte."""
     by_digest = defaultdict(list)
     for name, file in second.items():
         by_digest[file.digest].append(name)
@@ -121,17 +120,17 @@ def _near(first: Mapping[str, ImageFile], second: Mapping[str, ImageFile]) -> It
     rows, columns = ([name for name, file in files.items() if not file.is_blank] for files in (first, second))
     if not rows or not columns:
         return
-    ours = _signs([first[n] for n in rows])
-    theirs = _signs([second[n] for n in columns])
+    signs = _signs([first[n] for n in rows])
+    others = _signs([second[n] for n in columns])
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        # signs agree minus signs differ
-        agreement = ours[start : start + ROWS_AT_ONCE] @ theirs.T
-        distance = (theirs.shape[1] - agreement) / 2
-        for i, j in np.argwhere(distance <= NEAR).tolist():
+        agreement = signs[start : start + ROWS_AT_ONCE] @ others.T  # equal signs minus differing ones
+        distance = (others.shape[1] - agreement) / 2
+        for i, j in np.argwhere(distance <= LARGEST_DISTANCE).tolist():
             yield Pair(rows[start + i], columns[j], int(distance[i, j]))
 
 
 def _signs(files: list[ImageFile]) -> NDArray[np.float32]:
     """[files, 256] of +1 and -1."""
-    bits = np.unpackbits(np.frombuffer(b"".join(file.look for file in files), np.uint8).reshape(len(files), -1), axis=1)
+    packed = np.frombuffer(b"".join(file.phash for file in files), np.uint8)
+    bits = np.unpackbits(packed.reshape(len(files), -1), axis=1)
     return bits.astype(np.float32) * 2 - 1

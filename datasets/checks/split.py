@@ -1,4 +1,9 @@
-"""What must hold before a split is used, checked in one go: files, boxes, categories."""
+"""Check a split before it is used: file names, images, boxes, categories.
+
+Errors: image files missing, outside the image folder, unreadable, or of another size than recorded; an image that is
+listed twice; boxes not finite, without area, or outside their image by more than a pixel; category ids that
+`num_classes` has no room for; category names that are not unique. All else is a warning or a note.
+"""
 
 from __future__ import annotations
 
@@ -9,61 +14,78 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 
 from datasets.annotations.split import Split
 from datasets.checks.findings import Finding, refuse_errors
-from datasets.checks.image_files import ImageFile
-from util.base.console import Progress
-from util.base.errors import DataError, MissingPackage
+from datasets.checks.image_files import ImageFile, Size
+from util.base.errors import DataError
 from util.base.text import first_few
-from util.base.threads import read_each
 from util.detection.pixels import NARROW
-from util.images.common import UNREADABLE
-from util.images.reader import read_size
 
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
-TOLERANCE = 1.0
+OVERHANG_TOLERANCE = 1.0
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
-Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path
 
-
-def find_in_split(
-    split: Split,
-    num_classes: int,
-    *,
-    drops_empty_boxes: bool = False,
-    opens_images: bool = True,
-    files: Files | None = None,
-) -> Iterator[Finding]:
-    """One line per kind of problem, with counts, the first examples and the mend.
-
-    Errors: image files missing, outside the image folder, no images, or of another size than recorded; an image that
-    is listed twice; boxes not finite, without area, or outside their image by more than a pixel; category ids that
-    `num_classes` has no room for; category names that are not unique. The rest teaches less than it could, or is worth
-    knowing.
+def find_in_annotations(split: Split, num_classes: int, *, drops_empty_boxes: bool) -> Iterator[Finding]:
+    """Findings that need no image to be opened.
 
     Args:
         split: what to check.
         num_classes: of the network.
-        drops_empty_boxes: boxes without area are no reason to refuse. COCO 2017 has some, and the official
-            conversion drops them; in TBX11K a lesion without area is a mistake that somebody should look at.
-        opens_images: read the header of every image file too. That takes seconds on a local disk; who reads but a few
-            of the images, or shares the split with a process that checks it, need not.
-        files: what the files hold, where they have been read to their ends (`datasets.checks.image_files`).
-
-    Raises:
-        MissingPackage: an image is DICOM, and what reads it is not installed.
+        drops_empty_boxes: boxes without area are no error. COCO 2017 has some, and the official conversion drops them;
+            in TBX11K a lesion without area is a mistake.
     """
-    yield from _file_problems(split, opens_images, files)
+    yield from _file_name_problems(split)
     yield from _box_problems(split, drops_empty_boxes)
     yield from _repeated_boxes(split)
     yield from _category_problems(split, num_classes)
 
 
+def find_in_images(split: Split, contents: Mapping[str, ImageFile | Size | str]) -> Iterator[Finding]:
+    """Findings in the image files. The header of a truncated file is whole: only a file read to its end is checked.
+
+    Args:
+        split: what to check.
+        contents: by absolute path what `datasets.checks.image_files` read; files that are absent are not checked.
+    """
+    unreadable = []
+    resized = []
+    blank = []
+    for index, name in enumerate(split.file_names.tolist()):
+        content = None if _leaves_folder(name) else contents.get(os.path.abspath(split.path(index)))
+        recorded = tuple(split.sizes[index].tolist())
+        size = content.size if isinstance(content, ImageFile) else content
+        if isinstance(size, str):
+            unreadable.append(f"{name} ({size})")
+        elif size is not None and size != recorded:
+            resized.append(f"{name} ({size[1]} x {size[0]} instead of {recorded[1]} x {recorded[0]})")
+        if isinstance(content, ImageFile) and content.is_blank:
+            blank.append(name)
+    if unreadable:
+        yield Finding(
+            "unreadable",
+            f"{len(unreadable)} of {split.num_images} images cannot be read: {first_few(unreadable)}; "
+            "download these files again, or remove their records",
+        )
+    if resized:
+        yield Finding(
+            "resized",
+            f"{len(resized)} of {split.num_images} images have another size (width x height) than recorded: "
+            f"{first_few(resized)}; the boxes would not fit: put the original images back, or correct the records",
+        )
+    if blank:
+        text = f"{len(blank)} of {split.num_images} images are blank, all pixels alike: {first_few(blank)}"
+        yield Finding("blank", f"{text}; download these files again, or remove their records", "warning")
+
+
+def listed_files(split: Split) -> list[Path]:
+    """The image files of a split, without names that leave the image folder."""
+    return [split.image_dir / name for name in split.file_names.tolist() if not _leaves_folder(name)]
+
+
 def check_pair(train: Split, val: Split) -> None:
-    """Refuse two splits that do not speak of the same categories.
+    """Refuse two splits whose categories differ.
 
     Raises:
         DataError: one line per error that `find_in_categories` finds.
@@ -72,26 +94,24 @@ def check_pair(train: Split, val: Split) -> None:
 
 
 def find_in_categories(train: Split, val: Split) -> Iterator[Finding]:
-    """A category id that means one thing in training and another in validation; validation boxes of a category that
-    the training file does not list.
-    """
+    """Category ids with different names in the two splits; validation boxes of categories that training lacks."""
     changed = [k for k in train.category_ids if k in val.names and val.names[k] != train.names[k]]
     if changed:
-        examples = first_few([f"{k} is {train.names[k]} there, but {val.names[k]} here" for k in changed])
-        text = f"{len(changed)} category ids mean something else: {examples}; use one list in both files"
+        examples = first_few([f"{k} is {train.names[k]} in training, {val.names[k]} in validation" for k in changed])
+        text = f"{len(changed)} category ids have different names: {examples}; use one list in both files"
         yield Finding("changed_category", text)
     ids, counts = np.unique(val.labels[~val.is_crowd], return_counts=True)
-    strange = {k: n for k, n in zip(ids.tolist(), counts.tolist(), strict=True) if k not in train.names}
-    if strange:
-        examples = first_few([f"{k} ({val.names[k]})" for k in strange])
+    untrained = {k: n for k, n in zip(ids.tolist(), counts.tolist(), strict=True) if k not in train.names}
+    if untrained:
+        examples = first_few([f"{k} ({val.names[k]})" for k in untrained])
         text = (
-            f"{sum(strange.values())} of {val.num_boxes} boxes are of categories that training does not list: "
+            f"{sum(untrained.values())} of {val.num_boxes} boxes are of categories that training does not list: "
             f"{examples}; list them there, or remove these boxes"
         )
         yield Finding("untrained_category", text)
 
 
-def _file_problems(split: Split, opens_images: bool, files: Files | None) -> Iterator[Finding]:
+def _file_name_problems(split: Split) -> Iterator[Finding]:
     names = split.file_names.tolist()
     outside = [name for name in names if _leaves_folder(name)]
     if outside:
@@ -112,10 +132,6 @@ def _file_problems(split: Split, opens_images: bool, files: Files | None) -> Ite
             f"{len(missing)} of {len(names)} images are missing in {split.image_dir}: {first_few(missing)}; "
             "complete the download, or remove their records",
         )
-    if opens_images:
-        left_out = {*outside, *missing}
-        positions = [i for i, name in enumerate(names) if name not in left_out]
-        yield from _content_problems(split, positions, files)
 
 
 def _repeated_images(names: list[str]) -> Iterator[Finding]:
@@ -145,8 +161,8 @@ def _leaves_folder(name: str) -> bool:
 def _missing(folder: Path, names: list[str]) -> list[str]:
     """Names without a file. Folders are listed once each: asking for every file is slow on network disks."""
     parents = {name: str(PurePosixPath(name).parent) for name in names}
-    there = {parent: _list_files(folder / parent) for parent in set(parents.values())}
-    return [name for name in names if PurePosixPath(name).name not in there[parents[name]]]
+    files = {parent: _list_files(folder / parent) for parent in set(parents.values())}
+    return [name for name in names if PurePosixPath(name).name not in files[parents[name]]]
 
 
 def _list_files(folder: Path) -> set[str]:
@@ -160,65 +176,11 @@ def _list_files(folder: Path) -> set[str]:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one, after following links; a link that leads round and round is none."""
+    """Whether an entry is a file, after following links; a circular link is none."""
     try:
         return entry.is_file()
     except OSError:
         return False
-
-
-def _content_problems(split: Split, positions: list[int], files: Files | None) -> Iterator[Finding]:
-    """What the files at `positions` tell. From a header alone a file looks whole that was cut in its middle."""
-    unreadable = []
-    resized = []
-    blank = []
-    paths = [split.image_dir / str(split.file_names[i]) for i in positions]
-    contents = _read_headers(paths) if files is None else (files.get(os.path.abspath(path), "gone") for path in paths)
-    for position, content in zip(positions, contents, strict=True):
-        name = split.file_names[position]
-        recorded = tuple(split.sizes[position].tolist())
-        size = content.size if isinstance(content, ImageFile) else content
-        if isinstance(size, str):
-            unreadable.append(f"{name} ({size})")
-        elif size != recorded:
-            resized.append(f"{name} ({size[1]} x {size[0]} instead of {recorded[1]} x {recorded[0]})")
-        if isinstance(content, ImageFile) and content.is_blank:
-            blank.append(name)
-    if unreadable:
-        yield Finding(
-            "unreadable",
-            f"{len(unreadable)} of {split.num_images} images cannot be read: {first_few(unreadable)}; "
-            "fetch these files anew, or remove their records",
-        )
-    if resized:
-        yield Finding(
-            "resized",
-            f"{len(resized)} of {split.num_images} images have another size (width x height) than recorded: "
-            f"{first_few(resized)}; the boxes would not fit: put the original images back, or correct the records",
-        )
-    if blank:
-        text = f"{len(blank)} of {split.num_images} images are blank, all pixels alike: {first_few(blank)}"
-        yield Finding("blank", f"{text}; fetch these files anew, or remove their records", "warning")
-
-
-def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
-    """(height, width) of each file, or why it is no image."""
-    progress = Progress("checking the images", len(paths), "images")
-    for headers in read_each(_read_header, paths):
-        progress.advance(len(headers))
-        yield from headers
-    progress.close()
-
-
-def _read_header(path: Path) -> tuple[int, int] | str:
-    try:
-        return read_size(path)
-    except MissingPackage:
-        raise
-    except UnidentifiedImageError:
-        return "no image" if path.stat().st_size else "empty"
-    except UNREADABLE as error:
-        return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _box_problems(split: Split, drops_empty_boxes: bool) -> Iterator[Finding]:
@@ -227,30 +189,30 @@ def _box_problems(split: Split, drops_empty_boxes: bool) -> Iterator[Finding]:
     is_finite = np.isfinite(split.xywh).all(axis=1) & np.isfinite(split.area)
     is_empty = is_finite & ((width <= 0) | (height <= 0))
     overhang = np.stack([-left, -top, left + width - image_width, top + height - image_height])
-    is_outside = is_finite & ~is_empty & (overhang > TOLERANCE).any(axis=0)
+    is_outside = is_finite & ~is_empty & (overhang > OVERHANG_TOLERANCE).any(axis=0)
     kinds = (
         ("not_finite", ~is_finite, "have numbers that are not finite", "correct or remove these annotations"),
         ("empty_box", is_empty, "have no width or no height", "correct or remove these annotations"),
         (
             "overhang",
             is_outside,
-            f"reach more than {TOLERANCE:g} px beyond their image",
+            f"reach more than {OVERHANG_TOLERANCE:g} px beyond their image",
             "boxes are [x, y, width, height] in pixels of the image as recorded: correct the boxes or the size",
         ),
     )
-    for kind, is_bad, what, mend in kinds:
+    for kind, is_bad, what, fix in kinds:
         if is_bad.any():
-            text = f"{is_bad.sum()} of {len(is_bad)} boxes {what}: {_box_examples(split, is_bad)}; {mend}"
+            text = f"{is_bad.sum()} of {len(is_bad)} boxes {what}: {_box_examples(split, is_bad)}; {fix}"
             yield Finding(kind, text, "note" if is_bad is is_empty and drops_empty_boxes else "error")
     is_wrong = is_finite & ~is_empty & ((split.area <= 0) | (split.area > 1 + 1.01 * width * height)) & ~split.is_crowd
     if is_wrong.any():
         text = f"{is_wrong.sum()} of {len(is_wrong)} boxes have an area that is 0 or more than width x height"
-        mend = "AP by size goes by the area: correct it, or leave it out"
-        yield Finding("wrong_area", f"{text}: {_box_examples(split, is_wrong)}; {mend}", "warning")
+        fix = "AP by size uses the area: correct it, or leave it out"
+        yield Finding("wrong_area", f"{text}: {_box_examples(split, is_wrong)}; {fix}", "warning")
 
 
 def _repeated_boxes(split: Split) -> Iterator[Finding]:
-    """The same box twice on an image, of one category or of two."""
+    """Boxes that occur twice on an image, with one category or with two."""
     rows = np.flatnonzero(np.isfinite(split.xywh).all(axis=1) & ~split.is_crowd)
     places = np.column_stack([split.image_of_box[rows], np.round(split.xywh[rows], SAME_BOX_DECIMALS)])
     _, place, counts = np.unique(places, axis=0, return_inverse=True, return_counts=True)
@@ -260,12 +222,12 @@ def _repeated_boxes(split: Split) -> Iterator[Finding]:
     is_repeated[rows] = (times[index.reshape(-1)] > 1) & (first[index.reshape(-1)] != np.arange(len(rows)))
     if is_repeated.any():
         text = f"{is_repeated.sum()} boxes repeat another of the same image and category"
-        mend = "each lesion would be asked for twice: remove these annotations"
-        yield Finding("repeated_box", f"{text}: {_box_examples(split, is_repeated)}; {mend}", "warning")
+        fix = "each lesion would be a target twice: remove these annotations"
+        yield Finding("repeated_box", f"{text}: {_box_examples(split, is_repeated)}; {fix}", "warning")
     is_disputed = np.zeros(len(split.xywh), dtype=bool)
     is_disputed[rows] = counts[place.reshape(-1)] > times[index.reshape(-1)]
     if is_disputed.any():
-        text = f"{is_disputed.sum()} boxes bear two categories at once: {_box_examples(split, is_disputed)}"
+        text = f"{is_disputed.sum()} boxes have two categories at once: {_box_examples(split, is_disputed)}"
         yield Finding("disputed_box", f"{text}; decide for one, or each is background to the other", "warning")
 
 
@@ -295,11 +257,11 @@ def _category_problems(split: Split, num_classes: int) -> Iterator[Finding]:
         yield Finding(
             "repeated_category",
             f"{len(repeated)} category names stand for more than one id: {first_few(repeated)}; "
-            "give each id a name of its own, or the figures of one would hide those of another",
+            "give each id a name of its own, or the metrics of one would hide those of another",
         )
     unused = sorted(set(split.names) - set(split.labels[~split.is_crowd].tolist()))
     if unused and split.num_boxes:
         text = f"{len(unused)} categories have no box: {first_few([f'{k} ({split.names[k]})' for k in unused])}"
         yield Finding(
-            "unused_category", f"{text}; their AP is undefined and left out of means: nothing to mend", "note"
+            "unused_category", f"{text}; their AP is undefined and left out of means: no action needed", "note"
         )

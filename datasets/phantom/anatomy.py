@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from datasets.phantom.fields import axes, cloud, enlarge, smooth
 from datasets.phantom.statistics import Lesion
 
-MARGIN = 0.04  # drawn around the image, so that a tilted chest leaves no empty corner
+BORDER = 0.04  # drawn around the image, so that a tilted chest leaves no empty corner
 STEEPEST = 3.0  # degrees of tilt that the margin allows
 CANDIDATES = 24  # patients drawn before the one is chosen whose lungs hold the lesions best
 
@@ -76,12 +76,12 @@ class Thorax:
 
 
 def sample_thorax(rng: np.random.Generator) -> Thorax:
-    """A patient at random."""
+    """Draw a patient at random."""
     middle = 0.515 + rng.normal(0, 0.012)
     apex = rng.uniform(0.06, 0.15)
     dome = rng.uniform(0.60, 0.78)
     width = rng.uniform(0.315, 0.41)
-    lungs = tuple(
+    left, right = (
         Lung(
             side=side,
             middle=middle,
@@ -93,7 +93,7 @@ def sample_thorax(rng: np.random.Generator) -> Thorax:
         for side in (-1, 1)
     )
     return Thorax(
-        lungs=lungs,
+        lungs=(left, right),
         middle=middle,
         tilt=float(np.clip(rng.normal(0, 1.3), -STEEPEST, STEEPEST)),
         heart=rng.uniform(0.125, 0.185),
@@ -109,7 +109,7 @@ def sample_thorax(rng: np.random.Generator) -> Thorax:
 
 
 def choose_thorax(rng: np.random.Generator, lesions: tuple[Lesion, ...]) -> Thorax:
-    """The patient, out of a few, whose lungs hold the lesions best."""
+    """Of a few random patients, the one whose lungs hold the lesions best."""
     patients = [sample_thorax(rng) for _ in range(CANDIDATES)]
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     points = [
@@ -123,7 +123,7 @@ def render_chest(thorax: Thorax, rng: np.random.Generator, size: int) -> tuple[n
     """Density [size, size] of the healthy patient, and how much lung lies behind each pixel, 0 to 1."""
     density, lung, ground = (enlarge(f, size) for f in _soft_parts(thorax, rng, (size + 1) // 2))
     density = density.copy()
-    x, y = axes(size, MARGIN)
+    x, y = axes(size, BORDER)
     for draw in (_spine, _ribs, _shoulders, _clavicles):
         draw(density, thorax, x, y, ground)
     density += _vessels(thorax, rng, size) * (0.15 + 0.85 * lung)
@@ -132,7 +132,7 @@ def render_chest(thorax: Thorax, rng: np.random.Generator, size: int) -> tuple[n
 
 def _soft_parts(thorax, rng, size):
     """All that has no fine detail: the density, the lung, and the ground on which bones show, each [size, size]."""
-    x, y = axes(size, MARGIN)
+    x, y = axes(size, BORDER)
     body, depth = _body(thorax, x, y)
     abdomen = _abdomen(thorax, x, y)
     heart = _heart(thorax, x, y)
@@ -286,7 +286,7 @@ def _vessels(thorax, rng, size):
             _branch(pen, rng, lung, hilum, angle, rng.uniform(0.10, 0.16), 190, 3)
     soft = canvas.filter(ImageFilter.GaussianBlur(size / 512 * 1.1))
     markings = np.asarray(soft, np.float32) / 255
-    x, y = axes(size, MARGIN)
+    x, y = axes(size, BORDER)
     for lung in thorax.lungs:
         root = lung.middle + lung.side * (lung.inner + 0.008)
         middle = lung.apex + 0.44 * (lung.dome - lung.apex)
@@ -300,14 +300,14 @@ def _branch(pen, rng, lung, start, angle, length, ink, generations):
     points = [start]
     for step in range(4):
         heading = angle + bend * step / 4
-        points.append(
-            (
-                points[-1][0] + lung.side * length / 4 * np.cos(heading),
-                points[-1][1] + length / 4 * np.sin(heading),
-            )
-        )
+        x, y = points[-1]
+        points.append((x + lung.side * length / 4 * np.cos(heading), y + length / 4 * np.sin(heading)))
     width = max(1, round(size / 512 * (1 + generations)))
-    pen.line([tuple((p + MARGIN) / (1 + 2 * MARGIN) * size for p in point) for point in points], fill=ink, width=width)
+    pen.line(
+        [tuple((p + BORDER) / (1 + 2 * BORDER) * size for p in point) for point in points],
+        fill=ink,
+        width=width,
+    )
     if generations > 1:
         for turn in (-1, 1):
             fork = angle + bend + turn * rng.uniform(0.2, 0.5)
@@ -329,7 +329,7 @@ def _tilt(field, degrees):
     """The inner part of the field, without its margin, turned about the centre."""
     size = len(field)
     turn = np.deg2rad(degrees)
-    scale = 1 / (1 + 2 * MARGIN)
+    scale = 1 / (1 + 2 * BORDER)
     cos = scale * np.cos(turn)
     sin = scale * np.sin(turn)
     shift = size / 2 * np.array([1 - cos - sin, 1 - cos + sin])

@@ -1,7 +1,7 @@
-"""What makes a chest ill: tuberculosis inside given boxes, and other disease that a detector must leave alone.
+"""Draw disease: tuberculosis inside given boxes, and other findings that a detector must not report.
 
 Active: a cloud or a patch of soft nodules, at times with a cavity. Latent: fibrous strands and small dense
-nodules. Both reach the four sides of their box, so that the box can be learnt from the picture.
+nodules. Both reach the four sides of their box, so that the box can be learnt from the image.
 All functions add to a density map [size, size] in place; `lung` [size, size] in [0, 1] says where lung lies.
 """
 

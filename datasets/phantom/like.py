@@ -1,25 +1,24 @@
-"""The plan of a phantom that follows real annotations: real boxes, real file names, drawn pixels."""
+"""Plan a phantom that follows real annotations: real boxes, real file names, drawn pixels."""
 
 import hashlib
 import json
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from datasets.phantom.plan import PhantomError, Picture, Plan, check_seed, hidden_case, voc_text
-from datasets.phantom.render import Case
+from datasets.annotations.records import LabelledBox
+from datasets.phantom.plan import PhantomError, PhantomPlan, PlannedImage, check_seed, hidden_case, voc_text
+from datasets.phantom.render import PhantomCase
 from datasets.phantom.statistics import LATENT, Lesion
 
-SPLITS = ("train", "val", "test")
+PHANTOM_SPLITS = ("train", "val", "test")
 LIST_NAMES = ("all_train", "all_val", "all_trainval", "all_test", "TBX11K_train", "TBX11K_val", "TBX11K_trainval")
 DOCUMENT_NAMES = LIST_NAMES + tuple(f"{name}_only_tb" for name in LIST_NAMES if "test" not in name)
 SMALLEST_LIMIT = 3
-XML_SIDE = 4096  # width and height noted in an xml that had to be made up
-
-Boxes = list[tuple[int, list[float]]]  # category id, [x, y, w, h] pixels
+XML_SIDE = 4096  # width and height noted in an xml file that is not copied
 
 
-def plan_like(like: Path, seed: int, limit: int | None = None) -> Plan:
-    """Plan the data set whose annotations lie below `like`; images that exist there are copied.
+def plan_phantom_like(like: Path, seed: int, limit: int | None = None) -> PhantomPlan:
+    """Plan the data set of the annotations below `like`; images that exist there are copied.
 
     With `limit`, no list keeps more than that many images: up to a third are real ones that exist, half of the
     rest TB, a quarter each sick and healthy. A third of the images that trainval keeps belong to val. The lists
@@ -33,8 +32,8 @@ def plan_like(like: Path, seed: int, limit: int | None = None) -> Plan:
     real = {name: like / "imgs" / name for name in sizes if (like / "imgs" / name).is_file()}
     keep = set(sizes) if limit is None else _choose_names(documents, boxes, real, limit)
     digest.update("\n".join(sorted(real)).encode())
-    plan = Plan(recipe={"like": digest.hexdigest(), "limit": limit, "seed": seed})
-    plan.documents = {n: d if limit is None else _cut(d, keep) for n, d in documents.items()}
+    plan = PhantomPlan(recipe={"like": digest.hexdigest(), "limit": limit, "seed": seed})
+    plan.documents = {n: d if limit is None else _restrict(d, keep) for n, d in documents.items()}
     plan.lists = _lists(like, plan.documents, keep)
     for name, (width, height) in sizes.items():
         if name not in keep:
@@ -43,10 +42,10 @@ def plan_like(like: Path, seed: int, limit: int | None = None) -> Plan:
         lesions = tuple(Lesion(c, (x / width, y / height, w / width, h / height)) for c, (x, y, w, h) in found)
         folder = name.split("/")[0]
         if lesions or folder in ("sick", "health"):
-            case = Case(name, seed, "tb" if lesions else folder, lesions)
+            case = PhantomCase(name, seed, "tb" if lesions else folder, lesions)
         else:
             case = hidden_case(name, seed)
-        plan.pictures.append(Picture(case, width, height, real.get(name)))
+        plan.images.append(PlannedImage(case, width, height, real.get(name)))
         if lesions:
             xml = like / "annotations/xml" / f"{Path(name).stem}.xml"
             plan.xml[Path(name).stem] = xml if xml.is_file() else _xml(name, found, width, height)
@@ -69,7 +68,7 @@ def _read_documents(like):
         try:
             documents[path.stem] = json.loads(content)
         except json.JSONDecodeError as error:
-            raise PhantomError(f"{path} is not JSON ({error}); fetch the file again") from error
+            raise PhantomError(f"{path} is not JSON ({error}); download the file again") from error
         missing = {"images", "annotations"} - set(documents[path.stem])
         if missing:
             raise PhantomError(f"{path} has no {' and no '.join(sorted(missing))}; it is not a COCO file")
@@ -79,33 +78,33 @@ def _read_documents(like):
 def _join_by_name(documents):
     """Size and boxes of every image, over all documents. Ids restart in each, so file names join."""
     sizes: dict[str, tuple[int, int]] = {}
-    boxes: dict[str, Boxes] = {}
+    boxes: dict[str, list[LabelledBox]] = {}
     for name, document in documents.items():
         file_names = {image["id"]: image["file_name"] for image in document["images"]}
         for image in document["images"]:
             sizes.setdefault(image["file_name"], (image["width"], image["height"]))
-        here: dict[str, Boxes] = {}
+        of_document: dict[str, list[LabelledBox]] = {}
         for annotation in document["annotations"]:
-            here.setdefault(file_names[annotation["image_id"]], []).append(
+            of_document.setdefault(file_names[annotation["image_id"]], []).append(
                 (annotation["category_id"], annotation["bbox"])
             )
-        for file_name, found in here.items():
+        for file_name, found in of_document.items():
             if boxes.setdefault(file_name, found) != found:
                 raise PhantomError(f"{name}.json: the boxes of {file_name} differ from those in another list")
     return sizes, boxes
 
 
 def _choose_names(documents, boxes, real, limit):
-    pools = {split: _pool(documents, split) for split in SPLITS}
+    pools = {split: _pool(documents, split) for split in PHANTOM_SPLITS}
     in_val = limit // 3 if pools["train"] else limit
     quota = {"train": limit - in_val if pools["val"] else limit, "val": in_val, "test": limit}
-    return {name for split in SPLITS for name in _mixture(pools[split], boxes, real, quota[split])}
+    return {name for split in PHANTOM_SPLITS for name in _mixture(pools[split], boxes, real, quota[split])}
 
 
 def _pool(documents, split):
     """All images of a split in the order of the lists; an image known only to trainval counts as train."""
-    wanted = [d for n, d in documents.items() if n.removesuffix("_only_tb").endswith(f"_{split}")]
-    names = dict.fromkeys(image["file_name"] for d in wanted for image in d["images"])
+    of_split = [d for n, d in documents.items() if n.removesuffix("_only_tb").endswith(f"_{split}")]
+    names = dict.fromkeys(image["file_name"] for d in of_split for image in d["images"])
     if split == "train":
         val = set(_pool(documents, "val"))
         both = (d for n, d in documents.items() if "_trainval" in n)
@@ -119,20 +118,20 @@ def _mixture(pool, boxes, real, count):
     rest = [name for name in pool if name not in real]
     latent = [n for n in rest if any(c == LATENT for c, _ in boxes.get(n, []))]
     active = [n for n in rest if n in boxes and n not in set(latent)]
-    tb = _in_turn(active[0::2], active[1::2], latent)
+    tb = _interleave(active[0::2], active[1::2], latent)
     sick, health = ([n for n in rest if n.startswith(folder)] for folder in ("sick/", "health/"))
-    for name in chain(_in_turn(tb[0::2], sick, health, tb[1::2]), rest, pool):
+    for name in chain(_interleave(tb[0::2], sick, health, tb[1::2]), rest, pool):
         if len(chosen) >= count:
             break
         chosen.setdefault(name)
     return list(chosen)
 
 
-def _in_turn(*lists):
+def _interleave(*lists):
     return [item for group in zip_longest(*lists) for item in group if item is not None]
 
 
-def _cut(document, keep):
+def _restrict(document, keep):
     """The document with the kept images only, ids from 1."""
     images = [image for image in document["images"] if image["file_name"] in keep]
     new_id = {image["id"]: i for i, image in enumerate(images, start=1)}
@@ -143,7 +142,7 @@ def _cut(document, keep):
 
 
 def _lists(like, documents, keep):
-    """The text lists that exist below `like`, cut; those that do not, from the documents."""
+    """The text lists below `like`, restricted to the kept images; those that do not exist come from the documents."""
     lists = {n: [i["file_name"] for i in d["images"]] for n, d in documents.items() if n in LIST_NAMES}
     for path in sorted((like / "lists").glob("*.txt")):
         lines = [line.strip() for line in path.read_text().splitlines()]

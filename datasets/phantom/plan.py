@@ -1,14 +1,14 @@
-"""What a phantom will hold, before a pixel is drawn: pictures, COCO documents, VOC annotations, lists."""
+"""Plan the files of a phantom before a pixel is drawn: images, COCO documents, VOC annotations, lists."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets.phantom.render import Case, Kind
-from datasets.phantom.statistics import CATEGORY_NAMES, POSITIVE_FRACTION, Lesion, sample_lesions
+from datasets.annotations.tbx11k import CATEGORIES, coco_annotation, coco_categories, is_positive_extra
+from datasets.phantom.render import Kind, PhantomCase
+from datasets.phantom.statistics import POSITIVE_FRACTION, Lesion, sample_lesions
 from util.base.errors import UserError
 from util.base.seed import derive_rng
 
@@ -17,55 +17,60 @@ EXTRAS_PER_IMAGE = 288 / 6600
 POSITIVE_EXTRAS = 137 / 288  # TB by their file name, yet without a box: unlabelled, as in the real extras
 TEST_IMAGES = 4
 POSITIVE_TEST = 400 / 2800
-_POSITIVE_EXTRA = re.compile(r"(CHNCXR|MCUCXR)_\d+_1\.|/px?\d+\.")
+UNUSED_KEYS = {"date_captured": "", "license": 1, "coco_url": "", "flickr_url": ""}  # of an image in the official files
+DESCRIPTION = "Synthetic images and boxes in the layout of TBX11K"
+INFO = dict(contributor="", date_created="", description=DESCRIPTION, url="", version="1.0", year=2020)
 
 
 class PhantomError(UserError):
-    """What was asked for cannot be made; the message says why and what to do."""
+    """A phantom that cannot be made; the message states the reason and the fix."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class PlannedImage:
     """One image file: drawn from a case, or copied from `source`."""
 
-    case: Case
+    case: PhantomCase
     width: int
     height: int
     source: Path | None = None
 
 
 @dataclass
-class Plan:
-    """All files of a phantom. `recipe` says what it was made from: two equal recipes make equal files."""
+class PhantomPlan:
+    """All files of a phantom. Equal recipes make equal files."""
 
     recipe: dict[str, Any]
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[PlannedImage] = field(default_factory=list)
     documents: dict[str, dict] = field(default_factory=dict)  # list name -> COCO document
     lists: dict[str, list[str]] = field(default_factory=dict)  # list name -> file names below imgs/
     xml: dict[str, str | Path] = field(default_factory=dict)  # "tb0005" -> text, or the file to copy
 
 
 @dataclass(frozen=True)
-class Study:
-    """One annotated image: its case and the boxes (category, x, y, w, h) in pixels, as the json holds them."""
+class AnnotatedCase:
+    """A case with its annotations: boxes (category, x, y, w, h) in pixels as in the json file, and the VOC text."""
 
-    case: Case
+    case: PhantomCase
     boxes: tuple[tuple[int, float, float, float, float], ...] = ()
     xml: str | None = None
 
 
-def plan_cohort(train: int, val: int, seed: int, positive_fraction: float = POSITIVE_FRACTION, size: int = 512) -> Plan:
-    """A made-up cohort in the layout of TBX11K: `train` and `val` images plus extras and a few test images."""
+def plan_phantom(
+    train: int, val: int, seed: int, positive_fraction: float = POSITIVE_FRACTION, size: int = 512
+) -> PhantomPlan:
+    """Plan synthetic data in the layout of TBX11K: `train` and `val` images plus extras and a few test images."""
     check_seed(seed)
-    _check_cohort(train, val, positive_fraction, size)
-    plan = Plan(recipe={"train": train, "val": val, "seed": seed, "positive_fraction": positive_fraction, "size": size})
+    _check_numbers(train, val, positive_fraction, size)
+    recipe = {"train": train, "val": val, "seed": seed, "positive_fraction": positive_fraction, "size": size}
+    plan = PhantomPlan(recipe)
     splits = _draw_splits(train, val, seed, positive_fraction)
-    studies = {name: _study(name, seed, size) for names in splits.values() for name in names}
+    cases = {name: _annotated_case(name, seed, size) for names in splits.values() for name in names}
     extras = {split: _extra_names(split, n, seed) for split, n in (("train", train), ("val", val))}
     tests = [f"test/unknown_{i + 1}.png" for i in range(TEST_IMAGES)]
     for name in [*extras["train"], *extras["val"], *tests]:
-        studies[name] = Study(hidden_case(name, seed))
-    order = {name: i for i, name in enumerate(sorted(studies, key=_place))}
+        cases[name] = AnnotatedCase(hidden_case(name, seed))
+    order = {name: i for i, name in enumerate(sorted(cases, key=_list_position))}
     for lists, parts in (("train", ["train"]), ("val", ["val"]), ("trainval", ["train", "val"])):
         names = sorted((n for p in parts for n in splits[p]), key=order.__getitem__)
         more = [n for p in parts for n in extras[p]]
@@ -75,80 +80,44 @@ def plan_cohort(train: int, val: int, seed: int, positive_fraction: float = POSI
     for name, members in plan.lists.items():
         if name == "TBX11K_test":
             continue  # the real data set has a list, but no document of that name
-        plan.documents[name] = coco_document([studies[m] for m in members], size)
+        plan.documents[name] = coco_document([cases[m] for m in members], size)
         if name.startswith("TBX11K"):
-            plan.documents[f"{name}_only_tb"] = coco_document([studies[m] for m in members if studies[m].boxes], size)
-    plan.xml = {Path(name).stem: study.xml for name, study in studies.items() if study.xml}
-    plan.pictures = [Picture(studies[name].case, size, size) for name in order]
+            plan.documents[f"{name}_only_tb"] = coco_document([cases[m] for m in members if cases[m].boxes], size)
+    plan.xml = {Path(name).stem: annotated.xml for name, annotated in cases.items() if annotated.xml}
+    plan.images = [PlannedImage(cases[name].case, size, size) for name in order]
     return plan
 
 
 def check_seed(seed: int) -> None:
-    """A seed names generators; names hold no negative numbers."""
+    """Refuse a negative seed, from which no generator can be derived."""
     if seed < 0:
         raise PhantomError(f"seed must be at least 0, got {seed}")
 
 
-def is_positive_extra(name: str) -> bool:
-    """Whether an extra image shows tuberculosis, by its file name."""
-    return bool(_POSITIVE_EXTRA.search(name))
-
-
-def hidden_case(name: str, seed: int) -> Case:
-    """An image without annotations: an extra, a test image or an unlabelled TB image. What it shows is hidden."""
+def hidden_case(name: str, seed: int) -> PhantomCase:
+    """The content of an image without annotations: an extra, a test image or an unlabelled TB image."""
     rng = derive_rng(seed, name, "hidden")
     if name.startswith("test/"):
         draw = rng.random()
         kind: Kind = "tb" if draw < POSITIVE_TEST else "sick" if draw < 0.5 * (1 + POSITIVE_TEST) else "health"
     else:
         kind = "tb" if name.startswith("tb/") or is_positive_extra(name) else "health"
-    return Case(name, seed, kind, sample_lesions(rng) if kind == "tb" else ())
+    return PhantomCase(name, seed, kind, sample_lesions(rng) if kind == "tb" else ())
 
 
-def coco_document(studies: list[Study], size: int) -> dict:
+def coco_document(cases: list[AnnotatedCase], size: int) -> dict[str, Any]:
     """A COCO document with the keys of the official files; ids restart at 1."""
-    images = []
-    annotations = []
-    for study in studies:
-        images.append(
-            {
-                "id": len(images) + 1,
-                "file_name": study.case.name,
-                "width": size,
-                "height": size,
-                "date_captured": "",
-                "license": 1,
-                "coco_url": "",
-                "flickr_url": "",
-            }
-        )
-        for category, x, y, w, h in study.boxes:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": len(images),
-                    "category_id": category,
-                    "iscrowd": 0,
-                    "area": int(w * h),
-                    "bbox": [x, y, w, h],
-                    "width": size,
-                    "height": size,
-                }
-            )
-    about = {
-        "contributor": "",
-        "date_created": "",
-        "description": "Synthetic images and boxes in the layout of TBX11K",
-        "url": "",
-        "version": "1.0",
-        "year": 2020,
-    }
-    categories = [{"id": i, "name": name, "supercategory": "Tuberculosis"} for i, name in CATEGORY_NAMES.items()]
-    licenses = [{"id": 1, "name": "that of this repository", "url": ""}]
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    sides = {"width": size, "height": size}
+    for image_id, annotated in enumerate(cases, start=1):
+        images.append({"id": image_id, "file_name": annotated.case.name, **sides, **UNUSED_KEYS})
+        for category, *box in annotated.boxes:
+            annotations.append(coco_annotation(len(annotations) + 1, image_id, category, box, box[2] * box[3], **sides))
     return {
-        "info": [about],
-        "licenses": licenses,
-        "categories": categories,
+        "info": [INFO],
+        "licenses": [{"id": 1, "name": "that of this repository", "url": ""}],
+        "categories": coco_categories(),
         "images": images,
         "annotations": annotations,
     }
@@ -157,7 +126,7 @@ def coco_document(studies: list[Study], size: int) -> dict:
 def voc_text(stem: str, original: tuple[int, int], boxes: list[tuple[int, int, int, int, int]]) -> str:
     """A VOC annotation: (category, xmin, ymin, xmax, ymax) in pixels of the original (width, height)."""
     objects = "".join(
-        f"\t<object>\n\t\t<name>{CATEGORY_NAMES[category]}</name>\n\t\t<pose>unspecified</pose>\n"
+        f"\t<object>\n\t\t<name>{CATEGORIES[category]}</name>\n\t\t<pose>unspecified</pose>\n"
         f"\t\t<truncated>0</truncated>\n\t\t<difficult>0</difficult>\n\t\t<bndbox>\n"
         f"\t\t\t<xmin>{xmin}</xmin>\n\t\t\t<ymin>{ymin}</ymin>\n\t\t\t<xmax>{xmax}</xmax>\n\t\t\t<ymax>{ymax}</ymax>\n"
         f"\t\t</bndbox>\n\t</object>\n"
@@ -169,7 +138,7 @@ def voc_text(stem: str, original: tuple[int, int], boxes: list[tuple[int, int, i
     )
 
 
-def _check_cohort(train, val, positive_fraction, size):
+def _check_numbers(train, val, positive_fraction, size):
     if train < 1 or val < 1:
         raise PhantomError(f"train and val must be at least 1, got {train} and {val}")
     if not 0 <= positive_fraction <= 1:
@@ -179,7 +148,7 @@ def _check_cohort(train, val, positive_fraction, size):
 
 
 def _draw_splits(train, val, seed, positive_fraction):
-    """File names of both splits. Numbers run over the class, so train and val interleave as in the real lists."""
+    """File names of both splits. Each class is numbered once, so train and val interleave as in the real lists."""
     rng = derive_rng(seed, "splits")
     splits = {"train": [], "val": []}
     counts = {split: _class_counts(n, positive_fraction) for split, n in (("train", train), ("val", val))}
@@ -193,17 +162,17 @@ def _draw_splits(train, val, seed, positive_fraction):
 
 
 def _class_counts(images, positive_fraction):
-    """(tb, health, sick); at least one TB image unless none is wanted."""
+    """(tb, health, sick); at least one TB image unless the fraction is 0."""
     tb = max(round(images * positive_fraction), 1 if positive_fraction > 0 else 0)
     health = (images - tb + 1) // 2
     return tb, health, images - tb - health
 
 
-def _study(name, seed, size):
-    """Boxes are drawn as whole pixels of an original film, then scaled as the official json files are."""
-    kind: Kind = {"tb": "tb", "health": "health", "sick": "sick"}[name.split("/")[0]]
+def _annotated_case(name, seed, size):
+    """An annotated image. Boxes are whole pixels of an original film, scaled as in the official json files."""
+    kind = name.split("/")[0]
     if kind != "tb":
-        return Study(Case(name, seed, kind))
+        return AnnotatedCase(PhantomCase(name, seed, kind))
     rng = derive_rng(seed, name, "lesions")
     original = (int(rng.integers(1600, 2600)), int(rng.integers(1700, 2700)))
     corners = []
@@ -212,11 +181,11 @@ def _study(name, seed, size):
         corners.append((lesion.category, round(x), round(y), round(x + w), round(y + h)))
     boxes = tuple(_json_box(corner, original, size) for corner in corners)
     lesions = tuple(Lesion(c, (x / size, y / size, w / size, h / size)) for c, x, y, w, h in boxes)
-    return Study(Case(name, seed, kind, lesions), boxes, voc_text(Path(name).stem, original, corners))
+    return AnnotatedCase(PhantomCase(name, seed, kind, lesions), boxes, voc_text(Path(name).stem, original, corners))
 
 
 def _json_box(corner, original, size):
-    """The official files hold box = xml * size / original - 1 px, in single precision."""
+    """A box as in the official files: xml * size / original - 1 px, in single precision."""
     category, xmin, ymin, xmax, ymax = corner
     across = size / original[0]
     down = size / original[1]
@@ -232,7 +201,7 @@ def _json_box(corner, original, size):
 
 
 def _extra_names(split, images, seed):
-    """Unlabelled extras, three collections in turn; every other one of the third is a JPEG."""
+    """Names of unlabelled extras, alternately of three collections; every other one of the third is a JPEG."""
     rng = derive_rng(seed, "extras", split)
     names = []
     for i in range(round(images * EXTRAS_PER_IMAGE)):
@@ -244,6 +213,6 @@ def _extra_names(split, images, seed):
     return names
 
 
-def _place(name):
+def _list_position(name):
     folder = name.split("/")[0]
     return ("tb", "health", "sick", "extra", "test").index(folder), name

@@ -1,4 +1,4 @@
-"""From a case to the pixels of its X-ray."""
+"""Render the X-ray of a case."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,12 +15,12 @@ from util.base.seed import derive_rng
 Kind = Literal["tb", "sick", "health"]
 
 # Where films come from: share, and mean and deviation of the mean brightness (502 real X-rays of three sources).
-SOURCES = ((0.60, 0.610, 0.040), (0.25, 0.530, 0.030), (0.15, 0.445, 0.035))
+FILM_SOURCES = ((0.60, 0.610, 0.040), (0.25, 0.530, 0.030), (0.15, 0.445, 0.035))
 CONTRAST = (0.269, 0.022)  # deviation of the pixels of one film: its mean and deviation over films
 
 
 @dataclass(frozen=True)
-class Case:
+class PhantomCase:
     """One patient. The same seed and name give the same patient, with or without disease."""
 
     name: str  # the file name below imgs/: it names the randomness, with the seed
@@ -29,7 +29,7 @@ class Case:
     lesions: tuple[Lesion, ...] = ()
 
 
-def render_case(case: Case, size: int) -> np.ndarray:
+def render_case(case: PhantomCase, size: int) -> np.ndarray:
     """Grey values [size, size] uint8. Mean brightness is drawn from the film's source, never from the disease."""
     thorax_lesions = case.lesions or sample_lesions(_rng(case, "where lesions would be"))
     thorax = choose_thorax(_rng(case, "thorax"), thorax_lesions)
@@ -52,8 +52,8 @@ def _rng(case, purpose):
 def _develop(density, rng):
     """The film: shading, local contrast, a source's brightness and tone curve, grain, perhaps a marker."""
     size = len(density)
-    shares = np.array([s[0] for s in SOURCES])
-    _, centre, spread = SOURCES[rng.choice(len(SOURCES), p=shares)]
+    shares = np.array([s[0] for s in FILM_SOURCES])
+    _, centre, spread = FILM_SOURCES[rng.choice(len(FILM_SOURCES), p=shares)]
     mean = rng.normal(centre, spread)
     deviation = rng.normal(*CONTRAST)
     film = np.clip(density / 1.2, 0, 1.15) ** np.float32(rng.uniform(0.85, 1.2))

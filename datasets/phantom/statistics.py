@@ -1,4 +1,4 @@
-"""Where tuberculosis lies in TBX11K, as numbers: how many lesions, which type, how large, in which place.
+"""Statistics of the lesions of TBX11K, and draws from them: number, category, size, position.
 
 Every constant is a statistic of the official trainval annotations (1211 boxes on 799 images); no box is copied.
 """
@@ -10,11 +10,6 @@ import numpy as np
 ACTIVE = 1
 LATENT = 2
 UNCERTAIN = 3
-CATEGORY_NAMES = {
-    ACTIVE: "ActiveTuberculosis",
-    LATENT: "ObsoletePulmonaryTuberculosis",
-    UNCERTAIN: "PulmonaryTuberculosis",
-}
 POSITIVE_FRACTION = 600 / 6600
 
 # Images with at least one box, by what they show; then boxes per image of that type.
@@ -26,12 +21,12 @@ BOXES_PER_IMAGE = {
 }
 OPPOSITE_SIDES = 342 / 355  # of the pairs of two-box images
 # Two lesions of one image differ in height by a median of .037, in log area by one of .355. Each is drawn off their
-# common value by a Laplace law; the difference of two draws of scale s has the median 1.146 s.
+# common value by a Laplace distribution; the difference of two draws of scale s has the median 1.146 s.
 PAIR_CY_SCALE = 0.037 / 1.146
 PAIR_LOG_AREA_SCALE = 0.355 / 1.146
 OTHER_CY_SCALE = 0.1  # of a third or fourth lesion, and of two on the same side
 HEIGHT_SHARE = 0.58  # of a difference in log area; the rest is width
-# Share of the variance that two lesions of one image have in common, so that pairs keep the marginal laws below.
+# Share of the variance that two lesions of one image have in common, so that pairs keep the distributions below.
 COMMON_SIZE = 0.78
 COMMON_PLACE = 0.86
 
@@ -43,8 +38,8 @@ FRAME = (0.035, 0.02, 0.985, 0.94)  # left, top, right, bottom that no box leave
 
 
 @dataclass(frozen=True)
-class BoxLaw:
-    """The law of one category's boxes, in fractions of the image."""
+class BoxDistribution:
+    """The distribution of one category's boxes, in fractions of the image."""
 
     log_w: tuple[float, float]  # mean, standard deviation of ln(width)
     log_h: tuple[float, float]
@@ -54,8 +49,8 @@ class BoxLaw:
     cy: tuple[float, float, float]  # shift, median above the shift, log deviation: a shifted log-normal
 
 
-LAWS = {
-    ACTIVE: BoxLaw(
+BOX_DISTRIBUTIONS = {
+    ACTIVE: BoxDistribution(
         log_w=(4.735 - np.log(512), 0.329),
         log_h=(4.781 - np.log(512), 0.449),
         corr=0.83,
@@ -63,7 +58,7 @@ LAWS = {
         cx=((0.3173, 0.0495), (0.7166, 0.0552)),
         cy=(0.10, 0.191, 0.44),
     ),
-    LATENT: BoxLaw(
+    LATENT: BoxDistribution(
         log_w=(4.599 - np.log(512), 0.363),
         log_h=(4.621 - np.log(512), 0.471),
         corr=0.79,
@@ -72,7 +67,7 @@ LAWS = {
         cy=(0.10, 0.178, 0.44),
     ),
 }
-LAWS[UNCERTAIN] = LAWS[ACTIVE]
+BOX_DISTRIBUTIONS[UNCERTAIN] = BOX_DISTRIBUTIONS[ACTIVE]
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class Lesion:
 
 
 def sample_lesions(rng: np.random.Generator) -> tuple[Lesion, ...]:
-    """The lesions of one TB image. They lie inside `FRAME` and do not touch each other."""
+    """Draw the lesions of one TB image. They lie inside `FRAME` and do not touch each other."""
     kind = _choose(rng, IMAGE_TYPES)
     count = _choose(rng, BOXES_PER_IMAGE[kind])
     categories = _categories(rng, kind, count)
@@ -110,13 +105,13 @@ def _categories(rng, kind, count):
 
 
 def _sample_boxes(rng, categories):
-    """One draw for all lesions of an image: what they share, what sets them apart, and which side each is on."""
+    """Boxes of all lesions of an image, whose sizes, heights and sides correlate."""
     shared = rng.standard_normal(3)
-    first_left = rng.random() < LAWS[categories[0]].left_share
+    first_left = rng.random() < BOX_DISTRIBUTIONS[categories[0]].left_share
     opposite = rng.random() < OPPOSITE_SIDES
     boxes = []
     for i, category in enumerate(categories):
-        law = LAWS[category]
+        law = BOX_DISTRIBUTIONS[category]
         if len(categories) == 1:
             size, place = shared[:2], shared[2]
         else:

@@ -1,7 +1,7 @@
-"""A synthetic TBX11K on disk, in the real layout: for trying, testing and timing without the real data.
+"""Write a synthetic TBX11K in the real layout, to try, test and time without the real data.
 
     make_phantom(Path("data/phantom"), train=400, val=100, seed=0)
-    make_phantom_like(Path("data/phantom"), Path("TBX11K"), seed=0, limit=24)
+    write_phantom(plan_phantom_like(Path("TBX11K"), seed=0, limit=24), Path("data/phantom"))
 
 Every file follows from the arguments and the seed alone, whatever the number of workers.
 """
@@ -18,16 +18,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.phantom.like import plan_like
-from datasets.phantom.plan import PhantomError, Picture, Plan, plan_cohort
+from datasets.phantom.plan import PhantomError, PhantomPlan, PlannedImage, plan_phantom
 from datasets.phantom.render import render_case
 from datasets.phantom.statistics import POSITIVE_FRACTION
 from util.base.errors import WorkerDied
 from util.base.processes import die_with_parent
 
 RECORD = "phantom.json"
-UNFINISHED = "phantom_unfinished.json"
-FORMAT = 1  # changes whenever the same recipe would give other files
+UNFINISHED_RECORD = "phantom_unfinished.json"
+RECIPE_FORMAT = 1  # changes whenever the same recipe would give other files
 PNG_LEVEL = 1  # zlib level: the fastest; the files are a quarter larger than at the default
 
 
@@ -41,50 +40,43 @@ def make_phantom(
     size: int = 512,
     workers: int = 0,
 ) -> None:
-    """Write a made-up cohort of `train` and `val` square images of `size` pixels below `out`.
+    """Write a phantom of `train` and `val` square images of `size` pixels below `out`.
 
     `workers` = 0 or 1 draws in this process. Raises PhantomError for impossible numbers and for a folder that
     holds anything but this very phantom; the latter is left as it is.
     """
-    write_phantom(plan_cohort(train, val, seed, positive_fraction, size), Path(out), workers)
+    write_phantom(plan_phantom(train, val, seed, positive_fraction, size), Path(out), workers)
 
 
-def make_phantom_like(out: Path, like: Path, *, seed: int, limit: int | None = None, workers: int = 0) -> None:
-    """Write below `out` the data set that the annotations below `like` describe.
+def write_phantom(
+    plan: PhantomPlan, out: Path, workers: int = 0, after_image: Callable[[], None] | None = None
+) -> bool:
+    """Write all files of `plan`; False where `out` holds them already.
 
-    Images that exist below `like`/imgs are copied; the missing ones are drawn, with lesions in the annotated
-    boxes. `limit` cuts every list to at most that many images. Raises PhantomError as `make_phantom` does.
+    An interrupted phantom of the same recipe is restarted. The record is written last.
     """
-    write_phantom(plan_like(Path(like), seed, limit), Path(out), workers)
-
-
-def write_phantom(plan: Plan, out: Path, workers: int = 0, after_image: Callable[[], None] | None = None) -> bool:
-    """Write all files of `plan`; False when `out` holds them already, and nothing was done.
-
-    An interrupted phantom of the same recipe is begun anew. The record is written last.
-    """
-    recipe = {"format": FORMAT, **plan.recipe}
+    recipe = {"format": RECIPE_FORMAT, **plan.recipe}
     if not _claim(out, recipe):
         return False
-    for picture in plan.pictures:
-        (out / "imgs" / picture.case.name).parent.mkdir(parents=True, exist_ok=True)
-    for _ in _draw_all(plan.pictures, out / "imgs", workers):
+    for planned in plan.images:
+        (out / "imgs" / planned.case.name).parent.mkdir(parents=True, exist_ok=True)
+    for _ in _save_all(plan.images, out / "imgs", workers):
         if after_image:
             after_image()
     _write_annotations(plan, out)
-    (out / UNFINISHED).replace(out / RECORD)
+    (out / UNFINISHED_RECORD).replace(out / RECORD)
     return True
 
 
-def save_picture(picture: Picture, folder: Path) -> None:
+def save_image(planned: PlannedImage, folder: Path) -> None:
     """Draw or copy one image below `folder`, the imgs/ of a phantom."""
-    path = folder / picture.case.name
-    if picture.source:
-        shutil.copyfile(picture.source, path)
+    path = folder / planned.case.name
+    if planned.source:
+        shutil.copyfile(planned.source, path)
         return
-    grey = Image.fromarray(render_case(picture.case, max(picture.width, picture.height)))
-    if grey.size != (picture.width, picture.height):
-        grey = grey.resize((picture.width, picture.height), Image.Resampling.BILINEAR)
+    grey = Image.fromarray(render_case(planned.case, max(planned.width, planned.height)))
+    if grey.size != (planned.width, planned.height):
+        grey = grey.resize((planned.width, planned.height), Image.Resampling.BILINEAR)
     image = Image.fromarray(np.repeat(np.asarray(grey)[..., None], 3, axis=2))
     if path.suffix.lower() in (".jpg", ".jpeg"):
         image.save(path, quality=95)
@@ -93,10 +85,10 @@ def save_picture(picture: Picture, folder: Path) -> None:
 
 
 def _claim(out: Path, recipe: dict) -> bool:
-    """Whether there is work to do in `out`; leaves the mark of work begun."""
+    """Whether there is work to do in `out`; marks the folder as unfinished."""
     if out.exists() and not out.is_dir():
         raise PhantomError(f"{out} is a file; give a folder that is empty or does not exist")
-    for name in (RECORD, UNFINISHED):
+    for name in (RECORD, UNFINISHED_RECORD):
         if not (out / name).exists():
             continue
         found = _read_record(out / name)
@@ -108,11 +100,11 @@ def _claim(out: Path, recipe: dict) -> bool:
     if out.exists() and any(out.iterdir()):
         raise PhantomError(f"{out} is not empty and holds no phantom; give a folder that is empty or does not exist")
     out.mkdir(parents=True, exist_ok=True)
-    (out / UNFINISHED).write_text(json.dumps(recipe, indent=1) + "\n")
+    (out / UNFINISHED_RECORD).write_text(json.dumps(recipe, indent=1) + "\n")
     return True
 
 
-def _read_record(path):
+def _read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
     except json.JSONDecodeError as error:
@@ -122,24 +114,26 @@ def _read_record(path):
     return record
 
 
-def _difference(found, wanted):
-    keys = [k for k in sorted({*found, *wanted}) if found.get(k) != wanted.get(k)]
-    return ", ".join(f"{k} {found.get(k)} instead of {wanted.get(k)}" for k in keys)
+def _difference(found: dict, expected: dict) -> str:
+    keys = [k for k in sorted({*found, *expected}) if found.get(k) != expected.get(k)]
+    return ", ".join(f"{k} {found.get(k)} instead of {expected.get(k)}" for k in keys)
 
 
-def _draw_all(pictures: list[Picture], folder: Path, workers: int) -> Iterator[None]:
+def _save_all(images: list[PlannedImage], folder: Path, workers: int) -> Iterator[None]:
     if workers <= 1:
-        yield from (save_picture(picture, folder) for picture in pictures)
+        for planned in images:
+            save_image(planned, folder)
+            yield
         return
     pool = ProcessPoolExecutor(workers, initializer=_leave_ctrl_c_to_parent)
     is_whole = False
     try:
-        yield from pool.map(save_picture, pictures, repeat(folder), chunksize=2)
+        yield from pool.map(save_image, images, repeat(folder), chunksize=2)
         is_whole = True
     except BrokenProcessPool as error:
         raise WorkerDied(
-            f"one of the {workers} processes that draw was killed, perhaps as memory was short: lower --workers; the "
-            "same command begins anew"
+            f"one of the {workers} drawing processes was killed, perhaps for lack of memory: lower --workers; the "
+            "same command restarts"
         ) from error
     finally:
         pool.shutdown(wait=is_whole, cancel_futures=True)
@@ -150,7 +144,7 @@ def _leave_ctrl_c_to_parent() -> None:
     die_with_parent()
 
 
-def _write_annotations(plan: Plan, out: Path) -> None:
+def _write_annotations(plan: PhantomPlan, out: Path) -> None:
     for folder in ("annotations/json", "annotations/xml", "lists"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, document in plan.documents.items():

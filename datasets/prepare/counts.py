@@ -1,4 +1,4 @@
-"""Images and boxes per folder, split and category against the counts that the authors publish."""
+"""Compare images and boxes per folder, split and category with the counts that the authors publish."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import CATEGORIES
 
-FOLDERS = {
+PUBLISHED_FOLDERS = {
     "tb": 800,
     "health": 3800,
     "sick": 3800,
@@ -21,7 +21,7 @@ FOLDERS = {
     "extra/da+db/val": 88,
 }
 # images, images with boxes, boxes of category 1, 2, 3
-SPLITS = {
+PUBLISHED_SPLITS = {
     "TBX11K_train": (6600, 599, 724, 178, 0),
     "TBX11K_val": (1800, 200, 248, 61, 0),
     "TBX11K_trainval": (8400, 799, 972, 239, 0),
@@ -33,7 +33,7 @@ SPLITS = {
     "all_trainval": (8976, 799, 972, 239, 0),
     "all_test": (3302, 0, 0, 0, 0),
 }
-COLUMNS = ("images", "with boxes", *CATEGORIES.values())
+COUNTS = ("images", "with boxes", *CATEGORIES.values())
 
 
 def count_split(split: Split) -> tuple[int, ...]:
@@ -52,25 +52,24 @@ def compare_with_published(images: Iterable[str], splits: Mapping[str, Split]) -
     """
     folders = Counter(name.rpartition("/")[0] for name in images)
     table = [["folder below imgs", "images", "published"]]
-    table += [[name, str(folders[name]), str(count)] for name, count in FOLDERS.items()]
+    table += [[name, str(folders[name]), str(count)] for name, count in PUBLISHED_FOLDERS.items()]
     differences = [
         f"imgs/{name}: {folders[name]} images, published {count}: {_more_or_less(folders[name] - count)}"
-        for name, count in FOLDERS.items()
+        for name, count in PUBLISHED_FOLDERS.items()
         if folders[name] != count
     ]
-    lists = [["list", *COLUMNS, "published"]]
-    for name in [*SPLITS, *sorted(set(splits) - set(SPLITS))]:
+    lists = [["list", *COUNTS, "published"]]
+    for name in [*PUBLISHED_SPLITS, *sorted(set(splits) - set(PUBLISHED_SPLITS))]:
         if name not in splits:
-            differences.append(f"{name}: is not there; published with {SPLITS[name][0]} images")
+            differences.append(f"{name}: is missing; published with {PUBLISHED_SPLITS[name][0]} images")
             continue
         counts = count_split(splits[name])
-        published = SPLITS.get(name)
-        is_equal = published is None or counts == published
-        lists.append([name, *map(str, counts), "-" if published is None else "the same" if is_equal else "differs"])
-        if not is_equal:
-            gaps = zip(COLUMNS, counts, published, strict=True)
-            told = [f"{column} {ours} instead of {theirs}" for column, ours, theirs in gaps if ours != theirs]
-            differences.append(f"{name}: {', '.join(told)}")
+        published = PUBLISHED_SPLITS.get(name)
+        rows = zip(COUNTS, counts, published or counts, strict=True)
+        different = [f"{column} {count} instead of {official}" for column, count, official in rows if count != official]
+        lists.append([name, *map(str, counts), "-" if not published else "differs" if different else "the same"])
+        if different:
+            differences.append(f"{name}: {', '.join(different)}")
     return f"{_align(table)}\n\n{_align(lists)}", differences
 
 
@@ -79,7 +78,7 @@ def _more_or_less(gap: int) -> str:
 
 
 def _align(rows: list[list[str]]) -> str:
-    """Columns under each other, the first to the left, the others to the right."""
+    """Align the columns, the first to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:

@@ -1,4 +1,4 @@
-"""Recognise TBX11K in whatever shape it was downloaded: each file is known by its own name, wherever it lies."""
+"""Recognise the files of TBX11K in a download of any layout: each is known by its own name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from datasets.prepare.tree import Tree
 from util.base.errors import DataError
 from util.base.text import first_few
 
-PARTS = ("train", "val", "trainval")
-LISTS = (*(f"{kind}_{part}" for kind in ("TBX11K", "all") for part in PARTS), "TBX11K_test", "all_test")
-DOCUMENTS = (
-    *(f"{kind}_{part}{only}" for kind in ("TBX11K", "all") for part in PARTS for only in ("", "_only_tb")),
+LIST_PARTS = ("train", "val", "trainval")
+LIST_NAMES = (*(f"{kind}_{part}" for kind in ("TBX11K", "all") for part in LIST_PARTS), "TBX11K_test", "all_test")
+DOCUMENT_NAMES = (
+    *(f"{kind}_{part}{only}" for kind in ("TBX11K", "all") for part in LIST_PARTS for only in ("", "_only_tb")),
     "all_test",
 )
-# What re-uploads call them.
+# Names in re-uploads.
 OTHER_LIST_NAMES = {"train": "TBX11K_train", "val": "TBX11K_val", "valid": "TBX11K_val", "trainval": "TBX11K_trainval"}
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 FOLDER_OF = (
     (re.compile(r"tb\d+"), "tb"),
     (re.compile(r"h\d+"), "health"),
@@ -31,8 +31,8 @@ CLASS_FILES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yam
 
 
 @dataclass
-class Source:
-    """Where everything is in a tree."""
+class Download:
+    """The files of TBX11K in a tree."""
 
     tree: Tree
     images: dict[str, str] = field(default_factory=dict)  # "tb0005" -> file
@@ -44,43 +44,43 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def recognise(tree: Tree) -> Source:
-    """Find images, annotations and lists.
+def recognise(tree: Tree) -> Download:
+    """Find the images, annotations and lists in a tree.
 
     Raises:
-        DataError: nothing of TBX11K is there.
+        DataError: there is no file of TBX11K.
     """
-    source = Source(tree)
+    download = Download(tree)
     others = 0
-    twice: list[str] = []
+    repeated: list[str] = []
     for file in sorted(tree.sizes, key=_preference):
         path = PurePosixPath(file)
-        kind, key = _what(path)
+        kind, key = _classify(path)
         if kind is None:
             others += 1
         elif kind == "classes":
-            source.classes = source.classes or file
-        elif key in (found := vars(source)[kind]):
-            twice.append(file)
+            download.classes = download.classes or file
+        elif key in (files := vars(download)[kind]):
+            repeated.append(file)
         else:
-            found[key] = file
-    source.labels = {stem: file for stem, file in source.labels.items() if stem in source.images}
+            files[key] = file
+    download.labels = {stem: file for stem, file in download.labels.items() if stem in download.images}
     if tree.outside:
         raise DataError(
             f"{tree.root}: {len(tree.outside)} links lead out of it: {first_few(tree.outside)}. They are not followed, "
-            "as whoever made them may want other files of this machine copied; if that was you, add --follow_links"
+            "because they could copy other files of this machine; if you made them, add --follow_links"
         )
-    if not source.images and not source.documents and not source.xml:
+    if not download.images and not download.documents and not download.xml:
         raise DataError(
             f"{tree.root}: holds nothing of TBX11K: no image called like tb0005.png, h0001.png or s0001.png and no "
             "annotation file called like TBX11K_train.json or tb0005.xml; it holds "
             f"{first_few(sorted(tree.sizes)) or 'nothing'}"
         )
-    if twice:
-        source.notes.append(f"{len(twice)} files are there more than once and were left out: {first_few(twice)}")
+    if repeated:
+        download.notes.append(f"{len(repeated)} files occur more than once and were left out: {first_few(repeated)}")
     if others:
-        source.notes.append(f"{others} files are none of TBX11K and were left out")
-    return source
+        download.notes.append(f"{others} files are none of TBX11K and were left out")
+    return download
 
 
 def folder_of(stem: str) -> str | None:
@@ -88,19 +88,19 @@ def folder_of(stem: str) -> str | None:
     return next((folder for pattern, folder in FOLDER_OF if pattern.fullmatch(stem)), None)
 
 
-def _what(path: PurePosixPath) -> tuple[str | None, str]:
-    """What a file is, as a field of `Source`, and its key there."""
+def _classify(path: PurePosixPath) -> tuple[str | None, str]:
+    """The field of `Download` that a file belongs to, and its key there."""
     ending = path.suffix.lower()
     stem = path.stem
     if path.name in CLASS_FILES:
         return "classes", ""
-    if ending in IMAGES and folder_of(stem):
+    if ending in IMAGE_ENDINGS and folder_of(stem):
         return "images", stem
-    if ending == ".json" and stem in DOCUMENTS:
+    if ending == ".json" and stem in DOCUMENT_NAMES:
         return "documents", stem
     if ending == ".xml" and folder_of(stem):
         return "xml", stem
-    if ending == ".txt" and (stem in LISTS or stem in OTHER_LIST_NAMES):
+    if ending == ".txt" and (stem in LIST_NAMES or stem in OTHER_LIST_NAMES):
         return "lists", OTHER_LIST_NAMES.get(stem, stem)
     if ending == ".txt" and folder_of(stem):
         return "labels", stem

@@ -1,4 +1,4 @@
-"""What lies in a folder or in a zip file, whatever the depth."""
+"""The files of a folder or of a zip file, at any depth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from PIL import UnidentifiedImageError
 
@@ -21,63 +20,30 @@ MOST_FILES = 500_000
 LARGEST_MEMBER = 2**29  # bytes
 
 
-class Tree(Protocol):
-    """Files by their name relative to `root`, with slashes."""
-
-    root: Path
-    sizes: dict[str, int]  # bytes
-    outside: list[str]  # links that lead out of it, which are left out
-
-    def read(self, name: str) -> bytes:
-        """The content of a file."""
-
-    def image_size(self, name: str) -> tuple[int, int]:
-        """(height, width) pixels of an image, from its header."""
-
-    def put(self, name: str, target: Path) -> None:
-        """Make the file stand at `target` too."""
-
-
-def open_tree(path: Path, *, follows_links: bool) -> Tree:
-    """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
-
-    Raises:
-        DataError: there is neither, or it cannot be read.
-    """
-    if path.is_dir():
-        return Folder(path, follows_links=follows_links)
-    if not path.exists():
-        raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: is neither a folder nor a zip file; give where TBX11K was unpacked or downloaded")
-    return Zip(path)
-
-
 class Folder:
-    """The files below a folder. Links to folders are followed, each folder is looked into once.
+    """The files below a folder. Links to folders are followed, each folder is listed once.
 
-    A link that leads out of the folder is left out unless `follows_links`: who made it may want another file of this
-    machine to be copied.
+    A link that leads out of the folder is left out unless `follows_links`: it could copy another file of this machine.
     """
 
     def __init__(self, root: Path, *, follows_links: bool) -> None:
         self.root = root
         self.follows_links = follows_links
-        self.outside: list[str] = []
+        self.outside: list[str] = []  # links that lead out of the folder and are left out
         self._real_root = os.path.realpath(root)
-        self.sizes = dict(self._walk())
+        self.sizes = dict(self._walk())  # bytes by name relative to `root`, with slashes
 
     def _walk(self) -> Iterator[tuple[str, int]]:
         seen = set()
         count = 0
         for folder, below, files in os.walk(self.root, followlinks=True):
-            here = os.path.realpath(folder)
-            if not self._is_inside(here):
+            real = os.path.realpath(folder)
+            if not self._is_inside(real):
                 self.outside.append(self._name(folder))
-            is_new = here not in seen and self._is_inside(here)
+            is_new = real not in seen and self._is_inside(real)
             below[:] = sorted(name for name in below if not name.startswith(".")) if is_new else []
             files = sorted(files) if is_new else []
-            seen.add(here)
+            seen.add(real)
             count += len(files)
             if count > MOST_FILES:
                 raise DataError(f"{self.root}: holds more than {MOST_FILES} files; give the folder of TBX11K itself")
@@ -107,11 +73,11 @@ class Folder:
         """(height, width) pixels of an image, from its header."""
         return _size(self.root / name, self.root / name)
 
-    def put(self, name: str, target: Path) -> None:
-        """A second name of the file, or a copy where the disk is another one."""
+    def copy_to(self, name: str, target: Path) -> None:
+        """Hard-link the file, or copy it where the target is on another disk."""
         source = os.path.realpath(self.root / name)
         if not self._is_inside(source):
-            raise DataError(f"{self.root / name}: leads out of the folder now; start again when nothing writes there")
+            raise DataError(f"{self.root / name}: leads out of the folder now; restart when nothing writes there")
         try:
             os.link(source, target)
         except OSError:
@@ -128,7 +94,7 @@ class Zip:
             self._archive = zipfile.ZipFile(root)
             infos = [info for info in self._archive.infolist() if not info.is_dir()]
         except DAMAGED_ARCHIVE as error:
-            raise DataError(f"{root}: cannot be read as a zip file ({error}); fetch it anew") from error
+            raise DataError(f"{root}: cannot be read as a zip file ({error}); download it again") from error
         if len(infos) > MOST_FILES:
             raise DataError(f"{root}: holds more than {MOST_FILES} files; give the zip file of TBX11K itself")
         self.sizes = {info.filename: info.file_size for info in infos if not _is_hidden(info.filename)}
@@ -140,19 +106,37 @@ class Zip:
         try:
             return read_member(self._archive, name)
         except DAMAGED_ARCHIVE as error:
-            raise DataError(f"{self.root}: {name} cannot be unpacked ({error}); fetch the zip file anew") from error
+            raise DataError(f"{self.root}: {name} cannot be unpacked ({error}); download the zip file again") from error
 
     def image_size(self, name: str) -> tuple[int, int]:
         """(height, width) pixels of an image, from its header."""
         return _size(io.BytesIO(self.read(name)), self.root / name)
 
-    def put(self, name: str, target: Path) -> None:
+    def copy_to(self, name: str, target: Path) -> None:
         """Unpack the file."""
         target.write_bytes(self.read(name))
 
 
+Tree = Folder | Zip
+
+
+def open_tree(path: Path, *, follows_links: bool) -> Tree:
+    """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
+
+    Raises:
+        DataError: `path` is neither, or cannot be read.
+    """
+    if path.is_dir():
+        return Folder(path, follows_links=follows_links)
+    if not path.exists():
+        raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: is neither a folder nor a zip file; give where TBX11K was unpacked or downloaded")
+    return Zip(path)
+
+
 def _status(path: str) -> os.stat_result | None:
-    """Of what a path leads to; None where that is nothing, or a link that leads round and round."""
+    """The status of a path after following links; None where nothing is there, or a circular link."""
     try:
         return os.stat(path)
     except OSError:
@@ -167,6 +151,6 @@ def _size(file: Path | io.BytesIO, name: Path) -> tuple[int, int]:
     try:
         return read_size(file)
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: is no image; fetch the file anew, or leave it out") from error
+        raise DataError(f"{name}: is no image; download the file again, or leave it out") from error
     except UNREADABLE as error:
-        raise DataError(f"{name}: cannot be read as an image ({error}); fetch the file anew") from error
+        raise DataError(f"{name}: cannot be read as an image ({error}); download the file again") from error

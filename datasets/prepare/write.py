@@ -1,4 +1,4 @@
-"""Write a training-ready TBX11K: everything beside first, then renamed, the annotations last."""
+"""Write a training-ready TBX11K: first into a temporary folder, then renamed, the annotations last."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations.split import Split, load_split
-from datasets.prepare.plan import Plan
+from datasets.prepare.plan import FolderPlan
 from util.base.console import Progress
 from util.base.errors import DataError
 from util.base.files import WriteError, write_whole
 from util.base.reading import read_document
 
-UNFINISHED = ".unfinished"
+UNFINISHED_FOLDER = ".unfinished"
 SPARE = 50_000_000  # bytes that stay free
-CLEAN = "_clean"
+CLEAN_SUFFIX = "_clean"
 
 
-def write_plan(plan: Plan, out: Path) -> None:
+def write_plan(plan: FolderPlan, out: Path) -> None:
     """Fill `out`, which is empty, not there, or the official folder that the plan was made from.
 
-    An interrupted writing leaves no annotation file, so that nothing takes it for a data set; the next one begins anew.
+    An interrupted call leaves no annotation file, so that the folder is no data set; the next call restarts.
 
     Raises:
         DataError: `out` holds something else, or a file of the source cannot be read.
@@ -34,10 +34,10 @@ def write_plan(plan: Plan, out: Path) -> None:
         for name in plan.built:
             _write_list(out, name, plan.splits[name], plan.documents[name])
         return
-    held = sorted(path.name for path in out.iterdir() if path.name != UNFINISHED) if out.is_dir() else []
+    held = sorted(path.name for path in out.iterdir() if path.name != UNFINISHED_FOLDER) if out.is_dir() else []
     if held or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: is not empty ({', '.join(held[:3]) or 'a file'}); give --output_dir an empty folder")
-    beside = out / UNFINISHED
+    beside = out / UNFINISHED_FOLDER
     is_new = not out.exists()
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -55,16 +55,16 @@ def write_plan(plan: Plan, out: Path) -> None:
             out.rmdir()
 
 
-def is_in_place(plan: Plan, out: Path) -> bool:
+def is_in_place(plan: FolderPlan, out: Path) -> bool:
     """Whether `out` is the official folder that the plan was made from."""
-    here = os.path.realpath(plan.source.tree.root / plan.root)
-    return not plan.is_moved and plan.source.tree.root.is_dir() and os.path.realpath(out) == here
+    official = os.path.realpath(plan.download.tree.root / plan.root)
+    return not plan.is_moved and plan.download.tree.root.is_dir() and os.path.realpath(out) == official
 
 
 def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
-    """Write the training lists of a data folder once more, NAME_clean, without the images `leaked`; images of each.
+    """Write a copy of every training list, NAME_clean, without the images `leaked`; return images by list.
 
-    Validation keeps its images, so that its figures compare with those of others.
+    Validation keeps its images, so that its metrics compare with those of others.
     """
     written = {}
     for path in sorted((root / "annotations/json").glob("*_train.json")):
@@ -72,7 +72,7 @@ def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
         dropped = {image["id"] for image in content["images"] if image["file_name"] in leaked}
         content["images"] = [image for image in content["images"] if image["id"] not in dropped]
         content["annotations"] = [box for box in content["annotations"] if box["image_id"] not in dropped]
-        name = f"{path.stem}{CLEAN}"
+        name = f"{path.stem}{CLEAN_SUFFIX}"
         (root / "lists" / f"{name}.txt").unlink(missing_ok=True)
         split = load_split(root / "imgs", path)
         split = split.without(np.flatnonzero(np.isin(split.file_names, sorted(leaked))))
@@ -81,8 +81,8 @@ def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
     return written
 
 
-def _fill(plan: Plan, folder: Path) -> None:
-    tree = plan.source.tree
+def _fill(plan: FolderPlan, folder: Path) -> None:
+    tree = plan.download.tree
     files = {f"imgs/{name}": file for name, file in plan.images.items()}
     files |= {f"annotations/xml/{name}": file for name, file in plan.xml.items()}
     needed = sum(tree.sizes[file] for file in files.values())
@@ -94,7 +94,7 @@ def _fill(plan: Plan, folder: Path) -> None:
     progress = Progress("writing the images", len(files), "files")
     for name, file in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        tree.put(file, folder / name)
+        tree.copy_to(file, folder / name)
         progress.advance()
     progress.close()
     (folder / "imgs").mkdir(exist_ok=True)
@@ -103,7 +103,7 @@ def _fill(plan: Plan, folder: Path) -> None:
 
 
 def _write_list(folder: Path, name: str, split: Split, content: bytes) -> None:
-    """The json file, and the list of its names unless that is there already."""
+    """Write the json file, and the list of its names unless that exists."""
     text = folder / "lists" / f"{name}.txt"
     if not name.endswith("_only_tb") and not text.exists():
         lines = "".join(f"{member}\n" for member in split.file_names.tolist())

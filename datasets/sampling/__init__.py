@@ -1,1 +1,1 @@
-"""Which images an epoch shows, in which order, and how they are shared among ranks."""
+"""Sampling orders of epochs, and samplers that distribute them over ranks."""

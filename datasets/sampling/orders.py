@@ -1,6 +1,6 @@
-"""Which images an epoch shows, in which order: pure functions of (seed, epoch), read window by window.
+"""Sampling orders: which images an epoch shows and in which order, as pure functions of (seed, epoch).
 
-None knows how a window is cut into ranks and micro-batches, and none remembers the epoch before.
+They do not depend on how a window is split into ranks and micro-batches, nor on earlier epochs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,23 @@ from util.base.errors import DataError
 from util.base.seed import derive_rng
 
 
-class Order(Protocol):
-    """The images of every epoch."""
+class SamplingOrder(Protocol):
+    """The sampling order of every epoch."""
 
     def __len__(self) -> int:
-        """Images of an epoch, repetitions counted; the same for every epoch."""
+        """Number of images in an epoch, repetitions counted; the same for every epoch."""
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
-        """[len]: positions in the split, in the order in which they are shown."""
+        """[len]: positions in the split, in sampling order."""
 
     @property
-    def account(self) -> str:
-        """What an epoch means, for the log."""
-
-
-def epoch_order(num_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """A permutation [num_images] of the positions: the natural order of an epoch."""
-    return derive_rng(seed, "order", epoch).permutation(num_images)
+    def description(self) -> str:
+        """What an epoch contains, for the log."""
 
 
 @dataclass(frozen=True)
-class NaturalOrder:
-    """Every image once."""
+class ShuffledOrder:
+    """Every image once, in random order."""
 
     num_images: int
     seed: int
@@ -48,25 +43,25 @@ class NaturalOrder:
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
         """A permutation of the split."""
-        return epoch_order(self.num_images, self.seed, epoch)
+        return derive_rng(self.seed, "order", epoch).permutation(self.num_images)
 
     @property
-    def account(self) -> str:
-        """What an epoch means."""
+    def description(self) -> str:
+        """What an epoch contains, for the log."""
         return "every image once"
 
 
 @dataclass(frozen=True, eq=False)
-class PositiveShareOrder:
-    """As many images as the natural order has, and in every window at least the wanted share of them with boxes.
+class PositiveFractionOrder:
+    """As many images as the split has, and in every window at least a fraction of them with boxes.
 
     A window of n images has at least ceil(fraction * n) with boxes, a short last one too. Where the split has enough of
-    them, every image comes once. Where it has too few, they are repeated, pass after pass, each in a new order; the
-    other images are then too many for an epoch, none comes twice in it, and the next epoch goes on with those left.
+    them, every image comes once. Where it has too few, they are repeated, pass after pass, each in a new order; of the
+    other images an epoch shows only some, each once, and the next epoch continues with the rest.
 
     Args:
         has_boxes: [I] for every image of the split.
-        fraction: the wanted share, above 0.
+        fraction: of images with boxes, above 0.
         window_size: images of an optimizer step.
         seed: root of all randomness.
 
@@ -82,7 +77,7 @@ class PositiveShareOrder:
     def __post_init__(self) -> None:
         if not self.has_boxes.any():
             raise DataError(
-                f"positive_fraction {self.fraction:g} wants images with boxes in every step, but none of the "
+                f"positive_fraction {self.fraction:g} needs images with boxes in every step, but none of the "
                 f"{len(self)} training images has one; set positive_fraction=0, or choose another train_list"
             )
 
@@ -90,14 +85,14 @@ class PositiveShareOrder:
         return len(self.has_boxes)
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
-        """First every window gets its share of images with boxes, then all other places are filled at random."""
+        """Every window first gets its share of images with boxes; all other places are filled at random."""
         rng = derive_rng(self.seed, "positive share", epoch)
         images = np.flatnonzero(self.has_boxes)
         num = self._num_with_boxes
         passes = [rng.permutation(images) for _ in range(ceil(num / len(images)))]
         with_boxes = np.concatenate(passes)[:num]
         without = np.flatnonzero(~self.has_boxes)
-        without = without[take_in_turn(len(without), len(self) - num, epoch, self.seed)]
+        without = without[sample_evenly(len(without), len(self) - num, epoch, self.seed)]
         shares = self._shares
         others = self._sizes - self._shares
         reserved = shares.sum()
@@ -108,20 +103,20 @@ class PositiveShareOrder:
         return np.concatenate([with_boxes[:reserved], rest])[by_window]
 
     @property
-    def account(self) -> str:
-        """What an epoch means."""
+    def description(self) -> str:
+        """What an epoch contains, for the log."""
         share = ceil_share(self.fraction, self.window_size)
-        said = f"at least {share} of every {self.window_size} images with boxes (positive_fraction {self.fraction:g}): "
+        text = f"at least {share} of every {self.window_size} images with boxes (positive_fraction {self.fraction:g}): "
         images = int(self.has_boxes.sum())
         num = self._num_with_boxes
         if num == images:
-            return said + "every image once"
+            return text + "every image once"
         fewest = num // images
         most = ceil(num / images)
         times = f"{fewest} times" if fewest == most else f"{fewest} or {most} times"
         return (
-            f"{said}each of the {images} images with boxes {times}; of the {len(self) - images} without "
-            f"{len(self) - num} once, the next epoch goes on with the others"
+            f"{text}each of the {images} images with boxes {times}; of the {len(self) - images} without "
+            f"{len(self) - num} once, the next epoch continues with the others"
         )
 
     @cached_property
@@ -143,26 +138,26 @@ class PositiveShareOrder:
 
 @dataclass(frozen=True, eq=False)
 class RepeatFactorOrder:
-    """Every image at least once, images of rare categories more often (LVIS, Gupta et al., arXiv 1908.03195, 3.3).
+    """Repeat factor sampling: images of rare categories more often (LVIS, Gupta et al., arXiv 1908.03195, 3.3).
 
-    An image with factor 2.3 comes twice in every epoch and three times in 30 % of them. An epoch is longer than the
-    natural one, and every epoch is equally long: sum of the factors, rounded down.
+    An image with factor 2.3 comes twice in every epoch and three times in 30 % of them. Every epoch is equally long:
+    the sum of the factors, rounded down.
 
     Args:
         factors: [I] how often each image comes on average, at least 1; see `repeat_factors`.
-        means: what to say of them, for the log.
+        factors_text: describes them, for the log.
         seed: root of all randomness.
     """
 
     factors: NDArray[np.float64]
-    means: str
+    factors_text: str
     seed: int
 
     def __len__(self) -> int:
         return int(np.floor(self.factors).sum()) + self._num_extra
 
     def of_epoch(self, epoch: int) -> NDArray[np.int64]:
-        """The fractions decide by systematic sampling who comes once more, so that their number is always the same."""
+        """Systematic sampling by the fractional parts decides the extra images, so that their number is constant."""
         rng = derive_rng(self.seed, "repeat factor", epoch)
         times = np.floor(self.factors).astype(np.int64)
         mixed = rng.permutation(len(times))
@@ -173,9 +168,9 @@ class RepeatFactorOrder:
         return rng.permutation(np.repeat(np.arange(len(times)), times))
 
     @property
-    def account(self) -> str:
-        """What an epoch means."""
-        return f"every image once, those of rare categories more often ({self.means})"
+    def description(self) -> str:
+        """What an epoch contains, for the log."""
+        return f"every image once, those of rare categories more often ({self.factors_text})"
 
     @cached_property
     def _num_extra(self) -> int:
@@ -184,15 +179,15 @@ class RepeatFactorOrder:
 
 
 def ceil_share(fraction: float, size: int) -> int:
-    """The least number that is at least `fraction` of `size`; 0.7 of 10 is 7, although 0.7 * 10 > 7 in floats."""
+    """ceil(fraction * size) without rounding errors: 0.7 of 10 is 7, although 0.7 * 10 > 7 in floats."""
     return ceil(fraction * size - 1e-9)
 
 
-def take_in_turn(num: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:
-    """`count` of `num` positions, none twice; after any number of epochs all have come equally often, to one.
+def sample_evenly(num: int, count: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    """Sample `count` of `num` without replacement, so that over epochs the counts differ by at most 1.
 
-    The epochs read on in one endless row of passes, each pass a permutation of all. Where an epoch reaches into a
-    second pass, those which it has shown in the first one must wait there until the epoch is over.
+    The epochs read one endless sequence of passes, each pass a permutation of all. Where an epoch extends into a second
+    pass, the positions that it has shown in the first one come there after its end.
     """
     if not count:
         return np.zeros(0, dtype=np.int64)
@@ -207,7 +202,7 @@ def take_in_turn(num: int, count: int, epoch: int, seed: int) -> NDArray[np.int6
 
 
 def _next_pass(order: NDArray[np.int64], count: int, number: int, seed: int) -> NDArray[np.int64]:
-    """Pass `number`, which follows on `order`; an epoch that lies across both has `shown` the end of `order`."""
+    """Pass `number`, which follows `order`; an epoch across both has shown the last `num_shown` of `order`."""
     num_shown = number * len(order) % count
     following = _permutation(len(order), seed, number)
     if not num_shown:
@@ -220,8 +215,10 @@ def _permutation(num: int, seed: int, number: int) -> NDArray[np.int64]:
     return derive_rng(seed, "pass without boxes", number).permutation(num)
 
 
-def category_factors(image: NDArray[np.int64], label: NDArray[np.int64], num_images: int, threshold: float) -> dict:
-    """Category -> max(1, sqrt(threshold / f)), where f is the share of images that have the category.
+def category_factors(
+    image: NDArray[np.int64], label: NDArray[np.int64], num_images: int, threshold: float
+) -> dict[int, float]:
+    """Repeat factor of each category: max(1, sqrt(threshold / f)), f the share of images that have the category.
 
     Args:
         image, label: [N] the image's position and the category of every box.
@@ -237,7 +234,7 @@ def category_factors(image: NDArray[np.int64], label: NDArray[np.int64], num_ima
 def repeat_factors(
     image: NDArray[np.int64], label: NDArray[np.int64], num_images: int, of_category: dict[int, float]
 ) -> NDArray[np.float64]:
-    """[I]: the factor of each image is the largest one of its categories; 1 without boxes."""
+    """[I]: repeat factor of each image, the largest one of its categories; 1 without boxes."""
     factors = np.ones(num_images)
     np.maximum.at(factors, image, np.array([of_category[k] for k in label.tolist()]))
     return factors

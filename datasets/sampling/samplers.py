@@ -1,7 +1,7 @@
-"""An epoch cut into windows, and a window into the micro-batches of the ranks.
+"""Split an epoch into windows, and a window into the micro-batches of the ranks.
 
 A window is the images of one optimizer step. It depends on (seed, epoch) and on the total batch only, never on how
-the total is cut into ranks and micro-batches.
+the total is split into ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from math import ceil
 
 from torch.utils.data import Sampler
 
-from datasets.sampling.orders import Order
+from datasets.sampling.orders import SamplingOrder
 from util.detection.batch import SampleKey
 
 
 def eval_indices(num_images: int, rank: int, world_size: int) -> list[int]:
-    """The positions that `rank` evaluates. Every image is on exactly one rank; none is repeated for padding."""
+    """Positions that `rank` evaluates: every image on exactly one rank, none repeated for padding."""
     return list(range(rank, num_images, world_size))
 
 
 class WindowBatchSampler(Sampler[list[SampleKey]]):
     """The micro-batches of one rank, window after window.
 
-    A window of batch_size x accumulation x world_size images is cut into chunks of `batch_size`; chunk c is
+    A window of batch_size x accumulation x world_size images is split into chunks of `batch_size`; chunk c is
     micro-batch c // world_size of rank c % world_size. The last window of an epoch may be short. All ranks still
-    take equally many steps: one that has no images for a micro-batch gets a ghost, whose loss counts nothing.
+    take equally many steps: a rank without images for a micro-batch gets a ghost, whose loss has no weight.
     """
 
-    def __init__(self, order: Order, *, batch_size: int, accumulation: int, rank: int, world_size: int) -> None:
+    def __init__(self, order: SamplingOrder, *, batch_size: int, accumulation: int, rank: int, world_size: int) -> None:
         self.order = order
         self.batch_size = batch_size
         self.window_size = batch_size * accumulation * world_size
@@ -39,7 +39,7 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
         self.start_window = 0
 
     def set_epoch(self, epoch: int, start_window: int = 0) -> None:
-        """Choose the epoch to iterate over, and the window to begin with: a resumed run skips those it has done."""
+        """Choose the epoch to iterate over and its first window: a resumed run skips the finished ones."""
         self.epoch = epoch
         self.start_window = start_window
 
@@ -61,15 +61,15 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
                 yield window[start : start + self.batch_size] or [window[0]._replace(is_ghost=True)]
 
     @property
-    def account(self) -> str:
-        """What an epoch means and how long it is, for the log."""
+    def description(self) -> str:
+        """What an epoch contains and how long it is, for the log."""
         last = len(self.order) % self.window_size
         short = f", the last of {last}" if last else ""
         steps = f"{len(self.order)} images in {self.num_windows} steps of {self.window_size}{short}"
-        return f"{steps}; {self.order.account}"
+        return f"{steps}; {self.order.description}"
 
     def _keys(self, epoch: int) -> list[SampleKey]:
-        """The whole epoch. An image that comes again is told from its first time, so that it comes another way."""
+        """Keys of the whole epoch. Repetitions of an image are numbered, so that each is augmented differently."""
         shown: Counter[int] = Counter()
         keys = []
         for place, index in enumerate(self.order.of_epoch(epoch).tolist()):

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.tbx11k import find_split
 from datasets.dataset import load_target
-from datasets.sampling.orders import epoch_order
+from datasets.sampling.orders import ShuffledOrder
 from models import build_model
 from util.base.console import Progress, echo
 from util.base.errors import UserError
@@ -241,9 +240,11 @@ def report(data_path: Path, list_name: str, cuts: list[Cut], limit: int, seed: i
         UserError: the split cannot be read, or gradients are wanted and it has no box.
     """
     file = data_path / TBX11K.annotations.format(list_name)
-    split = load_split(data_path, file if file.is_file() else find_split(data_path, list_name)[1])  # tells what lacks
+    if not file.is_file():
+        TBX11K.find_split(data_path, list_name)  # raises the error that explains it
+    split = load_split(data_path, file)
     targets = targets_of(split, seed)
-    order = epoch_order(split.num_images, seed, epoch=0).tolist()
+    order = ShuffledOrder(split.num_images, seed).of_epoch(0).tolist()
     counts = np.array([len(t["labels"]) for t in targets])
     if limit and not counts.any():
         raise UserError(f"{file}: no image has a box, so no gradient can be compared; choose another --list")

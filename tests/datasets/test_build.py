@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.annotations import tbx11k as tbx
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
-from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
-from datasets.phantom.write import make_phantom
+from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
+from datasets.phantom import make_phantom
 from util.base.errors import DataError
 from util.config.load import read_values
 from util.config.schema import DataConfig
@@ -116,7 +116,7 @@ def test_images_with_tuberculosis_and_no_box_are_left_out_of_training_alone_and_
     own = [line for line in checked.warnings if " images in tb/ have no box: tb/b.png; " in line]
     assert [line.split(":")[0] for line in own] == ["TBX11K_train", "TBX11K_val"]
     assert "left out of training, exclude_unlabelled_tb=False keeps them" in own[0]
-    assert "taken for background" in own[1]
+    assert "used as background" in own[1]
     assert any("2 of 3 validation images are training images too" in line for line in checked.warnings)
     kept = build_splits(replace(data, exclude_unlabelled_tb=False), tb_folder, num_classes=3)
     assert kept.splits["train"].num_images == 3
@@ -273,19 +273,19 @@ def test_a_category_that_is_called_as_a_line_of_the_log_makes_none(coco, write):
 def test_images_with_more_boxes_than_queries_are_counted(coco, write):
     coco["annotations"] += [{"id": 9, "image_id": 7, "category_id": 1, "bbox": [1, 1, 5, 5]}]
     split = load_split(*write(coco))
-    assert crowded_images(split, 2) is None  # the crowd region of c.png does not count
+    assert excess_boxes(split, 2) is None  # the crowd region of c.png does not count
     line = "split: 1 of 3 images have more boxes than num_queries = 1, up to 2 (a.png); not all of them can be matched"
-    assert crowded_images(split, 1) == line
+    assert excess_boxes(split, 1) == line
 
 
 def test_a_split_without_boxes_is_not_crowded(coco, write):
     coco["annotations"] = []
-    assert crowded_images(load_split(*write(coco)), 1) is None
+    assert excess_boxes(load_split(*write(coco)), 1) is None
 
 
 @pytest.mark.data
 def test_the_real_split_is_described_with_the_known_counts(tbx11k):
-    assert describe(load_split(*tbx.find_split(tbx11k, "TBX11K_train"))) == (
+    assert describe(load_split(*TBX11K.find_split(tbx11k, "TBX11K_train"))) == (
         "TBX11K_train: 6600 images, 599 with boxes (9.1 %), 902 boxes: "
         "724 ActiveTuberculosis, 178 ObsoletePulmonaryTuberculosis, 0 PulmonaryTuberculosis"
     )

@@ -11,7 +11,7 @@ from datasets.annotations.split import load_split
 from datasets.augment.transforms import crop_to, draw_crop, flip_horizontally, resize, to_tensors
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import load_image, load_target
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from util.base.seed import derive_rng, derive_seed
 from util.config.load import load_config, read_values
 from util.detection.batch import SampleKey, windows
@@ -94,7 +94,7 @@ def test_the_share_counts_images_of_which_training_sees_a_box(coco, write):
     coco["annotations"][0] = {"id": 9, "image_id": 3, "category_id": 1, "bbox": [40, 5, 8, 8]}
     split = load_split(*write(coco))
     _, sampler = build_train_loader(split, replace(DATA, positive_fraction=0.5), batch_size=2, accumulation=1, seed=5)
-    assert "each of the 1 images with boxes 2 times; of the 2 without 1 once" in sampler.account
+    assert "each of the 1 images with boxes 2 times; of the 2 without 1 once" in sampler.description
 
 
 def test_rare_categories_are_named_with_their_factors(coco, write):
@@ -102,7 +102,7 @@ def test_rare_categories_are_named_with_their_factors(coco, write):
     split = load_split(*write(coco))
     data = replace(DATA, repeat_threshold=0.75)
     _, sampler = build_train_loader(split, data, batch_size=2, accumulation=1, seed=5)
-    assert sampler.account == (
+    assert sampler.description == (
         "4 images in 2 steps of 2; every image once, those of rare categories more often "
         "(repeat_threshold 0.75: on average active 1.50 times, latent 1.50 times)"
     )

@@ -2,6 +2,7 @@ import copy
 import gc
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets.annotations import tbx11k as tbx
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
-from datasets.augment.transforms import eval_transform, train_transform
+from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.dataset import CocoDataset, load_target
 from util.base.errors import DataError
 from util.base.seed import derive_seed
@@ -20,9 +22,11 @@ from util.detection.batch import SampleKey, collate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALES = (32, 48, 64)
-SIZES = dict(flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40))
-TRAIN = train_transform(**SIZES, square=False)
-SQUARE = train_transform(**SIZES, square=True)
+SMALL = partial(
+    TrainTransform, flip=0.5, crop=0.5, scales=SCALES, max_size=96, resize_before_crop=(40, 50), crop_range=(24, 40)
+)
+TRAIN = SMALL(square=False)
+SQUARE = SMALL(square=True)
 
 
 def rewrite(content, file):
@@ -31,7 +35,7 @@ def rewrite(content, file):
 
 
 def dataset(folder, *, is_train=False, seed=0):
-    return CocoDataset(load_split(*folder), TRAIN if is_train else eval_transform(32, 64), seed=seed, is_train=is_train)
+    return CocoDataset(load_split(*folder), TRAIN if is_train else EvalTransform(32, 64), seed=seed, is_train=is_train)
 
 
 def squares(folder, seed=0):
@@ -256,7 +260,7 @@ def test_a_truncated_image_is_named_with_its_record_and_the_mend(coco, write):
     with pytest.raises(DataError) as error:
         dataset((folder, file))[0]
     assert str(error.value).startswith(f"{folder / 'a.png'}: cannot be read as an image")
-    assert str(error.value).endswith(f"fetch the file anew, or remove image id 7 of {file}")
+    assert str(error.value).endswith(f"download the file again, or remove image id 7 of {file}")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x05IHDR"])
@@ -297,9 +301,9 @@ def test_an_error_of_several_lines_keeps_them():
 @pytest.mark.data
 def test_the_real_splits_load_fast_with_the_published_counts(tbx11k):
     start = time.process_time()
-    train = load_split(*tbx.find_split(tbx11k, "TBX11K_train"))
+    train = load_split(*TBX11K.find_split(tbx11k, "TBX11K_train"))
     seconds = time.process_time() - start
-    val = load_split(*tbx.find_split(tbx11k, "TBX11K_val"))
+    val = load_split(*TBX11K.find_split(tbx11k, "TBX11K_val"))
     assert (train.num_images, train.num_boxes) == (6600, 902)
     assert (val.num_images, val.num_boxes) == (1800, 309)
     assert np.bincount(train.labels).tolist() == [0, 724, 178]
@@ -310,9 +314,9 @@ def test_the_real_splits_load_fast_with_the_published_counts(tbx11k):
 
 @pytest.mark.data
 def test_the_real_images_that_are_there_can_be_read(tbx11k):
-    split = load_split(*tbx.find_split(tbx11k, "all_trainval"))
+    split = load_split(*TBX11K.find_split(tbx11k, "all_trainval"))
     there = [i for i, name in enumerate(split.file_names) if (split.image_dir / str(name)).is_file()]
-    data = CocoDataset(split, eval_transform(512, 800), seed=0, is_train=False)
+    data = CocoDataset(split, EvalTransform(512, 800), seed=0, is_train=False)
     assert len(there) >= 20
     for index in there[:20]:
         assert data[index].image.shape == (1, 512, 512)

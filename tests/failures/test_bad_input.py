@@ -195,7 +195,7 @@ def make_empty(path):
 def test_a_file_that_is_no_image(data, room, spoil, reason, which):
     image = first_image(data, which)
     spoil(image)
-    found = f"images cannot be read: {image.relative_to(data / 'imgs')} ({reason}); fetch these files anew"
+    found = f"images cannot be read: {image.relative_to(data / 'imgs')} ({reason}); download these files again"
     assert_refused_before_anything_is_written(data, room / "run", annotations(data, which), found)
 
 
@@ -203,7 +203,9 @@ def test_an_image_that_ends_in_the_middle(data, room):
     image = first_image(data)
     truncate(image)
     found = f"1 of 12 images cannot be read: {image.relative_to(data / 'imgs')} ("
-    assert_refused_before_anything_is_written(data, room / "run", annotations(data), found, "fetch these files anew")
+    assert_refused_before_anything_is_written(
+        data, room / "run", annotations(data), found, "download these files again"
+    )
 
 
 def test_an_image_of_another_size_than_recorded(data, room):

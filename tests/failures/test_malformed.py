@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.files.malformed import spoil
 from tests.helpers.training import ONE_EPOCH, call, load_script, snapshot, training
 from util.distributed.exit_codes import run_to_exit_code

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.training import load_script
 from util.distributed.exit_codes import run_to_exit_code
 

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from models.losses import criterion
 from models.losses.events import EVENTS
 from tests.helpers import training as end_to_end

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.training import TRAIN, VAL, call, training
 
 

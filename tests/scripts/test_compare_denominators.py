@@ -180,7 +180,7 @@ def test_most_steps_of_the_real_epoch_have_no_box(shared):
         pytest.skip("no real annotations")
     split = script.load_split(file.parent, file)
     counts = np.diff(split.first_box)
-    order = script.epoch_order(split.num_images, 0, 0).tolist()
+    order = script.ShuffledOrder(split.num_images, 0).of_epoch(0).tolist()
     steps = script.Cut(1, 1, 2).micro_batches(order)
     assert np.mean([counts[np.concatenate(s)].sum() == 0 for s in steps]) == pytest.approx(0.83, abs=0.01)
     lines = script.tell_weights(counts, order, [script.Cut(1, 1, 2)]).splitlines()

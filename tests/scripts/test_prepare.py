@@ -190,7 +190,7 @@ BOMB = "a: &a {x: latent}\n" + "".join(f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}]}}\n"
         (lambda root: as_yaml(root, "names: !!int ''"), "data.yaml: cannot be read as YAML ("),
         (lambda root: label_of(root).write_text("0 .5 .5 1.5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: label_of(root).write_text("0 .5 nan .5 .1\n"), "line 1 must be 'class cx cy w h'"),
-        (lambda root: shutil.rmtree(root / "images/val"), "nothing tells training from validation"),
+        (lambda root: shutil.rmtree(root / "images/val"), "nothing separates training from validation"),
         (lambda root: next((root / "images").rglob("tb*.jpg")).write_text("x"), "is no image"),
     ],
 )
@@ -255,7 +255,7 @@ def test_leaked_images_leave_the_training_lists(official, tmp_path, ask):
     code, out, _ = ask(root, "--output_dir", root, "--drop_leaked")
     assert code == 0
     assert "1 training images are byte-identical to a validation image" in out
-    assert "1 training images are nearly the picture of a validation image" in out
+    assert "1 training images are nearly identical to a validation image" in out
     assert "written: TBX11K_train_clean, 21 images: --options train_list=TBX11K_train_clean" in out
     content = json.loads((root / "annotations/json/TBX11K_train_clean.json").read_text())
     kept = [name for name in lists[0] if name not in ours[:2]]
@@ -332,7 +332,7 @@ def test_a_full_disk_leaves_nothing_and_what_a_killed_run_left_is_begun_anew(off
         target.write_bytes(b"x")
 
     with monkeypatch.context() as patched:
-        patched.setattr("datasets.prepare.tree.Folder.put", fill)
+        patched.setattr("datasets.prepare.tree.Folder.copy_to", fill)
         code, _, err = ask(official, "--output_dir", tmp_path / "data")
     assert code == 2
     assert "cannot be written (No space left on device); free some space" in err

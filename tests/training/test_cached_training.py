@@ -7,7 +7,7 @@ import torch
 
 from datasets.build import build_eval_loader, build_split, build_train_loader
 from datasets.cache.file import cache_file, open_cache
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.cache import assert_holds
 from tests.helpers.training import ROOT, assert_same_state, call, call_apart, figures, load, training
 from tests.helpers.training import options as small_options

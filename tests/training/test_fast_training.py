@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from datasets.build import build_split, build_train_loader
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from engine import Learner, accumulate, train_one_epoch
 from models import build_model
 from tests.helpers.training import CONFIG

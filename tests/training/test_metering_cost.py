@@ -12,7 +12,7 @@ import torch
 
 import engine
 import main
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from models.losses import criterion
 from tests.helpers.training import CONFIG
 from util.distributed.exit_codes import run_to_exit_code

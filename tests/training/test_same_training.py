@@ -6,7 +6,7 @@ The figures printed with `-s` stand in docs/accumulation.md.
 import pytest
 import torch
 
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 from tests.helpers.training import CONFIG, call_apart, figures, load, rows, torchrun
 
 pytestmark = pytest.mark.slow

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from datasets.annotations import tbx11k as tbx
 from datasets.annotations.facts import split_facts
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
 
 
@@ -38,7 +38,7 @@ def test_facts_fit_into_a_row_of_the_log(coco, write):
 
 @pytest.mark.data
 def test_the_facts_of_the_real_training_images(tbx11k):
-    found = split_facts(load_split(*tbx.find_split(tbx11k, "TBX11K_train")))
+    found = split_facts(load_split(*TBX11K.find_split(tbx11k, "TBX11K_train")))
     assert (found["images"], found["images_with_boxes"]) == (6600, 599)
     assert found["boxes"] == sum(found["boxes_by_category"].values())
     assert found["boxes_by_category"]["3"] == 0

@@ -1,7 +1,7 @@
 import pytest
 
-from datasets.annotations import layout
 from datasets.annotations import tbx11k as tbx
+from datasets.annotations.layout import COCO, TBX11K
 from datasets.annotations.split import load_split
 from datasets.checks.tbx11k import find_unlabelled_extras, find_unlabelled_tb
 from util.base.errors import DataError
@@ -33,44 +33,47 @@ def refusal(find, *args):
 
 
 def test_a_split_is_found_in_the_official_layout(folder):
-    assert tbx.find_split(folder, "TBX11K_val") == (folder / "imgs", folder / "annotations/json/TBX11K_val.json")
-    assert tbx.find_split(str(folder), "TBX11K_val") == tbx.find_split(folder, "TBX11K_val")
+    assert TBX11K.find_split(folder, "TBX11K_val") == (
+        folder / "imgs",
+        folder / "annotations/json/TBX11K_val.json",
+    )
+    assert TBX11K.find_split(str(folder), "TBX11K_val") == TBX11K.find_split(folder, "TBX11K_val")
 
 
 @pytest.mark.parametrize("wrong", ["..", "imgs", "annotations", "annotations/json", "imgs/tb"])
 def test_a_neighbouring_folder_is_answered_with_the_right_one(folder, wrong):
-    message = refusal(tbx.find_split, (folder / wrong).resolve(), "TBX11K_train")
+    message = refusal(TBX11K.find_split, (folder / wrong).resolve(), "TBX11K_train")
     assert message.endswith(f"set --data_path {folder}") or wrong == "imgs/tb"
     assert "annotations/json/NAME.json" in message
 
 
 def test_an_unknown_list_names_the_near_one_and_all(folder):
-    message = refusal(tbx.find_split, folder, "TBX11k_train")
+    message = refusal(TBX11K.find_split, folder, "TBX11k_train")
     assert "did you mean 'TBX11K_train'? available: TBX11K_train, TBX11K_val, all_val;" in message
-    assert "did you mean" not in refusal(tbx.find_split, folder, "zzz")
-    assert "no split '../json/TBX11K_val'" in refusal(tbx.find_split, folder, "../json/TBX11K_val")
+    assert "did you mean" not in refusal(TBX11K.find_split, folder, "zzz")
+    assert "no split '../json/TBX11K_val'" in refusal(TBX11K.find_split, folder, "../json/TBX11K_val")
 
 
 def test_a_missing_image_folder_says_what_is_there(folder):
     (folder / "imgs").rename(folder / "images")
-    assert "'imgs' is not; the folder holds annotations/, images/" in refusal(tbx.find_split, folder, "TBX11K_val")
+    assert "'imgs' is not; the folder holds annotations/, images/" in refusal(TBX11K.find_split, folder, "TBX11K_val")
 
 
 def test_folders_that_hold_something_else_say_what(tmp_path):
     (tmp_path / "only").mkdir()
-    assert "this one holds nothing" in refusal(tbx.find_split, tmp_path / "only", "TBX11K_val")
+    assert "this one holds nothing" in refusal(TBX11K.find_split, tmp_path / "only", "TBX11K_val")
     (tmp_path / "only" / "notes.txt").write_text("")
-    assert "this one holds notes.txt" in refusal(tbx.find_split, tmp_path / "only", "TBX11K_val")
-    assert "there is no such folder" in refusal(tbx.find_split, tmp_path / "only" / "none", "TBX11K_val")
+    assert "this one holds notes.txt" in refusal(TBX11K.find_split, tmp_path / "only", "TBX11K_val")
+    assert "there is no such folder" in refusal(TBX11K.find_split, tmp_path / "only" / "none", "TBX11K_val")
 
 
 def test_the_coco_layout_is_found_and_told_apart(folder, coco_folder):
     annotations = coco_folder / "annotations/instances_train2017.json"
-    assert layout.COCO.find_split(coco_folder, "train2017") == (coco_folder / "train2017", annotations)
-    assert "the image folder 'val2017' is not" in refusal(layout.COCO.find_split, coco_folder, "val2017")
-    assert "available: train2017, val2017" in refusal(layout.COCO.find_split, coco_folder, "test2017")
-    assert refusal(tbx.find_split, coco_folder, "x").endswith("looks like COCO: set --options dataset_file=coco")
-    assert refusal(layout.COCO.find_split, folder, "x").endswith("TBX11K: set --options dataset_file=tbx11k")
+    assert COCO.find_split(coco_folder, "train2017") == (coco_folder / "train2017", annotations)
+    assert "the image folder 'val2017' is not" in refusal(COCO.find_split, coco_folder, "val2017")
+    assert "available: train2017, val2017" in refusal(COCO.find_split, coco_folder, "test2017")
+    assert refusal(TBX11K.find_split, coco_folder, "x").endswith("looks like COCO: set --options dataset_file=coco")
+    assert refusal(COCO.find_split, folder, "x").endswith("TBX11K: set --options dataset_file=tbx11k")
 
 
 def told(split, *, allows_extras=False, is_excluded=True):
@@ -89,7 +92,7 @@ def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write)
     assert found["unlabelled_tb"].severity == "warning"
     assert found["unlabelled_tb"].text.startswith("1 images in tb/ have no box: tb/tb0002.png; ")
     assert "left out" in found["unlabelled_tb"].text
-    assert "taken for background" in told(split, is_excluded=False)["unlabelled_tb"].text
+    assert "used as background" in told(split, is_excluded=False)["unlabelled_tb"].text
     assert found["unlabelled_extras"].severity == "error"
     assert found["unlabelled_extras"].text.startswith("2 extra images of split show tuberculosis by their names but")
     assert " 50.0 % of its images with TB: " in found["unlabelled_extras"].text
@@ -100,7 +103,7 @@ def test_images_that_show_tuberculosis_but_have_no_box_are_reported(coco, write)
 @pytest.mark.data
 def test_the_gaps_of_the_real_annotations_are_those_known(tbx11k):
     def gaps(name):
-        return {k: f.text for k, f in told(load_split(*tbx.find_split(tbx11k, name))).items()}
+        return {k: f.text for k, f in told(load_split(*TBX11K.find_split(tbx11k, name))).items()}
 
     train = gaps("TBX11K_train")
     assert train.keys() == {"unlabelled_tb"}

@@ -12,14 +12,14 @@ from PIL import Image
 from datasets.augment.mixing import Mixer
 from datasets.augment.steps import equalize, erase_outside, make_noise, vary_levels, warp
 from datasets.augment.transforms import (
+    TrainTransform,
     crop_to,
     flip_horizontally,
     resize,
     resize_to_square,
     to_tensors,
-    train_transform,
 )
-from datasets.dataset import Draws
+from datasets.dataset import Generators
 
 SIDE, SEED = st.integers(1, 130), st.integers(0, 2**32)
 STEPS = {
@@ -38,8 +38,8 @@ def xray(width, height, seed=0, boxes=()):
     return Image.fromarray(levels), {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.long)}
 
 
-def draws(seed):
-    return Draws(np.random.default_rng(seed), np.random.default_rng(seed + 1), (seed,))
+def rngs(seed):
+    return Generators(np.random.default_rng(seed), np.random.default_rng(seed + 1), (seed,))
 
 
 def assert_same(one, three):
@@ -71,7 +71,7 @@ def test_resizes_of_the_recipe(size):
 @given(SIDE, SIDE, SEED)
 def test_steps_for_x_rays(step, width, height, seed):
     grey, target = xray(width, height, seed, [[0, 0, width / 3, height / 3]])
-    assert_same(*(STEPS[step](image, target, draws(seed)) for image in (grey, grey.convert("RGB"))))
+    assert_same(*(STEPS[step](image, target, rngs(seed)) for image in (grey, grey.convert("RGB"))))
 
 
 @settings(deadline=None, max_examples=40)
@@ -83,7 +83,7 @@ def test_mosaics_and_copied_lesions(width, height, seed):
         return image.convert(mode), target
 
     mixer = Mixer(donors=np.arange(1, 5), num_images=5, mosaic=seed % 2, copy_paste=1.0, end_epoch=1)
-    assert_same(*(mixer(0, 0, partial(load, mode=mode), draws(seed)) for mode in ("L", "RGB")))
+    assert_same(*(mixer(0, 0, partial(load, mode=mode), rngs(seed)) for mode in ("L", "RGB")))
 
 
 @pytest.mark.parametrize("colourful", range(4))
@@ -97,7 +97,7 @@ def test_one_image_in_colour_among_those_that_are_mixed_keeps_its_colour(colourf
     mixer = Mixer(donors=np.arange(1, 4), num_images=4, mosaic=1.0, copy_paste=1.0, end_epoch=1)
     has_colour = 0
     for seed in range(12):
-        ours, theirs = (mixer(0, 0, partial(load, converts=all_), draws(seed))[0] for all_ in (False, True))
+        ours, theirs = (mixer(0, 0, partial(load, converts=all_), rngs(seed))[0] for all_ in (False, True))
         assert np.array_equal(np.asarray(ours.convert("RGB")), np.asarray(theirs))
         has_colour += ours.mode == "RGB"
     assert has_colour
@@ -105,7 +105,7 @@ def test_one_image_in_colour_among_those_that_are_mixed_keeps_its_colour(colourf
 
 def test_the_whole_augmentation():
     sizes = dict(scales=(96, 128), max_size=160, resize_before_crop=(100, 120), crop_range=(60, 100))
-    transform = train_transform(
+    transform = TrainTransform(
         flip=0.5,
         crop=0.5,
         square=True,
@@ -115,7 +115,7 @@ def test_the_whole_augmentation():
     )
     grey, target = xray(110, 90, 1, [[20, 20, 60, 50]])
     for seed in range(12):
-        one, three = (transform(image, target, draws(seed)) for image in (grey, grey.convert("RGB")))
+        one, three = (transform(image, target, rngs(seed)) for image in (grey, grey.convert("RGB")))
         assert one[0].shape[0] == 1
         assert torch.equal(one[0].expand(3, -1, -1), three[0])
         assert torch.equal(one[1]["boxes"], three[1]["boxes"])

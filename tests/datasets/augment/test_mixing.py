@@ -7,7 +7,7 @@ from PIL import Image
 
 from datasets.augment.mixing import Mixer, draw_place, make_mosaic, paste_lesion, paste_lesions
 from datasets.augment.transforms import clip_boxes
-from datasets.dataset import Draws
+from datasets.dataset import Generators
 
 SEED = st.integers(0, 2**32)
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
@@ -135,8 +135,8 @@ def images(index):
     return Image.new("RGB", (40, 30), (index * 20,) * 3), {**target([4, 5, 14, 15]), "image_id": torch.tensor(index)}
 
 
-def draws(seed=0):
-    return Draws(np.random.default_rng(seed), np.random.default_rng(0), (seed,))
+def rngs(seed=0):
+    return Generators(np.random.default_rng(seed), np.random.default_rng(0), (seed,))
 
 
 def mixer(**changes):
@@ -146,15 +146,15 @@ def mixer(**changes):
 
 
 def test_mixing_ends_with_its_last_epoch():
-    image, found = mixer()(2, 3, images, draws())
+    image, found = mixer()(2, 3, images, rngs())
     assert np.array_equal(np.asarray(image), np.asarray(images(2)[0]))
     assert found["boxes"].tolist() == [[4, 5, 14, 15]]
-    assert len(mixer()(2, 2, images, draws())[1]["boxes"]) > 1
+    assert len(mixer()(2, 2, images, rngs())[1]["boxes"]) > 1
 
 
 def test_mixing_keeps_who_the_image_is_and_its_size():
     for seed in range(20):
-        image, found = mixer()(2, 0, images, draws(seed))
+        image, found = mixer()(2, 0, images, rngs(seed))
         assert image.size == (40, 30)
         assert found["image_id"] == 2
         assert len(found["labels"]) == len(found["boxes"])
@@ -162,14 +162,14 @@ def test_mixing_keeps_who_the_image_is_and_its_size():
 
 
 def test_switching_the_mosaic_on_does_not_change_what_is_copied():
-    copied = mixer(mosaic=0.0)(2, 0, images, draws(4))
-    again = mixer(mosaic=1e-12)(2, 0, images, draws(4))
+    copied = mixer(mosaic=0.0)(2, 0, images, rngs(4))
+    again = mixer(mosaic=1e-12)(2, 0, images, rngs(4))
     assert np.array_equal(np.asarray(copied[0]), np.asarray(again[0]))
     assert torch.equal(copied[1]["boxes"], again[1]["boxes"])
 
 
 def test_without_donors_nothing_is_copied():
-    _, found = mixer(donors=np.zeros(0, dtype=int), mosaic=0.0)(2, 0, images, draws())
+    _, found = mixer(donors=np.zeros(0, dtype=int), mosaic=0.0)(2, 0, images, rngs())
     assert found["boxes"].tolist() == [[4, 5, 14, 15]]
 
 
@@ -179,6 +179,6 @@ def test_images_are_mixed_as_often_as_asked():
         return (image, clip_boxes(target, 1, 1)) if index else (image, target)  # only image 0 has a box
 
     mix = mixer(mosaic=0.0, copy_paste=0.3, donors=np.array([0]))
-    mixed = [len(mix(2, 0, load, draws(i))[1]["boxes"]) for i in range(400)]
+    mixed = [len(mix(2, 0, load, rngs(i))[1]["boxes"]) for i in range(400)]
     assert set(mixed) == {0, 1}
     assert np.mean(mixed) == pytest.approx(0.3, abs=0.08)

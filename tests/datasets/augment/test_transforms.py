@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.augment.transforms import (
+    EvalTransform,
+    TrainTransform,
     crop_to,
     draw_crop,
     draw_square_crop,
-    eval_transform,
     flip_horizontally,
     resize,
     resize_to_square,
     to_tensors,
-    train_transform,
 )
-from datasets.dataset import Draws
+from datasets.dataset import Generators
 from util.detection.pixels import normalised, resized_size
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -65,8 +65,8 @@ def blank(width, height, boxes=()):
     return Image.new("RGB", (width, height)), {"boxes": boxes, "labels": torch.arange(len(boxes))}
 
 
-def draws(image, window=0):
-    return Draws(np.random.default_rng(image), np.random.default_rng(window), (image,))
+def rngs(image, window=0):
+    return Generators(np.random.default_rng(image), np.random.default_rng(window), (image,))
 
 
 def network_input(pixels):
@@ -94,7 +94,7 @@ def test_a_crop_equals_the_official_one_to_the_pixel_and_drops_the_box_outside(g
 
 
 def test_the_evaluation_pipeline_equals_the_official_one_to_the_bit(golden, image, target):
-    pixels, found = eval_transform(64, 1333)(image, target, None)
+    pixels, found = EvalTransform(64, 1333)(image, target, None)
     assert np.array_equal(network_input(pixels).numpy(), golden["val64/image"])
     assert np.array_equal(found["boxes"].numpy(), golden["val64/boxes"])
     assert found["size"].tolist() == golden["val64/size"].tolist() == [64, 76]
@@ -146,8 +146,8 @@ def test_a_crop_lies_inside_the_image_and_in_the_range_where_the_image_allows(wi
 
 
 def test_crops_reach_both_ends_of_their_range_and_of_the_image():
-    draws = np.array([draw_crop(6, 6, (3, 5), np.random.default_rng(i)) for i in range(300)])
-    top, left, height, width = draws.T
+    crops = np.array([draw_crop(6, 6, (3, 5), np.random.default_rng(i)) for i in range(300)])
+    top, left, height, width = crops.T
     assert set(height) == set(width) == {3, 4, 5}
     assert min(top) == min(left) == 0
     assert max(top + height) == max(left + width) == 6
@@ -177,9 +177,9 @@ def test_pixels_are_handed_over_in_the_order_red_green_blue():
 @pytest.mark.slow
 def test_training_sizes_have_the_official_distribution():
     """Of 3000 official draws on 512 x 512: smallest side 480, largest at most 1250, half square, mean side 654."""
-    transform = train_transform(**OFFICIAL)
+    transform = TrainTransform(**OFFICIAL)
     image, target = blank(512, 512)
-    sizes = np.array([transform(image, target, draws(i))[1]["size"].tolist() for i in range(300)])
+    sizes = np.array([transform(image, target, rngs(i))[1]["size"].tolist() for i in range(300)])
     assert sizes.min() == 480
     assert sizes.max() <= 1250
     assert 0.4 < (sizes[:, 0] == sizes[:, 1]).mean() < 0.6
@@ -187,8 +187,8 @@ def test_training_sizes_have_the_official_distribution():
 
 
 def test_training_with_sides_in_proportion_follows_the_generator_of_the_image_alone(image, target):
-    transform = train_transform(**{**OFFICIAL, "scales": (32, 48), "resize_before_crop": (40,), "crop_range": (20, 30)})
-    one, two, other = (transform(image, target, draws(seed, window)) for seed, window in ((1, 0), (1, 9), (2, 0)))
+    transform = TrainTransform(**{**OFFICIAL, "scales": (32, 48), "resize_before_crop": (40,), "crop_range": (20, 30)})
+    one, two, other = (transform(image, target, rngs(seed, window)) for seed, window in ((1, 0), (1, 9), (2, 0)))
     assert torch.equal(one[0], two[0])
     assert torch.equal(one[1]["boxes"], two[1]["boxes"])
     assert one[0].shape != other[0].shape or not torch.equal(one[0], other[0])
@@ -201,9 +201,9 @@ def test_a_box_still_frames_its_object_after_training_augmentation(square):
     pixels[20:40, 30:60] = 255
     target = {"boxes": torch.tensor([[30.0, 20.0, 60.0, 40.0]]), "labels": torch.tensor([1])}
     sizes = dict(scales=(64, 96), max_size=160, resize_before_crop=(50, 70), crop_range=(40, 60))
-    transform = train_transform(flip=0.5, crop=0.5, square=square, **sizes)
+    transform = TrainTransform(flip=0.5, crop=0.5, square=square, **sizes)
     for seed in range(40):
-        image, found = transform(Image.fromarray(pixels), target, draws(seed, seed))
+        image, found = transform(Image.fromarray(pixels), target, rngs(seed, seed))
         rows, columns = torch.where(image[0] > 123)
         height, width = found["size"].tolist()
         cx, cy, w, h = (found["boxes"][0] * torch.tensor([width, height, width, height])).tolist()
@@ -212,17 +212,17 @@ def test_a_box_still_frames_its_object_after_training_augmentation(square):
 
 
 def test_an_image_smaller_than_the_crop_range_and_without_boxes_passes():
-    transform = train_transform(**{**OFFICIAL, "crop": 1.0, "resize_before_crop": (100,)})
-    image, target = transform(*blank(10, 300), draws(0))
+    transform = TrainTransform(**{**OFFICIAL, "crop": 1.0, "resize_before_crop": (100,)})
+    image, target = transform(*blank(10, 300), rngs(0))
     assert image.shape[1:] == tuple(target["size"].tolist())
     assert target["boxes"].shape == (0, 4)
 
 
 def test_transforms_can_be_sent_to_a_worker():
     image, target = blank(20, 10, [[1, 2, 3, 4]])
-    for transform in (train_transform(**OFFICIAL), train_transform(**SQUARE), eval_transform(32, 64)):
+    for transform in (TrainTransform(**OFFICIAL), TrainTransform(**SQUARE), EvalTransform(32, 64)):
         sent = pickle.loads(pickle.dumps(transform))
-        assert torch.equal(sent(image, target, draws(0))[0], transform(image, target, draws(0))[0])
+        assert torch.equal(sent(image, target, rngs(0))[0], transform(image, target, rngs(0))[0])
 
 
 def test_a_stretch_moves_boxes_by_both_ratios():
@@ -247,8 +247,8 @@ def test_a_flip_a_square_crop_and_a_resize_by_hand_computation():
 def test_a_flip_and_a_forced_crop_in_the_square_pipeline_by_hand_computation():
     """40 x 40, flipped: [4, 8, 30, 20]; made 80 and cut whole: [8, 16, 60, 40] of 80."""
     sizes = dict(scales=(32,), max_size=32, resize_before_crop=(80,), crop_range=(80, 90))
-    transform = train_transform(flip=1.0, crop=1.0, square=True, **sizes)
-    image, target = transform(*blank(40, 40, [[10, 8, 36, 20]]), draws(0))
+    transform = TrainTransform(flip=1.0, crop=1.0, square=True, **sizes)
+    image, target = transform(*blank(40, 40, [[10, 8, 36, 20]]), rngs(0))
     assert image.shape == (3, 32, 32)
     assert torch.allclose(target["boxes"], torch.tensor([[34 / 80, 28 / 80, 52 / 80, 24 / 80]]))
 
@@ -257,25 +257,25 @@ def test_a_flip_and_a_forced_crop_in_the_square_pipeline_by_hand_computation():
 @example(1, 200, 0, 0)
 def test_every_image_becomes_the_square_that_its_window_draws(width, height, seed, window):
     """Whatever its shape and whatever its own generator decides."""
-    transform = train_transform(**{**SQUARE, "resize_before_crop": (24, 30)})
-    _, wanted = transform(*blank(64, 64), draws(0, window))
-    image, target = transform(*blank(width, height, [[0, 0, width, height]]), draws(seed, window))
+    transform = TrainTransform(**{**SQUARE, "resize_before_crop": (24, 30)})
+    _, wanted = transform(*blank(64, 64), rngs(0, window))
+    image, target = transform(*blank(width, height, [[0, 0, width, height]]), rngs(seed, window))
     assert image.shape[1:] == tuple(target["size"].tolist()) == tuple(wanted["size"].tolist())
     assert image.shape[1] == image.shape[2]
     assert image.shape[1] in SQUARE["scales"]
 
 
 def test_windows_draw_every_square():
-    transform = train_transform(**SQUARE)
-    sides = {transform(*blank(40, 40), draws(0, window))[0].shape[1] for window in range(60)}
+    transform = TrainTransform(**SQUARE)
+    sides = {transform(*blank(40, 40), rngs(0, window))[0].shape[1] for window in range(60)}
     assert sides == set(SQUARE["scales"])
 
 
 @given(SEED, SEED)
 def test_a_square_image_keeps_its_proportions_cropped_or_not(seed, window):
     """The crop takes at least 60 % of each side, so the box in the middle is always whole."""
-    transform = train_transform(**{**SQUARE, "resize_before_crop": (100,), "crop_range": (60, 100)})
-    _, target = transform(*blank(100, 100, [[45, 45, 55, 55]]), draws(seed, window))
+    transform = TrainTransform(**{**SQUARE, "resize_before_crop": (100,), "crop_range": (60, 100)})
+    _, target = transform(*blank(100, 100, [[45, 45, 55, 55]]), rngs(seed, window))
     ((_, _, width, height),) = target["boxes"].tolist()
     assert width == pytest.approx(height, abs=1e-6)
     assert 0.1 - 1e-6 <= width <= 10 / 60 + 1e-6
@@ -284,8 +284,8 @@ def test_a_square_image_keeps_its_proportions_cropped_or_not(seed, window):
 @given(SEED)
 def test_a_crop_of_a_long_image_keeps_its_proportions_too(seed):
     """160 x 100: a box of 10 x 10 at the centre is square after a crop, though not after a stretch."""
-    transform = train_transform(**{**SQUARE, "crop": 1.0, "resize_before_crop": (100,), "crop_range": (100, 100)})
-    _, target = transform(*blank(160, 100, [[75, 45, 85, 55]]), draws(seed))
+    transform = TrainTransform(**{**SQUARE, "crop": 1.0, "resize_before_crop": (100,), "crop_range": (100, 100)})
+    _, target = transform(*blank(160, 100, [[75, 45, 85, 55]]), rngs(seed))
     assert target["boxes"][:, 2:].tolist() == [[pytest.approx(0.1), pytest.approx(0.1)]]
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from datasets.cache import build as cache_build
-from datasets.cache.build import journal_of, part_of, ready_cache
+from datasets.cache.build import ensure_cache, journal_file, part_file
 from datasets.cache.file import cache_file, open_cache
 from tests.helpers.cache import assert_holds, counted
 from util.base.errors import DataError
@@ -34,7 +34,7 @@ def stop_after(monkeypatch, split, folder, num):
     with monkeypatch.context() as patch:
         patch.setattr(cache_build, "_entry", entry)
         with pytest.raises(KeyboardInterrupt):
-            ready_cache(split, folder, workers=2)
+            ensure_cache(split, folder, workers=2)
 
 
 @pytest.mark.parametrize("num", [0, 1, 9, 13])
@@ -43,27 +43,27 @@ def test_an_interrupted_build_is_gone_on_with(make, folder, monkeypatch, num):
     stop_after(monkeypatch, split, folder, num)
     assert not cache_file(split, folder).exists()
     decoded = counted(monkeypatch)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert sorted(decoded) == list(range(num, 14))
-    assert not part_of(cache_file(split, folder)).exists()
+    assert not part_file(cache_file(split, folder)).exists()
 
 
 def tear_journal(_split, file):
-    journal_of(file).write_bytes(journal_of(file).read_bytes()[:-20])
+    journal_file(file).write_bytes(journal_file(file).read_bytes()[:-20])
 
 
 def tear_pixels(_split, file):
-    part_of(file).write_bytes(part_of(file).read_bytes()[:-20])
+    part_file(file).write_bytes(part_file(file).read_bytes()[:-20])
 
 
 def spoil_pixels(_split, file):
-    content = bytearray(part_of(file).read_bytes())
+    content = bytearray(part_file(file).read_bytes())
     content[-20] ^= 1
-    part_of(file).write_bytes(content)
+    part_file(file).write_bytes(content)
 
 
 def add_pixels(_split, file):
-    part_of(file).write_bytes(part_of(file).read_bytes() + b"more than the journal knows")
+    part_file(file).write_bytes(part_file(file).read_bytes() + b"more than the journal knows")
 
 
 def change_first(split, _file):
@@ -71,7 +71,7 @@ def change_first(split, _file):
 
 
 def lose_journal(_split, file):
-    journal_of(file).unlink()
+    journal_file(file).unlink()
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_of_a_build_that_was_cut_off_only_what_is_right_is_kept(make, folder, mo
     stop_after(monkeypatch, split, folder, 9)
     spoil(split, cache_file(split, folder))
     decoded = counted(monkeypatch)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert sorted(decoded) == list(range(kept, 14))
 
 
 def test_two_jobs_at_once_build_one_cache(make, folder, monkeypatch):
     split, decoded = make(), counted(monkeypatch)
-    monkeypatch.setattr(cache_build, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(cache_build, "POLL_EVERY", 0.01)
     real = cache_build._decode
     monkeypatch.setattr(cache_build, "_decode", lambda *args: time.sleep(0.005) or real(*args))
     results = []
-    jobs = [threading.Thread(target=lambda: results.append(ready_cache(split, folder, workers=1))) for _ in range(3)]
+    jobs = [threading.Thread(target=lambda: results.append(ensure_cache(split, folder, workers=1))) for _ in range(3)]
     for job in jobs:
         job.start()
     for job in jobs:
@@ -111,7 +111,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_decoded(make, fo
     split, decoded = make(num=3, side=600), counted(monkeypatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 9, 1_000_000))
     with pytest.raises(WriteError, match="has 1 MB free, but the cache of split needs 2 MB more; free some space"):
-        ready_cache(split, folder, workers=1)
+        ensure_cache(split, folder, workers=1)
     assert not decoded
 
 
@@ -126,19 +126,19 @@ def test_a_disk_that_fills_up_is_told_and_the_next_start_goes_on(make, folder, m
 
     monkeypatch.setattr(cache_build, "_entry", entry)
     with pytest.raises(
-        WriteError, match=r"split\.images\.part: cannot be written \(No space.*goes on.*Free some space"
+        WriteError, match=r"split\.images\.part: cannot be written \(No space.*continues.*Free some space"
     ):
-        ready_cache(split, folder, workers=1)
+        ensure_cache(split, folder, workers=1)
     monkeypatch.undo()
     decoded = counted(monkeypatch)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert sorted(decoded) == list(range(6, 14))
 
 
 def test_a_folder_that_cannot_be_is_told(make, folder):
     folder.write_text("a file")
     with pytest.raises(WriteError, match=r"cannot be written \(.*image_cache=''"):
-        ready_cache(make(), folder, workers=1)
+        ensure_cache(make(), folder, workers=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image"])
@@ -148,13 +148,13 @@ def test_an_image_that_cannot_be_read_is_named_and_mended_the_build_goes_on(make
     whole = path.read_bytes()
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"i9\.png: cannot be read as an image .*remove image id 91"):
-        ready_cache(split, folder, workers=2)
+        ensure_cache(split, folder, workers=2)
     path.unlink()
     with pytest.raises(DataError, match=r"i9\.png: cannot be read \(No such file"):
-        ready_cache(split, folder, workers=2)
+        ensure_cache(split, folder, workers=2)
     path.write_bytes(whole)
     decoded = counted(monkeypatch)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert sorted(decoded) == list(range(9, 14))
 
 
@@ -165,12 +165,12 @@ def test_a_build_killed_at_ten_random_moments_is_completed_by_the_next_start(mak
     durations = []
     for number in range(3):  # the first one, and any on a busy machine, takes longer
         began = time.monotonic()
-        ready_cache(split, folder / f"whole{number}", workers=2)
+        ensure_cache(split, folder / f"whole{number}", workers=2)
         durations.append(time.monotonic() - began)
     duration, expected = min(durations), cache_file(split, folder / "whole0").read_bytes()
     unfinished = 0
     for target in [*(folder / f"{number}" for number in range(10)), *[folder / "again and again"] * 10]:
-        builder = FORK.Process(target=ready_cache, args=(split, target), kwargs={"workers": 2})
+        builder = FORK.Process(target=ensure_cache, args=(split, target), kwargs={"workers": 2})
         builder.start()
         time.sleep(draw.uniform(0, duration))
         builder.kill()
@@ -179,7 +179,7 @@ def test_a_build_killed_at_ten_random_moments_is_completed_by_the_next_start(mak
         if cache_file(split, target).exists():
             assert_holds(open_cache(split, target), split)
         if target.name != "again and again":
-            assert_holds(ready_cache(split, target, workers=2), split)
+            assert_holds(ensure_cache(split, target, workers=2), split)
             assert cache_file(split, target).read_bytes() == expected
     assert unfinished >= 10, "most were killed before they had ended"
-    assert_holds(ready_cache(split, folder / "again and again", workers=2), split)
+    assert_holds(ensure_cache(split, folder / "again and again", workers=2), split)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from datasets.cache import build as cache_build
-from datasets.cache.build import journal_of, ready_cache
+from datasets.cache.build import ensure_cache, journal_file
 from datasets.cache.file import MARK, UnusableCache, cache_file, open_cache
 from tests.helpers.cache import assert_holds
 from tests.helpers.files.damage import flipped, with_zeros
@@ -32,7 +32,7 @@ def is_noticed(split, folder):
 @pytest.mark.parametrize("damage", [flipped, with_zeros])
 def test_50_of_50_damages_are_noticed_while_training_and_by_a_check(make, folder, damage):
     split, draw = make(), random.Random(0)
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     file = cache_file(split, folder)
     whole = file.read_bytes()
     for _ in range(50):
@@ -46,7 +46,7 @@ def test_50_of_50_damages_are_noticed_while_training_and_by_a_check(make, folder
 
 def test_every_bit_around_the_edges_counts(make, folder):
     split = make(3)
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     file = cache_file(split, folder)
     whole = file.read_bytes()
     for place in (*range(20), *range(len(whole) - 45, len(whole))):
@@ -58,7 +58,7 @@ def test_every_bit_around_the_edges_counts(make, folder):
 
 def test_the_message_of_a_read_says_what_to_do_and_other_images_are_served(make, folder):
     split = make()
-    images = ready_cache(split, folder, workers=1)
+    images = ensure_cache(split, folder, workers=1)
     content = bytearray(cache_file(split, folder).read_bytes())
     content[int(images.starts[5]) + 7] ^= 1
     cache_file(split, folder).write_bytes(content)
@@ -74,7 +74,7 @@ def test_the_message_of_a_read_says_what_to_do_and_other_images_are_served(make,
 
 def test_an_image_is_compared_once_in_each_process(make, folder, monkeypatch):
     split, compared = make(), []
-    images = ready_cache(split, folder, workers=1)
+    images = ensure_cache(split, folder, workers=1)
     real = type(images).is_whole
     monkeypatch.setattr(type(images), "is_whole", lambda self, i: compared.append(i) or real(self, i))
     for _ in range(3):
@@ -84,14 +84,14 @@ def test_an_image_is_compared_once_in_each_process(make, folder, monkeypatch):
     assert compared == [2, 2]
 
 
-def test_a_cache_of_the_format_before_is_built_anew(make, folder, capsys):
+def test_a_cache_of_the_format_before_is_rebuilt(make, folder, capsys):
     split = make()
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     file = cache_file(split, folder)
     file.write_bytes(file.read_bytes().replace(MARK, b"decoded images 1"))
     with pytest.raises(UnusableCache, match="was built by another version, in another format"):
         open_cache(split, folder)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert "note: " in capsys.readouterr().err
 
 
@@ -118,20 +118,20 @@ LINES = {
 def test_a_broken_line_of_the_journal_ends_what_is_kept(make, folder, monkeypatch, line, place):
     split = make(8)
     with monkeypatch.context() as patch:
-        patch.setattr(cache_build, "index_of", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cache_build, "dump_index", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            ready_cache(split, folder, workers=1)
-    journal = journal_of(cache_file(split, folder))
+            ensure_cache(split, folder, workers=1)
+    journal = journal_file(cache_file(split, folder))
     lines = journal.read_bytes().split(b"\n")
     lines[place] = line
     journal.write_bytes(b"\n".join(lines))
     decoded, real = [], cache_build.load_image
     monkeypatch.setattr(cache_build, "load_image", lambda *args: decoded.append(args[1]) or real(*args))
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     assert decoded == list(range(max(0, place - 1), 8))
 
 
-def test_the_script_notices_damage_in_a_finished_cache_and_builds_it_anew(phantom, tmp_path, monkeypatch, capsys):
+def test_the_script_notices_damage_in_a_finished_cache_and_rebuilds_it(phantom, tmp_path, monkeypatch, capsys):
     script, config = load_script("build_cache"), "config/DINO/DINO_tiny_phantom.py"
     command = ["build_cache", "-c", config, "--data_path", str(phantom), "--cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", command)
@@ -140,10 +140,10 @@ def test_the_script_notices_damage_in_a_finished_cache_and_builds_it_anew(phanto
     whole = file.read_bytes()
     capsys.readouterr()
     assert run_to_exit_code(script.main) == 0
-    assert "anew" not in capsys.readouterr().err
+    assert "rebuilding" not in capsys.readouterr().err
     file.write_bytes(whole[:5000] + bytes(20_000) + whole[25_000:])
     assert run_to_exit_code(script.main) == 0
     assert f"note: {file}: the pixels of " in (told := capsys.readouterr().err)
     assert "are damaged" in told
-    assert "it is built anew" in told
+    assert "rebuilding it" in told
     assert file.read_bytes() == whole

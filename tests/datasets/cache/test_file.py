@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.annotations.split import load_split
 from datasets.cache import build as cache_build
 from datasets.cache import file as cache
-from datasets.cache.build import ready_cache
+from datasets.cache.build import ensure_cache
 from datasets.cache.file import UnusableCache, cache_file, open_cache
 from tests.helpers.cache import assert_holds, counted
 from util.base.errors import DataError
@@ -22,7 +22,7 @@ pytest_plugins = ["tests.helpers.cache_fixtures"]
 
 def test_the_cache_holds_the_pixels_of_the_files_to_the_bit(make, folder):
     split = make()
-    images = ready_cache(split, folder, workers=3)
+    images = ensure_cache(split, folder, workers=3)
     assert_holds(images, split)
     assert images.num_coloured == 2
     sizes = split.sizes.prod(axis=1)
@@ -32,29 +32,29 @@ def test_the_cache_holds_the_pixels_of_the_files_to_the_bit(make, folder):
 
 def test_it_is_built_once(make, folder, monkeypatch):
     split, decoded = make(), counted(monkeypatch)
-    ready_cache(split, folder, workers=2)
+    ensure_cache(split, folder, workers=2)
     assert sorted(decoded) == list(range(14))
-    ready_cache(split, folder, workers=2)
+    ensure_cache(split, folder, workers=2)
     assert len(decoded) == 14
 
 
 def test_the_number_of_workers_changes_no_byte(make, folder):
     split = make()
     for workers in (1, 5):
-        ready_cache(split, folder / str(workers), workers=workers)
+        ensure_cache(split, folder / str(workers), workers=workers)
     one, five = (cache_file(split, folder / name).read_bytes() for name in ("1", "5"))
     assert one == five
 
 
 def test_each_split_has_a_file_of_its_own(make, folder):
     for name in ("train", "val"):
-        ready_cache(make(name=name), folder, workers=1)
+        ensure_cache(make(name=name), folder, workers=1)
     assert sorted(p.name for p in folder.glob("*.images")) == ["train.images", "val.images"]
 
 
 def test_another_process_maps_the_file_instead_of_being_sent_it(make, folder):
     split = make()
-    images = ready_cache(split, folder, workers=1)
+    images = ensure_cache(split, folder, workers=1)
     images(0)
     sent = pickle.dumps(images)
     assert len(sent) < images.num_bytes / 2
@@ -63,10 +63,10 @@ def test_another_process_maps_the_file_instead_of_being_sent_it(make, folder):
 
 def test_a_process_that_comes_late_notices_that_the_file_is_another(make, folder):
     split = make()
-    sent = pickle.dumps(ready_cache(split, folder, workers=1))
+    sent = pickle.dumps(ensure_cache(split, folder, workers=1))
     Image.new("L", (24, 24)).save(split.image_dir / "i0.png")
-    ready_cache(split, folder, workers=1)
-    with pytest.raises(DataError, match="was built anew meanwhile"):
+    ensure_cache(split, folder, workers=1)
+    with pytest.raises(DataError, match="was rebuilt meanwhile"):
         pickle.loads(sent)(0)
 
 
@@ -85,72 +85,72 @@ def change_pixels_behind_its_back(split):
 
 
 @pytest.mark.parametrize("change", [change_pixels, change_pixels_behind_its_back])
-def test_it_is_built_anew_when_an_image_changes(make, folder, change):
+def test_it_is_rebuilt_when_an_image_changes(make, folder, change):
     split = make()
-    old = ready_cache(split, folder, workers=1)
+    old = ensure_cache(split, folder, workers=1)
     before = [old(i).tobytes() for i in range(split.num_images)]
     change(split)
     with pytest.raises(UnusableCache, match="1 images have changed since: i"):
         open_cache(split, folder)
-    new = ready_cache(split, folder, workers=1)
+    new = ensure_cache(split, folder, workers=1)
     assert_holds(new, split)
     assert [old(i).tobytes() for i in range(split.num_images)] == before, "who reads the old one goes on with it"
 
 
 def test_a_copy_of_the_images_with_other_times_is_the_same(make, folder, monkeypatch):
     split, decoded = make(), counted(monkeypatch)
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     for path in split.image_dir.iterdir():
         os.utime(path, (1, 1))
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     elsewhere = shutil.copytree(split.image_dir, split.image_dir.with_name("copy"))
-    assert_holds(ready_cache(replace(split, image_dir=Path(elsewhere)), folder, workers=1), split)
+    assert_holds(ensure_cache(replace(split, image_dir=Path(elsewhere)), folder, workers=1), split)
     assert len(decoded) == 14
 
 
 def test_a_copy_of_the_cache_is_a_cache(make, folder, monkeypatch):
     split = make()
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     staged, decoded = shutil.copytree(folder, folder.with_name("staged")), counted(monkeypatch)
-    assert_holds(ready_cache(split, staged, workers=1), split)
+    assert_holds(ensure_cache(split, staged, workers=1), split)
     assert not decoded
 
 
 def test_a_list_and_the_same_list_without_some_images_share_a_cache(make, folder, monkeypatch):
     split = make(14)
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     decoded = counted(monkeypatch)
     for part in (split.without(np.array([0, 5])), split, split.without(np.array([13]))):
-        assert_holds(ready_cache(part, folder, workers=1), part)
+        assert_holds(ensure_cache(part, folder, workers=1), part)
     assert not decoded
 
 
 @pytest.mark.parametrize(("num", "reason"), [(15, "lacks 1 images of .*: i14.png"), (14, "built by another version")])
 def test_another_list_or_another_reader_wants_another_cache(make, folder, num, reason, monkeypatch):
-    ready_cache(make(14), folder, workers=1)
+    ensure_cache(make(14), folder, workers=1)
     split = make(num)
     monkeypatch.setattr(cache, "READER", "reader 2" if num == 14 else cache.READER)
     monkeypatch.setattr(cache_build, "READER", cache.READER)
     with pytest.raises(UnusableCache, match=reason):
         open_cache(split, folder)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 16, 0.5, -1])
-def test_a_damaged_cache_is_built_anew(make, folder, keep):
+def test_a_damaged_cache_is_rebuilt(make, folder, keep):
     split = make()
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     file = cache_file(split, folder)
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(UnusableCache, match="is no whole cache"):
+    with pytest.raises(UnusableCache, match="is no complete cache"):
         open_cache(split, folder)
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
 
 
 def test_a_damaged_index_is_noticed(make, folder):
     split = make()
-    ready_cache(split, folder, workers=1)
+    ensure_cache(split, folder, workers=1)
     file = cache_file(split, folder)
     file.write_bytes(file.read_bytes().replace(b'"entries"', b'"entriez"'))
     with pytest.raises(UnusableCache, match="its index is damaged"):
@@ -172,6 +172,6 @@ def test_no_word_about_the_person_of_a_dicom_file_gets_into_the_cache(tmp_path, 
     content = {"images": [{"id": 1, "file_name": "a.dcm", "height": 5, "width": 6}], "annotations": []}
     (tmp_path / "split.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "active"}]}))
     split = load_split(tmp_path, tmp_path / "split.json")
-    assert_holds(ready_cache(split, folder, workers=1), split)
+    assert_holds(ensure_cache(split, folder, workers=1), split)
     written = b"".join(path.read_bytes() for path in folder.iterdir())
     assert not any(value.encode() in written for value in PERSON.values())

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 
 from datasets.annotations.tbx11k import CATEGORIES
 from datasets.checks.folder import check_folder
-from datasets.phantom.write import make_phantom
+from datasets.phantom import make_phantom
 
 TRAIN, VAL = "TBX11K_train", "TBX11K_val"
 HALF = {1: CATEGORIES[1], 2: CATEGORIES[2]}
@@ -217,21 +217,21 @@ PLANTS = {
     "overhang": (first_box(bbox=[100, 5, 60, 9], area=540), "[100, 5, 60, 9] on tb/", set()),
     "wrong_area": (first_box(area=99999), "1 of", set()),
     "repeated_box": (add_box(), "1 boxes repeat another", set()),
-    "disputed_box": (add_box(category_id=2), "2 boxes bear two categories", set()),
+    "disputed_box": (add_box(category_id=2), "2 boxes have two categories", set()),
     "unlabelled_tb": (unlabel, "1 images in tb/ have no box: tb/", set()),
     "unlabelled_extras": (add_extra, "1 in TBX11K_train", set()),
     "box_outside_tb": (box_on_healthy, "1 images outside tb/ have boxes: health/", set()),
     "large_category": (large_category, "set --options num_classes=8", {"other_categories", "unused_category"}),
     "other_categories": (
-        rename_category, "1 (Nodule); figures by category", {"changed_category", "unused_category"}
+        rename_category, "1 (Nodule); metrics per category", {"changed_category", "unused_category"}
     ),
-    "changed_category": (rename_category, "1 is ActiveTuberculosis there, but Nodule here", {"other_categories"}),
+    "changed_category": (rename_category, "1 is ActiveTuberculosis in training, Nodule in val", {"other_categories"}),
     "untrained_category": (add_category, "3 (PulmonaryTuberculosis)", set()),
     "repeated_category": (repeat_category, "more than one id: ActiveTuberculosis", {"other_categories"}),
     "unused_category": (unused_category, "3 (PulmonaryTuberculosis)", set()),
     "shared_name": (share_name, "1 of 6 validation images are training images too", {"list_differs"}),
     "shared_bytes": (leak(shutil.copyfile), "1 training images are byte-identical", {"repeated_bytes"}),
-    "near_identical": (leak(save_brighter), "1 training images are nearly the picture of", set()),
+    "near_identical": (leak(save_brighter), "1 training images are nearly identical to", set()),
     "repeated_bytes": (repeat("health/"), "1 groups of images are byte-identical: health/", set()),
     "disputed_image": (repeat("tb/"), "1 groups of byte-identical images have different boxes", {"repeated_bytes"}),
     "restarting_ids": (restart_ids, "5 image ids mean different images", set()),

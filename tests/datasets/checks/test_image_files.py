@@ -6,16 +6,16 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from datasets.checks import image_files
-from datasets.checks.image_files import MEMORY, ImageFile, read_image_files, recall, remember
-from datasets.checks.image_pairs import NEAR, groups_within, pairs_between
-from datasets.phantom.render import Case, render_case
+from datasets.checks.image_files import RECORDS, ImageFile, load_image_records, read_image_files, save_image_records
+from datasets.checks.image_pairs import LARGEST_DISTANCE, groups_within, pairs_between
+from datasets.phantom import PhantomCase, render_case
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "imgs").mkdir()
     for i in range(4):
-        Image.fromarray(render_case(Case(f"health/h{i}", 0, "health"), 96)).save(tmp_path / f"imgs/{i}.png")
+        Image.fromarray(render_case(PhantomCase(f"health/h{i}", 0, "health"), 96)).save(tmp_path / f"imgs/{i}.png")
     return tmp_path / "imgs"
 
 
@@ -49,13 +49,13 @@ def test_a_file_is_read_to_its_end(folder):
 def test_what_a_run_knows_is_not_read_again_by_it_or_by_its_neighbours(folder, tmp_path, opened):
     files = all_of(folder)
     assert sorted(opened) == ["0.png", "1.png", "2.png", "3.png"]
-    remember(tmp_path / "logs/a", files)
+    save_image_records(tmp_path / "logs/a", files)
     for run in ("logs/a", "logs/b"):
         opened.clear()
-        assert all_of(folder, recall(tmp_path / run)) == files
+        assert all_of(folder, load_image_records(tmp_path / run)) == files
         assert opened == []
-    assert recall(tmp_path / "elsewhere/a") == {}
-    assert recall(None) == {}
+    assert load_image_records(tmp_path / "elsewhere/a") == {}
+    assert load_image_records(None) == {}
 
 
 def grow(path):
@@ -76,35 +76,35 @@ def touch(path):
 
 @pytest.mark.parametrize("change", [grow, touch, keep_size_and_time])
 def test_a_file_that_changed_is_read_again_and_no_other(folder, tmp_path, opened, change):
-    remember(tmp_path / "logs/a", all_of(folder))
+    save_image_records(tmp_path / "logs/a", all_of(folder))
     change(folder / "2.png")
     opened.clear()
-    all_of(folder, recall(tmp_path / "logs/a"))
+    all_of(folder, load_image_records(tmp_path / "logs/a"))
     assert opened == ["2.png"]
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path, opened):
     (folder / "2.png").write_bytes(b"no image")
-    remember(tmp_path / "logs/a", all_of(folder))
+    save_image_records(tmp_path / "logs/a", all_of(folder))
     opened.clear()
-    assert all_of(folder, recall(tmp_path / "logs/a"))[str(folder / "2.png")] == "no image"
+    assert all_of(folder, load_image_records(tmp_path / "logs/a"))[str(folder / "2.png")] == "no image"
     assert opened == ["2.png"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04" + bytes(100)])
 def test_a_damaged_memory_is_no_memory(folder, tmp_path, content):
-    remember(tmp_path / "logs/a", all_of(folder))
-    whole = (tmp_path / "logs/a" / MEMORY).read_bytes()
-    assert len(recall(tmp_path / "logs/a")) == 4
+    save_image_records(tmp_path / "logs/a", all_of(folder))
+    whole = (tmp_path / "logs/a" / RECORDS).read_bytes()
+    assert len(load_image_records(tmp_path / "logs/a")) == 4
     for damaged in (content, whole[: len(whole) // 2], whole[:-30]):
-        (tmp_path / "logs/a" / MEMORY).write_bytes(damaged)
-        assert recall(tmp_path / "logs/a") == {}
+        (tmp_path / "logs/a" / RECORDS).write_bytes(damaged)
+        assert load_image_records(tmp_path / "logs/a") == {}
 
 
 def looks(images):
     def read(image):
         grey = image.convert("L")
-        return ImageFile((0, 0, 0), grey.size, image.tobytes()[:16], image_files.look_of(grey), False)
+        return ImageFile((0, 0, 0), grey.size, image.tobytes()[:16], image_files.perceptual_hash(grey), False)
 
     return {name: read(image) for name, image in images.items()}
 
@@ -116,7 +116,7 @@ def saved(image, **how):
 
 
 def test_a_picture_saved_anew_is_recognised_and_another_picture_is_not():
-    images = {f"{i}": Image.fromarray(render_case(Case(f"sick/s{i}", 0, "sick"), 256)) for i in range(12)}
+    images = {f"{i}": Image.fromarray(render_case(PhantomCase(f"sick/s{i}", 0, "sick"), 256)) for i in range(12)}
     copies = {
         "jpeg": saved(images["0"], format="JPEG", quality=60),
         "smaller": images["1"].resize((180, 180)),
@@ -127,7 +127,7 @@ def test_a_picture_saved_anew_is_recognised_and_another_picture_is_not():
     }
     pairs = pairs_between(looks(images), looks(copies))
     assert {(pair.first, pair.second) for pair in pairs} == {(str(i), name) for i, name in enumerate(copies)}
-    assert all(pair.distance is not None and pair.distance <= NEAR for pair in pairs)
+    assert all(pair.distance is not None and pair.distance <= LARGEST_DISTANCE for pair in pairs)
 
 
 def test_pairs_by_hand():

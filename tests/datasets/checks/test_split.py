@@ -5,20 +5,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.annotations import tbx11k as tbx
+from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
-from datasets.cache.file import source_of
+from datasets.cache.file import read_source_file
 from datasets.checks.findings import refuse_errors
-from datasets.checks.image_files import read_image_files
-from datasets.checks.split import check_pair, find_in_split
+from datasets.checks.image_files import read_image_files, read_image_sizes
+from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError
 from util.base.text import printable
 
 
-def checked(split, num_classes, **how):
+def checked(split, num_classes, opens_images=True):
     """The warnings of a split; its errors are raised."""
-    return refuse_errors(find_in_split(split, num_classes, **how), f"{split.annotation_file}: cannot be used")
+    findings = [*find_in_annotations(split, num_classes, drops_empty_boxes=False)]
+    if opens_images:
+        findings += find_in_images(split, read_image_sizes(listed_files(split)))
+    return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 
 def problems(folder, num_classes=3, **how):
@@ -66,7 +69,9 @@ def test_files_that_are_no_images_are_counted_and_named_with_the_reason(coco, wr
     spoiled(folder, "a.png", b"<html>404 not found</html>")
     spoiled(folder, "sub/b.png", b"")
     (line,) = problems((folder, file))
-    assert line.startswith("2 of 3 images cannot be read: a.png (no image), sub/b.png (empty); fetch these files anew")
+    assert line.startswith(
+        "2 of 3 images cannot be read: a.png (no image), sub/b.png (empty); download these files again"
+    )
     spoiled(folder, "c.png", whole[:20])
     (line,) = problems((folder, file))
     assert line.startswith("3 of 3 images cannot be read: a.png (no image), sub/b.png (empty), c.png (")
@@ -140,8 +145,8 @@ def test_a_category_id_with_two_meanings_and_a_category_never_trained_are_refuse
     first, changed, strange = str(error.value).split("\n  ")
     assert first == f"{val.annotation_file}: does not go with {train.annotation_file}"
     assert changed == (
-        "2 category ids mean something else: 1 is active there, but latent here, 2 is latent there, but active here; "
-        "use one list in both files"
+        "2 category ids have different names: 1 is active in training, latent in validation, "
+        "2 is latent in training, active in validation; use one list in both files"
     )
     assert strange == (
         "1 of 2 boxes are of categories that training does not list: 4 (nodule); list them there, or remove these boxes"
@@ -202,13 +207,13 @@ def test_all_problems_come_at_once_with_a_few_examples(coco, write):
 
 @pytest.mark.data
 def test_the_real_annotations_are_sound_but_for_the_images_left_out(tbx11k):
-    (line,) = problems(tbx.find_split(tbx11k, "TBX11K_train"), num_classes=4)
+    (line,) = problems(TBX11K.find_split(tbx11k, "TBX11K_train"), num_classes=4)
     assert " of 6600 images are missing in " in line
 
 
 @pytest.mark.data
 def test_the_real_training_and_validation_lists_go_together(tbx11k):
-    check_pair(*(load_split(*tbx.find_split(tbx11k, name)) for name in ("TBX11K_train", "TBX11K_val")))
+    check_pair(*(load_split(*TBX11K.find_split(tbx11k, name)) for name in ("TBX11K_train", "TBX11K_val")))
 
 
 def test_a_link_that_leads_round_matters_only_to_a_list_that_names_it(coco, write):
@@ -234,7 +239,7 @@ def test_what_is_no_regular_file_keeps_no_check_waiting(coco, write, kind):
     with pytest.raises(DataError, match=r"a.png: cannot be read as an image .*not a regular file but a"):
         load_image(split, split.file_names.tolist().index("a.png"))
     with pytest.raises(OSError, match="not a regular file but a"):
-        source_of(split, split.file_names.tolist().index("a.png"))
+        read_source_file(split, split.file_names.tolist().index("a.png"))
 
 
 def test_an_image_that_is_a_strip_is_named(coco, write):

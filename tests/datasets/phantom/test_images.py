@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.phantom.plan import plan_cohort
-from datasets.phantom.render import Case, render_case
-from datasets.phantom.statistics import ACTIVE, FRAME, LATENT, LAWS, Lesion, sample_lesions
+from datasets.phantom import PhantomCase, plan_phantom, render_case, sample_lesions
+from datasets.phantom.statistics import ACTIVE, BOX_DISTRIBUTIONS, FRAME, LATENT, Lesion
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def lesions():
 @given(seed=st.integers(0, 2**31 - 1), size=st.sampled_from([64, 192, 512]))
 @settings(max_examples=15, deadline=None)
 def test_boxes_lie_inside_the_image(seed, size):
-    plan = plan_cohort(12, 4, seed, positive_fraction=1.0, size=size)
+    plan = plan_phantom(12, 4, seed, positive_fraction=1.0, size=size)
     for annotation in plan.documents["all_trainval"]["annotations"]:
         x, y, w, h = annotation["bbox"]
         assert x >= 0
@@ -34,7 +33,7 @@ def test_boxes_lie_inside_the_image(seed, size):
 
 
 def test_default_shares_are_those_of_the_real_lists():
-    names = plan_cohort(6600, 1800, seed=0).lists["TBX11K_train"]
+    names = plan_phantom(6600, 1800, seed=0).lists["TBX11K_train"]
     counts = {folder: sum(n.startswith(folder) for n in names) for folder in ("tb/", "health/", "sick/")}
     assert counts == {"tb/": 600, "health/": 3000, "sick/": 3000}
 
@@ -53,7 +52,7 @@ def test_image_types_and_counts_follow_the_real_ones(lesions):
 @pytest.mark.parametrize(("category", "cy"), [(ACTIVE, (0.311, 0.104)), (LATENT, (0.293, 0.088))])
 def test_sizes_and_places_follow_the_real_ones(lesions, category, cy):
     x, y, w, h = np.array([lesion.box for image in lesions for lesion in image if lesion.category == category]).T
-    law = LAWS[category]
+    law = BOX_DISTRIBUTIONS[category]
     for side, (mean, deviation) in ((w, law.log_w), (h, law.log_h)):
         assert np.log(side).mean() == pytest.approx(mean, abs=0.09)
         assert np.log(side).std() == pytest.approx(deviation, abs=0.05)
@@ -99,7 +98,7 @@ def test_a_lesion_brightens_its_box_and_nothing_else(monkeypatch, category):
     without_exposure(monkeypatch)
     for i in range(6):
         box = (0.22 + 0.01 * i, 0.24, 0.2, 0.25)
-        ill = Case(f"tb/{i}.png", 1, "tb", (Lesion(category, box),))
+        ill = PhantomCase(f"tb/{i}.png", 1, "tb", (Lesion(category, box),))
         monkeypatch.setattr("datasets.phantom.render.sample_lesions", lambda _, ill=ill: ill.lesions)
         added = render_case(ill, 256) - render_case(replace(ill, kind="health", lesions=()), 256)
         x0, y0, x1, y1 = (round(256 * v) for v in (box[0], box[1], box[0] + box[2], box[1] + box[3]))
@@ -116,7 +115,7 @@ def test_a_lesion_brightens_its_box_and_nothing_else(monkeypatch, category):
 def test_lesions_are_brighter_on_the_film_than_the_same_place_without_them():
     gains = []
     for i in range(8):
-        ill = Case(f"tb/{i}.png", 2, "tb", (Lesion(ACTIVE, (0.62, 0.25, 0.2, 0.22)),))
+        ill = PhantomCase(f"tb/{i}.png", 2, "tb", (Lesion(ACTIVE, (0.62, 0.25, 0.2, 0.22)),))
         x0, y0, x1, y1 = (round(256 * v) for v in (0.66, 0.30, 0.78, 0.43))
         mirrored = slice(256 - x1, 256 - x0)
         film = render_case(ill, 256) / 255
@@ -129,7 +128,7 @@ def test_active_and_latent_look_different(monkeypatch):
     without_exposure(monkeypatch)
 
     def fineness(category, i):
-        ill = Case(f"tb/{i}.png", 1, "tb", (Lesion(category, (0.2, 0.25, 0.22, 0.25)),))
+        ill = PhantomCase(f"tb/{i}.png", 1, "tb", (Lesion(category, (0.2, 0.25, 0.22, 0.25)),))
         monkeypatch.setattr("datasets.phantom.render.sample_lesions", lambda _: ill.lesions)
         added = render_case(ill, 256) - render_case(replace(ill, kind="health", lesions=()), 256)
         return np.abs(np.diff(added, axis=1)).sum() / added.sum()
@@ -145,7 +144,7 @@ def test_mean_brightness_does_not_tell_the_class():
     for kind, found in means.items():
         for i in range(60):
             ill = sample_lesions(rng) if kind == "tb" else ()
-            found.append(render_case(Case(f"{kind}/{i}.png", 0, kind, ill), 64).mean() / 255)
+            found.append(render_case(PhantomCase(f"{kind}/{i}.png", 0, kind, ill), 64).mean() / 255)
     for kind in ("tb", "sick"):
         wins = np.subtract.outer(means[kind], means["health"]) > 0
         assert abs(wins.mean() - 0.5) < 0.12, f"area under the ROC curve of brightness for {kind}: {wins.mean():.2f}"
@@ -153,5 +152,5 @@ def test_mean_brightness_does_not_tell_the_class():
 
 
 def test_contrast_is_that_of_real_films():
-    deviations = [render_case(Case(f"health/{i}.png", 0, "health"), 64).std() / 255 for i in range(24)]
+    deviations = [render_case(PhantomCase(f"health/{i}.png", 0, "health"), 64).std() / 255 for i in range(24)]
     assert np.mean(deviations) == pytest.approx(0.269, abs=0.03)

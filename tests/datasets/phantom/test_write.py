@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.phantom.like import plan_like
-from datasets.phantom.plan import PhantomError, is_positive_extra, plan_cohort
-from datasets.phantom.write import make_phantom, make_phantom_like, write_phantom
+from datasets.annotations.tbx11k import is_positive_extra
+from datasets.phantom import PhantomError, make_phantom, plan_phantom, plan_phantom_like, write_phantom
 from tests.helpers.training import load_script
 from util.distributed.exit_codes import run_to_exit_code
 
@@ -128,7 +127,7 @@ def test_the_same_seed_gives_the_same_files_with_any_number_of_workers(tmp_path)
 
 
 def test_a_finished_phantom_is_left_alone_and_another_one_refused(tmp_path):
-    plan = plan_cohort(3, 1, seed=0, size=64)
+    plan = plan_phantom(3, 1, seed=0, size=64)
     assert write_phantom(plan, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     assert not write_phantom(plan, tmp_path)
@@ -149,7 +148,7 @@ def test_an_interrupted_phantom_is_finished_by_the_same_command(tmp_path):
         if len(list((tmp_path / "a" / "imgs").rglob("*.png"))) == 2:
             raise KeyboardInterrupt
 
-    plan = plan_cohort(4, 1, seed=0, size=64)
+    plan = plan_phantom(4, 1, seed=0, size=64)
     with pytest.raises(KeyboardInterrupt):
         write_phantom(plan, tmp_path / "a", after_image=interrupt)
     assert not (tmp_path / "a" / "phantom.json").exists()
@@ -202,7 +201,7 @@ def test_the_script_says_what_it_made_and_does_nothing_twice(tmp_path, monkeypat
 def like(tmp_path):
     """Annotations of a made-up cohort with three of its images at hand, one of them a JPEG, and one xml."""
     folder = tmp_path / "like"
-    plan = plan_cohort(100, 40, seed=8, positive_fraction=0.4, size=64)
+    plan = plan_phantom(100, 40, seed=8, positive_fraction=0.4, size=64)
     (folder / "annotations" / "json").mkdir(parents=True)
     (folder / "annotations" / "xml").mkdir()
     for name, document in plan.documents.items():
@@ -221,7 +220,7 @@ def like(tmp_path):
 @pytest.mark.slow
 def test_like_keeps_real_images_and_all_annotations(like, tmp_path):
     out = tmp_path / "out"
-    make_phantom_like(out, like, seed=0)
+    write_phantom(plan_phantom_like(like, seed=0), out)
     there = {k: v for k, v in files(like).items() if k.startswith("imgs/")}
     assert len(there) == 3
     assert there.items() <= files(out).items()
@@ -236,7 +235,7 @@ def test_like_keeps_real_images_and_all_annotations(like, tmp_path):
 
 def test_like_draws_lesions_into_the_real_boxes(like):
     found = boxes_by_name(read(like, "all_trainval"))
-    cases = {p.case.name: p.case for p in plan_like(like, seed=0).pictures}
+    cases = {p.case.name: p.case for p in plan_phantom_like(like, seed=0).images}
     for name, boxes in found.items():
         assert cases[name].kind == "tb"
         assert [lesion.category for lesion in cases[name].lesions] == [c for c, _ in boxes]
@@ -270,14 +269,14 @@ def check_cut(out, source, limit):
 
 
 def test_a_limit_cuts_every_list_to_a_consistent_mixture(like, tmp_path):
-    make_phantom_like(tmp_path / "out", like, seed=0, limit=24)
+    write_phantom(plan_phantom_like(like, seed=0, limit=24), tmp_path / "out")
     names = check_cut(tmp_path / "out", like, 24)
     assert len(names["all_trainval"]) == 24
     assert len(pixels(tmp_path / "out")) <= 48
 
 
 def test_xml_is_copied_or_made_up_to_fit_the_json(like, tmp_path):
-    make_phantom_like(tmp_path / "out", like, seed=0, limit=12)
+    write_phantom(plan_phantom_like(like, seed=0, limit=12), tmp_path / "out")
     copied = next((like / "annotations" / "xml").iterdir())
     assert (tmp_path / "out" / "annotations" / "xml" / copied.name).read_text() == copied.read_text()
     for name, boxes in boxes_by_name(read(tmp_path / "out", "all_trainval")).items():
@@ -289,15 +288,15 @@ def test_xml_is_copied_or_made_up_to_fit_the_json(like, tmp_path):
 
 def test_a_folder_without_annotations_and_lists_that_disagree_are_refused(like, tmp_path):
     with pytest.raises(PhantomError, match="none of the lists"):
-        plan_like(tmp_path, seed=0)
+        plan_phantom_like(tmp_path, seed=0)
     with pytest.raises(PhantomError, match="limit"):
-        plan_like(like, seed=0, limit=2)
+        plan_phantom_like(like, seed=0, limit=2)
     path = like / "annotations" / "json" / "all_train.json"
     document = json.loads(path.read_text())
     document["annotations"][0]["bbox"][0] += 1
     path.write_text(json.dumps(document))
     with pytest.raises(PhantomError, match="differ"):
-        plan_like(like, seed=0)
+        plan_phantom_like(like, seed=0)
 
 
 def test_extras_are_positive_by_their_file_names():
@@ -311,7 +310,7 @@ def test_extras_are_positive_by_their_file_names():
 @pytest.mark.data
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real annotations are not beside the repository")
 def test_the_real_annotations_can_be_followed(tmp_path):
-    make_phantom_like(tmp_path / "out", REAL, seed=0, limit=12)
+    write_phantom(plan_phantom_like(REAL, seed=0, limit=12), tmp_path / "out")
     names = check_cut(tmp_path / "out", REAL, 12)
     real = [n for n in names["all_trainval"] if (REAL / "imgs" / n).is_file()]
     assert 0 < len(real) <= 4
@@ -330,7 +329,7 @@ def test_the_real_extras_are_known_by_name():
 
 
 def test_documents_have_the_keys_of_the_real_ones():
-    plan = plan_cohort(3, 1, seed=0, size=64)
+    plan = plan_phantom(3, 1, seed=0, size=64)
     document = plan.documents["all_train"]
     image = ["id", "file_name", "width", "height", "date_captured", "license", "coco_url", "flickr_url"]
     box = ["id", "image_id", "category_id", "iscrowd", "area", "bbox", "width", "height"]

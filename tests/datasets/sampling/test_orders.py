@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.sampling.orders import (
-    NaturalOrder,
-    PositiveShareOrder,
+    PositiveFractionOrder,
     RepeatFactorOrder,
+    ShuffledOrder,
     category_factors,
     ceil_share,
     repeat_factors,
-    take_in_turn,
+    sample_evenly,
 )
 from datasets.sampling.samplers import WindowBatchSampler
 from util.base.errors import DataError
@@ -32,7 +32,7 @@ def shares(draw):
     num_images = draw(st.integers(1, 60))
     has_boxes = half_rare(num_images, draw(st.integers(1, num_images)))
     fraction, size = draw(st.floats(0.01, 1.0)), draw(st.integers(1, 12))
-    return PositiveShareOrder(has_boxes, fraction, size, seed=draw(st.integers(0, 9)))
+    return PositiveFractionOrder(has_boxes, fraction, size, seed=draw(st.integers(0, 9)))
 
 
 @st.composite
@@ -41,7 +41,7 @@ def orders(draw):
     num_images, seed = draw(st.integers(1, 40)), draw(st.integers(0, 9))
     factors = draw(st.lists(st.floats(1, 5), min_size=num_images, max_size=num_images))
     repeat = RepeatFactorOrder(np.array(factors), "", seed)
-    return draw(st.sampled_from([NaturalOrder(num_images, seed), draw(shares()), repeat]))
+    return draw(st.sampled_from([ShuffledOrder(num_images, seed), draw(shares()), repeat]))
 
 
 def cut(order, batch_size, accumulation, world_size, *, epoch=0, start=0):
@@ -75,7 +75,7 @@ def test_an_epoch_is_a_pure_function_of_its_number_and_always_equally_long(order
 @given(orders(), SMALL, SMALL, SMALL, st.integers(0, 3))
 def test_windows_hold_the_same_keys_however_they_are_cut(order, batch_size, accumulation, ranks, epoch):
     total = batch_size * accumulation * ranks
-    if isinstance(order, PositiveShareOrder):
+    if isinstance(order, PositiveFractionOrder):
         order = replace(order, window_size=total)
     whole = keys_by_window(cut(order, total, 1, 1, epoch=epoch), 1)
     assert keys_by_window(cut(order, batch_size, accumulation, ranks, epoch=epoch), accumulation) == whole
@@ -130,32 +130,32 @@ def test_images_with_boxes_come_equally_often_and_the_others_at_most_once(order,
 
 
 def test_where_there_are_enough_images_with_boxes_every_image_comes_once():
-    order = PositiveShareOrder(half_rare(20, 10), 0.5, 4, seed=0)
+    order = PositiveFractionOrder(half_rare(20, 10), 0.5, 4, seed=0)
     assert sorted(order.of_epoch(3).tolist()) == list(range(20))
-    assert order.account.endswith("every image once")
+    assert order.description.endswith("every image once")
 
 
 def test_a_share_of_the_real_proportions_by_hand_computation():
     """6600 images, 599 with boxes, windows of 2, one of them with boxes: 3300 places, 3300 = 5 * 599 + 305."""
-    order = PositiveShareOrder(half_rare(6600, 599), 0.5, 2, seed=0)
+    order = PositiveFractionOrder(half_rare(6600, 599), 0.5, 2, seed=0)
     times = np.bincount(order.of_epoch(0), minlength=6600)
     assert Counter(times[:599].tolist()) == {6: 305, 5: 294}
     assert Counter(times[599:].tolist()) == {1: 3300, 0: 2701}
-    assert order.account == (
+    assert order.description == (
         "at least 1 of every 2 images with boxes (positive_fraction 0.5): each of the 599 images with boxes 5 or 6 "
-        "times; of the 6001 without 3300 once, the next epoch goes on with the others"
+        "times; of the 6001 without 3300 once, the next epoch continues with the others"
     )
 
 
 def test_the_images_with_boxes_stand_anywhere_in_their_window():
-    order = PositiveShareOrder(half_rare(400, 40), 0.25, 4, seed=0)
+    order = PositiveFractionOrder(half_rare(400, 40), 0.25, 4, seed=0)
     places = order.has_boxes[order.of_epoch(0)].reshape(-1, 4)
     assert (places.sum(axis=0) > 10).all()
 
 
 def test_a_split_without_boxes_cannot_have_a_share():
     with pytest.raises(DataError, match="none of the 5 training images has one; set positive_fraction=0"):
-        PositiveShareOrder(np.zeros(5, dtype=bool), 0.5, 2, seed=0)
+        PositiveFractionOrder(np.zeros(5, dtype=bool), 0.5, 2, seed=0)
 
 
 def test_a_share_is_rounded_up_but_not_by_a_rounding_error():
@@ -167,7 +167,7 @@ def test_a_share_is_rounded_up_but_not_by_a_rounding_error():
 @given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 5), st.integers(1, 12))
 def test_taking_in_turn_repeats_nothing_in_an_epoch_and_is_fair_over_epochs(num, count, seed, epochs):
     count = min(num, count)
-    taken = [take_in_turn(num, count, epoch, seed) for epoch in range(epochs)]
+    taken = [sample_evenly(num, count, epoch, seed) for epoch in range(epochs)]
     assert all(len(set(t.tolist())) == count for t in taken)
     times = np.bincount(np.concatenate(taken).astype(int), minlength=num)
     assert np.ptp(times) <= 1
@@ -177,7 +177,7 @@ def test_taking_in_turn_repeats_nothing_in_an_epoch_and_is_fair_over_epochs(num,
 def test_pairs_of_images_meet_by_chance(kind):
     """Who shares a window with image 0 is spread over all others: no fixed neighbours."""
     factors = np.where(half_rare(12, 4), 1.5, 1.0)
-    order = PositiveShareOrder(half_rare(12, 4), 0.5, 2, 0) if kind == "share" else RepeatFactorOrder(factors, "", 0)
+    order = PositiveFractionOrder(half_rare(12, 4), 0.5, 2, 0) if kind == "share" else RepeatFactorOrder(factors, "", 0)
     partners = Counter()
     for epoch in range(150):
         shown = order.of_epoch(epoch)
@@ -190,7 +190,7 @@ def test_pairs_of_images_meet_by_chance(kind):
 
 def test_another_epoch_or_seed_is_another_order():
     for make in (
-        lambda s: PositiveShareOrder(half_rare(50, 5), 0.5, 2, s),
+        lambda s: PositiveFractionOrder(half_rare(50, 5), 0.5, 2, s),
         lambda s: RepeatFactorOrder(FACTORS, "", s),
     ):
         first, epoch, seed = make(0).of_epoch(0), make(0).of_epoch(1), make(1).of_epoch(0)
@@ -233,10 +233,10 @@ def test_a_split_without_boxes_repeats_nothing():
 
 
 def test_what_an_epoch_means_is_told_in_a_line():
-    (sampler,) = cut(NaturalOrder(7, 0), 2, 1, 1)
-    assert sampler.account == "7 images in 4 steps of 2, the last of 1; every image once"
+    (sampler,) = cut(ShuffledOrder(7, 0), 2, 1, 1)
+    assert sampler.description == "7 images in 4 steps of 2, the last of 1; every image once"
     (sampler,) = cut(RepeatFactorOrder(FACTORS, "repeat_threshold 0.1: on average latent 2.29 times", 0), 2, 1, 1)
-    assert sampler.account == (
+    assert sampler.description == (
         "160 images in 80 steps of 2; every image once, those of rare categories more often "
         "(repeat_threshold 0.1: on average latent 2.29 times)"
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.sampling.orders import NaturalOrder, epoch_order
+from datasets.sampling.orders import ShuffledOrder
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
 from util.detection.batch import SampleKey, windows
 
@@ -13,7 +13,7 @@ def samplers(num_images, batch_size, accumulation, world_size, seed=0, epoch=0, 
     ranks = []
     for rank in range(world_size):
         sampler = WindowBatchSampler(
-            NaturalOrder(num_images, seed),
+            ShuffledOrder(num_images, seed),
             batch_size=batch_size,
             accumulation=accumulation,
             rank=rank,
@@ -35,13 +35,13 @@ def window_sets(ranks, accumulation):
 
 @given(st.integers(0, 200), st.integers(0, 2**31 - 1), st.integers(0, 100))
 def test_an_order_is_a_permutation_that_depends_on_its_arguments_alone(num_images, seed, epoch):
-    order = epoch_order(num_images, seed, epoch)
+    order = ShuffledOrder(num_images, seed).of_epoch(epoch)
     assert sorted(order.tolist()) == list(range(num_images))
-    assert order.tolist() == epoch_order(num_images, seed, epoch).tolist()
+    assert order.tolist() == ShuffledOrder(num_images, seed).of_epoch(epoch).tolist()
 
 
 def test_another_epoch_or_seed_is_another_order():
-    first, epoch, seed = (epoch_order(100, *name).tolist() for name in ((0, 0), (0, 1), (1, 0)))
+    first, epoch, seed = (ShuffledOrder(100, s).of_epoch(e).tolist() for s, e in ((0, 0), (0, 1), (1, 0)))
     assert first != epoch != seed != first
 
 
@@ -101,12 +101,12 @@ def test_two_accumulation_steps_hold_the_micro_batches_of_two_ranks_in_order():
 
 def test_a_short_last_window_is_filled_by_hand_computation():
     """7 images, 2 ranks, batches of 2, accumulation 2: window 0 is short (7 of 8), and so is one batch."""
-    order = epoch_order(7, 0, 0).tolist()
+    order = ShuffledOrder(7, 0).of_epoch(0).tolist()
     left, right = samplers(7, batch_size=2, accumulation=2, world_size=2)
     assert [[k.index for k in b] for b in left] == [order[0:2], order[4:6]]
     assert [[k.index for k in b] for b in right] == [order[2:4], order[6:7]]
     left, right = samplers(5, batch_size=2, accumulation=2, world_size=2)
-    first = epoch_order(5, 0, 0).tolist()[0]
+    first = ShuffledOrder(5, 0).of_epoch(0).tolist()[0]
     assert list(right)[1] == [SampleKey(epoch=0, window=0, index=first, is_ghost=True)]
     assert len(list(left)) == 2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.sampling.orders import NaturalOrder, PositiveShareOrder
+from datasets.sampling.orders import PositiveFractionOrder, ShuffledOrder
 from datasets.sampling.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from tests.helpers.networks import tiny_dino
@@ -63,9 +63,9 @@ def epochs(cut, pattern, rank):
     counts = PATTERNS[pattern](cut.images_per_step)
     short = SHORT[cut.images_per_step]
     for epoch, num_images in enumerate(short if pattern == "short" else [cut.images_per_step] * 3):
-        order = NaturalOrder(num_images, seed=0)
+        order = ShuffledOrder(num_images, seed=0)
         if pattern == "positive_share":
-            order = PositiveShareOrder(np.array(counts) > 0, 0.6, cut.images_per_step, seed=0)
+            order = PositiveFractionOrder(np.array(counts) > 0, 0.6, cut.images_per_step, seed=0)
         sampler = WindowBatchSampler(
             order,
             batch_size=cut.batch_size,
