@@ -28,7 +28,7 @@ from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
-from util.metrics.coco.overlap import to_xywh
+from util.base.overlap import to_xywh
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.image_level import image_scores
 from util.metrics.report.file import Report, load_report

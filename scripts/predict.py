@@ -45,7 +45,7 @@ from util.distributed.collectives import choose_device_type
 from util.distributed.exit_codes import INCOMPLETE, run_to_exit_code
 from util.predict.inputs import Listing, Source, list_sources
 from util.predict.loop import Album, predict_all
-from util.predict.outputs import FILE, PICTURES
+from util.predict.outputs import PICTURES_FOLDER, PROGRESS_FILE
 from util.predict.page import PAGE, Story, write_page
 from util.predict.rows import Row, RowFile
 from util.predict.tables import DETECTIONS, IMAGES, TABLES, write_tables
@@ -167,10 +167,10 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 def require_own(folder: Path) -> None:
     """Files of others are not overwritten, whatever they are called."""
-    there = [name for name in (PICTURES, PAGE, UNREADABLE, *TABLES) if (folder / name).exists()]
-    if there and not (folder / FILE).is_file():
+    there = [name for name in (PICTURES_FOLDER, PAGE, UNREADABLE, *TABLES) if (folder / name).exists()]
+    if there and not (folder / PROGRESS_FILE).is_file():
         raise UserError(
-            f"{folder}: has {first_few(there)} and no {FILE}, so it is not of an earlier prediction; choose "
+            f"{folder}: has {first_few(there)} and no {PROGRESS_FILE}, so it is not of an earlier prediction; choose "
             "another --output_dir"
         )
 

@@ -26,7 +26,7 @@ from util.base.errors import UserError
 from util.base.files import write_whole
 from util.images.common import UNREADABLE
 from util.images.reader import read_image
-from util.plots.attention import NOTICE, Panel, draw_attention
+from util.plots.attention import NOTICE, LayerPanel, draw_attention
 
 
 def main() -> int:
@@ -67,10 +67,10 @@ def draw(args: argparse.Namespace) -> Path:
     return output
 
 
-def panels(look: Look) -> list[Panel]:
+def panels(look: Look) -> list[LayerPanel]:
     """One per layer."""
     return [
-        Panel(
+        LayerPanel(
             f"decoder layer {i} of {len(look.layers)}: score {layer.score:.2f}",
             layer.reference,
             layer.box,

@@ -27,7 +27,7 @@ from util.config.load import load_config
 from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
-from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
+from util.plots.contact_sheet import AnnotatedImage, draw_ground_truth_sheet, with_ground_truth
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 
@@ -85,12 +85,12 @@ def draw(args: argparse.Namespace, config: Config) -> None:
         raise ValueError("no image with a box in what is left of the epoch; try another --step or --epoch")
     title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    draw_truth_sheet(tiles, title).savefig(args.output)
+    draw_ground_truth_sheet(tiles, title).savefig(args.output)
 
 
 def tiles_of(
     split: Split, sampler: WindowBatchSampler, loader: DataLoader[Batch], only_with_boxes: bool
-) -> Iterator[Tile]:
+) -> Iterator[AnnotatedImage]:
     """The images of the epoch in their order; the loader itself does not say in which step an image comes."""
     for keys, batch in zip(sampler, loader, strict=True):
         for row, key in enumerate(keys):
@@ -99,7 +99,7 @@ def tiles_of(
                 yield tile_of(split, batch, row, f"step {key.window}{again}")
 
 
-def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
+def tile_of(split: Split, batch: Batch, row: int, place: str) -> AnnotatedImage:
     """One image of a batch with what pads it, its boxes in its pixels."""
     target = batch.targets[row]
     names = short_names(split.names)
@@ -109,7 +109,7 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     pixels[batch.mask[row].numpy()] = PADDING
     counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
     caption = f"{label(split.files_by_id[int(target['image_id'])])}\n{place}, {width} x {height}, {counted}"
-    return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
+    return with_ground_truth(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
 
 
 if __name__ == "__main__":

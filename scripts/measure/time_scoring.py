@@ -29,8 +29,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from util.base.console import echo
+from util.base.overlap import to_xywh
 from util.metrics.coco.ap import FIGURES, coco_ap
-from util.metrics.coco.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
 
 SIDE = 512

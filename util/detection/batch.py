@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ Target = dict[str, Tensor]
 HOST_KEYS = {"image_id", "noise_seed"}
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed.
 
     The step is for what its images have in common; what is an image's own follows from epoch, index and repeat.

@@ -15,10 +15,11 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from util.base.errors import UserError
+from util.base.overlap import iou as box_iou
 
 # `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file; strongest first
-Found = dict[str, Tensor]
-Merge = Callable[[Sequence[Found]], Found]
+ImageDetections = dict[str, Tensor]
+Merge = Callable[[Sequence[ImageDetections]], ImageDetections]
 Method = Literal["wbf", "nms"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -39,18 +40,20 @@ def build_merge(method: Method, iou: float, num_kept: int) -> Merge:
     return partial(_merge, how=fuse_weighted if method == "wbf" else keep_strongest, iou=iou, num_kept=num_kept)
 
 
-def _merge(views: Sequence[Found], *, how: Callable[..., Found], iou: float, num_kept: int) -> Found:
+def _merge(
+    views: Sequence[ImageDetections], *, how: Callable[..., ImageDetections], iou: float, num_kept: int
+) -> ImageDetections:
     return {name: column[:num_kept] for name, column in how(views, iou).items()}
 
 
-def keep_strongest(views: Sequence[Found], iou: float) -> Found:
+def keep_strongest(views: Sequence[ImageDetections], iou: float) -> ImageDetections:
     """Of boxes of one class that overlap by more than `iou` the strongest stays; scores are what they were."""
     scores, labels, boxes = (torch.cat([view[name] for view in views]) for name in ("scores", "labels", "boxes"))
     kept = batched_nms(boxes, scores, labels, iou)
     return {"scores": scores[kept], "labels": labels[kept], "boxes": boxes[kept]}
 
 
-def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
+def fuse_weighted(views: Sequence[ImageDetections], iou: float) -> ImageDetections:
     """Weighted boxes fusion.
 
     From the strongest box on, each joins the fused box of its class that it overlaps most, by more than `iou`, or
@@ -88,7 +91,7 @@ def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> N
     cluster = np.zeros(len(boxes), dtype=np.int64)
     num = 0
     for n, box in enumerate(boxes):
-        overlap = np.where(kind[:num] == labels[n], _iou(corners[:num], box), -1.0)
+        overlap = np.where(kind[:num] == labels[n], box_iou(corners[:num], box), -1.0)
         place = int(overlap.argmax()) if overlap.max(initial=-1.0) > iou else num
         num = max(num, place + 1)
         kind[place] = labels[n]
@@ -96,11 +99,3 @@ def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> N
         total[place] += weight[n]
         corners[place] += (box - corners[place]) * weight[n] / total[place]
     return cluster
-
-
-def _iou(boxes: NDArray, box: NDArray) -> NDArray[np.float64]:
-    """[N, 4] and [4] -> [N]; 0 for boxes without an area."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    inside = sides.clip(min=0).prod(axis=1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - inside
-    return np.divide(inside, union, out=np.zeros(len(boxes)), where=union > 0)

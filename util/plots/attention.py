@@ -13,13 +13,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 
-from util.plots.style import head_page
+from util.plots.style import set_page_title
 
 BOX = "#ffa21f"
 REFERENCE = "#ffffff"
 FINAL = "#5dff6e"
 CASING = "#000000"
-LEVELS = (
+LEVEL_COLORS = (
     "#4fc3ff",
     "#ffe14d",
     "#ff7ad9",
@@ -37,7 +37,7 @@ MARGIN = 0.4  # around all boxes, as a share of their longer side
 
 
 @dataclass(frozen=True)
-class Panel:
+class LayerPanel:
     """One layer. Boxes are xyxy, everything in pixels of the image."""
 
     title: str
@@ -48,7 +48,9 @@ class Panel:
     levels: NDArray  # [N] from 0 on
 
 
-def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Sequence[float], title: str) -> Figure:
+def draw_attention(
+    image: NDArray[np.uint8], panels: Sequence[LayerPanel], cells: Sequence[float], title: str
+) -> Figure:
     """The whole X-ray with the final box, then a part of it around the boxes for each layer.
 
     Args:
@@ -61,7 +63,7 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
     rows = -(-(len(panels) + 1) // columns)
     figure = Figure(figsize=(columns * PANEL_INCHES, rows * (PANEL_INCHES + 0.3) + 1.0), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.02)
-    head_page(figure, title, round(9.5 * columns * PANEL_INCHES))
+    set_page_title(figure, title, round(9.5 * columns * PANEL_INCHES))
     whole, *others = figure.subplots(rows, columns, squeeze=False).ravel()
     final = panels[-1].box
     frame = _frame(panels, image.shape[:2])
@@ -84,7 +86,7 @@ def draw_attention(image: NDArray[np.uint8], panels: Sequence[Panel], cells: Seq
     return figure
 
 
-def _frame(panels: Sequence[Panel], size: tuple[int, int]) -> NDArray:
+def _frame(panels: Sequence[LayerPanel], size: tuple[int, int]) -> NDArray:
     """[4]: the part of the image around all boxes, square where the image allows it."""
     boxes = np.stack([box for panel in panels for box in (panel.reference, panel.box)])
     low = boxes[:, :2].min(axis=0)
@@ -107,10 +109,10 @@ def _show(axes: Axes, image: NDArray[np.uint8], title: str, frame: Sequence[floa
     axes.set_ylim(y2, y1)
 
 
-def _draw_points(axes: Axes, panel: Panel, strongest: float) -> None:
+def _draw_points(axes: Axes, panel: LayerPanel, strongest: float) -> None:
     order = np.argsort(panel.weights, kind="stable")  # the strongest on top
     share = panel.weights[order] / strongest
-    colors = [LEVELS[level % len(LEVELS)] for level in panel.levels[order]]
+    colors = [LEVEL_COLORS[level % len(LEVEL_COLORS)] for level in panel.levels[order]]
     axes.scatter(
         *panel.points[order].T,
         s=SMALLEST_POINT + (LARGEST_POINT - SMALLEST_POINT) * share,
@@ -149,7 +151,7 @@ def _legend(cells: Sequence[float]) -> list[Line2D]:
                 linestyle="none",
                 marker="o",
                 markersize=6,
-                markerfacecolor=LEVELS[level % len(LEVELS)],
+                markerfacecolor=LEVEL_COLORS[level % len(LEVEL_COLORS)],
                 markeredgecolor=CASING,
                 label=f"points, cells of {side:.3g} px",
             )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from util.base.text import label, short_names
 from util.metrics.matching import once, one_label, rows_of
 from util.metrics.tables import Detections, GroundTruth
-from util.plots.style import head_page
+from util.plots.style import set_page_title
 
 # bright on a dark X-ray, and of unlike lightness in grey
 TRUTH = "#5dff6e"
@@ -33,7 +33,7 @@ SHARE_WITHOUT_BOXES = 1 / 3  # of a sheet: images without truth, where every det
 
 
 @dataclass(frozen=True)
-class Tile:
+class AnnotatedImage:
     """One image of a sheet. Boxes are x1, y1, x2, y2 in pixels of the image."""
 
     image: NDArray[np.uint8]  # [H, W] or [H, W, 3]
@@ -46,23 +46,27 @@ class Tile:
     threshold: float = -np.inf  # detections with a lower score are drawn dotted, and the caption does not count them
 
 
-def draw_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+def draw_sheet(tiles: Sequence[AnnotatedImage], title: str, columns: int = 4) -> Figure:
     """A sheet of tiles with a legend: truth solid with its name above, detections dashed with name and score below."""
     has_weak = any((tile.found_scores < tile.threshold).any() for tile in tiles)
     return _draw_sheet(tiles, title, columns, _legend()[: 3 if has_weak else 2])
 
 
-def draw_truth_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+def draw_ground_truth_sheet(tiles: Sequence[AnnotatedImage], title: str, columns: int = 4) -> Figure:
     """A sheet of tiles that have truth only."""
     return _draw_sheet(tiles, title, columns, _legend()[:1])
 
 
-def truth_tile(pixels: NDArray[np.uint8], caption: str, boxes: NDArray[np.float64], labels: Sequence[str]) -> Tile:
+def with_ground_truth(
+    pixels: NDArray[np.uint8], caption: str, boxes: NDArray[np.float64], labels: Sequence[str]
+) -> AnnotatedImage:
     """One image with true boxes [N, 4] and no detections."""
-    return Tile(pixels, caption, boxes, labels, np.zeros((0, 4)), [], np.zeros(0))
+    return AnnotatedImage(pixels, caption, boxes, labels, np.zeros((0, 4)), [], np.zeros(0))
 
 
-def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int, threshold: float) -> Tile:
+def with_detections(
+    pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, image: int, threshold: float
+) -> AnnotatedImage:
     """One image with its boxes, named and counted; crowd regions are no boxes here.
 
     Of `found`, strongest first as `choose_detections` gives it, those of at least `threshold` are predictions.
@@ -74,7 +78,7 @@ def tile_of(pixels: NDArray[np.uint8], truth: GroundTruth, found: Detections, im
     num_said = int((found.score[said] >= threshold).sum())
     counts = f"{there.sum()} GT, {num_said} prediction{'s' * (num_said != 1)}"
     counts += f", {num_found} TP" if there.any() else ""
-    return Tile(
+    return AnnotatedImage(
         image=pixels,
         caption=f"{label(truth.files[image])}\n{counts}",
         truth_boxes=truth.xyxy[there],
@@ -128,7 +132,7 @@ def hits(truth_boxes: NDArray, found_boxes: NDArray, iou: float = 0.5) -> NDArra
     return taken
 
 
-def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Line2D]) -> Figure:
+def _draw_sheet(tiles: Sequence[AnnotatedImage], title: str, columns: int, legend: list[Line2D]) -> Figure:
     if not tiles:
         raise ValueError("no image to draw")
     columns = min(columns, len(tiles))
@@ -136,7 +140,7 @@ def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Li
     width = max(columns * TILE_INCHES, 2 * TILE_INCHES)  # the heading needs the width of two
     figure = Figure(figsize=(width, rows * (TILE_INCHES + 0.3) + 0.8), dpi=110, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05, wspace=0.01, hspace=0.01)
-    head_page(figure, title, round(9 * width))
+    set_page_title(figure, title, round(9 * width))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, tile in zip(panels, tiles, strict=False):
         _draw_tile(axes, tile)
@@ -163,7 +167,7 @@ def _iou(boxes: NDArray, box: NDArray) -> NDArray:
     return np.divide(inside, union, out=np.zeros(len(boxes)), where=union > 0)
 
 
-def _draw_tile(axes: Axes, tile: Tile) -> None:
+def _draw_tile(axes: Axes, tile: AnnotatedImage) -> None:
     axes.imshow(tile.image, cmap="gray" if tile.image.ndim == 2 else None, vmin=0, vmax=255)
     axes.set_title(tile.caption, fontsize=8.5, loc="left", pad=3)
     axes.set_xticks([])

@@ -177,7 +177,7 @@ def _draw_header(figure: Figure, page: Page, height: float, warning: Sequence[st
         return
     figure.text(y=1 - HEAD / height, s="\n".join(warning), fontsize=9.5, color=WARNING, linespacing=1.5, **text)
     head = HEAD + LINE * len(warning)
-    handles = [Line2D([], [], markersize=5, **page.style(n, 0)) for n in range(len(told))]
+    handles = [Line2D([], [], markersize=5, **page.line_style(n, 0)) for n in range(len(told))]
     place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - head / height), "borderaxespad": 0.0, "borderpad": 0.0}
     legend = figure.legend(handles, ["run"] * len(told), fontsize=9.5, frameon=False, handlelength=4.5, **place)
     for entry, run, line in zip(legend.get_texts(), page.runs, told, strict=True):

@@ -16,7 +16,18 @@ from numpy.typing import NDArray
 
 from util.base.text import label, short_names
 from util.plots.curves import Curve, RunCurves, smoothing_width
-from util.plots.style import GREY, INK, WARNING, aside, dress, head, say_empty, scale_horizontal, scale_vertical, style
+from util.plots.style import (
+    GREY,
+    INK,
+    WARNING,
+    add_note,
+    format_axes,
+    line_style,
+    scale_horizontal,
+    scale_vertical,
+    set_heading,
+    show_message,
+)
 
 LONGEST = 14  # characters of names beside a title
 MOST_CATEGORIES = 3  # lines of single categories in one panel; a legend of 80 COCO classes helps nobody
@@ -59,21 +70,21 @@ class Page:
         """Whether a dash means a run; else it means a column."""
         return len(self.runs) > 1
 
-    def style(self, run: int, line: int) -> dict[str, Any]:
+    def line_style(self, run: int, line: int) -> dict[str, Any]:
         """How a line looks: the first of a panel is bold."""
-        look = {**style(run if self.is_comparison else line), "linewidth": 1.2 if line else 1.8}
+        look = {**line_style(run if self.is_comparison else line), "linewidth": 1.2 if line else 1.8}
         return {**look, "alpha": 0.5} if line and self.is_comparison else look
 
 
 def draw_panel(axes: Axes, panel: Panel, page: Page) -> None:
     """Curves and intervals; where there are none, the reason."""
-    dress(axes, panel.unit)
+    format_axes(axes, panel.unit)
     lines = panel.lines if page.is_comparison else {**panel.lines, **_categories(page.runs[0], panel)}
     curves = [
         {column: run.curve(panel.kind, column, in_epochs=page.in_epochs) for column in lines} for run in page.runs
     ]
     values = [
-        _draw_curve(axes, panel, page, curve, page.style(n, line))
+        _draw_curve(axes, panel, page, curve, page.line_style(n, line))
         for n, mine in enumerate(curves)
         for line, curve in enumerate(mine.values())
         if len(curve.y)
@@ -82,7 +93,7 @@ def draw_panel(axes: Axes, panel: Panel, page: Page) -> None:
     if panel.title:
         _draw_head(axes, panel, page, lines, curves)
     if not values:
-        say_empty(axes, _why_empty(panel, page))
+        show_message(axes, _why_empty(panel, page))
     else:
         scale_vertical(axes, panel.scale, np.concatenate(values))
         _draw_marks(axes, panel, page)
@@ -123,7 +134,7 @@ def _draw_intervals(axes: Axes, panel: Panel, page: Page) -> list[NDArray[np.flo
     """95 % intervals as bars with caps, side by side; returns their ends."""
     found = _intervals(panel, page)
     for order, (n, line, (x, _, low, high)) in enumerate(found):
-        look = page.style(n, line)
+        look = page.line_style(n, line)
         bars = {"ecolor": look["color"], "alpha": look.get("alpha", 1.0), "elinewidth": look["linewidth"], "capsize": 3}
         place = x + BESIDE * page.last * order
         axes.errorbar(place, (low + high) / 2, (high - low) / 2, fmt="none", **bars)
@@ -136,18 +147,18 @@ def _draw_head(
     """Title, caption or legend, and the runs that have nothing in this panel while others have."""
     drawn = [(n, name) for n, (c, name) in enumerate(lines.items()) if any(len(mine[c].y) for mine in curves)]
     has_legend = len(panel.lines) > 1 and drawn
-    head(axes, panel.title, "" if has_legend else panel.caption)
+    set_heading(axes, panel.title, "" if has_legend else panel.caption)
     if has_legend:
         _draw_legend(axes, panel, page, drawn)
     blank = [run.name for run, mine in zip(page.runs, curves, strict=True) if not any(len(c.y) for c in mine.values())]
     if drawn and blank:
         names = ", ".join(map(label, blank))
-        aside(axes, f"nothing of {names if len(names) <= LONGEST else f'{len(blank)} runs'}")
+        add_note(axes, f"nothing of {names if len(names) <= LONGEST else f'{len(blank)} runs'}")
 
 
 def _draw_legend(axes: Axes, panel: Panel, page: Page, drawn: Sequence[tuple[int, str]]) -> None:
     """What the lines are, above the panel; inside it where they are too many for that."""
-    looks = [page.style(0, n) for n, _ in drawn]
+    looks = [page.line_style(0, n) for n, _ in drawn]
     if page.is_comparison:
         looks = [{**look, "color": INK, "linestyle": "-"} for look in looks]
     if page.is_comparison or panel.kind == "train":
@@ -161,7 +172,7 @@ def _draw_legend(axes: Axes, panel: Panel, page: Page, drawn: Sequence[tuple[int
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.1, "frameon": False}
         axes.legend(ncols=len(handles), columnspacing=1.2, handletextpad=0.5, **how, **place)
     else:
-        head(axes, panel.title, panel.caption)
+        set_heading(axes, panel.title, panel.caption)
         axes.legend(loc="best", edgecolor="none", framealpha=0.7, **how)
 
 

@@ -35,14 +35,14 @@ WIDEST = 1e4  # from the lowest to the highest value of a logarithmic axis
 FEW = (1.0, 2.0, 5.0)  # ticks of a decade
 
 
-def style(n: int) -> dict[str, Any]:
+def line_style(n: int) -> dict[str, Any]:
     """Colour, dash and marker of the n-th line; 25 differ."""
     rounds, place = divmod(n, len(STYLES))
     dashed = STYLES[(place + rounds) % len(STYLES)]
     return {**dashed, "color": STYLES[place]["color"]}
 
 
-def dress(axes: Axes, unit: str) -> None:
+def format_axes(axes: Axes, unit: str) -> None:
     """Grid, ticks and the unit of the vertical axis."""
     axes.set_ylabel(unit, fontsize=8.5, color=GREY)
     axes.tick_params(which="both", labelsize=8, color=GREY)
@@ -52,25 +52,25 @@ def dress(axes: Axes, unit: str) -> None:
     axes.spines[["left", "bottom"]].set_color(GREY)
 
 
-def head_page(figure: Figure, title: str, width: int) -> None:
+def set_page_title(figure: Figure, title: str, width: int) -> None:
     """A bold title over all panels, in lines of at most `width` characters."""
     figure.suptitle(textwrap.fill(printable(title), width, max_lines=5), fontsize=12, fontweight="bold")
 
 
-def head(axes: Axes, title: str, caption: str) -> None:
+def set_heading(axes: Axes, title: str, caption: str) -> None:
     """A bold title over a panel, and below it a small caption."""
     axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left", pad=19)
     place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 5), "textcoords": "offset points"}
     axes.annotate(caption, **place, fontsize=8, color=GREY, ha="left", va="bottom")
 
 
-def aside(axes: Axes, text: str) -> None:
+def add_note(axes: Axes, text: str) -> None:
     """A small remark at the right end of the title's line."""
     place = {"xy": (1, 1), "xycoords": "axes fraction", "xytext": (0, 20), "textcoords": "offset points"}
     axes.annotate(text, **place, fontsize=8, color=GREY, ha="right", va="bottom")
 
 
-def say_empty(axes: Axes, why: str) -> None:
+def show_message(axes: Axes, why: str) -> None:
     """A panel without data says why."""
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9.5)
     axes.set_xticks([])

@@ -19,7 +19,7 @@ from util.base.console import remark
 from util.base.errors import MissingPackage, UserError
 from util.base.files import WriteError
 from util.detection.batch import Sample
-from util.detection.fusion import Found
+from util.detection.fusion import ImageDetections
 from util.images.common import UNREADABLE
 from util.images.reader import FORMATS
 
@@ -39,7 +39,7 @@ class Detects(Protocol):
     def prepare(self, image: Image.Image) -> tuple[Sample, ...]:
         """An RGB image as the network gets it, once per view."""
 
-    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[Found]:
+    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[ImageDetections]:
         """The detections on each image, strongest first, boxes in pixels of the file."""
 
 
@@ -62,7 +62,7 @@ class EachDetector:
         self._detector = detector
         self._good: tuple[Sample, ...] | None = None  # an image on which detection worked
 
-    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[Found | Failure]:
+    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[ImageDetections | Failure]:
         """The detections on each image, or why there are none.
 
         Raises:

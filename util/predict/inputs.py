@@ -20,7 +20,7 @@ from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_
 from util.base.text import first_few
 from util.images.huge_images import huge_images_in_turn, take_turn
 from util.images.reader import LARGEST_FILE, is_dicom, read_image
-from util.predict.outputs import FILE, PICTURES
+from util.predict.outputs import PICTURES_FOLDER, PROGRESS_FILE
 
 # Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.
 ENDINGS = {
@@ -80,7 +80,7 @@ class Listing:
 
 
 @dataclass
-class _Found:
+class _Collected:
     """What turns up on the way: (path or archive, member or None)."""
 
     images: list[tuple[Path, str | None]]
@@ -101,7 +101,7 @@ def list_sources(inputs: Iterable[str]) -> Listing:
     Raises:
         UserError: an input is not there, or holds no image.
     """
-    found = _Found([], [], [])
+    found = _Collected([], [], [])
     bases = []
     for text in inputs:
         before = len(found.images) + len(found.unusable)
@@ -125,7 +125,7 @@ def list_sources(inputs: Iterable[str]) -> Listing:
     return Listing(list(sources.values()), found.unusable, found.ignored, repeated)
 
 
-def _search(text: str, found: _Found) -> list[str]:
+def _search(text: str, found: _Collected) -> list[str]:
     """Add what an input holds; the folders that names may be shortened by."""
     path = Path(text)
     if path.is_dir():
@@ -154,7 +154,7 @@ def _search(text: str, found: _Found) -> list[str]:
     return [os.path.abspath(os.path.dirname(literal) or ".")]
 
 
-def _walk(folder: Path, found: _Found) -> None:
+def _walk(folder: Path, found: _Collected) -> None:
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, onerror=lambda error: _note(error, found), followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NO_FOLDERS)
@@ -166,11 +166,11 @@ def _walk(folder: Path, found: _Found) -> None:
             _sort(Path(where) / name, found)
 
 
-def _note(error: OSError, found: _Found) -> None:
+def _note(error: OSError, found: _Collected) -> None:
     found.unusable.append((str(error.filename), f"{error.strerror}; check the permissions of the folder"))
 
 
-def _sort(path: Path, found: _Found) -> None:
+def _sort(path: Path, found: _Collected) -> None:
     """A file on the way: an image, nothing of interest, or neither."""
     if path.name.startswith(".") or _is_drawn(path):
         return
@@ -190,10 +190,10 @@ def _sort(path: Path, found: _Found) -> None:
 def _is_drawn(path: Path) -> bool:
     """Whether a prediction, this one or another, drew the picture: its boxes would be found again."""
     parents = Path(os.path.realpath(path)).parents
-    return any(p.name == PICTURES and (p.parent / FILE).is_file() for p in parents)
+    return any(p.name == PICTURES_FOLDER and (p.parent / PROGRESS_FILE).is_file() for p in parents)
 
 
-def _unpack(path: Path, found: _Found) -> None:
+def _unpack(path: Path, found: _Collected) -> None:
     """The images of an archive, none of which is written to the disk."""
     try:
         members = sorted(_archive(path).infolist(), key=lambda info: info.filename)

@@ -20,11 +20,11 @@ from util.base.files import write_whole
 from util.base.text import short_names
 from util.base.threads import threads
 from util.detection.batch import Sample
-from util.detection.fusion import Found
+from util.detection.fusion import ImageDetections
 from util.images.huge_images import huge_images_in_turn
 from util.predict.batch_size import bytes_taken, choose_batch_size
 from util.predict.detect_each import FAILURES, FOR_ALL, Detects, EachDetector, Failure, reason_of
-from util.predict.outputs import PICTURES
+from util.predict.outputs import PICTURES_FOLDER
 from util.predict.picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
 from util.predict.rows import Row, RowFile, corners_from, row_of
 
@@ -222,7 +222,7 @@ def _bytes_per_value(network: EachDetector, read: _Read, device: torch.device) -
     return (taken or 0) / read.num_values
 
 
-def _finish(read: _Read, found: Found | Failure, album: Album) -> Row | tuple[str, Failure]:
+def _finish(read: _Read, found: ImageDetections | Failure, album: Album) -> Row | tuple[str, Failure]:
     """The row of an image, its picture drawn."""
     if isinstance(found, Failure):
         return read.name, found
@@ -234,7 +234,7 @@ def _finish(read: _Read, found: Found | Failure, album: Album) -> Row | tuple[st
         return read.name, Failure(reason_of(error), error)
 
 
-def _row(read: _Read, found: Found, album: Album) -> Row:
+def _row(read: _Read, found: ImageDetections, album: Album) -> Row:
     row = row_of(read.name, read.stamp, read.size, found)
     boxes, labels, scores = corners_from(row, album.threshold)
     thumbnail = draw_thumbnail(read.shown, boxes, labels, album.names, read.size)
@@ -245,6 +245,6 @@ def _row(read: _Read, found: Found, album: Album) -> Row:
     picture = draw_picture(
         read.shown, boxes, labels, scores, names=short_names(album.names), size=read.size, caption=caption
     )
-    place = f"{PICTURES}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two pictures
+    place = f"{PICTURES_FOLDER}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two pictures
     write_whole(album.folder / place, lambda file: picture.save(file, "PNG", compress_level=3))
     return replace(row, picture=place, thumbnail=thumbnail)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-FILE = "progress.jsonl"
+PROGRESS_FILE = "progress.jsonl"
 
-PICTURES = "pictures"
+PICTURES_FOLDER = "pictures"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from util.base.errors import UserError
 from util.base.files import append, cut_off
-from util.predict.outputs import FILE
+from util.predict.outputs import PROGRESS_FILE
 
 MOST_TOLD = 200  # letters of a setting in a message
 
@@ -79,7 +79,7 @@ class RowFile:
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.path = folder / FILE
+        self.path = folder / PROGRESS_FILE
         self._places: dict[str, int] = {}  # name -> where its last row begins, bytes
         self._stamps: dict[str, tuple[int, int]] = {}
         if self.path.is_file() and self.path.stat().st_size:

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.helpers.files.dicom import write
 from util.base.errors import UserError
 from util.predict.inputs import list_sources
-from util.predict.outputs import FILE
+from util.predict.outputs import PROGRESS_FILE
 
 PIXELS = np.arange(20, dtype=np.uint8).reshape(4, 5)
 
@@ -72,7 +72,7 @@ def test_pictures_that_a_prediction_drew_are_no_input(tmp_path):
     picture(tmp_path / "x.png"), picture(tmp_path / "pictures/y.png")
     for out in ("out", "other"):
         picture(tmp_path / out / "pictures/in/x.png.png")
-        (tmp_path / out / FILE).write_text("{}")
+        (tmp_path / out / PROGRESS_FILE).write_text("{}")
     assert names(tmp_path) == ["x.png", "pictures/y.png"]
     assert sorted(names(f"{tmp_path}/**/*.png")) == ["pictures/y.png", "x.png"]
     (tmp_path / "link").symlink_to(tmp_path / "out/pictures")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from util.base.errors import UserError
-from util.predict.outputs import FILE
+from util.predict.outputs import PROGRESS_FILE
 from util.predict.rows import Row, RowFile, corners_from, row_of
 
 SETTINGS = {"checkpoint": ["a 1"], "scales": [], "draw": "all"}
@@ -33,13 +33,13 @@ def test_rows_come_back_in_any_order(tmp_path):
 
 def test_a_row_that_was_torn_is_cut_off(tmp_path):
     RowFile(tmp_path, SETTINGS).add([row("a.png", 0.5), row("b.png", 0.5)])
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / PROGRESS_FILE).read_bytes()
     starts = [0, *(n + 1 for n, byte in enumerate(whole) if byte == 10)]
     for length in (
         *range(0, len(whole), 7),
         *(start + step for start in starts for step in (-1, 0, 1) if 0 <= start + step < len(whole)),
     ):
-        (tmp_path / FILE).write_bytes(whole[:length])
+        (tmp_path / PROGRESS_FILE).write_bytes(whole[:length])
         rows = RowFile(tmp_path, SETTINGS)
         assert len(rows) == max(0, sum(start <= length for start in starts[1:]) - 1), length
         rows.add([row("z.png", 0.75)])
@@ -56,10 +56,10 @@ def test_a_later_row_of_an_image_counts(tmp_path):
 @pytest.mark.parametrize(("key", "value"), [("checkpoint", ["b 2"]), ("draw", "none"), ("new", 1)])
 def test_other_settings_are_refused_with_the_mend(tmp_path, key, value):
     RowFile(tmp_path, SETTINGS).add([row("a.png")])
-    before = (tmp_path / FILE).read_bytes()
+    before = (tmp_path / PROGRESS_FILE).read_bytes()
     with pytest.raises(UserError, match=rf"{key} .* instead of .*choose another --output_dir"):
         RowFile(tmp_path, {**SETTINGS, key: value})
-    assert (tmp_path / FILE).read_bytes() == before
+    assert (tmp_path / PROGRESS_FILE).read_bytes() == before
 
 
 def test_thousands_of_images_make_no_message_of_thousands_of_lines(tmp_path):
@@ -72,10 +72,10 @@ def test_thousands_of_images_make_no_message_of_thousands_of_lines(tmp_path):
 @pytest.mark.parametrize("text", ["no json\n", "[1]\n", '{"name": "x"}\n'])
 def test_a_file_of_something_else_is_refused_as_it_is(tmp_path, text):
     for before in ("", json.dumps({"settings": SETTINGS}) + "\n"):
-        (tmp_path / FILE).write_text(before + text)
+        (tmp_path / PROGRESS_FILE).write_text(before + text)
         with pytest.raises(UserError, match="is no row of a prediction"):
             RowFile(tmp_path, SETTINGS)
-        assert (tmp_path / FILE).read_text() == before + text
+        assert (tmp_path / PROGRESS_FILE).read_text() == before + text
 
 
 def test_the_score_of_an_image_is_that_of_its_strongest_box():
