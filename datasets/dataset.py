@@ -81,19 +81,18 @@ class CocoDataset(Dataset[Sample]):
             DataError: the image file is missing, damaged, or not of the size that the annotation file states.
         """
         if not isinstance(key, SampleKey):
-            key = SampleKey(epoch=0, window=0, index=int(key))
-        epoch = key.epoch
-        index = key.index
+            key = SampleKey(epoch=0, window=0, position=int(key))
+        epoch, window, index, is_ghost, repeat = key
         if not 0 <= index < len(self):
             raise IndexError(f"position {index} in a split of {len(self)} images")
-        time = (epoch, int(self.split.image_ids[index]), *([key.repeat] if key.repeat else []))
+        time = (epoch, int(self.split.image_ids[index]), *([repeat] if repeat else []))
         name = (self.seed, "augment", *time)
-        draws = Draws(image=derive_rng(*name), window=derive_rng(self.seed, "scale", epoch, key.window), name=name)
+        draws = Draws(image=derive_rng(*name), window=derive_rng(self.seed, "scale", epoch, window), name=name)
         loaded = self.mix(index, epoch, self._load, draws) if self.mix else self._load(index)
         image, target = self.transform(*loaded, draws)
         if self.is_train:
             target["noise_seed"] = torch.tensor(derive_seed(self.seed, "denoising", *time))
-        return Sample(image, target, key.is_ghost)
+        return Sample(image, target, is_ghost)
 
     def _load(self, index: int) -> Loaded:
         return self.load_image(index), load_target(self.split, index)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from math import ceil
 
 from torch.utils.data import Sampler
@@ -59,7 +58,7 @@ class WindowBatchSampler(Sampler[list[SampleKey]]):
             window = keys[w * self.window_size : (w + 1) * self.window_size]
             for step in range(self._num_steps(len(window))):
                 start = (step * self.world_size + self.rank) * self.batch_size
-                yield window[start : start + self.batch_size] or [replace(window[0], is_ghost=True)]
+                yield window[start : start + self.batch_size] or [window[0]._replace(is_ghost=True)]
 
     @property
     def account(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,16 +20,15 @@ Target = dict[str, Tensor]
 HOST_KEYS = {"image_id", "noise_seed"}
 
 
-@dataclass(frozen=True)
-class SampleKey:
+class SampleKey(NamedTuple):
     """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed.
 
-    The step is for what its images have in common; what is an image's own follows from epoch, index and repeat.
+    The step is for what its images have in common; what is an image's own follows from epoch, position and repeat.
     """
 
     epoch: int
     window: int  # optimizer step of the epoch, from 0 on
-    index: int
+    position: int  # of the image in its split
     is_ghost: bool = False
     repeat: int = 0  # how often the epoch has shown the image before
 
