@@ -30,7 +30,7 @@ from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.gallery import worst_false_alarms, worst_misses
 from util.metrics.report.protocols import Study
-from util.plots.contact_sheet import choose_detections, draw_sheet, with_detections
+from util.plots.contact_sheet import annotate_detections, choose_detections, draw_sheet
 from util.plots.evaluation import (
     draw_calibration,
     draw_confusion,
@@ -131,7 +131,7 @@ def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]
     for name, (title, images) in kinds.items():
         if images:
             pixels = {i: np.asarray(load_image(split, split.image_ids.tolist().index(i))) for i in images}
-            tiles = [with_detections(pixels[i], study.truth, found, i, score) for i in images]
+            tiles = [annotate_detections(pixels[i], study.truth, found, i, score) for i in images]
             yield name, draw_sheet(tiles, f"{title} at score threshold {score:.3g}")
 
 

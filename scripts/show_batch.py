@@ -27,7 +27,7 @@ from util.config.load import load_config
 from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
-from util.plots.contact_sheet import AnnotatedImage, draw_ground_truth_sheet, with_ground_truth
+from util.plots.contact_sheet import AnnotatedImage, annotate_ground_truth, draw_ground_truth_sheet
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 
@@ -109,7 +109,7 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> AnnotatedImage:
     pixels[batch.mask[row].numpy()] = PADDING
     counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
     caption = f"{label(split.files_by_id[int(target['image_id'])])}\n{place}, {width} x {height}, {counted}"
-    return with_ground_truth(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
+    return annotate_ground_truth(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
 
 
 if __name__ == "__main__":

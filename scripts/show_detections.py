@@ -21,7 +21,7 @@ from util.config.load import load_run_config
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.protocols import Study
-from util.plots.contact_sheet import choose_detections, choose_images, draw_sheet, with_detections
+from util.plots.contact_sheet import annotate_detections, choose_detections, choose_images, draw_sheet
 
 SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")
@@ -79,7 +79,7 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
     found = choose_detections(Study(truth, found, {}).known, score)
     images = choose_images(truth, found, num, score)
     pixels = {i: np.asarray(load_image(split, truth.images.index(i))) for i in images}
-    tiles = [with_detections(pixels[i], truth, found, i, score) for i in images]
+    tiles = [annotate_detections(pixels[i], truth, found, i, score) for i in images]
     title = f"{run.resolve().name} on {split.name}: detections at score threshold {score:.3g}"
     draw_sheet(tiles, title).savefig(output)
 

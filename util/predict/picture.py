@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from util.base.text import printable
+from util.detection.labels import Rectangle, place_label
 
 NOTICE = "Research use only. Not a medical device."
 # pixels of a picture's longer side
@@ -69,11 +70,11 @@ def draw_picture(
     marks = [*zip((boxes * ratio).tolist(), labels, scores, strict=True)]
     for box, label, _ in reversed(marks):  # the strongest on top
         _frame(pen, box, _color(label, names), unit)
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Rectangle] = []
     for box, label, score in marks:
         text = f"{printable(names.get(label, str(label)))} {score:.2f}"
         wide, high = pen.textbbox((0, 0), text, font=font, stroke_width=unit)[2:]
-        place = _free_place(box, (wide, high + 2 * unit), image.size, taken)
+        place = place_label(box, (wide, high + 2 * unit), image.size, taken)
         taken.append(place)
         pen.text(place[:2], text, _color(label, names), font, stroke_width=unit, stroke_fill=CASING)
     sheet.paste(strip, (0, image.height))
@@ -110,27 +111,6 @@ def _frame(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, int
     y2 = max(y1, y2)
     pen.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), outline=CASING, width=3 * unit + 1)
     pen.rectangle((x1, y1, x2, y2), outline=color, width=unit + 1)
-
-
-def _free_place(
-    box: Sequence[float], text: Sequence[float], size: tuple[int, int], taken: Sequence[tuple[float, ...]]
-) -> tuple[float, float, float, float]:
-    """Where the text stands: along an edge of its box, inside the image, and off other texts where it can be."""
-    (x1, y1, x2, y2) = box
-    (wide, high) = text
-    (width, height) = size
-    corners = [(x, y) for y in (y1 - high, y2, y1) for x in (x1, x2 - wide)]
-    corners += [(x1, y2 + step * high) for step in range(1, 6)]
-    places = []
-    for x, y in corners:
-        left = min(max(x, 0), max(0, width - wide))
-        top = min(max(y, 0), max(0, height - high))
-        places.append((left, top, left + wide, top + high))
-    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _strip(width: int, caption: str, unit: int) -> Image.Image:

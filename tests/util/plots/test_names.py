@@ -13,7 +13,7 @@ from util.base.text import LONGEST_NAME, label, short_names
 from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.attention import LayerPanel, draw_attention
-from util.plots.contact_sheet import draw_sheet, with_detections
+from util.plots.contact_sheet import annotate_detections, draw_sheet
 from util.plots.curves import RunCurves
 from util.plots.dashboard import draw_dashboard
 from util.plots.evaluation import draw_calibration, draw_confusion, draw_precision_recall
@@ -69,7 +69,7 @@ def drawn(figure, kind="png"):
 @every_name
 def test_a_sheet_of_images_is_drawn_and_shows_the_name_on_one_line(name):
     truth, found = tables(name)
-    figure = draw_sheet([with_detections(np.zeros((64, 64), np.uint8), truth, found, 1, 0.5)], f"{name} on {name}")
+    figure = draw_sheet([annotate_detections(np.zeros((64, 64), np.uint8), truth, found, 1, 0.5)], f"{name} on {name}")
     _, texts = drawn(figure)
     assert f"{label(name)}\n1 GT, 1 prediction, 1 TP" in texts
     assert f"{short_names({1: name})[1]} 0.90" in texts
