@@ -74,7 +74,7 @@ def test_a_gpu_without_room_takes_the_batch_in_halves(run, phantom, monkeypatch)
     outcome = run(phantom / "imgs/tb", "--batch_size", 4)
     assert outcome.code == 0, outcome.err
     assert 4 in sizes
-    assert "they go in halves" in outcome.err
+    assert "trying halves" in outcome.err
 
 
 @pytest.mark.slow

@@ -34,8 +34,8 @@ def normalised(pixels: Tensor, mask: Tensor) -> Tensor:
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """[], [3, 1, 1] and [3, 1, 1], sent once: by a number from the host a GPU divides in another rounding."""
     with torch.inference_mode(False):  # the first to ask may be an evaluation, the next a training
-        here = [torch.tensor(LARGEST), *(torch.tensor(c)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))]
-        largest, mean, std = (tensor.to(device, non_blocking=True) for tensor in here)
+        values = [torch.tensor(LARGEST), *(torch.tensor(c)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))]
+        largest, mean, std = (tensor.to(device, non_blocking=True) for tensor in values)
     return largest, mean, std
 
 
