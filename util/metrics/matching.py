@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from util.base.overlap import overlaps, to_xywh
 from util.metrics.coco.match import ALARM, HIT, IGNORED
+from util.metrics.coco.overlap import overlaps, to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
 
 IOU = 0.5

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from util.base.memory import give_back_memory, peak_resident_bytes, resident_bytes
+from util.base.memory import MEMINFO, give_back_memory, kernel_bytes, peak_resident_bytes, resident_bytes
 
-MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/proc/self/cgroup")
 CLEAR = Path("/proc/self/clear_refs")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -44,16 +43,8 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    limits = [limit for limit in (_available(), _left_of_share()) if limit is not None]
+    limits = [limit for limit in (kernel_bytes(MEMINFO, "MemAvailable"), _left_of_share()) if limit is not None]
     return max(0, min(limits)) if limits else None
-
-
-def _available() -> int | None:
-    try:
-        line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024
 
 
 def _left_of_share() -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from util.base.overlap import overlap, to_xywh
+from util.metrics.coco.overlap import overlap, to_xywh
 from util.metrics.tables import Detections, GroundTruth
 
 IOUS = np.linspace(0.5, 0.95, 10)

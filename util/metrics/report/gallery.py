@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from util.base.overlap import overlaps, to_xywh
 from util.metrics.coco.match import ALARM
+from util.metrics.coco.overlap import overlaps, to_xywh
 from util.metrics.matching import IOU, pair, rows_of
 from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections
