@@ -92,8 +92,8 @@ def _draw_points(axes: Axes, layer: LayerPanel, strongest: float) -> None:
     x, y = layer.points[order].T
     colors = to_rgba_array([LEVEL_COLORS[level % len(LEVEL_COLORS)] for level in layer.levels[order]])
     colors[:, 3] = 0.35 + 0.65 * share
-    edges = colors * [0, 0, 0, 1]
     sizes = SMALLEST_POINT + (LARGEST_POINT - SMALLEST_POINT) * share
+    edges = [(0.0, 0.0, 0.0, alpha) for alpha in colors[:, 3].tolist()]
     axes.scatter(x, y, s=sizes, c=colors, edgecolors=edges, linewidths=0.5, zorder=2)
 
 

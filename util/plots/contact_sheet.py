@@ -150,5 +150,5 @@ def _draw_image(axes: Axes, image: AnnotatedImage) -> None:
         size = (LETTER_WIDTH * len(text) * width, LABEL_HEIGHT * height)
         taken.append(place_label(box, size, (width, height), taken, above=color == TRUTH_COLOR))
         x1, y1, _, y2 = taken[-1]
-        place = {"ha": "left", "va": "center", "zorder": 4}
-        add_outline(axes.text(x1, (y1 + y2) / 2, text, color=color, fontsize=8, fontweight="bold", **place), 0.6)
+        written = axes.text(x1, (y1 + y2) / 2, text, color=color, fontsize=8, fontweight="bold", va="center", zorder=4)
+        add_outline(written, 0.6)

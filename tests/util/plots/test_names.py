@@ -86,7 +86,7 @@ def test_the_plots_of_an_evaluation_are_whole_files_whatever_a_category_is_calle
 
 
 def test_each_category_has_its_line_in_the_legend_even_one_that_is_called_as_all_of_them():
-    for name in ("classes as one", "_hidden"):
+    for name in ("class-agnostic", "_hidden"):
         truth, found = tables(name)
         legend = draw_precision_recall(Study(truth, found, {}, 0.5)).axes[0].get_legend()
         assert len(legend.get_texts()) == 3
