@@ -134,7 +134,7 @@ def draw_scores(study: Study) -> Figure:
             shares,
             edges,
             linewidth=1.9,
-            label=f"{group.replace('_', ' ')} ({len(score)}{none})",
+            label=f"{'positive' if group == POSITIVE else group.replace('_', ' ')} ({len(score)}{none})",
             **line,
         )
         middles = (edges[1:] + edges[:-1]) / 2
