@@ -105,12 +105,12 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
 
 
 def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
-    """The worst misses and false alarms on the X-rays, chosen and counted at the threshold at which they are drawn."""
+    """Draw the worst misses and false positives on X-rays, chosen and counted at the score threshold."""
     score = SCORE if study.threshold is None else study.threshold
     study = study.at(score)
     kinds = {
         "worst_misses": ("Worst misses", worst_misses(study, num)),
-        "worst_false_alarms": ("Worst false alarms", worst_false_alarms(study, num)),
+        "worst_false_alarms": ("Worst false positives", worst_false_alarms(study, num)),
     }
     found = choose_detections(study.known, score)
     for name, (title, images) in kinds.items():
