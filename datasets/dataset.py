@@ -80,7 +80,7 @@ class CocoDataset(Dataset[Sample]):
             DataError: the image file is missing, damaged, or not of the size that the annotation file states.
         """
         if not isinstance(key, SampleKey):
-            key = SampleKey(epoch=0, window=0, index=int(key))
+            key = SampleKey(epoch=0, window=0, position=int(key))
         epoch, window, index, is_ghost, repeat = key
         if not 0 <= index < len(self):
             raise IndexError(f"position {index} in a split of {len(self)} images")

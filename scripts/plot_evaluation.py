@@ -30,7 +30,7 @@ from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.gallery import worst_false_alarms, worst_misses
 from util.metrics.report.protocols import Study
-from util.plots.contact_sheet import choose_detections, draw_sheet, tile_of
+from util.plots.contact_sheet import annotate_detections, choose_detections, draw_sheet
 from util.plots.evaluation import (
     draw_calibration,
     draw_confusion,
@@ -105,20 +105,18 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
 
 
 def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
-    """The worst misses and false alarms on the X-rays, chosen and counted at the threshold at which they are drawn."""
+    """Draw the worst misses and false positives on X-rays, chosen and counted at the score threshold."""
     score = SCORE if study.threshold is None else study.threshold
     study = study.at(score)
     kinds = {
         "worst_misses": ("Worst misses", worst_misses(study, num)),
-        "worst_false_alarms": ("Worst false alarms", worst_false_alarms(study, num)),
+        "worst_false_alarms": ("Worst false positives", worst_false_alarms(study, num)),
     }
     found = choose_detections(study.known, score)
     for name, (title, images) in kinds.items():
         if images:
-            tiles = [
-                tile_of(np.asarray(load_image(split, split.image_ids.tolist().index(i))), study.truth, found, i, score)
-                for i in images
-            ]
+            pixels = {i: np.asarray(load_image(split, split.image_ids.tolist().index(i))) for i in images}
+            tiles = [annotate_detections(pixels[i], study.truth, found, i, score) for i in images]
             yield name, draw_sheet(tiles, f"{title} at score threshold {score:.3g}")
 
 

@@ -27,7 +27,7 @@ from util.base.files import write_whole
 from util.config.command_line import Parser
 from util.images.common import UNREADABLE
 from util.images.reader import read_image
-from util.plots.attention import NOTICE, Panel, draw_attention
+from util.plots.attention import NOTICE, LayerPanel, draw_attention
 
 
 def main() -> None:
@@ -62,10 +62,10 @@ def draw(args: argparse.Namespace) -> Path:
     return output
 
 
-def panels(look: Look) -> list[Panel]:
+def panels(look: Look) -> list[LayerPanel]:
     """One per layer."""
     return [
-        Panel(
+        LayerPanel(
             f"decoder layer {i} of {len(look.layers)}: score {layer.score:.2f}",
             layer.reference,
             layer.box,

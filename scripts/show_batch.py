@@ -29,7 +29,7 @@ from util.config.load import load_config
 from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
-from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
+from util.plots.contact_sheet import AnnotatedImage, annotate_ground_truth, draw_ground_truth_sheet
 from util.plots.style import save_figure
 
 PADDING = (46, 52, 100)  # colour of the padding; the network gets zeros and a mask there
@@ -85,10 +85,10 @@ def draw(args: argparse.Namespace, config: Config) -> None:
         raise UserError("the rest of the epoch has no image with a box; try another --step or --epoch")
     title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.description}"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    save_figure(draw_truth_sheet(tiles, title), args.output)
+    save_figure(draw_ground_truth_sheet(tiles, title), args.output)
 
 
-def tiles_of(split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, only_with_boxes: bool) -> Iterator[Tile]:
+def tiles_of(split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, only_with_boxes: bool) -> Iterator[AnnotatedImage]:
     """The images of the epoch in sampling order, with their steps, which only the sampler knows."""
     for keys, batch in zip(sampler, loader, strict=True):
         for row, key in enumerate(keys):
@@ -97,7 +97,7 @@ def tiles_of(split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, o
                 yield tile_of(split, batch, row, f"step {key.window}{again}")
 
 
-def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
+def tile_of(split: Split, batch: Batch, row: int, place: str) -> AnnotatedImage:
     """One image of a batch with its padding, and its boxes in pixels."""
     target = batch.targets[row]
     names = short_names(split.names)
@@ -107,7 +107,7 @@ def tile_of(split: Split, batch: Batch, row: int, place: str) -> Tile:
     pixels[batch.mask[row].numpy()] = PADDING
     counted = f"{len(boxes)} box" + "es" * (len(boxes) != 1)
     caption = f"{label(split.files_by_id[int(target['image_id'])])}\n{place}, {width} x {height}, {counted}"
-    return truth_tile(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
+    return annotate_ground_truth(pixels, caption, boxes, [names[k] for k in target["labels"].tolist()])
 
 
 if __name__ == "__main__":

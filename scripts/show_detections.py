@@ -22,7 +22,7 @@ from util.config.load import load_run_config
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.protocols import Study
-from util.plots.contact_sheet import choose_detections, choose_images, draw_sheet, tile_of
+from util.plots.contact_sheet import annotate_detections, choose_detections, choose_images, draw_sheet
 from util.plots.style import save_figure
 
 SCORE = 0.3  # where a run has no operating point
@@ -75,8 +75,8 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
         report.require(found=found, source=path)
     found = choose_detections(Study(truth, found, {}).known, score)
     images = choose_images(truth, found, num, score)
-    pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
-    tiles = [tile_of(pixels, truth, found, image, score) for pixels, image in zip(pictures, images, strict=True)]
+    pixels = {i: np.asarray(load_image(split, truth.images.index(i))) for i in images}
+    tiles = [annotate_detections(pixels[i], truth, found, i, score) for i in images]
     title = f"{run.resolve().name} on {split.name}: detections at score threshold {score:.3g}"
     save_figure(draw_sheet(tiles, title), output)
 

@@ -15,7 +15,7 @@ from models.inference.load import MERGE_IOU
 from models.outputs import Prediction
 from util.base.errors import UserError
 from util.detection.batch import Batch
-from util.detection.fusion import Found, Method, build_merge
+from util.detection.fusion import ImageDetections, Method, build_merge
 
 NO_MODEL = (  # what onnxruntime raises on a file that is no model, or none that it can run
     onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
@@ -72,7 +72,7 @@ class OnnxNetwork:
         self.session = session
         self.postprocess = session.facts.postprocess()
 
-    def __call__(self, batch: Batch) -> list[Found]:
+    def __call__(self, batch: Batch) -> list[ImageDetections]:
         """Detections per image by descending score: `scores`, `labels`, `boxes` xyxy in pixels of the file.
 
         Padding is cut off, and images of one size go through the network together.
@@ -82,7 +82,7 @@ class OnnxNetwork:
         """
         batch = batch.to(torch.device("cpu"))  # normalises
         sides = [(int((~m[:, 0]).sum()), int((~m[0]).sum())) for m in batch.mask]
-        found: dict[int, Found] = {}
+        found: dict[int, ImageDetections] = {}
         for height, width in dict.fromkeys(sides):
             self._check_size(height, width)
             where = [i for i, side in enumerate(sides) if side == (height, width)]
@@ -91,7 +91,7 @@ class OnnxNetwork:
             found |= dict(zip(where, self._detect(images, sizes), strict=True))
         return [found[i] for i in range(len(sides))]
 
-    def _detect(self, images: Tensor, sizes: Tensor) -> list[Found]:
+    def _detect(self, images: Tensor, sizes: Tensor) -> list[ImageDetections]:
         outputs = self.session.run(images, sizes)
         if self.session.facts.post_processing == "inside":
             best = outputs[:3]

@@ -14,7 +14,7 @@ from torch import nn
 
 from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
-from util.detection.fusion import Found, Merge
+from util.detection.fusion import ImageDetections, Merge
 from util.detection.pixels import network_pixels, resized_size
 from util.images.common import UNREADABLE, to_image
 from util.images.reader import as_image, read_image
@@ -25,7 +25,7 @@ from util.training.precision import Precision
 # What can be looked at: a file, an image of Pillow's, or 8-bit pixels, grey [h, w] or red, green, blue [h, w, 3]
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 # One forward pass -> the detections of each image in pixels of its file. Any other engine that keeps to this will do.
-Network = Callable[[Batch], list[Found]]
+Network = Callable[[Batch], list[ImageDetections]]
 # An image as each view of a detector sees it
 Prepared = tuple[Sample, ...]
 
@@ -47,7 +47,7 @@ class TrainedNetwork:
         self.device = device
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> list[Found]:
+    def __call__(self, batch: Batch) -> list[ImageDetections]:
         """`scores`, `labels` and `boxes` of each image, on the CPU; see `models.postprocess`."""
         moved = batch.to(self.device)
         with self.precision.autocast():
@@ -73,7 +73,7 @@ class View:
         target = {"orig_size": torch.tensor([image.height, image.width]), "image_id": torch.tensor(0)}
         return Sample(pixels.flip(-1) if self.is_flipped else pixels, target)
 
-    def detect(self, samples: Sequence[Sample]) -> list[Found]:
+    def detect(self, samples: Sequence[Sample]) -> list[ImageDetections]:
         """The detections on each image, as it is in its file."""
         found = self.network(collate(samples))
         if not self.is_flipped:
@@ -81,7 +81,7 @@ class View:
         return [self._mirrored(image, sample) for image, sample in zip(found, samples, strict=True)]
 
     @staticmethod
-    def _mirrored(found: Found, sample: Sample) -> Found:
+    def _mirrored(found: ImageDetections, sample: Sample) -> ImageDetections:
         left, top, right, bottom = found["boxes"].unbind(dim=1)
         width = sample.target["orig_size"][1]
         return {**found, "boxes": torch.stack([width - right, top, width - left, bottom], dim=1)}
@@ -125,7 +125,7 @@ class Detector:
         """An image as each view sees it: work for the CPU, which any thread may do."""
         return tuple(view.prepare(image) for view in self.views)
 
-    def detect(self, images: Sequence[Prepared]) -> list[Found]:
+    def detect(self, images: Sequence[Prepared]) -> list[ImageDetections]:
         """The detections on each image, strongest first.
 
         Images of one size are exactly what they are alone; others are padded to the largest, which changes figures

@@ -119,9 +119,9 @@ def test_without_knobs_an_image_is_what_it_was_before_there_were_any(coco, write
 
 def check_epoch(split, sampler, loader, epoch):
     for (key,), batch in zip(sampler, loader, strict=True):
-        image_id = int(split.image_ids[key.index])
+        image_id = int(split.image_ids[key.position])
         rng = derive_rng(5, "augment", epoch, image_id)
-        image, target = load_image(split, key.index), load_target(split, key.index)
+        image, target = load_image(split, key.position), load_target(split, key.position)
         if rng.random() < 0.5:
             image, target = flip_horizontally(image, target)
         if rng.random() < 0.5:

@@ -103,7 +103,7 @@ def test_a_sample_holds_the_image_and_its_normalised_boxes(coco, write):
 def test_noise_and_augmentation_follow_from_seed_epoch_and_image(coco, write):
     folder = write(coco)
     data = dataset(folder, is_train=True, seed=11)
-    first, again, later = (data[SampleKey(epoch, window=0, index=0)] for epoch in (2, 2, 3))
+    first, again, later = (data[SampleKey(epoch, window=0, position=0)] for epoch in (2, 2, 3))
     assert first.target["noise_seed"].item() == derive_seed(11, "denoising", 2, 7)
     assert torch.equal(first.image, again.image)
     assert first.target["noise_seed"] != later.target["noise_seed"]
@@ -112,12 +112,12 @@ def test_noise_and_augmentation_follow_from_seed_epoch_and_image(coco, write):
 
 
 def test_an_image_becomes_the_same_wherever_it_stands_in_the_file(coco, write):
-    one = dataset(write(coco), is_train=True)[SampleKey(epoch=1, window=0, index=2)]
+    one = dataset(write(coco), is_train=True)[SampleKey(epoch=1, window=0, position=2)]
     turned = copy.deepcopy(coco)
     turned["images"].reverse()
     folder, file = write(coco)
     turned = CocoDataset(load_split(folder, rewrite(turned, file)), TRAIN, seed=0, is_train=True)
-    other = turned[SampleKey(epoch=1, window=0, index=0)]
+    other = turned[SampleKey(epoch=1, window=0, position=0)]
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.target["boxes"], other.target["boxes"])
 
@@ -168,7 +168,7 @@ def test_an_image_in_another_window_differs_in_scale_alone(coco, write, seed):
 
 def test_sides_in_proportion_do_not_depend_on_the_window(coco, write):
     data = dataset(write(coco), is_train=True)
-    one, other = data[SampleKey(epoch=1, window=0, index=0)], data[SampleKey(epoch=1, window=7, index=0)]
+    one, other = data[SampleKey(epoch=1, window=0, position=0)], data[SampleKey(epoch=1, window=7, position=0)]
     assert torch.equal(one.image, other.image)
 
 

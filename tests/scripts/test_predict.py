@@ -29,7 +29,7 @@ def test_the_detections_are_those_of_the_evaluation_and_score_the_same(trained, 
     truth = phantom / "annotations/json/TBX11K_val.json"
     outcome = run(phantom / "imgs", "--annotations", truth)
     assert outcome.code == 0, outcome.err
-    assert "17 images are passed over: the annotation file does not list them" in outcome.out
+    assert "17 images are skipped: the annotation file does not list them" in outcome.out
     ids = [image["id"] for image in json.loads(truth.read_text())["images"]]
     found, wanted = (
         load_detections(tmp_path / "out/detections.json", ids),
@@ -194,7 +194,7 @@ def test_without_an_operating_point_boxes_count_from_a_score_that_is_told(traine
     save(tmp_path / "c.pth", {**load(trained / "checkpoint.pth"), "operating_point": {}})
     outcome = predict("--checkpoint", tmp_path / "c.pth", phantom / "imgs/tb", "--output_dir", tmp_path / "out")
     assert outcome.code == 0
-    assert "no operating point: boxes count from 0.3 on" in outcome.err
+    assert "no operating point: the score threshold is 0.3" in outcome.err
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.helpers.predict import PIXELS, files_of, lines, predict
 from tests.helpers.training import ROOT, call_apart
 from util.base.folder_lock import hold
-from util.predict.outputs import FILE
+from util.predict.outputs import PROGRESS_FILE
 from util.training.checkpoints.checkpoint import load, save
 
 pytest_plugins = ["tests.helpers.training_fixtures", "tests.helpers.predict_fixtures"]
@@ -79,7 +79,7 @@ def test_files_of_somebody_else_are_left_alone(run, tmp_path, phantom, name):
     (tmp_path / "out" / name).write_text("precious")
     outcome = run(phantom / "imgs/tb")
     assert outcome.code == 2
-    assert f"has {name.split('/')[0]} and no {FILE}, so it is not of an earlier prediction" in outcome.err
+    assert f"has {name.split('/')[0]} and no {PROGRESS_FILE}, so it is not of an earlier prediction" in outcome.err
     assert files_of(tmp_path / "out") == {name: b"precious"}
 
 
@@ -113,7 +113,7 @@ def test_a_killed_prediction_goes_on_and_ends_as_if_nothing_had_happened(trained
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     job = subprocess.Popen(command("killed"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    rows, end = tmp_path / "killed" / FILE, time.monotonic() + 60
+    rows, end = tmp_path / "killed" / PROGRESS_FILE, time.monotonic() + 60
     while time.monotonic() < end and (not rows.exists() or rows.read_bytes().count(b"\n") < 20):
         time.sleep(0.01)
     job.send_signal(signal.SIGKILL)

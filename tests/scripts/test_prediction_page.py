@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from tests.helpers.browser import Browser
-from util.predict.page import PAGE, Story, write_page
-from util.predict.rows import Row
+from util.predict.outputs import PAGE_FILE, OutputSettings
+from util.predict.page import PageHeader, write_page
+from util.predict.results import ImageResult
 
 NAMES = {1: "Active", 2: "<i>Latent</i>"}
 EVIL = "\"'><img src=x onerror=alert(1)><script>document.title='broken'</script>&amp;.png"
-STORY = Story(
+HEADER = PageHeader(
     "Findings", {"checkpoint": "</dd><script>alert(1)</script>"}, [("</ul><b>bad.png", "<script>alert(2)</script>")]
 )
 
@@ -32,7 +33,9 @@ def row(folder, name, *scores, label=1):
         (folder / picture).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (30, 20)).save(folder / picture)
     boxes = [[0.0, 0.0, 5.0, 5.0]] * len(scores)
-    return Row(name, (1, 1), (20, 30), list(scores), [label] * len(scores), boxes, picture, thumbnail(len(scores)))
+    return ImageResult(
+        name, (1, 1), (20, 30), list(scores), [label] * len(scores), boxes, picture, thumbnail(len(scores))
+    )
 
 
 def page(folder, rows=None):
@@ -45,8 +48,8 @@ def page(folder, rows=None):
         row(folder, "b2.png", 0.2),
         row(folder, "plain.png"),
     ]
-    write_page(folder / PAGE, STORY, iter(rows), NAMES, 0.5)
-    return folder / PAGE
+    write_page(OutputSettings(folder, "all", NAMES, 0.5, "TB score"), HEADER, iter(rows))
+    return folder / PAGE_FILE
 
 
 @pytest.fixture

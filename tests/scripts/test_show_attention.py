@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.helpers.training import call_apart, load_script
 from util.distributed.exit_codes import run_to_exit_code
-from util.plots.attention import MARGIN, Panel, draw_attention
+from util.plots.attention import MARGIN, LayerPanel, draw_attention
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -18,7 +18,7 @@ show_attention = load_script("show_attention")
 def panel(box, *, weight=0.5):
     """A layer with two points on levels 0 and 7."""
     points, weights = np.array([box[:2], box[2:]]), np.array([weight, 1 - weight])
-    return Panel("decoder layer", np.array(box) + 2.0, np.array(box), points, weights, np.array([0, 7]))
+    return LayerPanel("decoder layer", np.array(box) + 2.0, np.array(box), points, weights, np.array([0, 7]))
 
 
 @pytest.mark.parametrize(("num_layers", "num_axes"), [(1, 2), (3, 4), (6, 8)])

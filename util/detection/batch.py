@@ -1,11 +1,11 @@
-"""The parcels that travel through training: a Sample's key, a Batch and a Window of batches."""
+"""Samples, batches and windows: the data that travels from the loader through training and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,43 +21,43 @@ HOST_KEYS = {"image_id", "noise_seed"}
 
 
 class SampleKey(NamedTuple):
-    """Which image, in which epoch and step: all that its augmentation may depend on, besides the seed.
+    """Identifies a sample by image, epoch and step: all that its augmentation may depend on, besides the seed.
 
-    The step is for what its images have in common; what is an image's own follows from epoch, index and repeat.
+    The step is for what its images have in common; what is an image's own follows from epoch, position and repeat.
     """
 
     epoch: int
     window: int  # optimizer step of the epoch, from 0 on
-    index: int
+    position: int  # of the image in its split
     is_ghost: bool = False
     repeat: int = 0  # how often the epoch has shown the image before
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, in the size that the network gets."""
+    """One image in the size of the network input, with its target."""
 
     image: Tensor  # [1 or 3, h, w] 8-bit: grey, or red, green, blue
     target: Target
-    is_ghost: bool = False  # takes part in the forward pass, not in the loss
+    is_ghost: bool = False  # in the forward pass but not in the loss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass: images padded to a common size, and what is on them.
+    """One forward pass: images padded to a common size, and their targets.
 
-    A loader hands the pixels over as they are, a twelfth of the bytes where all are grey; `to` makes of them what the
-    network gets, and leaves images that are floating point numbers already as they are.
+    A loader yields 8-bit pixels, a twelfth of the bytes where all are grey; `to` normalises them, and leaves images in
+    floating point unchanged.
     """
 
     images: Tensor  # [B, 1 or 3, H, W] 8-bit, or [B, 3, H, W] normalised; zero on padding
     mask: Tensor  # [B, H, W], True on padding
     targets: list[Target]
-    is_ghost: bool = False  # a rank that ran out of images keeps step with the others; its loss counts nothing
+    is_ghost: bool = False  # of a rank that ran out of images, which takes part without a loss
 
     @property
     def num_boxes(self) -> int:
-        """True boxes on all images."""
+        """Ground truth boxes on all images."""
         return 0 if self.is_ghost else sum(len(t["labels"]) for t in self.targets)
 
     @property
@@ -67,12 +67,12 @@ class Batch:
 
     @property
     def most_boxes(self) -> int:
-        """True boxes on the fullest image."""
+        """The largest number of ground truth boxes on one image."""
         return 0 if self.is_ghost else max((len(t["labels"]) for t in self.targets), default=0)
 
     @property
     def seed(self) -> int:
-        """For what is drawn inside the network in training (dropout, stochastic depth): follows from the images."""
+        """Seed of the random draws inside the network in training (dropout, stochastic depth), from the images."""
         return derive_seed("layers", int(self.targets[0]["noise_seed"]))
 
     def to(self, device: torch.device) -> Batch:
@@ -92,8 +92,8 @@ class Batch:
         """Targets travel between processes by value: shared memory for each small tensor would cost far more."""
         return {**vars(self), "targets": [{k: v.numpy() for k, v in t.items()} for t in self.targets]}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """The batch as it was sent."""
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the tensors of the targets."""
         targets = [{k: torch.from_numpy(v) for k, v in t.items()} for t in state["targets"]]
         vars(self).update({**state, "targets": targets})
 
@@ -111,7 +111,7 @@ class Window:
 
     @property
     def num_boxes(self) -> int:
-        """True boxes in all batches."""
+        """Ground truth boxes in all batches."""
         return sum(b.num_boxes for b in self.batches)
 
     @property
@@ -121,18 +121,18 @@ class Window:
 
     @property
     def most_boxes(self) -> int:
-        """True boxes on the fullest image."""
+        """The largest number of ground truth boxes on one image."""
         return max(b.most_boxes for b in self.batches)
 
 
-def on_device(made: Tensor, device: torch.device) -> Tensor:
-    """What was made on the host, on `device`. A GPU fetches it when it gets there; the host does not wait."""
-    made = made.pin_memory() if device.type == "cuda" else made
-    return made.to(device, non_blocking=True)
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to `device` without synchronising (pinned, non-blocking)."""
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
 
 
 def windows(loader: Iterable[Batch], size: int) -> Iterator[Window]:
-    """Group batches by `size`. The last window of an epoch may be shorter, and is still right."""
+    """Group batches by `size`. The last window of an epoch may be shorter."""
     batches = iter(loader)
     while group := list(islice(batches, size)):
         yield Window(group)

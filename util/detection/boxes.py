@@ -1,4 +1,4 @@
-"""Boxes: conversions and overlaps. cxcywh is centre and size, xyxy two corners."""
+"""Conversion and overlap of boxes in torch. cxcywh is centre and size, xyxy two corners."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def _area(low: Tensor, high: Tensor) -> Tensor:
 
 
 def touches(box: Sequence[float], boxes: Tensor) -> bool:
-    """Whether a box has a part in common with one of the boxes [n, 4], all x1, y1, x2, y2; an edge is no part."""
+    """Whether a box overlaps one of the boxes [n, 4], all x1, y1, x2, y2; a common edge is no overlap."""
     left, top, right, bottom = box
     x1, y1, x2, y2 = boxes.unbind(dim=1)
     return bool(((x1 < right) & (left < x2) & (y1 < bottom) & (top < y2)).any())

@@ -1,4 +1,4 @@
-"""Several answers about the same image made one: of mirrored and resized views, and of several networks.
+"""Merge detections of several views of an image (test-time augmentation) or of several networks (ensemble).
 
 Weighted boxes fusion is that of R. Solovyev, W. Wang, T. Gabruseva, "Weighted boxes fusion: Ensembling boxes from
 different object detection models", Image and Vision Computing 107, 2021 (arXiv 1910.13302), section 3.
@@ -12,50 +12,52 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms  # type: ignore[import-untyped]  # torchvision has no type information
 
 from util.base.errors import UserError
 
 # `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file; strongest first
-Found = dict[str, Tensor]
-Merge = Callable[[Sequence[Found]], Found]
+ImageDetections = dict[str, Tensor]
+Merge = Callable[[Sequence[ImageDetections]], ImageDetections]
 Method = Literal["wbf", "nms"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def build_merge(method: Method, iou: float, num_kept: int) -> Merge:
-    """The function that makes the answers of several views one, of at most `num_kept` detections.
+    """Build the function that merges the detections of several views into at most `num_kept`.
 
     Args:
-        method: "wbf" averages boxes that overlap, "nms" keeps the strongest of them; within a class, both.
+        method: "wbf" averages boxes of a class that overlap, "nms" keeps the strongest of them.
         iou: overlap beyond which two boxes are the same.
         num_kept: detections of an image, the strongest.
 
     Raises:
-        UserError: there is no such method, or no such overlap.
+        UserError: the method is unknown, or `iou` is not between 0 and 1.
     """
     if method not in METHODS or not 0 < iou < 1:
         raise UserError(f"merge {method!r} at {iou}: choose {' or '.join(METHODS)}, and an overlap between 0 and 1")
     return partial(_merge, how=fuse_weighted if method == "wbf" else keep_strongest, iou=iou, num_kept=num_kept)
 
 
-def _merge(views: Sequence[Found], *, how: Callable[..., Found], iou: float, num_kept: int) -> Found:
+def _merge(
+    views: Sequence[ImageDetections], *, how: Callable[..., ImageDetections], iou: float, num_kept: int
+) -> ImageDetections:
     return {name: column[:num_kept] for name, column in how(views, iou).items()}
 
 
-def keep_strongest(views: Sequence[Found], iou: float) -> Found:
-    """Of boxes of one class that overlap by more than `iou` the strongest stays; scores are what they were."""
+def keep_strongest(views: Sequence[ImageDetections], iou: float) -> ImageDetections:
+    """NMS: of boxes of one class that overlap by more than `iou`, keep the strongest with its score."""
     scores, labels, boxes = (torch.cat([view[name] for view in views]) for name in ("scores", "labels", "boxes"))
     kept = batched_nms(boxes, scores, labels, iou)
     return {"scores": scores[kept], "labels": labels[kept], "boxes": boxes[kept]}
 
 
-def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
+def fuse_weighted(views: Sequence[ImageDetections], iou: float) -> ImageDetections:
     """Weighted boxes fusion.
 
-    From the strongest box on, each joins the fused box of its class that it overlaps most, by more than `iou`, or
-    begins one. A fused box is the mean of its boxes weighted by their scores; its score is the mean score, times
-    min(T, N) / N for T boxes from N views: what only one of several views sees counts less.
+    From the strongest on, each box joins the fused box of its class that it overlaps most, by more than `iou`, or
+    becomes a fused box of its own. A fused box is the mean of its boxes weighted by their scores; its score is the
+    mean score times min(T, N) / N for T boxes from N views, so that a box that only one of several views has loses.
     """
     scores, labels, boxes = (
         torch.cat([view[name] for view in views]).double().numpy() for name in ("scores", "labels", "boxes")
@@ -69,8 +71,8 @@ def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
     first = np.unique(cluster, return_index=True)[1]
     fused_score = np.bincount(cluster, scores) / count * np.minimum(count, len(views)) / len(views)
     weight = np.maximum(scores, np.finfo(float).tiny)  # a score may round to 0
-    fused = np.stack([np.bincount(cluster, weight * side) for side in boxes.T], axis=1)
-    fused = fused / np.bincount(cluster, weight)[:, None]  # a count of nothing is an integer
+    sums = np.stack([np.bincount(cluster, weight * side) for side in boxes.T], axis=1)
+    fused = sums / np.bincount(cluster, weight)[:, None]
     best = np.argsort(-fused_score, kind="stable")
     return {
         "scores": torch.from_numpy(fused_score[best]).to(views[0]["scores"]),
@@ -82,16 +84,17 @@ def fuse_weighted(views: Sequence[Found], iou: float) -> Found:
 def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> NDArray[np.int64]:
     """[n]: which fused box each box joins; boxes come strongest first."""
     weight = np.maximum(scores, np.finfo(float).tiny)
-    total = np.zeros(len(boxes))  # of the fused boxes so far
+    # of the fused boxes so far
+    total = np.zeros(len(boxes))
     corners = np.zeros((len(boxes), 4))
-    kind = np.zeros(len(boxes))
+    label = np.zeros(len(boxes))
     cluster = np.zeros(len(boxes), dtype=np.int64)
     num = 0
     for n, box in enumerate(boxes):
-        overlap = np.where(kind[:num] == labels[n], _iou(corners[:num], box), -1.0)
+        overlap = np.where(label[:num] == labels[n], _iou(corners[:num], box), -1.0)
         place = int(overlap.argmax()) if overlap.max(initial=-1.0) > iou else num
         num = max(num, place + 1)
-        kind[place] = labels[n]
+        label[place] = labels[n]
         cluster[n] = place
         total[place] += weight[n]
         corners[place] += (box - corners[place]) * weight[n] / total[place]
@@ -99,7 +102,7 @@ def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> N
 
 
 def _iou(boxes: NDArray, box: NDArray) -> NDArray[np.float64]:
-    """[N, 4] and [4] -> [N]; 0 for boxes without an area."""
+    """[N, 4] and [4] -> [N]; in numpy, as the torch one takes three times as long for a box at a time."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     inside = sides.clip(min=0).prod(axis=1)
     union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - inside

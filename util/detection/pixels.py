@@ -1,4 +1,4 @@
-"""8-bit pixels -> what the network gets: colours with ImageNet's mean and deviation."""
+"""From 8-bit pixels to the network input: size, and normalisation with ImageNet's mean and deviation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-NARROW = 8  # times as long as wide: no X-ray is, they stay below 2
+NARROW = 8  # longer to shorter side, from which on an image is narrow; X-rays stay below 2
 
 # Red, green, blue on [0, 1]: what the public ImageNet backbones were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -17,7 +17,7 @@ LARGEST = 255.0
 
 
 def normalised(pixels: Tensor, mask: Tensor) -> Tensor:
-    """Pixels [B, 1 or 3, H, W] 8-bit -> [B, 3, H, W], where they are, by the same arithmetic on every device.
+    """Pixels [B, 1 or 3, H, W] 8-bit -> [B, 3, H, W], on their device, in the same arithmetic on every device.
 
     Args:
         pixels: grey or red, green, blue.
@@ -32,10 +32,10 @@ def normalised(pixels: Tensor, mask: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """[], [3, 1, 1] and [3, 1, 1], sent once: by a number from the host a GPU divides in another rounding."""
+    """[], [3, 1, 1] and [3, 1, 1], copied once: a division by a number from the host rounds differently on a GPU."""
     with torch.inference_mode(False):  # the first to ask may be an evaluation, the next a training
-        here = [torch.tensor(LARGEST), *(torch.tensor(c)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))]
-        largest, mean, std = (tensor.to(device, non_blocking=True) for tensor in here)
+        values = [torch.tensor(LARGEST), *(torch.tensor(c)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD))]
+        largest, mean, std = (tensor.to(device, non_blocking=True) for tensor in values)
     return largest, mean, std
 
 

@@ -1,4 +1,4 @@
-"""What log.jsonl tells of a run, as curves over the epochs done."""
+"""The log of a run as curves over the epochs done."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from util.runlog.run_log import ROWS
 
 SMOOTH_SHARE = 0.04  # of the rows: width of the running mean
 INTERVAL = "ci95"
-# Columns by which a mean over rows is weighed, so that it is the ratio of the sums over these rows.
+# Columns that weight a mean over rows, so that it is the ratio of the sums over these rows.
 WEIGHTS = {**DENOMINATORS, "class_skill": "loss_of_constant", "data_share": "seconds"}
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Points of one column: positions x [N], values y [N], and what each value was divided by [N]."""
+class LoggedCurve:
+    """Points of one column: positions x [N], values y [N], and the denominator of each value [N]."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     def smooth(self) -> NDArray[np.float64]:
-        """[N]: at each point the mean over the last rows, weighed."""
+        """[N]: at each point the weighted mean over the last rows."""
         return running_mean(self.y, self.weight, smoothing_width(len(self.y)))
 
 
@@ -54,48 +54,49 @@ class RunCurves:
 
     @cached_property
     def evaluations(self) -> list[Row]:
-        """Those of the averaged weights where there are any, else of the model's.
+        """Evaluations of the EMA weights where there are any, else of the model.
 
-        Evaluations by a command of their own are left out, unless there are no others.
+        Evaluations by a separate command are left out, unless there are no others.
         """
-        found = [row for row in self.rows if row["kind"] == "eval"]
-        found = [row for row in found if "checkpoint" not in row] or found
-        return [row for row in found if row.get("weights") == "ema"] or found
+        rows = [row for row in self.rows if row["kind"] == "eval"]
+        rows = [row for row in rows if "checkpoint" not in row] or rows
+        return [row for row in rows if row.get("weights") == "ema"] or rows
 
     @cached_property
     def not_finite(self) -> list[Row]:
-        """Steps that were not taken because something was not finite."""
+        """Steps that were skipped because of a value that is not finite."""
         return [row for row in self.rows if row["kind"] == "nonfinite"]
 
     @cached_property
     def knows_epochs(self) -> bool:
-        """Whether the log tells how long an epoch is, so that a step inside one has a place."""
+        """Whether the length of an epoch is known, so that a step inside one has a position."""
         return not self.train or self._usual_length is not None
 
-    def curve(self, kind: str, column: str, *, in_epochs: bool) -> Curve:
+    def curve(self, kind: str, column: str, *, in_epochs: bool) -> LoggedCurve:
         """The points of a column that are finite numbers; x in epochs done, or in optimizer steps."""
         rows = self._completed if kind == "train" else [(row, row) for row in self.evaluations]
         points = [
-            (self.place(row, in_epochs=in_epochs), value, found.get(WEIGHTS.get(column, "steps"), 1.0))
-            for row, found in rows
-            if (value := number(found.get(column))) is not None
+            (self.place(row, in_epochs=in_epochs), value, numbers.get(WEIGHTS.get(column, "steps"), 1.0))
+            for row, numbers in rows
+            if (value := number(numbers.get(column))) is not None
         ]
         points = [point for point in points if point[2] > 0]
-        return Curve(*np.array(points, dtype=float).reshape(-1, 3).T)
+        return LoggedCurve(*np.array(points, dtype=float).reshape(-1, 3).T)
 
     def intervals(self, column: str, *, in_epochs: bool) -> list[tuple[float, float, float, float]]:
         """(x, value, low, high) of evaluations with a 95 % interval, in the row itself or in the report."""
-        found = []
+        intervals = []
         for row in self.evaluations:
             ends = row.get(f"{column}/{INTERVAL}")
             if ends is None and row is self._reported:
                 ends = self.report.get(f"{column}/{INTERVAL}")
             if ends is not None and (value := number(row.get(column))) is not None:
-                found.append((self.place(row, in_epochs=in_epochs), value, *map(float, ends)))
-        return found
+                low, high = map(float, ends)
+                intervals.append((self.place(row, in_epochs=in_epochs), value, low, high))
+        return intervals
 
     def place(self, row: Row, *, in_epochs: bool) -> float:
-        """Where a row stands on the horizontal axis: epochs done by then, or optimizer steps."""
+        """The position of a row on the horizontal axis: epochs done by then, or optimizer steps."""
         epoch = number(row.get("epoch")) or 0.0
         if not in_epochs:
             return row["step"]
@@ -112,9 +113,9 @@ class RunCurves:
 
     @cached_property
     def validation(self) -> Mapping[str, Any]:
-        """What the run is evaluated on; empty where it is not known.
+        """The facts of the data that the run is evaluated on; empty where they are unknown.
 
-        The facts of the report, where its metrics are those of an evaluation of the log; else of the last start's list.
+        Those of the report, if its metrics are those of an evaluation in the log; else of the list of the last start.
         """
         if self.facts and self._reported is not None:
             return self.facts
@@ -128,13 +129,13 @@ class RunCurves:
 
     @cached_property
     def _ends(self) -> dict[float, float]:
-        """The last optimizer step of each epoch that is over."""
+        """The last optimizer step of each finished epoch."""
         over = [row for row in self.rows if row["kind"] in ("epoch", "eval") and "checkpoint" not in row]
-        return {number(row["epoch"]): row["step"] for row in over if number(row.get("epoch")) is not None}
+        return {epoch: row["step"] for row in over if (epoch := number(row.get("epoch"))) is not None}
 
     @cached_property
     def _usual_length(self) -> float | None:
-        """Optimizer steps of an epoch: of the last one that is over, else by the images of the list."""
+        """Optimizer steps of an epoch: of the last finished one, else from the number of images."""
         if self._ends:
             last = max(self._ends)
             before = self._ends.get(last - 1)
@@ -150,19 +151,19 @@ class RunCurves:
 
     @cached_property
     def _reported(self) -> Row | None:
-        """The newest evaluation whose figures are those of the report."""
+        """The newest evaluation whose metrics are those of the report."""
         for row in reversed(self.evaluations):
-            figures = {key: value for key, value in row.items() if "/" in key}
-            if figures and all(self.report.get(key) == value for key, value in figures.items()):
+            metrics = {key: value for key, value in row.items() if "/" in key}
+            if metrics and all(self.report.get(key) == value for key, value in metrics.items()):
                 return row
         return None
 
 
 def load_run(folder: Path, name: str) -> RunCurves:
-    """The curves of a run folder.
+    """Load the log and the report of a run folder.
 
     Raises:
-        UserError: it has no log, or no whole row in it yet, or a report that cannot be read.
+        UserError: it has no log, or no complete row in it yet, or a report that cannot be read.
     """
     report = load_report(folder)
     rows = tuple(read_log(folder / ROWS))
@@ -170,13 +171,13 @@ def load_run(folder: Path, name: str) -> RunCurves:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log.jsonl in the order of their steps.
+    """Read the rows of a log.jsonl in the order of their steps.
 
-    A line that is cut short (the last one of a run that is being written, or of one that was killed) is left out.
-    Where a resumed run wrote a row again, the later one stands.
+    An incomplete line (the last one of a run that is writing or was killed) is skipped. Where a resumed run wrote a row
+    again, the later one counts.
 
     Raises:
-        UserError: when the file is absent or has no whole row.
+        UserError: the file is absent or has no complete row.
     """
     if not path.is_file():
         raise UserError(f"no log found: {path}; expected the folder of a run, with a {ROWS} in it")
@@ -185,12 +186,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         if number(row.get("step")) is not None:
             rows[row["kind"], row["step"], row.get("weights"), row.get("checkpoint")] = row
     if not rows:
-        raise UserError(f"{path}: no whole row yet; try again when the run has logged its first step")
+        raise UserError(f"{path}: no complete row yet; try again when the run has logged its first step")
     return sorted(rows.values(), key=lambda row: row["step"])
 
 
 def running_mean(values: NDArray, weights: NDArray, width: int) -> NDArray[np.float64]:
-    """[N], [N] -> [N]: the weighed mean over the last `width` values; NaN where they weigh nothing."""
+    """[N], [N] -> [N]: the weighted mean over the last `width` values; NaN where their weights are 0."""
     window = np.ones(width)
     sums, total = (
         np.convolve(row, window)[: len(values)] if len(values) else row for row in (values * weights, weights)
@@ -199,12 +200,12 @@ def running_mean(values: NDArray, weights: NDArray, width: int) -> NDArray[np.fl
 
 
 def smoothing_width(num_rows: int) -> int:
-    """Rows of a running mean."""
+    """The number of rows in a running mean."""
     return max(1, round(SMOOTH_SHARE * num_rows))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """What to call runs: the folder's own name, with as many folders above it as it takes to tell them apart."""
+    """Names of runs: the folder name, with as many parent folders as it takes to make them unique."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
@@ -214,15 +215,15 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def _complete(row: Row) -> dict[str, float]:
-    """The numbers of a row, and those that follow from them."""
-    found = {key: value for key in row if (value := number(row[key])) is not None}
-    steps = found.setdefault("steps", 1.0)
-    found["steps_and_skipped"] = steps + found.get("skipped", 0.0)
-    found["images_without_boxes"] = found.get("images", 1.0) - found.get("images_with_boxes", 0.0)
-    if found.get("time"):
-        found["seconds"] = found["steps_and_skipped"] * found["time"]
-        if "data" in found:
-            found["data_share"] = found["data"] / found["time"]
-    if "loss_ce_of_best_constant" in found:
-        found["loss_of_constant"] = steps * found["loss_ce_of_best_constant"]
-    return found
+    """The numbers of a row, and values derived from them."""
+    numbers = {key: value for key in row if (value := number(row[key])) is not None}
+    steps = numbers.setdefault("steps", 1.0)
+    numbers["steps_and_skipped"] = steps + numbers.get("skipped", 0.0)
+    numbers["images_without_boxes"] = numbers.get("images", 1.0) - numbers.get("images_with_boxes", 0.0)
+    if numbers.get("time"):
+        numbers["seconds"] = numbers["steps_and_skipped"] * numbers["time"]
+        if "data" in numbers:
+            numbers["data_share"] = numbers["data"] / numbers["time"]
+    if "loss_ce_of_best_constant" in numbers:
+        numbers["loss_of_constant"] = steps * numbers["loss_ce_of_best_constant"]
+    return numbers

@@ -1,4 +1,4 @@
-"""The dashboard of a run: one page of panels. Several runs are compared on the same page, each with its own dash."""
+"""The dashboard of a run, or of several that are compared: one page of panels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from util.base.numbers import number
 from util.base.text import label
 from util.metrics.report.file import described as described_data
 from util.plots.curves import SMOOTH_SHARE, RunCurves
-from util.plots.panels import Page, Panel, draw_panel
+from util.plots.panels import Dashboard, Panel, draw_panel
 from util.plots.style import GREY, WARNING
 
 BEST = "all/per_class/AP"
@@ -28,9 +28,7 @@ PANEL = 2.4
 GAP = 0.85
 BELOW = 0.5
 WARNING_WIDTH = 200  # characters of a line
-READING = (
-    f"Lines: running mean over {100 * SMOOTH_SHARE:g} % of the rows, each weighed by what its figure was divided by"
-)
+READING = f"Lines: running mean over {100 * SMOOTH_SHARE:g} % of the rows, each weighted by its denominator"
 PANELS = (
     Panel(
         "Loss, images with boxes",
@@ -44,22 +42,22 @@ PANELS = (
         {"loss_without_boxes": "per image"},
         "log",
         "weighted sum of all terms",
-        "per image; what is left of it are false alarms",
+        "per image; caused by false positives",
     ),
     Panel(
         "AP on the validation images",
-        {BEST: "mean over classes", "all/agnostic/AP": "classes as one"},
+        {BEST: "mean over classes", "all/agnostic/AP": "class-agnostic"},
         "amount",
         "AP",
-        "IoU .50 to .95; false alarms on images without boxes count",
+        "IoU .50 to .95; false positives on images without boxes count",
         kind="eval",
     ),
     Panel(
         "AP50 on the validation images",
-        {f"{BEST}50": "mean over classes", "all/agnostic/AP50": "classes as one"},
+        {f"{BEST}50": "mean over classes", "all/agnostic/AP50": "class-agnostic"},
         "amount",
         "AP50",
-        "IoU .50; false alarms on images without boxes count",
+        "IoU .50; false positives on images without boxes count",
         kind="eval",
     ),
     Panel(
@@ -87,12 +85,12 @@ PANELS = (
         "Recall@10",
         {"recall_top10": "recall"},
         "share",
-        "share of true boxes",
+        "share of ground truth boxes",
         "overlapped (IoU .5) by one of the image's 10 best queries",
     ),
     Panel(
         "Boxes per image",
-        {"predicted_per_image": "predicted, score from .3 on", "boxes_per_image": "true"},
+        {"predicted_per_image": "predicted, score from .3 on", "boxes_per_image": "ground truth"},
         "count",
         "boxes",
     ),
@@ -117,8 +115,8 @@ PANELS = (
 
 
 def draw_dashboard(runs: Sequence[RunCurves]) -> Figure:
-    """One page of all panels: of one run, or comparing several."""
-    page = Page(runs, in_epochs=all(run.knows_epochs for run in runs))
+    """Draw the page of one run, or a comparison of several."""
+    page = Dashboard(runs, in_epochs=all(run.knows_epochs for run in runs))
     rows = ceil(len(PANELS) / COLUMNS)
     warning = textwrap.wrap(warn_of_other_data(runs), WARNING_WIDTH)
     top = HEAD + LINE * (len(warning) + len(runs) * page.is_comparison) + ABOVE
@@ -132,15 +130,15 @@ def draw_dashboard(runs: Sequence[RunCurves]) -> Figure:
     return figure
 
 
-def described(run: RunCurves) -> str:
-    """How far a run is and how well it did, in one line."""
-    config = next((row["config"] for row in reversed(run.rows) if isinstance(row.get("config"), dict)), {})
-    planned = number(config.get("epochs"))
+def describe_run(run: RunCurves) -> str:
+    """Progress and best metric of a run in one line."""
+    configs = [row["config"] for row in run.rows if isinstance(row.get("config"), dict)]
+    planned = number(configs[-1].get("epochs")) if configs else None
     over = len({row.get("epoch") for row in run.rows if row["kind"] == "epoch"})
     parts = [f"{over}{f' of {planned:.0f}' if planned else ''} epochs done, {run.last_step:.0f} optimizer steps"]
-    judged = [(value, row) for row in run.evaluations if (value := number(row.get(BEST))) is not None]
-    if judged:
-        value, row = max(judged, key=lambda pair: pair[0])
+    evaluated = [(value, row) for row in run.evaluations if (value := number(row.get(BEST))) is not None]
+    if evaluated:
+        value, row = max(evaluated, key=lambda pair: pair[0])
         weights = f", {label(row['weights'])} weights" if "weights" in row else ""
         parts.append(f"best {BEST} {value:.3f} (epochs done: {run.place(row, in_epochs=True):.0f}{weights})")
     parts += [f"steps that were not finite: {len(run.not_finite)}"] if run.not_finite else []
@@ -148,44 +146,51 @@ def described(run: RunCurves) -> str:
 
 
 def warn_of_other_data(runs: Sequence[RunCurves]) -> str:
-    """What must be said where runs were evaluated on different ground truth, so that AP does not rank them; else "".
+    """A warning if runs were evaluated on different ground truth, so that AP does not rank them; else "".
 
-    Without a fingerprint, in older reports and before the first one, the list and its counts tell; runs of which
-    nothing is known are left out.
+    Without a fingerprint, in older reports and before the first one, the list and its counts are compared; runs of
+    which nothing is known are left out.
     """
     known = [run for run in runs if run.validation]
     has_fingerprints = all("ground_truth" in run.validation for run in known)
     names: dict[str, list[str]] = {}
     for run in known:
-        told = described_data(run.validation)
-        names.setdefault(run.validation["ground_truth"] if has_fingerprints else told, []).append(f"{run.name}: {told}")
+        data = described_data(run.validation)
+        names.setdefault(run.validation["ground_truth"] if has_fingerprints else data, []).append(f"{run.name}: {data}")
     if len(names) < 2:
         return ""
-    groups = "; ".join(told[0] + f" (as {len(told) - 1} more)" * (len(told) > 1) for told in names.values())
+    groups = "; ".join(group[0] + f" (as {len(group) - 1} more)" * (len(group) > 1) for group in names.values())
     return f"warning: evaluated on different ground truth, so AP does not rank these runs: {groups}"
 
 
-def _draw_header(figure: Figure, page: Page, height: float, warning: Sequence[str]) -> None:
-    """Which runs these are, how far they are, and how to read the curves."""
-    told = [described(run) for run in page.runs]
-    title = f"{len(told)} runs compared" if page.is_comparison else label(page.runs[0].name)
-    text = {"x": 0.01, "va": "top"}
-    figure.text(y=1 - 0.13 / height, s=title, fontsize=15, fontweight="bold", **text)
-    reading = f"{READING}." if page.is_comparison else f"{told[0]}.   {READING}; dots: the rows."
-    figure.text(y=1 - 0.48 / height, s=reading, fontsize=9, color=GREY, **text)
+def _draw_header(figure: Figure, page: Dashboard, height: float, warning: Sequence[str]) -> None:
+    """The names and progress of the runs, and how to read the curves."""
+    lines = [describe_run(run) for run in page.runs]
+    title = f"{len(lines)} runs compared" if page.is_comparison else label(page.runs[0].name)
+    figure.text(0.01, 1 - 0.13 / height, title, fontsize=15, fontweight="bold", va="top")
+    reading = f"{READING}." if page.is_comparison else f"{lines[0]}.   {READING}; dots: the rows."
+    figure.text(0.01, 1 - 0.48 / height, reading, fontsize=9, color=GREY, va="top")
     if not page.is_comparison:
         return
-    figure.text(y=1 - HEAD / height, s="\n".join(warning), fontsize=9.5, color=WARNING, linespacing=1.5, **text)
-    head = HEAD + LINE * len(warning)
-    handles = [Line2D([], [], markersize=5, **page.style(n, 0)) for n in range(len(told))]
-    place = {"loc": "upper left", "bbox_to_anchor": (0.01, 1 - head / height), "borderaxespad": 0.0, "borderpad": 0.0}
-    legend = figure.legend(handles, ["run"] * len(told), fontsize=9.5, frameon=False, handlelength=4.5, **place)
-    for entry, run, line in zip(legend.get_texts(), page.runs, told, strict=True):
+    text = "\n".join(warning)
+    figure.text(0.01, 1 - HEAD / height, text, fontsize=9.5, color=WARNING, linespacing=1.5, va="top")
+    legend = figure.legend(
+        [Line2D([], [], markersize=5, **page.line_style(n, 0)) for n in range(len(lines))],
+        ["run"] * len(lines),
+        loc="upper left",
+        bbox_to_anchor=(0.01, 1 - (HEAD + LINE * len(warning)) / height),
+        borderaxespad=0.0,
+        borderpad=0.0,
+        fontsize=9.5,
+        frameon=False,
+        handlelength=4.5,
+    )
+    for entry, run, line in zip(legend.get_texts(), page.runs, lines, strict=True):
         entry.set_text(f"{label(run.name).lstrip()}:  {line}")
 
 
-def _draw_cell(figure: Figure, cell: SubplotSpec, panel: Panel, page: Page, *, is_lowest: bool) -> None:
-    """A panel, and the strip below it where it has one."""
+def _draw_cell(figure: Figure, cell: SubplotSpec, panel: Panel, page: Dashboard, *, is_lowest: bool) -> None:
+    """Draw a panel, and the strip below it if it has one."""
     if panel.foot is None:
         axes = lowest = figure.add_subplot(cell)
     else:

@@ -1,8 +1,9 @@
-"""The figures of an evaluation, each a page of its own. Lines differ in dash and lightness, so grey prints read too."""
+"""The plots of an evaluation, each a page of its own. Lines differ in dash and lightness too, for grey prints."""
 
 from __future__ import annotations
 
 from itertools import cycle
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,27 +19,27 @@ from util.metrics.confusion import BACKGROUND, confusion
 from util.metrics.froc import RATES, FrocCurve, froc_curve
 from util.metrics.image_level import POSITIVE, ImageScores, roc
 from util.metrics.report.protocols import AGNOSTIC, PER_CLASS, VIEWS, Study
-from util.plots.style import BLUE, INK, STYLES
+from util.plots.style import BLUE, GREY, INK, STYLES
 
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
-GRID = np.geomspace(RATES[0] / 2, RATES[-1] * 2, 120)  # false alarms per image
+GRID = np.geomspace(RATES[0] / 2, RATES[-1] * 2, 120)  # false positives per image
 BANDS = (("#a8a8a8", None), ("#7d93b5", "////"))
 EVERYTHING = "against all others"
 PANEL = 4.6  # inches
 
 
 def draw_froc(study: Study, draws: int, seed: int) -> Figure:
-    """Sensitivity against false alarms per image, in both views, with 95 % bands where there are draws."""
+    """Plot sensitivity against false positives per image in both views, with 95 % bands if `draws` is not 0."""
     figure, panels = _page("Free-response ROC, IoU at least 0.5", 2)
     curves = {
-        "classes as one": froc_curve(study.one[0], study.one_once),
+        "class-agnostic": froc_curve(study.one[0], study.one_once),
         "per class": froc_curve(study.truth, study.known),
     }
     for axes, view in zip(panels, VIEWS, strict=True):
         images, _ = study.view(view)
         rng = np.random.default_rng(seed)
         drawn = draw_weights(images, draws, rng) if draws and images.any() else None
-        _dress(axes, f"{TITLES[view]} ({images.sum()})", "false alarms per image", "sensitivity (share of boxes found)")
+        _dress(axes, f"{TITLES[view]} ({images.sum()})", "false positives per image", "sensitivity")
         for (name, curve), style, band in zip(curves.items(), STYLES, BANDS, strict=False):
             _plot_froc(axes, curve, images, drawn, name, style, band)
         axes.set_xscale("log")
@@ -74,10 +75,10 @@ def _plot_froc(
 
 
 def draw_precision_recall(study: Study) -> Figure:
-    """Precision against recall as COCO's AP integrates it, on all images, at two overlaps."""
+    """Plot precision against recall as in COCO's AP, on all images, at two IoU thresholds."""
     figure, panels = _page("Precision and recall, all images (the best precision at or beyond each recall)", 2)
     names = short_names({n: name for n, name in enumerate(study.matches[PER_CLASS])})
-    lines = [("classes as one", next(iter(study.matches[AGNOSTIC].values()), None))]
+    lines = [("class-agnostic", next(iter(study.matches[AGNOSTIC].values()), None))]
     lines += [(names[n], matches) for n, matches in enumerate(study.matches[PER_CLASS].values())]
     for axes, (row, iou) in zip(panels, ((0, 0.5), (5, 0.75)), strict=True):
         _dress(axes, f"IoU at least {iou:g}", "recall", "precision")
@@ -87,17 +88,17 @@ def draw_precision_recall(study: Study) -> Figure:
                 label = f"{name}, AP{100 * iou:.0f} {levels.mean():.3f}"
                 axes.plot(RECALL_LEVELS, levels, linewidth=1.6, markersize=4, markevery=10, label=label, **style)
         _unit(axes)
-        _legend(axes, "upper left", bbox_to_anchor=(0.0, -0.14), borderaxespad=0.0)  # below, where it covers no curve
+        _legend(axes, "upper left", is_below=True)
     return figure
 
 
 def draw_roc(study: Study) -> Figure | None:
-    """Sensitivity against 1 - specificity of whole images; None where there are not both kinds."""
+    """Plot the ROC curve of images; None without both positive and negative images."""
     images = study.images
     if not images.has_both:
         return None
-    figure, (axes,) = _page("Whole images: ROC of the highest box score", 1)
-    _dress(axes, f"{images.is_positive.sum()} images with TB", "1 - specificity", "sensitivity")
+    figure, (axes,) = _page("Image level: ROC of the highest box score", 1)
+    _dress(axes, f"{images.is_positive.sum()} positive images", "1 - specificity", "sensitivity")
     groups = np.unique(images.group[images.is_negative]).tolist()
     rest = {f"against {group}": images.is_positive | (images.group == group) for group in groups if len(groups) > 1}
     for (name, rows), style in zip({EVERYTHING: np.ones(len(images.ids), bool), **rest}.items(), STYLES, strict=False):
@@ -109,18 +110,17 @@ def draw_roc(study: Study) -> Figure | None:
         axes.plot(x, y, linewidth=1.7, label=label, **line)
         if study.threshold is not None and name == EVERYTHING:
             at = int((scores >= study.threshold).sum()) - 1
-            said = f"operating point, score {study.threshold:.3g}"
-            axes.plot(x[at], y[at], "o", color=INK, markersize=8, label=said)
-    axes.plot([0, 1], [0, 1], color="#a0a0a0", linewidth=0.8, linestyle=":", label="by chance")
+            axes.plot(x[at], y[at], "o", color=INK, markersize=8, label=f"operating point, score {study.threshold:.3g}")
+    axes.plot([0, 1], [0, 1], color="#a0a0a0", linewidth=0.8, linestyle=":", label="chance")
     _unit(axes)
     _legend(axes, "lower right")
     return figure
 
 
 def draw_scores(study: Study) -> Figure:
-    """How the highest score of an image is distributed, by kind of image."""
+    """Plot the distribution of the highest score of an image, by kind of image."""
     images = study.images
-    figure, (axes,) = _page("Whole images: highest box score", 1)
+    figure, (axes,) = _page("Image level: highest box score", 1)
     _dress(axes, "", "highest score of any box in the image", "share of the images of a kind, %")
     finite = images.score[np.isfinite(images.score)]
     edges = np.linspace(min(0.0, finite.min(initial=0.0)), max(1.0, finite.max(initial=1.0)), 26)
@@ -134,7 +134,7 @@ def draw_scores(study: Study) -> Figure:
             shares,
             edges,
             linewidth=1.9,
-            label=f"{group.replace('_', ' ').replace(POSITIVE, 'TB')} ({len(score)}{none})",
+            label=f"{'positive' if group == POSITIVE else group.replace('_', ' ')} ({len(score)}{none})",
             **line,
         )
         middles = (edges[1:] + edges[:-1]) / 2
@@ -155,34 +155,34 @@ def draw_scores(study: Study) -> Figure:
 
 
 def draw_confusion(study: Study) -> Figure | None:
-    """What becomes of boxes and detections at the operating point; None where there is none."""
+    """Plot the confusion matrix at the operating point; None without one."""
     if study.threshold is None:
         return None
     table = confusion(study.truth, study.known, study.threshold)
     names = list(table)
-    counts = np.array([[table[true][said] for said in names] for true in names])
+    counts = np.array([[table[true][predicted] for predicted in names] for true in names])
     short = short_names(dict(enumerate(names)))
-    figure, (axes,) = _page(f"Boxes and detections of score {study.threshold:.3g} or more", 1)
+    figure, (axes,) = _page(f"Confusion matrix at score threshold {study.threshold:.3g}", 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=2.0)
     for row, true in enumerate(names):
-        for column, said in enumerate(names):
-            if true == said == BACKGROUND:
+        for column, predicted in enumerate(names):
+            if true == predicted == BACKGROUND:
                 text = ""
             else:
                 share = f"\n{100 * shares[row, column]:.0f} % of the row" if counts[row].sum() else ""
                 text = f"{counts[row, column]}{share}"
             axes.text(column, row, text, ha="center", va="center", fontsize=10)
     labels = [short[n] for n in range(len(names))]
-    axes.set_xticks(range(len(names)), [*labels[:-1], "not found"], fontsize=9)
-    axes.set_yticks(range(len(names)), [*labels[:-1], "false alarm"], fontsize=9)
+    axes.set_xticks(range(len(names)), [*labels[:-1], "missed"], fontsize=9)
+    axes.set_yticks(range(len(names)), [*labels[:-1], "false positive"], fontsize=9)
     axes.set_xlabel("detected as", fontsize=10)
-    axes.set_ylabel("box in truth", fontsize=10)
+    axes.set_ylabel("ground truth", fontsize=10)
     return figure
 
 
 def draw_calibration(study: Study) -> Figure | None:
-    """The share of detections that find a box, by score, and how many there are; None where it has no meaning."""
+    """Plot the precision of detections by score, and their number; None if scores are no probabilities."""
     table = reliability(study.truth, study.known)
     if table is None:
         return None
@@ -192,11 +192,11 @@ def draw_calibration(study: Study) -> Figure | None:
     used = table.count > 0
     _dress(
         above,
-        f"mean gap over detections {table.error:.3f}, largest gap {table.largest_gap:.3f}",
+        f"expected calibration error {table.error:.3f}, largest gap {table.largest_gap:.3f}",
         "",
-        "share that finds a box (IoU at least 0.5, right class)",
+        "precision (IoU at least 0.5, right class)",
     )
-    above.plot([0, 1], [0, 1], color="#909090", linewidth=0.9, linestyle=":", label="score = share")
+    above.plot([0, 1], [0, 1], color="#909090", linewidth=0.9, linestyle=":", label="score = precision")
     above.plot(table.score[used], table.share[used], linewidth=1.6, markersize=5, label="detections", **STYLES[0])
     _unit(above)
     _legend(above, "upper left")
@@ -210,7 +210,7 @@ def draw_calibration(study: Study) -> Figure | None:
 
 
 def _groups(images: ImageScores) -> list[str]:
-    """The kinds of images, tuberculosis first."""
+    """The kinds of images, positive first."""
     return sorted(np.unique(images.group).tolist(), key=lambda group: (group != POSITIVE, group))
 
 
@@ -237,8 +237,17 @@ def _unit(axes: Axes) -> None:
     axes.set_ylim(-0.01, 1.03)
 
 
-def _legend(axes: Axes, place: str, **more: object) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="none", handlelength=3.2, loc=place, **more)
-    else:
-        axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", color="#666666")
+def _legend(axes: Axes, place: Literal["lower right", "upper right", "upper left"], *, is_below: bool = False) -> None:
+    """Draw the legend in a corner, or below the axes, where it covers no curve."""
+    if not axes.get_legend_handles_labels()[1]:
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color=GREY)
+        return
+    axes.legend(
+        loc=place,
+        bbox_to_anchor=(0.0, -0.14) if is_below else None,
+        borderaxespad=0.0 if is_below else None,
+        fontsize=8.5,
+        framealpha=0.9,
+        edgecolor="none",
+        handlelength=3.2,
+    )

@@ -1,10 +1,10 @@
-"""What all plots share: colours, dashes, how panels are dressed, and how names are written."""
+"""The common style of all plots: colours, dashes, headings, grids and scales."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,7 @@ from util.base.text import printable
 
 matplotlib.rcParams["text.parse_math"] = False  # files, categories and folders may have dollars in their names
 
-# Told apart without colour too: each line has its own dash, marker and lightness.
+# Lines differ in dash, marker and lightness too, for grey prints.
 INK = "#111111"
 BLUE = "#1f5fa8"
 ORANGE = "#d9730d"
@@ -26,7 +26,7 @@ PURPLE = "#9a5fb5"
 GREY = "#666666"
 PALE = "#e2e2e2"
 WARNING = "#b3202c"
-STYLES = (
+STYLES: tuple[dict[str, Any], ...] = (
     {"color": INK, "linestyle": "-", "marker": "o"},
     {"color": BLUE, "linestyle": "--", "marker": "s"},
     {"color": ORANGE, "linestyle": "-.", "marker": "^"},
@@ -37,8 +37,8 @@ WIDEST = 1e4  # from the lowest to the highest value of a logarithmic axis
 FEW = (1.0, 2.0, 5.0)  # ticks of a decade
 
 
-def style(n: int) -> dict[str, Any]:
-    """Colour, dash and marker of the n-th line; 25 differ."""
+def line_style(n: int) -> dict[str, Any]:
+    """Colour, dash and marker of the n-th line; the first 25 differ."""
     rounds, place = divmod(n, len(STYLES))
     dashed = STYLES[(place + rounds) % len(STYLES)]
     return {**dashed, "color": STYLES[place]["color"]}
@@ -56,7 +56,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         raise UserError(f"{path}: {error}") from error
 
 
-def dress(axes: Axes, unit: str) -> None:
+def format_axes(axes: Axes, unit: str) -> None:
     """Grid, ticks and the unit of the vertical axis."""
     axes.set_ylabel(unit, fontsize=8.5, color=GREY)
     axes.tick_params(which="both", labelsize=8, color=GREY)
@@ -66,27 +66,31 @@ def dress(axes: Axes, unit: str) -> None:
     axes.spines[["left", "bottom"]].set_color(GREY)
 
 
-def head_page(figure: Figure, title: str, width: int) -> None:
+def set_page_title(figure: Figure, title: str, width: int) -> None:
     """A bold title over all panels, in lines of at most `width` characters."""
     figure.suptitle(textwrap.fill(printable(title), width, max_lines=5), fontsize=12, fontweight="bold")
 
 
-def head(axes: Axes, title: str, caption: str) -> None:
+def set_heading(axes: Axes, title: str, caption: str) -> None:
     """A bold title over a panel, and below it a small caption."""
     axes.set_title(title, fontsize=10.5, fontweight="bold", loc="left", pad=19)
-    place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, 5), "textcoords": "offset points"}
-    axes.annotate(caption, **place, fontsize=8, color=GREY, ha="left", va="bottom")
+    _write_above(axes, caption, 0, 5, "left")
 
 
-def aside(axes: Axes, text: str) -> None:
-    """A small remark at the right end of the title's line."""
-    place = {"xy": (1, 1), "xycoords": "axes fraction", "xytext": (0, 20), "textcoords": "offset points"}
-    axes.annotate(text, **place, fontsize=8, color=GREY, ha="right", va="bottom")
+def add_note(axes: Axes, text: str) -> None:
+    """A small note at the right end of the title's line."""
+    _write_above(axes, text, 1, 20, "right")
 
 
-def say_empty(axes: Axes, why: str) -> None:
-    """A panel without data says why."""
-    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9.5)
+def _write_above(axes: Axes, text: str, x: int, points: int, ha: Literal["left", "right"]) -> None:
+    where = (x, 1)
+    offset = (0, points)
+    axes.annotate(text, where, offset, "axes fraction", "offset points", fontsize=8, color=GREY, ha=ha, va="bottom")
+
+
+def show_message(axes: Axes, message: str) -> None:
+    """Write into an empty panel why it has no data."""
+    axes.text(0.5, 0.5, message, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9.5)
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -1,4 +1,4 @@
-"""How many images fit into memory at once, measured with one."""
+"""The batch size of a prediction, from the free memory and the memory that one image takes."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-from util.base.memory import MEMINFO, STATUS, give_back_memory, kernel_bytes, resident_bytes
+from util.base.memory import MEMINFO, give_back_memory, kernel_bytes, peak_resident_bytes, resident_bytes
 
 CGROUP = Path("/proc/self/cgroup")
 CLEAR = Path("/proc/self/clear_refs")
 CGROUPS = Path("/sys/fs/cgroup")
-SHARE = 0.5  # of the free memory that images may take; the rest is for what others do, and for fragments
+SHARE = 0.5  # of the free memory that images may take; the rest is for other programs and fragmentation
 LARGEST = {"cuda": 32, "cpu": 8}  # images; more gains nothing
 
 
 def choose_batch_size(device: torch.device, bytes_per_image: int | None) -> int:
-    """Images of one size to detect on at once; 1 where the memory cannot be measured."""
+    """The number of images of one size to detect on at once; 1 where the memory cannot be measured."""
     free = free_bytes(device)
     if not free or not bytes_per_image:
         return 1
@@ -25,22 +25,21 @@ def choose_batch_size(device: torch.device, bytes_per_image: int | None) -> int:
 
 
 def bytes_taken(device: torch.device, work: Callable[[], object]) -> int | None:
-    """What a piece of work takes at its peak beyond what was taken before; None where nobody counts."""
+    """The peak memory of `work` beyond what was in use before; None where it cannot be measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
-    give_back_memory()  # what is kept without need would be taken first, and go unseen
+    give_back_memory()  # memory kept for reuse would be taken first, uncounted
     is_reset = _forget_peak()
-    before = resident_bytes()
+    resident = resident_bytes()
     work()
-    peak = kernel_bytes(STATUS, "VmHWM")
-    return max(1, peak - before) if is_reset and before and peak else None
+    return max(1, peak_resident_bytes() - resident) if is_reset and resident else None
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What may still be taken: of the GPU, or of the machine and, under Slurm or in a container, of its share."""
+    """Free memory of the GPU, or of the machine and of the control group, as under Slurm or in a container."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -49,7 +48,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _left_of_share() -> int | None:
-    """By the limit of the control group, version 2; None without one."""
+    """Free memory below the limit of the control group, version 2; None without one."""
     try:
         group = next(line.partition("::")[2] for line in CGROUP.read_text().splitlines() if line.startswith("0::"))
         folder = CGROUPS / group.strip("/")
@@ -59,7 +58,7 @@ def _left_of_share() -> int | None:
 
 
 def _forget_peak() -> bool:
-    """Make the kernel's record of the peak begin anew; whether it did."""
+    """Reset the peak that the kernel records; whether it worked."""
     try:
         CLEAR.write_text("5")
     except OSError:

@@ -1,7 +1,7 @@
-"""Detection on a batch such that an image on which it fails costs that image alone.
+"""Detection on a batch in which an image that fails does not fail the others.
 
-A batch that fails goes in halves until the image at fault is alone. Whether that image or the network is to blame is
-tried with an image on which detection worked before: where that fails now, all others would, and the error is raised.
+A batch that fails is split in halves until the image at fault is alone. Then an image on which detection worked before
+is tried again: where that fails too, the network is at fault, and the error is raised.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from util.base.console import remark
 from util.base.errors import MissingPackage, UserError
 from util.base.files import WriteError
 from util.detection.batch import Sample
-from util.detection.fusion import Found
+from util.detection.fusion import ImageDetections
 from util.images.common import UNREADABLE
 from util.images.reader import FORMATS
 
 # What reading, detecting or drawing may raise for one image and not for the next
 FAILURES = (*UNREADABLE, AssertionError, zipfile.BadZipFile, subprocess.SubprocessError)
-FOR_ALL = (MissingPackage, WriteError)  # of these, what no other image would escape
+FOR_ALL = (MissingPackage, WriteError)  # errors that all other images would raise too
 MEMORY_HINT = (
-    "does not fit into the memory of the GPU, alone; choose --device cpu, or look at it with a smaller --options "
+    "does not fit into the memory of the GPU, alone; choose --device cpu, or a smaller --options "
     "data_eval_scale or --scales"
 )
 MOST_LETTERS = 300
 
 
-class Detects(Protocol):
-    """What turns images into detections: `models.inference.detector.Detector`, or anything else that keeps to this."""
+class ImageDetector(Protocol):
+    """What turns images into detections, such as `models.inference.detector.Detector`."""
 
     def prepare(self, image: Image.Image) -> tuple[Sample, ...]:
-        """An RGB image as the network gets it, once per view."""
+        """Turn an RGB image into the input of the network, once per view."""
 
-    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[Found]:
-        """The detections on each image, strongest first, boxes in pixels of the file."""
+    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[ImageDetections]:
+        """Detect on each image; strongest first, boxes in pixels of the file."""
 
 
 @dataclass(frozen=True)
@@ -51,41 +51,41 @@ class Failure:
     error: Exception | None  # None: the file cannot be read, whatever the network does
 
 
-class EachDetector:
-    """A detector that answers for each image of a batch, with a Failure where it fails.
+class TolerantDetector:
+    """A detector that returns a Failure for an image on which it fails, and detections for the others.
 
     Args:
         detector: what detects.
     """
 
-    def __init__(self, detector: Detects) -> None:
+    def __init__(self, detector: ImageDetector) -> None:
         self._detector = detector
         self._good: tuple[Sample, ...] | None = None  # an image on which detection worked
 
-    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[Found | Failure]:
-        """The detections on each image, or why there are none.
+    def detect(self, images: Sequence[tuple[Sample, ...]]) -> list[ImageDetections | Failure]:
+        """Detect on each image.
 
         Raises:
-            Exception: detection fails, and now on an image too on which it worked before.
+            Exception: detection fails, and now also on an image on which it worked before.
         """
         try:
-            found = self._detector.detect(images)
+            detections = self._detector.detect(images)
             self._good = self._good or images[0]
-            return list(found)
+            return list(detections)
         except FOR_ALL:
             raise
         except torch.OutOfMemoryError:
-            failure = Failure(MEMORY_HINT, UserError(MEMORY_HINT))  # the error itself would hold on to the memory
-            told = "do not fit into the memory of the GPU"
+            failure = Failure(MEMORY_HINT, UserError(MEMORY_HINT))  # the error itself would keep the memory in use
+            problem = "do not fit into the memory of the GPU"
         except FAILURES as error:
             failure = Failure(reason_of(error), error)
-            told = f"cannot be detected on ({failure.reason})"
+            problem = f"cannot be detected on ({failure.reason})"
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(images) == 1:
             self._require_working(failure)
             return [failure]
-        remark(f"{len(images)} images at once {told}; they go in halves")
+        remark(f"{len(images)} images at once {problem}; trying halves")
         half = len(images) // 2
         return self.detect(images[:half]) + self.detect(images[half:])
 
@@ -99,7 +99,7 @@ class EachDetector:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why an image failed, in a line, without paths that are told already."""
+    """Why an image failed, in a line, without the path."""
     if isinstance(error, Image.UnidentifiedImageError):
         return f"is no image of a known kind ({', '.join(FORMATS)}, DICOM), or empty"
     if isinstance(error, MemoryError):

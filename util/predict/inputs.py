@@ -1,4 +1,4 @@
-"""What a command line names as images: files, folders, patterns and zip archives, as a list of single images."""
+"""The images that files, folders, patterns and zip archives on a command line stand for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -15,26 +15,27 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from util.base.console import remark
 from util.base.errors import UserError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.base.text import first_few
 from util.images.huge_images import huge_images_in_turn, take_turn
 from util.images.reader import LARGEST_FILE, is_dicom, read_image
-from util.predict.outputs import FILE, PICTURES
+from util.predict.outputs import PICTURES_FOLDER, PROGRESS_FILE
 
-# Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.
+# Endings of images in a folder or an archive. DICOM is known by its content.
 ENDINGS = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".j2k", ".pgm", ".ppm"),
     *(".dcm", ".dicom"),
 }
 NO_IMAGES = {"DICOMDIR", "Thumbs.db"}
 NO_FOLDERS = {"__MACOSX"}
-LONGEST_NAME = 200  # bytes of a part of a path: a picture gets the name and an ending
+LONGEST_NAME = 200  # bytes of a part of a path: the image with boxes gets the name and an ending
 LARGEST_MEMBER = LARGEST_FILE  # bytes of a file in an archive
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageInput:
     """One image to read."""
 
     name: str  # its path below what all inputs have in common; unlike all others
@@ -43,12 +44,12 @@ class Source:
 
     @property
     def where(self) -> str:
-        """The path as a person would write it."""
+        """The whole path; of a file in an archive, below that of the archive."""
         return str(self.path) if self.member is None else f"{self.path}/{self.member}"
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """Tells a file from one that was put in its place: size in bytes, and time of the last change."""
+        """Size in bytes and time of the last change (in an archive: checksum), which tell a changed file."""
         if self.member is not None:
             info = _archive(self.path).getinfo(self.member)
             return info.file_size, info.CRC
@@ -56,7 +57,7 @@ class Source:
         return status.st_size, status.st_mtime_ns
 
     def read(self) -> Image.Image:
-        """The RGB image, by the one reader: `util.images.reader`.
+        """Read the RGB image with `util.images.reader`.
 
         Raises:
             MissingPackage, one of util.images.reader.UNREADABLE, or zipfile.BadZipFile.
@@ -66,76 +67,118 @@ class Source:
         info = _archive(self.path).getinfo(self.member)
         with huge_images_in_turn():
             take_turn(num_bytes=info.file_size)
-            return read_image(_Content(read_member(_archive(self.path), info), self.where))
+            return read_image(_NamedContent(read_member(_archive(self.path), info), self.where))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What some inputs hold."""
+    """The content of inputs."""
 
-    sources: list[Source]  # in the order of the inputs, by name within each
-    unusable: list[tuple[str, str]]  # (path, why it cannot be read)
-    ignored: list[str]  # paths of what is no image
+    images: list[ImageInput]  # in the order of the inputs, by name within each
+    unreadable: list[tuple[str, str]]  # (path, why it cannot be read)
+    ignored: list[str]  # paths of files that are no images
     num_repeated: int  # images that were named more than once
 
 
-@dataclass
-class _Found:
-    """What turns up on the way: (path or archive, member or None)."""
+@dataclass(frozen=True)
+class _Search:
+    """The collected files."""
 
-    images: list[tuple[Path, str | None]]
-    unusable: list[tuple[str, str]]
+    files: list[tuple[Path, str | None]]  # (path or archive, member or None)
+    unreadable: list[tuple[str, str]]
     ignored: list[str]
 
 
-def list_sources(inputs: Iterable[str]) -> Listing:
-    """The images that inputs name.
+def list_images(inputs: Iterable[str]) -> Listing:
+    """List the images that inputs name.
 
     A folder is searched with all below it, an archive too; of these only files that look like images count. A file
-    that is named by itself counts whatever it looks like. Hidden files are passed over, and so are the pictures with
-    boxes that a prediction has drawn.
+    that is named by itself counts whatever it looks like. Hidden files are skipped, and so are images with boxes that
+    a prediction has drawn.
 
     Args:
         inputs: files, folders, zip archives, or patterns such as "a/**/*.png".
 
     Raises:
-        UserError: an input is not there, or holds no image.
+        UserError: an input does not exist, or holds no image.
     """
-    found = _Found([], [], [])
+    search = _Search([], [], [])
     bases = []
     for text in inputs:
-        before = len(found.images) + len(found.unusable)
-        num_ignored = len(found.ignored)
-        bases += _search(text, found)
-        if len(found.images) + len(found.unusable) == before:
-            ignored = found.ignored[num_ignored:]
-            seen = f"; ignored: {first_few(ignored)}" if ignored else ""
-            raise UserError(f"{text}: holds no image{seen}; give image files, folders, zip archives or patterns")
+        before = len(search.files) + len(search.unreadable)
+        num_ignored = len(search.ignored)
+        bases += _collect(text, search)
+        if len(search.files) + len(search.unreadable) == before:
+            ignored = search.ignored[num_ignored:]
+            note = f"; ignored: {first_few(ignored)}" if ignored else ""
+            raise UserError(f"{text}: holds no image{note}; give image files, folders, zip archives or patterns")
     base = os.path.commonpath(bases)
-    sources: dict[str, Source] = {}
-    for path, member in found.images:
+    images: dict[str, ImageInput] = {}
+    num_repeated = 0
+    for path, member in search.files:
         real = os.path.normpath(f"{os.path.realpath(path)}/{member or ''}")
         virtual = os.path.abspath(path if member is None else path / member)
-        source = Source(PurePosixPath(os.path.relpath(virtual, base)).as_posix(), path, member)
-        if len(os.fsencode(max(source.name.split("/"), key=lambda part: len(os.fsencode(part))))) > LONGEST_NAME:
-            found.unusable.append((source.where, f"its name is longer than {LONGEST_NAME} bytes; rename it"))
+        image = ImageInput(PurePosixPath(os.path.relpath(virtual, base)).as_posix(), path, member)
+        if max(len(os.fsencode(part)) for part in image.name.split("/")) > LONGEST_NAME:
+            search.unreadable.append((image.where, f"its name is longer than {LONGEST_NAME} bytes; rename it"))
         else:
-            sources.setdefault(real, source)
-    repeated = len(found.images) - len(sources) - sum(1 for _, why in found.unusable if why.startswith("its name is"))
-    return Listing(list(sources.values()), found.unusable, found.ignored, repeated)
+            num_repeated += real in images
+            images.setdefault(real, image)
+    return Listing(list(images.values()), search.unreadable, search.ignored, num_repeated)
 
 
-def _search(text: str, found: _Found) -> list[str]:
-    """Add what an input holds; the folders that names may be shortened by."""
+def number_images(images: Iterable[ImageInput]) -> dict[str, int]:
+    """Image ids 1, 2, ... by name."""
+    return {image.name: number for number, image in enumerate(images, start=1)}
+
+
+def match_image_ids(images: Sequence[ImageInput], files_by_id: Mapping[int, str], source: Path) -> dict[str, int]:
+    """Image ids by name, for the images that an annotation file lists; their paths end in the names it gives.
+
+    Args:
+        images: the images.
+        files_by_id: file name by image id.
+        source: the annotation file, for messages.
+
+    Raises:
+        UserError: it lists none of the images, or two files are the same image of it.
+    """
+    id_of = {file: image_id for image_id, file in files_by_id.items()}
+    ids: dict[str, int] = {}
+    matched: dict[int, ImageInput] = {}
+    for image in images:
+        parts = image.where.split("/")
+        endings = ("/".join(parts[n:]) for n in range(len(parts)))  # the longest first
+        image_id = next((id_of[ending] for ending in endings if ending in id_of), None)
+        if image_id is None:
+            continue
+        if image_id in matched:
+            raise UserError(
+                f"{source}: {matched[image_id].where} and {image.where} are both its image {image_id}; give one of them"
+            )
+        ids[image.name] = image_id
+        matched[image_id] = image
+    if not ids:
+        raise UserError(
+            f"{source}: lists none of the images, such as {first_few([i.where for i in images])}; it lists "
+            f"{first_few(list(id_of))}"
+        )
+    if absent := [file for file, image_id in id_of.items() if image_id not in matched]:
+        remark(f"{source}: {len(absent)} of its {len(id_of)} images are not among the inputs: {first_few(absent)}")
+    return ids
+
+
+def _collect(text: str, search: _Search) -> list[str]:
+    """Collect the images of an input; returns the folders that names are relative to."""
     path = Path(text)
     if path.is_dir():
-        _walk(path, found)
+        _collect_folder(path, search)
         return [os.path.abspath(path)]
     if path.suffix.lower() == ".zip" and path.is_file():
-        _unpack(path, found)
+        _collect_archive(path, search)
         return [os.path.abspath(path)]
     if path.exists():
-        found.images.append((path, None))
+        search.files.append((path, None))
         return [os.path.abspath(path.parent)]
     if not glob.has_magic(text):
         raise UserError(f"{text}: no such file or folder; check the path")
@@ -144,34 +187,34 @@ def _search(text: str, found: _Found) -> list[str]:
         raise UserError(f"{text}: matches no file; check the pattern")
     for match in map(Path, matches):
         if match.is_dir():
-            if "**" not in text:  # which reaches what is below by itself
-                _walk(match, found)
+            if "**" not in text:  # which reaches subfolders by itself
+                _collect_folder(match, search)
         elif match.suffix.lower() == ".zip":
-            _unpack(match, found)
+            _collect_archive(match, search)
         else:
-            _sort(match, found)
+            _collect_file(match, search)
     literal = re.split(r"[*?\[]", text)[0]
     return [os.path.abspath(os.path.dirname(literal) or ".")]
 
 
-def _walk(folder: Path, found: _Found) -> None:
-    seen: set[str] = set()
-    for where, folders, files in os.walk(folder, onerror=lambda error: _note(error, found), followlinks=True):
+def _collect_folder(folder: Path, search: _Search) -> None:
+    visited: set[str] = set()
+    for where, folders, files in os.walk(folder, onerror=lambda error: _note_folder(error, search), followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NO_FOLDERS)
-        if os.path.realpath(where) in seen:  # a link back
+        if os.path.realpath(where) in visited:  # a link back
             folders.clear()
             continue
-        seen.add(os.path.realpath(where))
+        visited.add(os.path.realpath(where))
         for name in sorted(files):
-            _sort(Path(where) / name, found)
+            _collect_file(Path(where) / name, search)
 
 
-def _note(error: OSError, found: _Found) -> None:
-    found.unusable.append((str(error.filename), f"{error.strerror}; check the permissions of the folder"))
+def _note_folder(error: OSError, search: _Search) -> None:
+    search.unreadable.append((str(error.filename), f"{error.strerror}; check the permissions of the folder"))
 
 
-def _sort(path: Path, found: _Found) -> None:
-    """A file on the way: an image, nothing of interest, or neither."""
+def _collect_file(path: Path, search: _Search) -> None:
+    """Collect a file of a folder, if it is an image."""
     if path.name.startswith(".") or _is_drawn(path):
         return
     try:
@@ -179,40 +222,40 @@ def _sort(path: Path, found: _Found) -> None:
             path.suffix.lower() in ENDINGS or (path.name not in NO_IMAGES and is_dicom(path))
         )
     except OSError as error:
-        found.unusable.append((str(path), f"{error.strerror}; check the file and its permissions"))
+        search.unreadable.append((str(path), f"{error.strerror}; check the file and its permissions"))
         return
     if is_image:
-        found.images.append((path, None))
+        search.files.append((path, None))
     else:
-        found.ignored.append(str(path))
+        search.ignored.append(str(path))
 
 
 def _is_drawn(path: Path) -> bool:
-    """Whether a prediction, this one or another, drew the picture: its boxes would be found again."""
+    """Whether a prediction drew the image: its boxes would be detected again."""
     parents = Path(os.path.realpath(path)).parents
-    return any(p.name == PICTURES and (p.parent / FILE).is_file() for p in parents)
+    return any(p.name == PICTURES_FOLDER and (p.parent / PROGRESS_FILE).is_file() for p in parents)
 
 
-def _unpack(path: Path, found: _Found) -> None:
-    """The images of an archive, none of which is written to the disk."""
+def _collect_archive(path: Path, search: _Search) -> None:
+    """Collect the images of an archive without unpacking it."""
     try:
         members = sorted(_archive(path).infolist(), key=lambda info: info.filename)
     except DAMAGED_ARCHIVE as error:
-        found.unusable.append((str(path), f"cannot be read as a zip archive ({error}); copy it again"))
+        search.unreadable.append((str(path), f"cannot be read as a zip archive ({error}); copy it again"))
         return
     for info in members:
         parts = re.split(r"[/\\]", info.filename)
         if info.is_dir() or any(p.startswith(".") and p not in (".", "..") for p in parts) or NO_FOLDERS & set(parts):
             continue
-        if problem := _problem(info, parts):
-            found.unusable.append((f"{path}/{info.filename}", problem))
+        if problem := _find_problem(info, parts):
+            search.unreadable.append((f"{path}/{info.filename}", problem))
         elif _looks_like_image(path, info):
-            found.images.append((path, info.filename))
+            search.files.append((path, info.filename))
         else:
-            found.ignored.append(f"{path}/{info.filename}")
+            search.ignored.append(f"{path}/{info.filename}")
 
 
-def _problem(info: zipfile.ZipInfo, parts: list[str]) -> str | None:
+def _find_problem(info: zipfile.ZipInfo, parts: list[str]) -> str | None:
     if ".." in parts or info.filename.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", info.filename):
         return "its name leads out of the archive; pack it anew"
     if info.file_size > LARGEST_MEMBER:
@@ -241,7 +284,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-class _Content(BytesIO):
+class _NamedContent(BytesIO):
     """The content of a file in an archive, with the name that messages give it."""
 
     def __init__(self, content: bytes, name: str) -> None:

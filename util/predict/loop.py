@@ -1,17 +1,16 @@
-"""From many images to rows: read ahead in threads, detect in batches of one size, draw in threads, keep each row.
+"""The prediction loop: read ahead in threads, detect in batches of one size, draw in threads, store each result.
 
-At any time a bounded number of images is in memory, however many there are. An image that cannot be read, or on which
-the network fails, is listed, and the rest goes on.
+A bounded number of images is in memory, however many there are. An image that cannot be read, or on which the network
+fails, is listed, and the loop continues.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -20,16 +19,15 @@ from util.base.files import write_whole
 from util.base.text import short_names
 from util.base.threads import threads
 from util.detection.batch import Sample
-from util.detection.fusion import Found
+from util.detection.fusion import ImageDetections
 from util.images.huge_images import huge_images_in_turn
 from util.predict.batch_size import bytes_taken, choose_batch_size
-from util.predict.detect_each import FAILURES, FOR_ALL, Detects, EachDetector, Failure, reason_of
-from util.predict.outputs import PICTURES
+from util.predict.detect_each import FAILURES, FOR_ALL, Failure, ImageDetector, TolerantDetector, reason_of
+from util.predict.outputs import PICTURES_FOLDER, Draw, OutputSettings
 from util.predict.picture import THUMBNAIL, draw_picture, draw_thumbnail, fitted
-from util.predict.rows import Row, RowFile, corners_from, row_of
+from util.predict.results import ImageResult, ResultFile, boxes_above, make_result
 
 MOST_WAITING = 4  # batches of images that wait for others of their size
-Draw = Literal["none", "positives", "all"]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -39,24 +37,14 @@ class Readable(Protocol):
 
     @property
     def name(self) -> str:
-        """Unlike those of all others; a path with slashes."""
+        """A unique path with slashes."""
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """Of the file: other content has another one."""
+        """Two numbers that change with the content of the file."""
 
     def read(self) -> Image.Image:
         """The RGB image."""
-
-
-@dataclass(frozen=True)
-class Album:
-    """What the pictures look like, and where they go."""
-
-    folder: Path  # of the output
-    draw: Draw
-    names: Mapping[int, str]  # category id -> name
-    threshold: float  # the score from which on a box counts
 
 
 @dataclass(frozen=True)
@@ -66,103 +54,103 @@ class _Read:
     name: str
     stamp: tuple[int, int]
     size: tuple[int, int]  # (h, w) pixels of the file
-    shown: Image.Image  # in the size of a picture
+    shown: Image.Image  # resized for drawing
     prepared: tuple[Sample, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what the network gets; images that share it can share a forward pass."""
+        """Shape of the network input; images that share it can share a forward pass."""
         return tuple(side for sample in self.prepared for side in sample.image.shape)
 
     @property
     def num_values(self) -> int:
-        """Numbers that the network gets, of its largest view."""
+        """Numbers in the network input, of the largest view."""
         return max(sample.image.numel() for sample in self.prepared)
 
 
-def predict_all(
-    detector: Detects,
-    sources: Sequence[Readable],
-    rows: RowFile,
-    album: Album,
+def detect_all(
+    detector: ImageDetector,
+    images: Sequence[Readable],
+    results: ResultFile,
+    output: OutputSettings,
     *,
     device: torch.device,
     batch_size: int | None,
     num_threads: int,
     after_images: Callable[[int], None],
 ) -> list[tuple[str, str]]:
-    """Detect on images and add their rows, each once its picture is on the disk; (name, reason) of those that failed.
+    """Detect on images and add each result once its image with boxes is on the disk; (name, reason) of failures.
 
     Args:
         detector: what detects.
-        sources: the images.
-        rows: where to.
-        album: of the pictures.
-        device: of the detector; its memory decides the batch.
+        images: the images.
+        results: the file that gets the results.
+        output: how images with boxes are drawn, and where.
+        device: of the detector; its memory decides the batch size.
         batch_size: images at once; None measures with the first one how many fit.
         num_threads: that read and draw.
-        after_images: is told how many more are done.
+        after_images: called with the number of images that are done since the last call.
 
     Raises:
         MissingPackage: an image needs a package that is not installed.
         WriteError: the disk is full or the folder cannot be written.
         Exception: what the network raises, where it fails on every image or does not work any more.
     """
-    kept = _Outcomes(rows, after_images)
-    waiting: deque[list[Future[Row | tuple[str, Failure]]]] = deque()
+    outcomes = _Outcomes(results, after_images)
+    drawing: deque[list[Future[ImageResult | tuple[str, Failure]]]] = deque()
 
-    def keep(at_most: int) -> None:
-        while len(waiting) > at_most:
-            kept.add([future.result() for future in waiting.popleft()])
+    def collect(at_most: int) -> None:
+        while len(drawing) > at_most:
+            outcomes.add([future.result() for future in drawing.popleft()])
 
     with threads(num_threads) as readers, threads(num_threads) as painters:
         ahead = 2 * num_threads + (batch_size or 0)
-        answers = map_ahead(readers, lambda source: _read(source, detector, album.draw), sources, ahead)
-        network = EachDetector(detector)
-        for batch in _batches(kept.readable(answers), network, device, batch_size):
-            found = network.detect([read.prepared for read in batch])
-            waiting.append([painters.submit(_finish, *one, album) for one in zip(batch, found, strict=True)])
-            keep(at_most=1)
-        keep(at_most=0)
-    if kept.error and not len(rows):
-        raise kept.error
-    return kept.failed
+        reads = map_ahead(readers, lambda image: _read(image, detector, output.draw), images, ahead)
+        network = TolerantDetector(detector)
+        for batch in _batches(outcomes.readable(reads), network, device, batch_size):
+            detections = network.detect([read.prepared for read in batch])
+            drawing.append([painters.submit(_finish, *one, output) for one in zip(batch, detections, strict=True)])
+            collect(at_most=1)
+        collect(at_most=0)
+    if outcomes.error and not len(results):
+        raise outcomes.error
+    return outcomes.failed
 
 
 class _Outcomes:
-    """What became of each image: its row is kept, or its failure noted."""
+    """Stores the result of each image, or notes its failure."""
 
-    def __init__(self, rows: RowFile, after_images: Callable[[int], None]) -> None:
+    def __init__(self, results: ResultFile, after_images: Callable[[int], None]) -> None:
         self.failed: list[tuple[str, str]] = []  # name, reason
-        self.error: Exception | None = None  # the first one, while it may be that of every image
-        self._rows = rows
+        self.error: Exception | None = None  # the first one, while every image may fail
+        self._results = results
         self._after_images = after_images
 
-    def add(self, outcomes: Sequence[Row | tuple[str, Failure]]) -> None:
-        done = [outcome for outcome in outcomes if isinstance(outcome, Row)]
-        self._rows.add(done)
+    def add(self, outcomes: Sequence[ImageResult | tuple[str, Failure]]) -> None:
+        done = [outcome for outcome in outcomes if isinstance(outcome, ImageResult)]
+        self._results.add(done)
         self._after_images(len(done))
         for outcome in outcomes:
-            if not isinstance(outcome, Row):
+            if not isinstance(outcome, ImageResult):
                 self._fail(*outcome)
 
-    def readable(self, answers: Iterable[_Read | tuple[str, Failure]]) -> Iterator[_Read]:
+    def readable(self, reads: Iterable[_Read | tuple[str, Failure]]) -> Iterator[_Read]:
         """The images that could be read; of the others the failure is noted."""
-        for answer in answers:
-            if isinstance(answer, _Read):
-                yield answer
+        for read in reads:
+            if isinstance(read, _Read):
+                yield read
             else:
-                self._fail(*answer)
+                self._fail(*read)
 
     def _fail(self, name: str, failure: Failure) -> None:
         self.failed.append((name, failure.reason))
-        # An error holds on to what was in memory then, so that of a single image is let go.
-        self.error = None if len(self._rows) else self.error or failure.error
+        # An error keeps its image in memory, so that of a single image is dropped.
+        self.error = None if len(self._results) else self.error or failure.error
         self._after_images(1)
 
 
 def map_ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterable[In], ahead: int) -> Iterator[Out]:
-    """`work` on each item in the order of the items, done by a pool for at most `ahead` items in advance."""
+    """Apply `work` to each item, in order, by a pool that is at most `ahead` items in advance."""
     queue: deque[Future[Out]] = deque()
     for item in items:
         queue.append(pool.submit(work, item))
@@ -172,7 +160,7 @@ def map_ahead(pool: ThreadPoolExecutor, work: Callable[[In], Out], items: Iterab
         yield queue.popleft().result()
 
 
-def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str, Failure]:
+def _read(source: Readable, detector: ImageDetector, draw: Draw) -> _Read | tuple[str, Failure]:
     is_read = False
     with huge_images_in_turn():
         try:
@@ -190,9 +178,9 @@ def _read(source: Readable, detector: Detects, draw: Draw) -> _Read | tuple[str,
 
 
 def _batches(
-    reads: Iterable[_Read], network: EachDetector, device: torch.device, batch_size: int | None
+    reads: Iterable[_Read], network: TolerantDetector, device: torch.device, batch_size: int | None
 ) -> Iterator[list[_Read]]:
-    """Images of one size together. Where too many wait for company, the largest group goes as it is."""
+    """Group images of one size. When too many wait, the largest group goes incomplete."""
     groups: dict[tuple[int, ...], list[_Read]] = defaultdict(list)
     num_waiting = 0
     largest = batch_size or 1
@@ -213,38 +201,38 @@ def _batches(
     yield from groups.values()
 
 
-def _bytes_per_value(network: EachDetector, read: _Read, device: torch.device) -> float | None:
-    """Memory that the detection takes for each number of an image; 0 where it cannot be measured, None if it fails."""
-    found = network.detect([read.prepared])  # the first time some memory is taken for good
-    if isinstance(found[0], Failure):
+def _bytes_per_value(network: TolerantDetector, read: _Read, device: torch.device) -> float | None:
+    """Memory that detection takes per number of an image; 0 where it cannot be measured, None if detection fails."""
+    (first,) = network.detect([read.prepared])  # the first call allocates memory that stays
+    if isinstance(first, Failure):
         return None
     taken = bytes_taken(device, lambda: network.detect([read.prepared]))
     return (taken or 0) / read.num_values
 
 
-def _finish(read: _Read, found: Found | Failure, album: Album) -> Row | tuple[str, Failure]:
-    """The row of an image, its picture drawn."""
-    if isinstance(found, Failure):
-        return read.name, found
+def _finish(
+    read: _Read, detections: ImageDetections | Failure, output: OutputSettings
+) -> ImageResult | tuple[str, Failure]:
+    """The result of an image, drawn."""
+    if isinstance(detections, Failure):
+        return read.name, detections
     try:
-        return _row(read, found, album)
+        return _draw(read, make_result(read.name, read.stamp, read.size, detections), output)
     except FOR_ALL:
         raise
     except FAILURES as error:
         return read.name, Failure(reason_of(error), error)
 
 
-def _row(read: _Read, found: Found, album: Album) -> Row:
-    row = row_of(read.name, read.stamp, read.size, found)
-    boxes, labels, scores = corners_from(row, album.threshold)
-    thumbnail = draw_thumbnail(read.shown, boxes, labels, album.names, read.size)
-    if album.draw == "none" or (album.draw == "positives" and not scores):
-        return replace(row, thumbnail=thumbnail)
-    told = "none" if row.score is None else f"{row.score:.2f}"
-    caption = f"{read.name}: TB score {told}, {len(scores)} boxes from {album.threshold:.3g} on"
-    picture = draw_picture(
-        read.shown, boxes, labels, scores, names=short_names(album.names), size=read.size, caption=caption
-    )
-    place = f"{PICTURES}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two pictures
-    write_whole(album.folder / place, lambda file: picture.save(file, "PNG", compress_level=3))
-    return replace(row, picture=place, thumbnail=thumbnail)
+def _draw(read: _Read, result: ImageResult, output: OutputSettings) -> ImageResult:
+    boxes, labels, scores = boxes_above(result, output.threshold)
+    result = replace(result, thumbnail=draw_thumbnail(read.shown, boxes, labels, output.names, read.size))
+    if output.draw == "none" or (output.draw == "positives" and not scores):
+        return result
+    score = "none" if result.score is None else f"{result.score:.2f}"
+    caption = f"{read.name}: {output.score_label} {score}, {len(scores)} boxes from {output.threshold:.3g} on"
+    names = short_names(output.names)
+    picture = draw_picture(read.shown, boxes, labels, scores, names=names, size=read.size, caption=caption)
+    path = f"{PICTURES_FOLDER}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two images
+    write_whole(output.folder / path, lambda file: picture.save(file, "PNG", compress_level=3))
+    return replace(result, picture=path)

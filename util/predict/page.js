@@ -26,17 +26,18 @@ function sortBy(button) {
 }
 
 function filter() {
-  const wanted = byId("filter").value.trim().toLowerCase();
+  const text = byId("filter").value.trim().toLowerCase();
   const only = byId("only").checked;
   let shown = 0;
   for (const row of rows) {
-    const text = (row.dataset.name + " " + row.dataset.classes).toLowerCase();
-    row.hidden = !text.includes(wanted) || (only && row.dataset.boxes === "0");
+    const content = (row.dataset.name + " " + row.dataset.classes).toLowerCase();
+    row.hidden = !content.includes(text) || (only && row.dataset.boxes === "0");
     shown += row.hidden ? 0 : 1;
   }
   byId("count").textContent = `${shown} of ${rows.length} images`;
 }
 
+const scoreName = document.querySelector("button[data-key=score]").textContent;
 let current = -1;
 const withPicture = () => rows.filter((row) => !row.hidden && row.querySelector("a"));
 
@@ -47,7 +48,7 @@ function show(index) {
   const row = list[current];
   byId("picture").src = row.querySelector("a").getAttribute("href");
   byId("picture").alt = `${row.dataset.name} with its boxes`;
-  byId("caption").textContent = `${row.dataset.name}, TB score ${row.cells[2].textContent}`;
+  byId("caption").textContent = `${row.dataset.name}, ${scoreName} ${row.cells[2].textContent}`;
   if (!byId("large").open) byId("large").showModal();
 }
 

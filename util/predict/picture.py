@@ -1,4 +1,4 @@
-"""One image with its boxes, names and scores, as a picture to look at; and a small one for a table."""
+"""An image with its boxes, names and scores for viewing, and a thumbnail of it for a table."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from util.base.text import printable
+from util.detection.labels import Rectangle, place_label
 
 NOTICE = "Research use only. Not a medical device."
-# pixels of a picture's longer side
+# pixels of the longer side
 SMALLEST = 512
 LARGEST = 1280
 THUMBNAIL = 112  # pixels
-NARROWEST = 256  # pixels: the notice shall be read below a narrow image too
-CASING = (0, 0, 0)
-# Told apart by people who see red and green alike, and bright beside a black casing: M. Okabe and K. Ito, 2008.
+NARROWEST = 256  # pixels, so that the notice is legible below a narrow image too
+OUTLINE = (0, 0, 0)
+# Distinct under color blindness, and bright beside a black outline: M. Okabe and K. Ito, 2008.
 COLORS = ((255, 178, 36), (86, 200, 255), (255, 120, 190), (240, 228, 66), (40, 210, 160))
 GREY = (200, 200, 200)
 
 
 def fitted(image: Image.Image) -> Image.Image:
-    """The image in a size to look at: one that is too large or too small is resized."""
+    """The image in a size for viewing: one that is too large or too small is resized."""
     ratio = min(max(max(image.size), SMALLEST), LARGEST) / max(image.size)
     if ratio == 1:
         return image
@@ -48,7 +49,7 @@ def draw_picture(
 ) -> Image.Image:
     """The image with a box, a name and a score for each detection, and a strip with a caption and the notice below.
 
-    Lines and letters are bright with a black casing, so that they stand out from a dark lung and from a bright bone.
+    Lines and letters are bright with a black outline, so that they stand out from a dark lung and from a bright bone.
 
     Args:
         image: grey or RGB, as from `fitted`.
@@ -57,25 +58,24 @@ def draw_picture(
         scores: n.
         names: of the categories; their order chooses the color.
         size: (h, w) pixels of the file.
-        caption: what the strip says first.
+        caption: the text of the strip, before the notice.
     """
     ratio = np.array([image.width / size[1], image.height / size[0]] * 2)
     unit = max(1, round(max(image.size) / 500))
     font = _font(max(14, round(max(image.size) / 42)))
     strip = _strip(max(image.width, NARROWEST), caption, unit)
-    sheet = Image.new("RGB", (strip.width, image.height + strip.height), CASING)
+    sheet = Image.new("RGB", (strip.width, image.height + strip.height), OUTLINE)
     sheet.paste(image)
     pen = ImageDraw.Draw(sheet)
     marks = [*zip((boxes * ratio).tolist(), labels, scores, strict=True)]
     for box, label, _ in reversed(marks):  # the strongest on top
-        _frame(pen, box, _color(label, names), unit)
-    taken: list[tuple[float, float, float, float]] = []
+        _draw_box(pen, box, _color(label, names), unit)
+    taken: list[Rectangle] = []
     for box, label, score in marks:
         text = f"{printable(names.get(label, str(label)))} {score:.2f}"
         wide, high = pen.textbbox((0, 0), text, font=font, stroke_width=unit)[2:]
-        place = _free_place(box, (wide, high + 2 * unit), image.size, taken)
-        taken.append(place)
-        pen.text(place[:2], text, _color(label, names), font, stroke_width=unit, stroke_fill=CASING)
+        taken.append(place_label(box, (wide, high + 2 * unit), image.size, taken))
+        pen.text(taken[-1][:2], text, _color(label, names), font, stroke_width=unit, stroke_fill=OUTLINE)
     sheet.paste(strip, (0, image.height))
     return sheet
 
@@ -93,7 +93,7 @@ def draw_thumbnail(
     pen = ImageDraw.Draw(small)
     ratio = np.array([small.width / size[1], small.height / size[0]] * 2)
     for box, label in reversed([*zip((boxes * ratio).tolist(), labels, strict=True)]):
-        _frame(pen, box, _color(label, names), 1)
+        _draw_box(pen, box, _color(label, names), 1)
     content = BytesIO()
     small.save(content, "JPEG", quality=70)
     return base64.b64encode(content.getvalue()).decode()
@@ -104,37 +104,16 @@ def _color(label: int, names: Mapping[int, str]) -> tuple[int, int, int]:
     return COLORS[order.index(label) % len(COLORS)] if label in names else GREY
 
 
-def _frame(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, int, int], unit: int) -> None:
+def _draw_box(pen: ImageDraw.ImageDraw, box: Sequence[float], color: tuple[int, int, int], unit: int) -> None:
     x1, y1, x2, y2 = (round(side) for side in box)
     x2 = max(x1, x2)
     y2 = max(y1, y2)
-    pen.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), outline=CASING, width=3 * unit + 1)
+    pen.rectangle((x1 - unit, y1 - unit, x2 + unit, y2 + unit), outline=OUTLINE, width=3 * unit + 1)
     pen.rectangle((x1, y1, x2, y2), outline=color, width=unit + 1)
 
 
-def _free_place(
-    box: Sequence[float], text: Sequence[float], size: tuple[int, int], taken: Sequence[tuple[float, ...]]
-) -> tuple[float, float, float, float]:
-    """Where the text stands: along an edge of its box, inside the image, and off other texts where it can be."""
-    (x1, y1, x2, y2) = box
-    (wide, high) = text
-    (width, height) = size
-    corners = [(x, y) for y in (y1 - high, y2, y1) for x in (x1, x2 - wide)]
-    corners += [(x1, y2 + step * high) for step in range(1, 6)]
-    places = []
-    for x, y in corners:
-        left = min(max(x, 0), max(0, width - wide))
-        top = min(max(y, 0), max(0, height - high))
-        places.append((left, top, left + wide, top + high))
-    return next((p for p in places if not any(_overlap(p, other) for other in taken)), places[0])
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
 def _strip(width: int, caption: str, unit: int) -> Image.Image:
-    """What stands below an image, in lines as wide as it is."""
+    """Caption and notice below an image, in lines as wide as it is."""
     font = _font(max(12, round(width / 50)))
     lines = _wrapped(f"{printable(caption)}. {NOTICE}", font, width - 4 * unit)
     high = round(1.35 * font.size)
@@ -158,5 +137,5 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 @lru_cache(maxsize=64)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The letters that come with matplotlib: they know more of the world's alphabets than Pillow's own."""
+    """The font that comes with matplotlib: it has more alphabets than Pillow's own."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)

@@ -1,4 +1,4 @@
-"""The rows of a prediction as files that other programs read."""
+"""The results of a prediction as files for other programs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,26 @@ from typing import IO, Any
 
 from util.base.csv_text import Formatted, csv_lines
 from util.base.files import write_whole
-from util.predict.rows import Row, corners_from
+from util.predict.outputs import BOXES_FILE, DETECTIONS_FILE, IMAGE_LIST_FILE, IMAGES_FILE, OutputSettings
+from util.predict.results import ImageResult, boxes_above
 
-DETECTIONS = "detections.json"
-BOXES = "detections.csv"
-IMAGES = "images.csv"
-LISTED = "images.json"
-TABLES = (DETECTIONS, BOXES, IMAGES, LISTED)
 BOX_COLUMNS = ("image_id", "file_name", "category_id", "category", "score", "x1", "y1", "x2", "y2")
-IMAGE_COLUMNS = ("image_id", "file_name", "width", "height", "tb_score", "is_positive", "boxes", "picture")
 
-# The rows and their image ids, from the start each time it is called
-Rows = Callable[[], Iterator[tuple[int, Row]]]
+# The results and their image ids, from the start each time it is called
+Results = Callable[[], Iterator[tuple[int, ImageResult]]]
 
 
-def write_tables(folder: Path, rows: Rows, names: Mapping[int, str], threshold: float) -> None:
-    """All detections as a COCO results file, the boxes that count and the images as CSV, and which id is which file.
-
-    Args:
-        folder: where.
-        rows: of the images.
-        names: of the categories, by id.
-        threshold: the score from which on a box counts.
+def write_tables(output: OutputSettings, results: Results) -> None:
+    """Write all detections in COCO's results format, boxes above the threshold and images as CSV, and the image ids.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
-    _write(folder / DETECTIONS, _json_list(_results(rows)))
-    _write(folder / BOXES, csv_lines(BOX_COLUMNS, _boxes(rows, names, threshold)))
-    _write(folder / IMAGES, csv_lines(IMAGE_COLUMNS, _images(rows, threshold)))
-    _write(folder / LISTED, _listed(rows, names))
+    columns = ("image_id", "file_name", "width", "height", output.score_column, "is_positive", "boxes", "picture")
+    _write(output.folder / DETECTIONS_FILE, _json_list(_detections(results)))
+    _write(output.folder / BOXES_FILE, csv_lines(BOX_COLUMNS, _boxes(results, output)))
+    _write(output.folder / IMAGES_FILE, csv_lines(columns, _images(results, output.threshold)))
+    _write(output.folder / IMAGE_LIST_FILE, _image_list(results, output.names))
 
 
 def _write(path: Path, parts: Iterator[str]) -> None:
@@ -49,34 +39,34 @@ def _write(path: Path, parts: Iterator[str]) -> None:
     write_whole(path, write)
 
 
-def _results(rows: Rows) -> Iterator[dict[str, Any]]:
+def _detections(results: Results) -> Iterator[dict[str, Any]]:
     number = 0
-    for image, row in rows():
-        for (x1, y1, x2, y2), label, score in zip(row.boxes, row.labels, row.scores, strict=True):
+    for image, result in results():
+        for (x1, y1, x2, y2), label, score in zip(result.boxes, result.labels, result.scores, strict=True):
             number += 1
             box = [x1, y1, x2 - x1, y2 - y1]
-            about = {"id": number, "image_id": image, "file_name": row.name}
+            about = {"id": number, "image_id": image, "file_name": result.name}
             yield {**about, "category_id": label, "bbox": box, "score": score}
 
 
-def _boxes(rows: Rows, names: Mapping[int, str], threshold: float) -> Iterator[tuple]:
-    for image, row in rows():
-        boxes, labels, scores = corners_from(row, threshold)
+def _boxes(results: Results, output: OutputSettings) -> Iterator[tuple]:
+    for image, result in results():
+        boxes, labels, scores = boxes_above(result, output.threshold)
         for box, label, score in zip(boxes.tolist(), labels, scores, strict=True):
             corners = [Formatted(f"{side:.2f}") for side in box]
-            yield image, row.name, label, names.get(label, str(label)), score, *corners
+            yield image, result.name, label, output.name_of(label), score, *corners
 
 
-def _images(rows: Rows, threshold: float) -> Iterator[tuple]:
-    for image, row in rows():
-        (height, width) = row.size
-        count = row.num_from(threshold)
-        score = "" if row.score is None else row.score
-        yield image, row.name, width, height, score, int(count > 0), count, row.picture or ""
+def _images(results: Results, threshold: float) -> Iterator[tuple]:
+    for image, result in results():
+        (height, width) = result.size
+        count = result.num_above(threshold)
+        score = "" if result.score is None else result.score
+        yield image, result.name, width, height, score, int(count > 0), count, result.picture or ""
 
 
-def _listed(rows: Rows, names: Mapping[int, str]) -> Iterator[str]:
-    images = ({"id": i, "file_name": r.name, "height": r.size[0], "width": r.size[1]} for i, r in rows())
+def _image_list(results: Results, names: Mapping[int, str]) -> Iterator[str]:
+    images = ({"id": i, "file_name": r.name, "height": r.size[0], "width": r.size[1]} for i, r in results())
     yield '{"images": '
     yield from _json_list(images)
     categories = json.dumps([{"id": category, "name": name} for category, name in names.items()])

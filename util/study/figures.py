@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from util.plots.style import GREY, INK, PALE, dress, head, say_empty, style
+from util.plots.style import GREY, INK, PALE, format_axes, line_style, set_heading, show_message
 from util.study.design import Suite
 from util.study.results import Row
 from util.study.statistics import difference, estimate, pairs
@@ -34,7 +34,7 @@ def draw_skill(suite: Suite, rows: Sequence[Row]) -> Figure:
         named = zip(others, levels, strict=True)
         title = ", ".join(in_full(name, level) for name, level in named)
         axes.set_title(title, fontsize=9.5, fontweight="bold", loc="left")
-        dress(axes, "")
+        format_axes(axes, "")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.axhline(0, color=GREY, linewidth=0.8)
         for n, cell in enumerate(cells):
@@ -60,9 +60,9 @@ def _plot_cell(axes: Axes, rows: Sequence[Row], label: str, n: int) -> None:
         return
     epochs = np.arange(1, length + 1)
     for one in series if len(series) > 1 else ():
-        axes.plot(epochs, one[:length], color=style(n)["color"], linewidth=0.5, alpha=0.5)
+        axes.plot(epochs, one[:length], color=line_style(n)["color"], linewidth=0.5, alpha=0.5)
     axes.plot(
-        epochs, np.mean([s[:length] for s in series], axis=0), label=label, linewidth=1.6, markersize=4, **style(n)
+        epochs, np.mean([s[:length] for s in series], axis=0), label=label, linewidth=1.6, markersize=4, **line_style(n)
     )
 
 
@@ -71,7 +71,7 @@ def _legend(figure: Figure, title: str) -> None:
     if found:
         figure.legend(found.values(), found.keys(), title=title, loc="outside lower center", ncols=6, fontsize=8.5)
     else:
-        say_empty(figure.axes[0], "no run is done")
+        show_message(figure.axes[0], "no run is done")
 
 
 def draw_effects(suite: Suite, rows: Sequence[Row]) -> Figure:
@@ -86,8 +86,8 @@ def draw_effects(suite: Suite, rows: Sequence[Row]) -> Figure:
     panels = figure.subplots(1, len(SHOWN), squeeze=False, sharey=True)[0]
     for axes, (name, title) in zip(panels, SHOWN.items(), strict=True):
         base = estimate(row.figure(name) for row in rows)
-        head(axes, title, f"mean of all runs {base.value:.3f}" if base else "no run is done")
-        dress(axes, "")
+        set_heading(axes, title, f"mean of all runs {base.value:.3f}" if base else "no run is done")
+        format_axes(axes, "")
         axes.axvline(0, color=GREY, linewidth=0.8)
         for place, (factor, level) in zip(places, lines, strict=True):
             couples = pairs(rows, levels, factor, suite.references[factor], level)

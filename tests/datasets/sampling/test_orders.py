@@ -105,8 +105,8 @@ def test_an_image_that_comes_again_has_another_key_each_time(order, epoch):
     times = Counter()
     for keys in sampler:
         for key in keys:
-            assert key.repeat == times[key.index]
-            times[key.index] += 1
+            assert key.repeat == times[key.position]
+            times[key.position] += 1
 
 
 @settings(deadline=None)

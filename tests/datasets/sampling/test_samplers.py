@@ -28,7 +28,7 @@ def window_sets(ranks, accumulation):
     """The true images of every window, over all ranks, as the loop groups them."""
     per_rank = [[w.batches for w in windows(sampler, accumulation)] for sampler in ranks]
     return [
-        {key.index for window in together for batch in window for key in batch if not key.is_ghost}
+        {key.position for window in together for batch in window for key in batch if not key.is_ghost}
         for together in zip(*per_rank, strict=True)
     ]
 
@@ -50,7 +50,7 @@ def test_every_image_comes_exactly_once_per_epoch_ghosts_aside(num_images, batch
     keys = [
         key for s in samplers(num_images, batch_size, accumulation, ranks, epoch=epoch) for batch in s for key in batch
     ]
-    assert sorted(key.index for key in keys if not key.is_ghost) == list(range(num_images))
+    assert sorted(key.position for key in keys if not key.is_ghost) == list(range(num_images))
     assert {key.epoch for key in keys} == {epoch}
 
 
@@ -74,7 +74,7 @@ def test_a_ghost_is_alone_in_its_batch_and_shows_an_image_of_its_window(num_imag
                 assert 1 <= len(batch) <= batch_size
                 if any(key.is_ghost for key in batch):
                     assert len(batch) == 1
-                    assert batch[0].index in images
+                    assert batch[0].position in images
 
 
 @given(st.integers(1, 60), SMALL, SMALL, SMALL, st.integers(0, 20))
@@ -103,11 +103,11 @@ def test_a_short_last_window_is_filled_by_hand_computation():
     """7 images, 2 ranks, batches of 2, accumulation 2: window 0 is short (7 of 8), and so is one batch."""
     order = ShuffledOrder(7, 0).of_epoch(0).tolist()
     left, right = samplers(7, batch_size=2, accumulation=2, world_size=2)
-    assert [[k.index for k in b] for b in left] == [order[0:2], order[4:6]]
-    assert [[k.index for k in b] for b in right] == [order[2:4], order[6:7]]
+    assert [[k.position for k in b] for b in left] == [order[0:2], order[4:6]]
+    assert [[k.position for k in b] for b in right] == [order[2:4], order[6:7]]
     left, right = samplers(5, batch_size=2, accumulation=2, world_size=2)
     first = ShuffledOrder(5, 0).of_epoch(0).tolist()[0]
-    assert list(right)[1] == [SampleKey(epoch=0, window=0, index=first, is_ghost=True)]
+    assert list(right)[1] == [SampleKey(epoch=0, window=0, position=first, is_ghost=True)]
     assert len(list(left)) == 2
 
 

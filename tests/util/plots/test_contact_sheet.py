@@ -3,7 +3,14 @@ import pytest
 
 from util.base.text import short_names
 from util.metrics.tables import Detections, GroundTruth
-from util.plots.contact_sheet import Tile, choose_detections, choose_images, draw_sheet, hits, tile_of
+from util.plots.contact_sheet import (
+    AnnotatedImage,
+    annotate_detections,
+    choose_detections,
+    choose_images,
+    draw_sheet,
+    find_matched,
+)
 
 A, B, C = (10, 10, 110, 110), (300, 300, 400, 400), (150, 20, 220, 90)
 
@@ -32,15 +39,20 @@ def found_of(images, rows):
 
 def test_a_box_is_hit_once_and_a_detection_hits_once():
     near_a = np.add(A, 5)
-    assert hits(np.array([A, B]), np.array([A, near_a])).tolist() == [True, False]
-    assert hits(np.array([A, near_a]), np.array([near_a])).tolist() == [False, True]
-    assert hits(np.array([A]), np.empty((0, 4))).tolist() == [False]
-    assert hits(np.empty((0, 4)), np.array([A])).tolist() == []
+
+    def matched(boxes, detections):
+        truth, found = truth_of([1], [(1, b) for b in boxes]), found_of([1], [(1, d, 0.5) for d in detections])
+        return find_matched(truth, found, 0.5).tolist()
+
+    assert matched([A, B], [A, near_a]) == [True, False]
+    assert matched([A, near_a], [near_a]) == [False, True]
+    assert matched([A], []) == [False]
+    assert matched([], [A]) == []
 
 
 def test_strong_detections_are_shown_and_the_best_of_an_image_without_a_strong_one():
     found = found_of([1, 2, 3], [(1, A, 0.2), (1, B, 0.9), (1, C, 0.5), (2, A, 0.01), (2, B, 0.02)])
-    shown = choose_detections(found, score=0.3)
+    shown = choose_detections(found, 0.3)
     assert shown.image_id.tolist() == [1, 1, 2]
     assert shown.score.tolist() == [0.9, 0.5, 0.02]
     assert shown.images == (1, 2, 3)
@@ -71,8 +83,8 @@ def test_names_are_cut_to_their_first_word_only_where_that_tells_them_apart():
 
 def tile(image, num_truth=1, num_found=2):
     boxes = np.array([A, np.add(A, 8), (-40, 400, 600, 530)], dtype=float)
-    return Tile(image, "caption", boxes[:num_truth], ["red"] * num_truth, boxes[:num_found], ["red"] * num_found,
-                np.linspace(0.9, 0.1, 3)[:num_found])  # fmt: skip
+    truth, found = (boxes[:num_truth], ["red"] * num_truth), (boxes[:num_found], ["red"] * num_found)
+    return AnnotatedImage(image, "caption", *truth, *found, np.linspace(0.9, 0.1, 3)[:num_found])
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (512, 512, 3), (300, 700)])
@@ -109,9 +121,9 @@ def test_a_caption_counts_what_is_at_least_as_strong_as_the_threshold():
     truth = truth_of([1, 2], [(1, A), (1, B)])
     found = choose_detections(found_of([1, 2], [(1, A, 0.3), (2, C, 0.6)]), 0.5)
     pixels = np.zeros((512, 512), dtype=np.uint8)
-    assert tile_of(pixels, truth, found, 1, 0.5).caption == "1.png\n2 GT, 0 predictions, 0 TP"
-    assert tile_of(pixels, truth, found, 1, 0.3).caption == "1.png\n2 GT, 1 prediction, 1 TP"
-    assert tile_of(pixels, truth, found, 2, 0.5).caption == "2.png\n0 GT, 1 prediction"
+    assert annotate_detections(pixels, truth, found, 1, 0.5).caption == "1.png\n2 GT, 0 predictions, 0 TP"
+    assert annotate_detections(pixels, truth, found, 1, 0.3).caption == "1.png\n2 GT, 1 prediction, 1 TP"
+    assert annotate_detections(pixels, truth, found, 2, 0.5).caption == "2.png\n0 GT, 1 prediction"
 
 
 def test_a_weak_detection_finds_nothing_when_images_are_chosen():
@@ -122,7 +134,7 @@ def test_a_weak_detection_finds_nothing_when_images_are_chosen():
 
 
 def test_weak_detections_have_dots_of_their_own_and_a_line_in_the_legend():
-    weak = Tile(**{**vars(tile(np.zeros((512, 512), dtype=np.uint8))), "threshold": 0.6})
+    weak = AnnotatedImage(**{**vars(tile(np.zeros((512, 512), dtype=np.uint8))), "threshold": 0.6})
     figure = draw_sheet([weak], "title")
     _, strong, dotted = (str(patch.get_linestyle()) for patch in figure.axes[0].patches)
     assert strong != dotted

@@ -53,7 +53,7 @@ def test_both_weights_of_one_evaluation_are_kept(tmp_path):
 
 @pytest.mark.parametrize("content", ["", '{"kind": "tra', "[1, 2]\n", '{"epoch": 1}\n', '{"kind": "train"}\n'])
 def test_a_log_without_a_whole_row_is_one_clear_error(tmp_path, content):
-    with pytest.raises(UserError, match=r"log\.jsonl: no whole row yet"):
+    with pytest.raises(UserError, match=r"log\.jsonl: no complete row yet"):
         read_log(log_file(tmp_path, [], content))
 
 

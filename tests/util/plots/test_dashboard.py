@@ -6,8 +6,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from util.plots.curves import RunCurves
-from util.plots.dashboard import PANELS, described, draw_dashboard, warn_of_other_data
-from util.plots.panels import Page, draw_panel
+from util.plots.dashboard import PANELS, describe_run, draw_dashboard, warn_of_other_data
+from util.plots.panels import Dashboard, draw_panel
 from util.plots.style import STYLES
 
 TITLES = [panel.title for panel in PANELS]
@@ -47,7 +47,7 @@ class Panels(dict):
     """Draws what is asked for: a whole page takes a third of a second."""
 
     def __init__(self, runs):
-        self.page = Page(runs, in_epochs=all(run.knows_epochs for run in runs))
+        self.page = Dashboard(runs, in_epochs=all(run.knows_epochs for run in runs))
 
     def __missing__(self, title):
         axes = self[title] = Figure().add_subplot()
@@ -125,7 +125,7 @@ def test_few_categories_have_a_line_each_under_a_short_name():
     shown = panels(run)
     for figure in ("AP", "AP50"):
         axes = shown[f"{figure} on the validation images"]
-        assert legend(axes) == ["mean over classes", "classes as one", "Red", "Green"]
+        assert legend(axes) == ["mean over classes", "class-agnostic", "Red", "Green"]
     many = {f"all/per_class/{n}/AP": 0.1 for n in "abcd"}
     assert len(curves(panels(RunCurves("run", (eval_row(0, **many), eval_row(1, **many)), {}))[TITLES[2]])) == 2
 
@@ -159,7 +159,7 @@ def test_a_step_that_was_not_finite_is_marked():
     loss = panels(run)[TITLES[0]]
     assert "not finite" in texts(loss)
     assert [2.7, 2.7] in [pytest.approx(list(line.get_xdata())) for line in loss.lines]
-    assert "steps that were not finite: 1" in described(run)
+    assert "steps that were not finite: 1" in describe_run(run)
 
 
 def test_runs_are_told_apart_by_colour_and_dash_with_one_legend():
@@ -179,7 +179,7 @@ def test_runs_are_told_apart_by_colour_and_dash_with_one_legend():
 def test_a_run_of_an_older_log_is_compared_in_what_it_has():
     old = [{k: row[k] for k in ("kind", "epoch", "step", "loss", "lr", "grad_norm")} for row in a_run().train]
     shown = panels(a_run("new"), RunCurves("old", (*old, *a_run().rows[6:]), {}))
-    assert "nothing of old" in texts(shown["Class skill"])
+    assert "no data of old" in texts(shown["Class skill"])
     assert len(curves(shown["Class skill"])) == 1
     assert len(curves(shown["Gradient norm"])) == 2
     alone = panels(RunCurves("old", tuple(old), {}))
@@ -199,7 +199,7 @@ def test_a_figure_that_never_had_a_denominator_says_so():
         ((train_row(1, **dict.fromkeys(FIGURES, 0.0) | {"class_error_n": 1}),), None, "no evaluation yet"),
         ((eval_row(0),), "no training step yet", None),
         (({"kind": "start", "epoch": 0, "step": 0},), "no training step yet", "no evaluation yet"),
-        (({"kind": "eval", "epoch": 0, "step": 1},), "no training step yet", "the evaluations have no such figure"),
+        (({"kind": "eval", "epoch": 0, "step": 1},), "no training step yet", "the evaluations have no such metric"),
     ],
     ids=["one step", "all zero", "one evaluation", "begun", "evaluation without figures"],
 )
@@ -224,10 +224,10 @@ def test_names_that_mean_something_elsewhere_are_drawn_as_they_are(tmp_path):
 def test_a_run_is_described_by_how_far_it_is_and_how_well_it_did():
     start = {"kind": "start", "epoch": 0, "step": 0, "config": {"epochs": 12}}
     run = RunCurves("run", (start, *a_run().rows), {})
-    assert described(run) == (
+    assert describe_run(run) == (
         "3 of 12 epochs done, 30 optimizer steps; best all/per_class/AP 0.200 (epochs done: 3, ema weights)"
     )
-    assert described(RunCurves("run", (train_row(7),), {})) == "0 epochs done, 7 optimizer steps"
+    assert describe_run(RunCurves("run", (train_row(7),), {})) == "0 epochs done, 7 optimizer steps"
 
 
 def facts_of(fingerprint, images=6, name="val"):

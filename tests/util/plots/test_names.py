@@ -12,8 +12,8 @@ from PIL import Image
 from util.base.text import LONGEST_NAME, label, short_names
 from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
-from util.plots.attention import Panel, draw_attention
-from util.plots.contact_sheet import draw_sheet, tile_of
+from util.plots.attention import LayerPanel, draw_attention
+from util.plots.contact_sheet import annotate_detections, draw_sheet
 from util.plots.curves import RunCurves
 from util.plots.dashboard import draw_dashboard
 from util.plots.evaluation import draw_calibration, draw_confusion, draw_precision_recall
@@ -69,7 +69,7 @@ def drawn(figure, kind="png"):
 @every_name
 def test_a_sheet_of_images_is_drawn_and_shows_the_name_on_one_line(name):
     truth, found = tables(name)
-    figure = draw_sheet([tile_of(np.zeros((64, 64), np.uint8), truth, found, 1, 0.5)], f"{name} on {name}")
+    figure = draw_sheet([annotate_detections(np.zeros((64, 64), np.uint8), truth, found, 1, 0.5)], f"{name} on {name}")
     _, texts = drawn(figure)
     assert f"{label(name)}\n1 GT, 1 prediction, 1 TP" in texts
     assert f"{short_names({1: name})[1]} 0.90" in texts
@@ -86,7 +86,7 @@ def test_the_plots_of_an_evaluation_are_whole_files_whatever_a_category_is_calle
 
 
 def test_each_category_has_its_line_in_the_legend_even_one_that_is_called_as_all_of_them():
-    for name in ("classes as one", "_hidden"):
+    for name in ("class-agnostic", "_hidden"):
         truth, found = tables(name)
         legend = draw_precision_recall(Study(truth, found, {}, 0.5)).axes[0].get_legend()
         assert len(legend.get_texts()) == 3
@@ -116,7 +116,7 @@ def test_a_dashboard_is_drawn_and_shows_the_names(names):
 @every_name
 def test_a_picture_of_attention_is_drawn(name):
     box, points = np.array(BOX), np.array([[20.0, 20.0]])
-    panel = Panel("decoder layer 1 of 1", box, box, points, np.ones(1), np.zeros(1, dtype=int))
+    panel = LayerPanel("decoder layer 1 of 1", box, box, points, np.ones(1), np.zeros(1, dtype=int))
     _, texts = drawn(draw_attention(np.zeros((64, 64), np.uint8), [panel], [8.0], f"{name} 0.50 on {name}"))
     assert not any(letter in text for text in texts for letter in "\r\0\x1b\u202e")
 

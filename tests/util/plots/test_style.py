@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from util.plots.style import scale_horizontal, scale_vertical, style
+from util.plots.style import line_style, scale_horizontal, scale_vertical
 
 
 def scaled(scale, values):
@@ -12,7 +12,7 @@ def scaled(scale, values):
 
 
 def test_25_lines_differ_in_colour_or_dash():
-    looks = [(look["color"], str(look["linestyle"])) for look in map(style, range(25))]
+    looks = [(look["color"], str(look["linestyle"])) for look in map(line_style, range(25))]
     assert len(set(looks)) == 25
     assert len({dash for _, dash in looks[:5]}) == 5  # in a grey print, too
 

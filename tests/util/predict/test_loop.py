@@ -10,8 +10,9 @@ from PIL import Image
 from util.base.errors import MissingPackage, UserError
 from util.detection.batch import Sample
 from util.predict.detect_each import MEMORY_HINT
-from util.predict.loop import Album, predict_all
-from util.predict.rows import RowFile
+from util.predict.loop import detect_all
+from util.predict.outputs import OutputSettings
+from util.predict.results import ResultFile
 
 NAMES = [f"{n}.png" for n in range(9)]
 ERRORS = [
@@ -67,12 +68,12 @@ def predict(tmp_path):
     """Predict, and give (names of the rows, failures)."""
 
     def call(network, pictures, batch_size=4, draw="none"):
-        rows = RowFile(tmp_path, {})
-        failed = predict_all(
+        rows = ResultFile(tmp_path, {})
+        failed = detect_all(
             network,
             pictures,
             rows,
-            Album(tmp_path, draw, {1: "x"}, 0.5),
+            OutputSettings(tmp_path, draw, {1: "x"}, 0.5, "score"),
             device=torch.device("cpu"),
             batch_size=batch_size,
             num_threads=2,
@@ -136,7 +137,7 @@ def test_a_network_that_works_no_more_is_an_error_and_what_was_done_is_kept(pred
 
     with pytest.raises(RuntimeError, match="the GPU is lost"):
         predict(Breaking(), [Picture(name) for name in NAMES], 2)
-    assert len(RowFile(tmp_path, {})) >= 2
+    assert len(ResultFile(tmp_path, {})) >= 2
 
 
 def test_files_that_cannot_be_read_are_no_error_of_the_network(predict):

@@ -6,20 +6,24 @@ import json
 import pytest
 
 from util.metrics.files import load_detections
-from util.predict.rows import Row
+from util.predict.outputs import OutputSettings
+from util.predict.results import ImageResult
 from util.predict.tables import write_tables
 
 NAMES = {1: "Active", 2: "=Obsolete"}
 ROWS = [
-    (7, Row("a/x, y.png", (1, 1), (100, 200), [0.9, 0.1], [2, 1], [[-5.0, 0.0, 20.5, 30.0], [1.0, 1.0, 2.0, 2.0]])),
-    (3, Row("=cmd|x.png", (1, 1), (50, 60), [], [], [])),
-    (5, Row("ü\udcff\n.png", (1, 1), (10, 10), [0.2], [1], [[0.1, 0.2, 0.3, 0.4]], "pictures/p.png")),
+    (
+        7,
+        ImageResult("a/x, y.png", (1, 1), (100, 200), [0.9, 0.1], [2, 1], [[-5.0, 0, 20.5, 30], [1.0, 1, 2, 2]]),
+    ),
+    (3, ImageResult("=cmd|x.png", (1, 1), (50, 60), [], [], [])),
+    (5, ImageResult("ü\udcff\n.png", (1, 1), (10, 10), [0.2], [1], [[0.1, 0.2, 0.3, 0.4]], "pictures/p.png")),
 ]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_tables(tmp_path, lambda: iter(ROWS), NAMES, 0.5)
+    write_tables(OutputSettings(tmp_path, "all", NAMES, 0.5, "TB score"), lambda: iter(ROWS))
     return tmp_path
 
 
@@ -64,6 +68,6 @@ def test_which_id_is_which_file(folder):
 
 
 def test_no_images_give_whole_files(tmp_path):
-    write_tables(tmp_path, lambda: iter([]), NAMES, 0.5)
+    write_tables(OutputSettings(tmp_path, "all", NAMES, 0.5, "TB score"), lambda: iter([]))
     assert len(load_detections(tmp_path / "detections.json", [])) == 0
     assert lines(tmp_path / "images.csv") == lines(tmp_path / "detections.csv") == []
