@@ -258,7 +258,7 @@ def children(pid):
 
 SLOW_STEP = """
 import sys, time
-from util.preemption import STOP
+from util.distributed.preemption import STOP
 STOP.listen()
 import main
 follow = main.follow

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from termcolor import colored
 
-from util.base.launcher import announced
+from util.base.launcher import current_process
 from util.base.text import printable_lines
 
 
@@ -20,15 +20,15 @@ def echo(text: object = "", *, file: TextIO | None = None, end: str = "\n") -> N
     print(printable_lines(str(text)), file=file, end=end, flush=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """An error for the user, on standard error."""
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]), printable_lines(text), file=sys.stderr, flush=True)
 
 
-def remark(text: str) -> None:
+def print_note(text: str) -> None:
     """Something worth knowing that no log is there for yet, on standard error, by one rank."""
-    if announced().is_main:
+    if current_process().is_main:
         clear_progress()
         echo(f"note: {text}", file=sys.stderr)
 

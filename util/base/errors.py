@@ -25,7 +25,7 @@ class MissingPackage(DataError):  # noqa: N818 the package is what is to be told
     """A file that only an optional package can read; the message names the file, the package and how to get it."""
 
 
-class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
+class ReportedByOtherRank(Exception):  # noqa: N818 it is no error of this rank
     """This rank stops because of an error that another rank tells.
 
     Args:

@@ -20,7 +20,7 @@ class WriteError(UserError):
     """A file that cannot be written."""
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write beside, flush to the disk, rename: `path` is always a whole file, the old one or the new one.
 
     What killed processes left beside it goes first, once it is an hour old: it may be what fills the disk.
@@ -77,7 +77,7 @@ def _remove_stale(path: Path, now: float) -> None:
     _remove_parts(path.parent, re.escape(path.name), until=now - STALE)
 
 
-def remove_parts(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what killed processes left in a folder, however new: for a process that alone may write there."""
     _remove_parts(folder, ".+", until=float("inf"))
 
@@ -124,7 +124,7 @@ def flush(path: Path) -> int:
         raise _cannot_write(path, error) from error
 
 
-def cut_off(path: Path, num_bytes: int) -> int:
+def truncate(path: Path, num_bytes: int) -> int:
     """Shorten a file to at most `num_bytes`; the length it has then, 0 where there is none."""
     if not path.exists():
         return 0
@@ -136,7 +136,7 @@ def cut_off(path: Path, num_bytes: int) -> int:
     return length
 
 
-def set_aside(path: Path) -> Path | None:
+def move_aside(path: Path) -> Path | None:
     """Rename a file that is in the way to NAME.1.ENDING, or the next number that is free; None where there is none."""
     if not path.exists():
         return None
@@ -148,7 +148,7 @@ def set_aside(path: Path) -> Path | None:
         raise _cannot_write(path, error) from error
 
 
-def keep_copy(path: Path, copy: Path) -> None:
+def link_copy(path: Path, copy: Path) -> None:
     """Give a whole file a second name, which stays when the first one is replaced."""
     beside = _beside(copy)
     try:
@@ -167,7 +167,7 @@ def _copy(path: Path, copy: Path) -> None:
     except OSError as error:
         raise _cannot_write(copy, error) from error
     with source:
-        write_whole(copy, lambda file: shutil.copyfileobj(source, file))
+        write_atomically(copy, lambda file: shutil.copyfileobj(source, file))
 
 
 def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import UserError
-from util.base.files import remove_parts
-from util.base.launcher import announced, slurm_job
+from util.base.files import remove_partial_files
+from util.base.launcher import current_process, slurm_job
 from util.base.text import printable
 
 LOCK = ".lock"
@@ -49,7 +49,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextmanager
-def hold(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
     """Take a folder, made if need be, for the main rank of this command alone; other ranks hold nothing.
 
     What killed processes have left there of files that they were writing is removed. A folder that was made for this
@@ -62,7 +62,7 @@ def hold(folder: Path, what: str) -> Iterator[None]:
     Raises:
         FolderInUse: another process holds it; another UserError where it cannot be written.
     """
-    if not announced().is_main:
+    if not current_process().is_main:
         yield
         return
     path = folder / LOCK
@@ -107,7 +107,7 @@ def _try_to_take(path: Path, what: str) -> int | None:
         _sign(file, what)
         for name in WITH_PARTS if is_locked else ():
             if not (path.parent / name).is_symlink():
-                remove_parts(path.parent / name)
+                remove_partial_files(path.parent / name)
         stack.pop_all()
         return file
 
@@ -121,7 +121,7 @@ def _lock(file: int, path: Path, what: str) -> bool:
             f"{path.parent}: another {_holder(file, what)}; wait until it has ended, or choose another --output_dir"
         ) from error
     except OSError as error:
-        remark(f"{path.parent}: this disk knows no locks ({error.strerror}); start no second {what} there")
+        print_note(f"{path.parent}: this disk knows no locks ({error.strerror}); start no second {what} there")
         return False
     return True
 

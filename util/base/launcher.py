@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Where this process stands."""
+class ProcessInfo:
+    """Rank, world size and local rank of a process, from torchrun's environment."""
 
     rank: int
     world_size: int
@@ -22,9 +22,13 @@ class Ranks:
         return self.rank == 0
 
 
-def announced() -> Ranks:
-    """Where torchrun says that this process stands; without it, the only rank."""
-    return Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
+def current_process() -> ProcessInfo:
+    """Read the rank of this process from torchrun's environment; without torchrun it is the only rank."""
+    return ProcessInfo(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
 
 
 def is_under_torchrun() -> bool:
@@ -37,14 +41,14 @@ def slurm_job() -> str:
     return os.environ.get("SLURM_JOB_ID", "")
 
 
-def store_of_torchrun() -> tuple[str, int] | None:
+def torchrun_store() -> tuple[str, int] | None:
     """Host and port where torchrun itself keeps what the ranks tell each other; None where rank 0 does."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
         return None
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
-def leave_exit_code(code: int) -> None:
+def write_exit_code(code: int) -> None:
     """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
 
     The first rank that fails decides; those it takes down with it find the file there.

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from util.base.errors import ToldElsewhere, UserError
-from util.base.launcher import Ranks, announced, is_under_torchrun, store_of_torchrun
+from util.base.errors import ReportedByOtherRank, UserError
+from util.base.launcher import ProcessInfo, current_process, is_under_torchrun, torchrun_store
 from util.distributed.preemption import STOP, Preempted
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ ANSWERED_WITHIN = timedelta(minutes=30)  # collectives
 
 
 @contextmanager
-def ranks(device_type: str) -> Iterator[Ranks]:
+def process_group(device_type: str) -> Iterator[ProcessInfo]:
     """Join the process group that torchrun announces in the environment; without one, be a single rank.
 
     After an error the group is not left in order: that would wait for ranks which wait for this one.
@@ -38,34 +38,34 @@ def ranks(device_type: str) -> Iterator[Ranks]:
     Raises:
         UserError: more ranks on this machine than CUDA devices.
     """
-    here = announced()
+    process = current_process()
     if device_type == "cuda":
-        if here.local_rank >= torch.cuda.device_count():
+        if process.local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"rank {here.rank} wants CUDA device {here.local_rank}, but this machine has "
+                f"rank {process.rank} wants CUDA device {process.local_rank}, but this machine has "
                 f"{torch.cuda.device_count()}; start torchrun with a smaller --nproc_per_node"
             )
-        torch.cuda.set_device(here.local_rank)
-    if here.world_size == 1:
-        yield here
+        torch.cuda.set_device(process.local_rank)
+    if process.world_size == 1:
+        yield process
         return
     _join("nccl" if device_type == "cuda" else "gloo")
     try:
-        yield here
+        yield process
     except Preempted:  # all ranks stop together
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()
 
 
-def together(prepare: Callable[[], T]) -> T:
+def run_on_all_ranks(prepare: Callable[[], T]) -> T:
     """Do a piece of set-up on every rank. Where one rank fails all do, and each message is told once.
 
     It may take one rank longer than a collective waits, as where that one reads every image for all.
 
     Raises:
         UserError: this rank is the first to meet the problem.
-        ToldElsewhere: only others meet a problem, or an earlier rank tells the same.
+        ReportedByOtherRank: only others meet a problem, or an earlier rank tells the same.
     """
     problem = None
     try:
@@ -75,10 +75,10 @@ def together(prepare: Callable[[], T]) -> T:
     if is_distributed():
         _wait_patiently(dist.distributed_c10d._get_default_store(), dist.get_world_size(), ARRIVALS)
     messages = gather_objects(None if problem is None else str(problem))
-    if problem is not None and messages.index(str(problem)) == announced().rank:
+    if problem is not None and messages.index(str(problem)) == current_process().rank:
         raise problem
     if any(message is not None for message in messages):
-        raise ToldElsewhere
+        raise ReportedByOtherRank
     return result
 
 
@@ -96,7 +96,7 @@ def _require_launcher() -> None:
     Raises:
         RuntimeError: nobody answers where its store was before it started the ranks.
     """
-    address = store_of_torchrun()
+    address = torchrun_store()
     until = time.monotonic() + CONNECTED_WITHIN
     while address is not None:
         try:
@@ -129,18 +129,18 @@ def require_same(value: object, what: str) -> None:
     """All ranks must start alike; on a shared disk one of them may not have seen the newest files yet.
 
     Raises:
-        UserError: on the first rank; ToldElsewhere on the others.
+        UserError: on the first rank; ReportedByOtherRank on the others.
     """
     values = gather_objects(value)
     if any(other != values[0] for other in values):
-        if announced().rank:
-            raise ToldElsewhere
+        if current_process().rank:
+            raise ReportedByOtherRank
         raise UserError(f"{what} were found by the ranks, {values}; start again")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What this rank would like to happen after the optimizer step to come."""
+class StepRequests:
+    """What this rank asks all ranks to do after the optimizer step to come."""
 
     save: bool = False
     stop: bool = False
@@ -156,7 +156,9 @@ class WindowPlan:
     stops: bool = False  # so it is, and the run stops
 
 
-def plan_window(num_boxes: int, most_boxes: int, device: torch.device, wishes: Wishes | None = None) -> WindowPlan:
+def plan_window(
+    num_boxes: int, most_boxes: int, device: torch.device, requests: StepRequests | None = None
+) -> WindowPlan:
     """Agree on an optimizer step with one small all-reduce; it is the only one that a step adds to those of DDP.
 
     Distributed training averages gradients over ranks, hence the division of the denominator by their number. The
@@ -167,14 +169,14 @@ def plan_window(num_boxes: int, most_boxes: int, device: torch.device, wishes: W
         num_boxes: boxes of this rank.
         most_boxes: boxes of its fullest image.
         device: where the process group communicates.
-        wishes: of this rank; what one rank wishes all do.
+        requests: of this rank; what one rank requests, all do.
     """
-    wishes = wishes or Wishes()
+    requests = requests or StepRequests()
     if not is_distributed():
-        return WindowPlan(max(1.0, float(num_boxes)), most_boxes, wishes.save or wishes.stop, wishes.stop)
+        return WindowPlan(max(1.0, float(num_boxes)), most_boxes, requests.save or requests.stop, requests.stop)
     world = dist.get_world_size()
     counts = torch.zeros(3 + world, dtype=torch.int64, device=device)  # three sums, and one place per rank
-    counts[:3] = torch.tensor([num_boxes, wishes.save, wishes.stop])
+    counts[:3] = torch.tensor([num_boxes, requests.save, requests.stop])
     counts[3 + dist.get_rank()] = most_boxes
     dist.all_reduce(counts)
     total, num_save, num_stop, *most = counts.tolist()
@@ -208,9 +210,9 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def distribute(model: nn.Module, here: Ranks) -> nn.Module:
+def distribute(model: nn.Module, process: ProcessInfo) -> nn.Module:
     """The model as the engine calls it. Buffers never change in training, so they are not exchanged."""
-    if here.world_size == 1:
+    if process.world_size == 1:
         return model
     names = inspect.signature(DistributedDataParallel).parameters
     switch = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"  # newer and older torch
@@ -220,7 +222,7 @@ def distribute(model: nn.Module, here: Ranks) -> nn.Module:
 def choose_device_type(wish: str) -> str:
     """'cuda' or 'cpu'. Devices are a matter of the machine, so one rank of each machine complains."""
     if wish == "cuda" and not torch.cuda.is_available():
-        if announced().local_rank > 0:
-            raise ToldElsewhere
+        if current_process().local_rank > 0:
+            raise ReportedByOtherRank
         raise UserError("--device cuda: PyTorch sees no CUDA device; check the driver and the allocation, or use cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if wish == "auto" else wish

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from util.base.console import complain, flush_output, is_output_closed, open_closed_output
-from util.base.errors import RunFailingError, ToldElsewhere, UserError, WorkerDied
-from util.base.launcher import leave_exit_code
+from util.base.console import flush_output, is_output_closed, open_closed_output, print_error
+from util.base.errors import ReportedByOtherRank, RunFailingError, UserError, WorkerDied
+from util.base.launcher import write_exit_code
 from util.base.processes import kill_children
 from util.distributed.preemption import SIGNALS, Preempted
 
@@ -67,7 +67,7 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
 
 def _code_of(request: SystemExit) -> int:
     if isinstance(request.code, str):
-        complain(request.code)
+        print_error(request.code)
         return FAILED
     return request.code or FINISHED
 
@@ -87,10 +87,10 @@ def run_to_exit_code(work: Callable[[], None]) -> int:
     """Do the work of a command; tell the user what went wrong, and return the exit code."""
     code = _run(work)
     try:
-        leave_exit_code(code)
+        write_exit_code(code)
     except OSError as error:
         wish = f"it is where EXIT_CODE_FILE wants the exit code {code}"
-        complain(f"{error.filename}: cannot be written ({error.strerror}); {wish}")
+        print_error(f"{error.filename}: cannot be written ({error.strerror}); {wish}")
     return code
 
 
@@ -99,25 +99,27 @@ def _run(work: Callable[[], None]) -> int:
         _work(work)
     except Preempted:
         return REQUEUE
-    except ToldElsewhere as error:
+    except ReportedByOtherRank as error:
         return error.code
     except UserError as error:
-        complain(str(error))
+        print_error(str(error))
         return MISTAKE
     except PermissionError as error:
-        complain(f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it")
+        print_error(
+            f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it"
+        )
         return MISTAKE
     except (FloatingPointError, RunFailingError, WorkerDied) as error:
-        complain(str(error))
+        print_error(str(error))
         return FAILED
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         reason = str(error).strip().split("\n", 1)[0]
-        complain(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
+        print_error(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from what was saved")
+        print_error("interrupted; the same command goes on from what was saved")
         return INTERRUPTED
     return FINISHED
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from util.base.console import remark
-from util.base.launcher import is_under_torchrun, leave_exit_code
+from util.base.console import print_note
+from util.base.launcher import is_under_torchrun, write_exit_code
 from util.base.processes import die_with_parent
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Preempted(Exception):  # noqa: N818 no error: everything is saved
 class StopRequest:
     """Whether somebody asked this process to stop, by a signal or by a file: a file cannot come too early.
 
-    Only the main thread may call `listen` and `settle`.
+    Only the main thread may call `listen` and `ignore_further_signals`.
     """
 
     def __init__(self) -> None:
@@ -40,12 +40,12 @@ class StopRequest:
         self._looked_at = -LOOK_EVERY
         self._found = False
 
-    def watch(self, file: Path) -> None:
+    def watch_file(self, file: Path) -> None:
         """From here on this file, once it is there, asks too."""
         self._file = file
 
     @property
-    def is_made(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether a signal came or the file is there."""
         if self._file is not None and not self._found and time.monotonic() - self._looked_at >= LOOK_EVERY:
             self._looked_at = time.monotonic()
@@ -53,7 +53,7 @@ class StopRequest:
         return self.signal is not None or self._found
 
     @property
-    def maker(self) -> str:
+    def requested_by(self) -> str:
         """Who asked: the signal's name, the file, or, on this rank, nobody."""
         if self.signal is not None:
             return self.signal.name
@@ -68,17 +68,17 @@ class StopRequest:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
-    def settle(self) -> None:
+    def ignore_further_signals(self) -> None:
         """Everything is saved: whatever comes now must not spoil the exit code. The file has done its duty."""
         if self._file is not None:
             _remove(self._file)
         for number in SIGNALS if self._is_listening else ():
             signal.signal(number, signal.SIG_IGN)
 
-    def until_made(self, items: Iterable[T]) -> Iterator[T]:
+    def until_requested(self, items: Iterable[T]) -> Iterator[T]:
         """The items, up to the request."""
         for item in items:
-            if self.is_made:
+            if self.is_requested:
                 return
             yield item
 
@@ -92,7 +92,7 @@ class StopRequest:
 def _leave_now(code: int) -> None:
     """End without a clean-up that could hang: what is on the disk is whole at any moment."""
     try:
-        leave_exit_code(code)
+        write_exit_code(code)
     finally:
         os._exit(code)
 
@@ -105,10 +105,10 @@ def _remove(file: Path) -> None:
         else:
             file.unlink(missing_ok=True)
     except OSError as error:
-        remark(f"{file}: cannot be removed ({error.strerror}); remove it, or the next start stops at once")
+        print_note(f"{file}: cannot be removed ({error.strerror}); remove it, or the next start stops at once")
 
 
-def leave_signals_to_parent(_worker_id: int = 0) -> None:
+def ignore_signals_in_worker(_worker_id: int = 0) -> None:
     """For loader processes: a signal to the whole group must not take the images away before the step is done.
 
     Deaf to signals they can only be killed, which the parent does where it ends, and the kernel where that is killed.

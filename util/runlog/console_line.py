@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 NOTHING = "-"  # no image or box to take a figure of
-FEW = 10  # boxes; of fewer no share is told, since "100 % wrong" is soon true of two
+MIN_BOXES_FOR_SHARE = 10  # boxes; of fewer no share is told, since "100 % wrong" is soon true of two
 # not among the loss terms: told already, or, as the median over steps of which most have no box, read as a collapse
 NO_TERMS = ("loss_with_boxes", "loss_without_boxes", "loss_median")
 
@@ -26,7 +26,7 @@ def train_line(
     has_boxes = bool(row.get("boxes"))  # without any, the loss is that of empty images alone
     terms = [k for k in row if k.startswith("loss_") and k not in NO_TERMS] if is_verbose and has_boxes else []
     width = len(str(num_windows))
-    shares = row if row.get("boxes", 0) >= FEW else {}
+    shares = row if row.get("boxes", 0) >= MIN_BOXES_FOR_SHARE else {}
     matched = shares.get("class_error_n", 0)
     error = f"{row['class_error']:.1f} % of {matched}" if matched else NOTHING
     parts = [

@@ -30,15 +30,15 @@ class Epoch:
     """Figures of one epoch; what the log does not tell is absent or None."""
 
     number: int  # from 0 on
-    figures: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
+    metrics: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of the "eval" row after it; of the EMA if any
     is_whole: bool = True  # False: still under way, or the run ended in it
 
     def get(self, name: str) -> float | None:
         """A figure, or None where there is none or it is not finite."""
-        return number(self.figures.get(name))
+        return number(self.metrics.get(name))
 
-    def judged(self, name: str) -> float | None:
+    def evaluated(self, name: str) -> float | None:
         """A figure of the evaluation, likewise."""
         return number(self.evaluation.get(name))
 
@@ -81,9 +81,9 @@ class History:
         """(epoch, figure) of the epochs that have it."""
         return [(e.number, value) for e in self.epochs if (value := e.get(name)) is not None]
 
-    def judged(self, name: str) -> list[tuple[int, float]]:
+    def evaluated(self, name: str) -> list[tuple[int, float]]:
         """The same of evaluations."""
-        return [(e.number, value) for e in self.epochs if (value := e.judged(name)) is not None]
+        return [(e.number, value) for e in self.epochs if (value := e.evaluated(name)) is not None]
 
 
 def history_of(rows: Sequence[Row]) -> History:

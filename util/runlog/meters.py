@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from util.base.errors import UserError
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.base.text import first_few
 from util.distributed.collectives import sum_over_ranks
 
@@ -122,14 +122,14 @@ class StepMeter:
             "step_losses": torch.stack(self.step_losses).tolist() if self.step_losses else [],
         }
 
-    def restore(self, states: Sequence[dict[str, Any]], here: Ranks, device: torch.device) -> None:
+    def restore(self, states: Sequence[dict[str, Any]], process: ProcessInfo, device: torch.device) -> None:
         """Go on from the `state_dict` of every rank of a run's earlier part, whose number of ranks may have differed.
 
         Then every rank gets the mean of the losses, and the first one all events and counts.
         """
-        is_same = len(states) == here.world_size
-        states = [states[here.rank]] if is_same else states
-        share = 1.0 if is_same else float(here.is_main)
+        is_same = len(states) == process.world_size
+        states = [states[process.rank]] if is_same else states
+        share = 1.0 if is_same else float(process.is_main)
         self.losses.restore([s["losses"] for s in states], 1.0 / len(states), device)
         self.events.restore([s["events"] for s in states], share, device)
         for state in states:
@@ -139,13 +139,13 @@ class StepMeter:
             columns = torch.tensor([s["step_losses"] for s in states], device=device)
             self.step_losses = list(columns.mean(dim=0))
 
-    def read(self, here: Ranks, device: torch.device) -> Totals:
+    def read(self, process: ProcessInfo, device: torch.device) -> Totals:
         """The totals over steps and ranks; the only place that waits for the device. All ranks call it together."""
-        losses = {name: value / here.world_size for name, value in self.losses.read().items()}
+        losses = {name: value / process.world_size for name, value in self.losses.read().items()}
         names = sorted(self.counts)
         counts = torch.tensor([float(self.counts[name]) for name in names], dtype=torch.float64, device=device)
         found = dict(zip(names, sum_over_ranks(counts).tolist(), strict=True)) if names else {}
         by_step: tuple[float, ...] = ()
         if self.step_losses:
-            by_step = tuple((sum_over_ranks(torch.stack(self.step_losses)) / here.world_size).tolist())
+            by_step = tuple((sum_over_ranks(torch.stack(self.step_losses)) / process.world_size).tolist())
         return Totals(self.losses.steps, losses, self.events.read(), found, by_step)

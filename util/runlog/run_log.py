@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.console import clear_progress, echo
-from util.base.files import append, cut_off, flush, set_aside
+from util.base.files import append, flush, move_aside, truncate
 from util.base.text import printable_lines
 from util.runlog.rows import read_rows
 from util.runlog.tensorboard import FOLDER, Make, ScalarWriter
@@ -19,7 +19,7 @@ class RunLog:
 
     Args:
         folder: the run folder, or None for a rank that keeps silent.
-        summary_writer: TensorBoard's, where rows shall go there too; from `begin_rows` or `go_on_rows` on.
+        summary_writer: TensorBoard's, where rows shall go there too; from `start_rows` or `resume_rows` on.
     """
 
     def __init__(self, folder: Path | None, summary_writer: Make | None = None) -> None:
@@ -27,7 +27,7 @@ class RunLog:
         self._summary_writer = summary_writer
         self._scalars: ScalarWriter | None = None
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """A message to the console and to info.txt."""
         if self.folder is None:
             return
@@ -47,13 +47,13 @@ class RunLog:
         """The row of a start or a resume: what the rows after it are of, and which columns they have."""
         self.row("start", schema=SCHEMA, **facts)
 
-    def begin_rows(self) -> None:
+    def start_rows(self) -> None:
         """Start log.jsonl; one that is there is of a training that left no checkpoint, and is set aside."""
-        if self.folder is not None and (aside := set_aside(self.folder / ROWS)):
-            self.say(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
+        if self.folder is not None and (aside := move_aside(self.folder / ROWS)):
+            self.info(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
         self._open_scalars()
 
-    def go_on_rows(self, num_bytes: int) -> None:
+    def resume_rows(self, num_bytes: int) -> None:
         """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again.
 
         Rows that name a checkpoint are of evaluations by a command of their own; they stay.
@@ -62,8 +62,8 @@ class RunLog:
             return
         path = self.folder / ROWS
         later = path.read_bytes()[num_bytes:].decode(errors="replace") if path.exists() else ""
-        if missing := num_bytes - cut_off(path, num_bytes):
-            self.say(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
+        if missing := num_bytes - truncate(path, num_bytes):
+            self.info(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
         if kept := "".join(line for line in later.splitlines(keepends=True) if _names_a_checkpoint(line)):
             append(path, kept)
         self._open_scalars()

@@ -44,7 +44,7 @@ def window_counts(
     return counts
 
 
-def nothing_counted(category_ids: Iterable[int], *, skipped: int) -> dict[str, float]:
+def empty_counts(category_ids: Iterable[int], *, skipped: int) -> dict[str, float]:
     """The same for a step that was not taken."""
     return {**window_counts(Window([]), 1.0, category_ids, 0), "skipped": skipped}
 

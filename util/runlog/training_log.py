@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from util.base.console import Progress
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.base.memory import peak_resident_bytes
 from util.config.schema import Config
 from util.detection.batch import Batch, Window
@@ -20,7 +20,7 @@ from util.runlog.class_skill import FocalSettings
 from util.runlog.console_line import train_line
 from util.runlog.meters import StepMeter, Totals
 from util.runlog.run_log import SCHEMA, RunLog
-from util.runlog.step_statistics import figures, nothing_counted, window_counts
+from util.runlog.step_statistics import empty_counts, figures, window_counts
 
 CONSOLE_IMAGES = 20  # with boxes: a console line is of as many of the last rows as it takes to have seen them,
 CONSOLE_ROWS = 50  # but of no more rows than these
@@ -39,7 +39,7 @@ class TrainingLog:
         every: optimizer steps between rows.
         num_windows: optimizer steps of an epoch.
         device: where the losses live.
-        here: this rank.
+        process: this rank.
         category_ids: all that the data has.
         focal: how the class loss is computed.
         is_verbose: the console gets every loss term.
@@ -49,7 +49,7 @@ class TrainingLog:
     every: int
     num_windows: int
     device: torch.device
-    here: Ranks
+    process: ProcessInfo
     category_ids: Sequence[int]
     focal: FocalSettings
     is_verbose: bool = False
@@ -77,10 +77,10 @@ class TrainingLog:
         self._waited = 0.0
         self._begun = self._started = self._since = time.monotonic()
         if states and states[0].get("schema") != SCHEMA:
-            self.log.say("warning: the figures of the steps before are of another version; the epoch's begin here")
+            self.log.info("warning: the figures of the steps before are of another version; the epoch's begin here")
         elif states:
-            self._recent.restore([s["recent"] for s in states], self.here, self.device)
-            self._epoch.restore([s["epoch"] for s in states], self.here, self.device)
+            self._recent.restore([s["recent"] for s in states], self.process, self.device)
+            self._epoch.restore([s["epoch"] for s in states], self.process, self.device)
             self._told, self._waited = states[0]["told"], states[0]["waited"]
             self._started -= states[0]["seconds"]
             self._since -= states[0]["seconds_since"]
@@ -132,15 +132,15 @@ class TrainingLog:
             step: how many there were since the start of training.
             rates: its learning rates.
         """
-        denominator = num_boxes * self.here.world_size
+        denominator = num_boxes * self.process.world_size
         counts = window_counts(window, denominator, self.category_ids, self.focal.num_queries)
         for meter in (self._recent, self._epoch):
             meter.add(losses, events, counts)
         self._advance(step, rates)
 
-    def leave_out(self, *, step: int, rates: dict[str, float]) -> None:
+    def add_skipped(self, *, step: int, rates: dict[str, float]) -> None:
         """An optimizer step that was not taken; its losses and images count nowhere."""
-        counts = nothing_counted(self.category_ids, skipped=int(self.here.is_main))
+        counts = empty_counts(self.category_ids, skipped=int(self.process.is_main))
         for meter in (self._recent, self._epoch):
             meter.add({}, {}, counts)
         self._advance(step, rates)
@@ -156,7 +156,7 @@ class TrainingLog:
         now = time.monotonic()
         steps = self.window - self._told
         seconds = now - self._since
-        totals = self._recent.read(self.here, self.device)
+        totals = self._recent.read(self.process, self.device)
         values = self._figures(totals)
         clock = {
             "time": seconds / steps,
@@ -170,7 +170,7 @@ class TrainingLog:
         eta = (now - self._begun) / (self.window - self._first) * (self.num_windows - self.window)
         shown = {**rates, **self._figures(lately), **clock, "skipped": values["skipped"]}
         where = (self.epoch, self.window, self.num_windows, eta)
-        self.log.say(train_line(*where, shown, steps=lately.steps, is_verbose=self.is_verbose))
+        self.log.info(train_line(*where, shown, steps=lately.steps, is_verbose=self.is_verbose))
         self._recent = _recent_meter()
         self._waited = 0.0
         self._since = now
@@ -195,11 +195,11 @@ class TrainingLog:
         """The figures of the epoch."""
         self.close()
         seconds = time.monotonic() - self._started
-        values = self._figures(self._epoch.read(self.here, self.device))
+        values = self._figures(self._epoch.read(self.process, self.device))
         self.log.row("epoch", epoch=self.epoch, step=step, **values, seconds=seconds)
         per_second = values["images"] / max(seconds, 1e-9)
         loss = f"mean loss per step {values['loss']:.4f}" if "loss" in values else "no step was taken"
-        self.log.say(
+        self.log.info(
             f"Epoch: [{self.epoch}] done in {seconds:.0f} s ({per_second:.1f} images/s): {loss}; "
             f"{values['images']} images, {values['images_with_boxes']} with boxes"
         )
@@ -215,7 +215,7 @@ def build_training_log(
     config: Config,
     num_windows: int,
     device: torch.device,
-    here: Ranks,
+    process: ProcessInfo,
     category_ids: Sequence[int],
     is_verbose: bool,
 ) -> TrainingLog:
@@ -223,7 +223,7 @@ def build_training_log(
     loss = config.loss
     focal = FocalSettings(loss.focal_alpha, loss.focal_gamma, config.model.num_queries, loss.cls_loss == "focal")
     every = config.runtime.log_every
-    return TrainingLog(log, every, num_windows, device, here, category_ids, focal, is_verbose)
+    return TrainingLog(log, every, num_windows, device, process, category_ids, focal, is_verbose)
 
 
 def peak_memory_mb(device: torch.device) -> float:

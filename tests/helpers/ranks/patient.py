@@ -10,6 +10,6 @@ from util.distributed import collectives as distributed
 LIMIT, LONGER = timedelta(seconds=2), 5.0
 
 if __name__ == "__main__":
-    with patch.object(distributed, "timedelta", lambda **_: LIMIT), distributed.ranks("cpu") as here:
+    with patch.object(distributed, "timedelta", lambda **_: LIMIT), distributed.process_group("cpu") as process:
         for slow in (0, 1, None):
-            distributed.together(partial(time.sleep, LONGER if here.rank == slow else 0.0))
+            distributed.run_on_all_ranks(partial(time.sleep, LONGER if process.rank == slow else 0.0))

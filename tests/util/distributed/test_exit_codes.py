@@ -7,15 +7,15 @@ import time
 import pytest
 import torch
 
-from util.base.errors import ToldElsewhere, UserError
+from util.base.errors import ReportedByOtherRank, UserError
 from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, MISTAKE, REQUEUE, run_to_exit_code
 from util.distributed.preemption import Preempted
 
 ENDS = [
     (None, FINISHED, ""),
     (Preempted(), REQUEUE, ""),
-    (ToldElsewhere(), MISTAKE, ""),
-    (ToldElsewhere(FAILED), FAILED, ""),
+    (ReportedByOtherRank(), MISTAKE, ""),
+    (ReportedByOtherRank(FAILED), FAILED, ""),
     (UserError("mend it"), MISTAKE, "mend it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),
@@ -53,9 +53,9 @@ def test_a_place_for_the_code_that_does_not_exist_is_told(monkeypatch, tmp_path,
 
 HOSTILE = """
 import atexit, multiprocessing, signal, sys, threading, time
-from util.exit_codes import run_program, run_to_exit_code, start_as_tool
-from util.errors import UserError
-from util.processes import die_with_parent
+from util.distributed.exit_codes import run_program, run_to_exit_code, start_as_tool
+from util.base.errors import UserError
+from util.base.processes import die_with_parent
 
 def stubborn():
     die_with_parent()

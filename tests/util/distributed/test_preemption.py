@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from util.distributed.preemption import SIGNALS, StopRequest, leave_signals_to_parent
+from util.distributed.preemption import SIGNALS, StopRequest, ignore_signals_in_worker
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def handlers():
 def test_the_first_signal_is_noted(number):
     request = StopRequest()
     request.listen()
-    assert not request.is_made
+    assert not request.is_requested
     os.kill(os.getpid(), number)
-    assert request.is_made
+    assert request.is_requested
     assert request.signal == number
 
 
@@ -32,7 +32,7 @@ def end_of(*signals, **env):
     """How a process ends that gets these signals, and the exit code it leaves in a file if it is asked to."""
     text = f"""
 import os, signal, sys
-from util.preemption import StopRequest
+from util.distributed.preemption import StopRequest
 assert "torch" not in sys.modules
 request = StopRequest()
 request.listen()
@@ -67,30 +67,30 @@ def test_the_exit_code_of_a_second_signal_reaches_the_launcher(tmp_path):
 def test_what_is_settled_is_not_disturbed():
     request = StopRequest()
     request.listen()
-    request.settle()
+    request.ignore_further_signals()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert not request.is_made
+    assert not request.is_requested
 
 
 @pytest.mark.usefixtures("handlers")
 def test_who_did_not_listen_has_nothing_to_settle():
     before = [signal.getsignal(number) for number in SIGNALS]
-    StopRequest().settle()
+    StopRequest().ignore_further_signals()
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.usefixtures("handlers")
 def test_loader_processes_leave_signals_to_their_parent(monkeypatch):
     monkeypatch.setattr("util.distributed.preemption.die_with_parent", lambda: None)  # this process is none
-    leave_signals_to_parent(0)
+    ignore_signals_in_worker(0)
     assert {signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)} == {signal.SIG_IGN}
 
 
 def test_items_end_with_the_request():
     request = StopRequest()
     seen = []
-    for item in request.until_made(range(5)):
+    for item in request.until_requested(range(5)):
         seen.append(item)
         if item == 2:
             request.signal = signal.SIGUSR1
@@ -102,27 +102,27 @@ def test_a_file_is_a_request_looked_for_once_a_second(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("util.distributed.preemption.time.monotonic", lambda: now[0])
     request = StopRequest()
-    request.watch(tmp_path / "stop")
-    assert not request.is_made
+    request.watch_file(tmp_path / "stop")
+    assert not request.is_requested
     (tmp_path / "stop").touch()
-    assert not request.is_made
+    assert not request.is_requested
     now[0] = 1.0
-    assert request.is_made
-    assert request.maker == str(tmp_path / "stop")
-    request.settle()
+    assert request.is_requested
+    assert request.requested_by == str(tmp_path / "stop")
+    request.ignore_further_signals()
     assert not (tmp_path / "stop").exists()
-    assert request.is_made, "what was asked stays asked"
+    assert request.is_requested, "what was asked stays asked"
 
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_folder_of_that_name_is_a_request_too(tmp_path, is_empty, capsys):
     request = StopRequest()
-    request.watch(tmp_path / "stop")
+    request.watch_file(tmp_path / "stop")
     (tmp_path / "stop").mkdir()
     if not is_empty:
         (tmp_path / "stop/here").touch()
-    assert request.is_made
-    request.settle()
+    assert request.is_requested
+    request.ignore_further_signals()
     assert (tmp_path / "stop").exists() is not is_empty
     assert ("cannot be removed" in capsys.readouterr().err) is not is_empty

@@ -1,6 +1,6 @@
 import pytest
 
-from util.runlog.console_line import FEW, train_line
+from util.runlog.console_line import MIN_BOXES_FOR_SHARE, train_line
 
 ROW = {
     "lr": 1e-4,
@@ -62,7 +62,7 @@ def test_without_a_box_no_figure_stands_that_would_look_like_a_collapse(is_verbo
     assert "loss_" not in said
 
 
-@pytest.mark.parametrize("boxes", [1, FEW - 1])
+@pytest.mark.parametrize("boxes", [1, MIN_BOXES_FOR_SHARE - 1])
 def test_of_a_few_boxes_no_share_is_told(boxes):
     said = line({**ROW, "boxes": boxes, "class_error": 100.0, "class_error_n": boxes, "class_skill": -1.2})
     assert (

@@ -41,7 +41,7 @@ def test_an_epoch_has_the_figures_of_its_row_and_what_only_the_rows_inside_tell(
     epoch = only(rows)
     assert (epoch.number, epoch.is_whole, epoch.get("loss"), epoch.get("class_skill")) == (0, True, 4.0, 0.2)
     assert (epoch.get("lr"), epoch.get("data_share"), epoch.get("step")) == (1e-4, 0.25, 2)
-    assert epoch.judged("all/per_class/AP") == 0.05
+    assert epoch.evaluated("all/per_class/AP") == 0.05
 
 
 def test_a_row_of_many_steps_weighs_more_than_one_of_few():
@@ -107,7 +107,7 @@ def test_the_rows_of_an_epoch_add_up_to_what_its_own_row_says(parts):
     rows = [{"kind": "train", "epoch": 0, "step": i, **figures(part, FOCAL)} for i, part in enumerate(parts)]
     together = figures(sum(parts, Totals()), FOCAL)
     epoch = only(json.loads(json.dumps(rows)))
-    assert epoch.figures["boxes_by_category"] == together.pop("boxes_by_category")
+    assert epoch.metrics["boxes_by_category"] == together.pop("boxes_by_category")
     constants = {name: together.pop(name) for name in ("loss_ce_of_best_constant", "class_skill")}
     for name, value in together.items():
         assert epoch.get(name) == (value if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)), name
@@ -128,14 +128,14 @@ def test_sums_of_nonsense_are_those_of_what_is_sound():
         train(0, 2, boxes_by_category={"1": 3, "2": "x"}, boxes=None, images=[4]),
         train(0, 3, boxes_by_category={"1": 1, "3": 5}, boxes=3),
     ]
-    figures_found = only(rows).figures
+    figures_found = only(rows).metrics
     assert figures_found["boxes_by_category"] == {"1": 4, "2": 0, "3": 5}
     assert (figures_found["boxes"], figures_found["images"]) == (5, 0)
 
 
 def test_evaluations_belong_to_the_epoch_they_name_and_those_by_command_to_none():
     rows = [whole(0), evaluation(0, 0.1), whole(1), evaluation(1, 0.2), evaluation(1, 0.9, checkpoint="best.pth")]
-    assert history_of(rows).judged("all/per_class/AP") == [(0, 0.1), (1, 0.2)]
+    assert history_of(rows).evaluated("all/per_class/AP") == [(0, 0.1), (1, 0.2)]
 
 
 def test_an_epoch_that_is_under_way_is_the_last_and_not_whole():

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from util.base.errors import UserError
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.runlog.meters import StepMeter, Sums, Totals
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, 0)
+ALONE = ProcessInfo(0, 1, 0)
 STEPS = st.lists(st.tuples(st.floats(0, 100, width=32), st.integers(0, 50)), min_size=1, max_size=12)
 
 
@@ -23,10 +23,10 @@ def meter_of(*steps, keeps_steps=False):
     return meter
 
 
-def restored(states, here=ALONE, *, keeps_steps=False):
+def restored(states, process=ALONE, *, keeps_steps=False):
     """A meter that goes on; the states pass through plain values, as in a checkpoint."""
     meter = StepMeter(keeps_steps)
-    meter.restore(json.loads(json.dumps(states)), here, CPU)
+    meter.restore(json.loads(json.dumps(states)), process, CPU)
     return meter
 
 
@@ -69,7 +69,9 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
     """Losses are means over ranks and all else sums, however many ranks there were and are."""
     steps = min(map(len, parts))
     states = [meter_of(*part[:steps], keeps_steps=True).state_dict() for part in parts]
-    readings = [restored(states, Ranks(rank, ranks, rank), keeps_steps=True).read(ALONE, CPU) for rank in range(ranks)]
+    readings = [
+        restored(states, ProcessInfo(rank, ranks, rank), keeps_steps=True).read(ALONE, CPU) for rank in range(ranks)
+    ]
     by_step = [mean(part[i][0] for part in parts) for i in range(steps)]
     assert mean(r.losses["loss"] for r in readings) == pytest.approx(sum(by_step), rel=1e-5)
     wanted = sum(images for part in parts for _, images in part[:steps])
@@ -81,7 +83,7 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
 
 def test_the_losses_are_read_as_a_mean_over_ranks(monkeypatch):
     monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values: values * 4)  # four ranks alike
-    totals = meter_of((3.0, 2), keeps_steps=True).read(Ranks(0, 4, 0), CPU)
+    totals = meter_of((3.0, 2), keeps_steps=True).read(ProcessInfo(0, 4, 0), CPU)
     assert (totals.losses["loss"], totals.step_losses) == (3.0, (3.0,))
     assert totals.events["matched"] == totals.counts["images"] == 8
 

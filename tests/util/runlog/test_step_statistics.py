@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from util.detection.batch import Batch, Window
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 from util.runlog.meters import Totals
-from util.runlog.step_statistics import figures, nothing_counted, ratio, window_counts
+from util.runlog.step_statistics import empty_counts, figures, ratio, window_counts
 
 FOCAL = FocalSettings(0.25, 2.0, 10)
 EVENTS = {
@@ -108,7 +108,7 @@ def test_without_a_matched_box_the_class_error_is_blank_and_never_100():
 
 
 def test_where_no_step_was_taken_there_are_counts_and_no_losses():
-    row = figures(Totals(counts=nothing_counted([1, 2], skipped=1)), FOCAL)
+    row = figures(Totals(counts=empty_counts([1, 2], skipped=1)), FOCAL)
     assert {name: value for name, value in row.items() if value is not None} == {
         "steps": 0,
         "images": 0,
@@ -155,8 +155,8 @@ def test_counts_are_those_of_the_images_that_count():
 
 def test_a_step_that_is_left_out_counts_the_same_names():
     taken = window_counts(Window([batch([])]), 1.0, [1, 2], 10)
-    assert nothing_counted([1, 2], skipped=1).keys() == taken.keys()
-    assert nothing_counted([1, 2], skipped=1) == {**dict.fromkeys(taken, 0), "skipped": 1}
+    assert empty_counts([1, 2], skipped=1).keys() == taken.keys()
+    assert empty_counts([1, 2], skipped=1) == {**dict.fromkeys(taken, 0), "skipped": 1}
 
 
 @settings(max_examples=30)

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from util.detection.batch import Batch, Window
-from util.distributed.collectives import Ranks
+from util.distributed.collectives import ProcessInfo
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 from util.runlog.run_log import RunLog
 from util.runlog.training_log import CONSOLE_ROWS, TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, 0)
+ALONE = ProcessInfo(0, 1, 0)
 FOCAL = FocalSettings(0.25, 2.0, 5)
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5}
 
@@ -92,7 +92,7 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
 
 def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
     def state(rank):
-        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
+        log = TrainingLog(RunLog(None), 9, 9, CPU, ProcessInfo(rank, 2, rank), [0], FOCAL)
         log.start_epoch(0)
         log.add(Window([batch(rank + 1)]), 1.0, {"loss": torch.tensor(2.0 + rank)}, {}, step=1, rates=RATES)
         return log.state()[0]
@@ -107,7 +107,7 @@ def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
 def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, capsys):
     log = TrainingLog(RunLog(tmp_path), 1, 2, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
-    log.leave_out(step=1, rates=RATES)
+    log.add_skipped(step=1, rates=RATES)
     log.add(
         Window([batch(1)]), 1.0, {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(1.0)}, {}, step=2, rates=RATES
     )
@@ -122,7 +122,7 @@ def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, c
 def test_an_epoch_in_which_no_step_was_taken_is_told(tmp_path, capsys):
     log = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
-    log.leave_out(step=1, rates=RATES)
+    log.add_skipped(step=1, rates=RATES)
     log.finish_epoch(1)
     assert "no step was taken; 0 images" in capsys.readouterr().out
 
@@ -175,7 +175,7 @@ def test_losses_and_the_best_constant_are_in_the_same_units_on_any_number_of_ran
         monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values, ranks=ranks: values * ranks)
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        log = TrainingLog(RunLog(folder), 1, 1, CPU, Ranks(0, ranks, 0), [0], FOCAL)
+        log = TrainingLog(RunLog(folder), 1, 1, CPU, ProcessInfo(0, ranks, 0), [0], FOCAL)
         log.start_epoch(0)
         constant = best_constant_loss([boxes], slots, FOCAL) / boxes  # boxes of all ranks / ranks
         loss = {"loss": torch.tensor(1.0), "loss_ce": torch.tensor(constant)}
@@ -192,7 +192,7 @@ def test_the_skill_is_the_same_when_a_run_goes_on_with_another_number_of_ranks(t
 
     states = []
     for rank in range(2):
-        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
+        log = TrainingLog(RunLog(None), 9, 9, CPU, ProcessInfo(rank, 2, rank), [0], FOCAL)
         log.start_epoch(0)
         add(log, 1, rank + 1, 3 / 2)
         states += log.state()
@@ -237,7 +237,7 @@ def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypat
 
 
 def test_other_ranks_keep_step_in_silence(capsys):
-    log = TrainingLog(RunLog(None), 1, 1, CPU, Ranks(1, 1, 0), [0], FOCAL)
+    log = TrainingLog(RunLog(None), 1, 1, CPU, ProcessInfo(1, 1, 0), [0], FOCAL)
     log.start_epoch(0)
     log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(1.0)}, {}, step=1, rates=RATES)
     log.finish_epoch(1)
