@@ -1,7 +1,4 @@
-"""What a launcher says in the environment. Nothing else reads that.
-
-Knows no torch, so that a program can ask before that is imported.
-"""
+"""The environment variables of torchrun and Slurm. No other module reads them."""
 
 import os
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ class ProcessInfo:
 
     @property
     def is_main(self) -> bool:
-        """The one that writes."""
+        """Return whether this is rank 0, which writes the files."""
         return self.rank == 0
 
 
@@ -32,26 +29,26 @@ def current_process() -> ProcessInfo:
 
 
 def is_under_torchrun() -> bool:
-    """Whether torchrun is there, who passes on the SIGTERM that it gets, and kills 30 seconds after that."""
+    """Return whether torchrun started this process: it forwards a SIGTERM to its ranks and kills them 30 s later."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def slurm_job() -> str:
-    """The number of the Slurm job that this process is of; empty outside of one."""
+    """Return the id of the Slurm job; empty outside of a job."""
     return os.environ.get("SLURM_JOB_ID", "")
 
 
 def torchrun_store() -> tuple[str, int] | None:
-    """Host and port where torchrun itself keeps what the ranks tell each other; None where rank 0 does."""
+    """Return host and port of torchrun's own key-value store; None if rank 0 hosts the store."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
         return None
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
 def write_exit_code(code: int) -> None:
-    """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
+    """Write a failing exit code to the file named by EXIT_CODE_FILE, as torchrun turns every code into 1.
 
-    The first rank that fails decides; those it takes down with it find the file there.
+    The first failing rank decides; the ranks that fail because of it find the file there.
 
     Raises:
         OSError: the file cannot be written.

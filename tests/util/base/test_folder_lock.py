@@ -97,7 +97,7 @@ def test_the_end_of_a_forked_process_takes_nothing_away(tmp_path):
     with lock_folder(tmp_path, "training"):
         if (child := os.fork()) == 0:
             try:
-                folder_lock._let_go(tmp_path / LOCK, next(iter(folder_lock._held), -1), [])
+                folder_lock._release(tmp_path / LOCK, next(iter(folder_lock._held), -1), [])
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
@@ -160,7 +160,7 @@ def test_on_a_disk_without_locks_a_note_says_so_and_nothing_is_cleaned_away(tmp_
     monkeypatch.setattr("fcntl.flock", no_locks)
     with lock_folder(tmp_path, "prediction"):
         assert (tmp_path / ".checkpoint.pth.1.part").exists()
-    told = f"note: {tmp_path}: this disk knows no locks (No locks available); start no second prediction there\n"
+    told = f"note: {tmp_path}: this disk has no locks (No locks available); start no second prediction there\n"
     assert capsys.readouterr().err == told
 
 
@@ -198,7 +198,7 @@ def test_links_are_followed_neither_to_lock_nor_to_clean(tmp_path):
 
 def test_what_is_no_file_is_no_lock(tmp_path):
     os.mkfifo(tmp_path / LOCK)
-    with pytest.raises(UserError, match="is no regular file; remove it"), lock_folder(tmp_path, "training"):
+    with pytest.raises(UserError, match="is not a regular file; remove it"), lock_folder(tmp_path, "training"):
         pass
     (tmp_path / LOCK).unlink()
     (tmp_path / LOCK).mkdir()

@@ -27,7 +27,7 @@ time.sleep(600)
 RANK = """
 import os, signal, subprocess, sys, time
 import util.base.processes
-util.base.processes.LOOK_EVERY, util.base.processes.GRACE = 0.05, 0.5
+util.base.processes.POLL_INTERVAL, util.base.processes.GRACE = 0.05, 0.5
 from util.base.processes import stop_with_launcher
 from util.distributed.preemption import STOP
 if len(sys.argv) > 1:
