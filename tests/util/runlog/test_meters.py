@@ -24,7 +24,7 @@ def meter_of(*steps, keeps_steps=False):
 
 
 def restored(states, process=ALONE, *, keeps_steps=False):
-    """A meter that goes on; the states pass through plain values, as in a checkpoint."""
+    """A restored meter; the states pass through plain values, as in a checkpoint."""
     meter = StepMeter(keeps_steps)
     meter.restore(json.loads(json.dumps(states)), process, CPU)
     return meter
@@ -32,7 +32,7 @@ def restored(states, process=ALONE, *, keeps_steps=False):
 
 @settings(max_examples=30)
 @given(STEPS)
-def test_every_figure_is_a_sum_over_the_steps(steps):
+def test_every_value_is_a_sum_over_the_steps(steps):
     totals = meter_of(*steps, keeps_steps=True).read(ALONE, CPU)
     assert totals.steps == len(steps)
     assert totals.losses["loss"] == pytest.approx(sum(loss for loss, _ in steps), rel=1e-5)
@@ -43,7 +43,7 @@ def test_every_figure_is_a_sum_over_the_steps(steps):
 
 @settings(max_examples=30)
 @given(STEPS, STEPS)
-def test_two_stretches_add_up_to_the_whole(first, second):
+def test_two_parts_add_up_to_the_whole(first, second):
     whole = meter_of(*first, *second, keeps_steps=True).read(ALONE, CPU)
     added = sum((meter_of(*part, keeps_steps=True).read(ALONE, CPU) for part in (first, second)), Totals())
     assert (added.steps, added.counts, added.step_losses) == (whole.steps, whole.counts, whole.step_losses)
@@ -53,7 +53,7 @@ def test_two_stretches_add_up_to_the_whole(first, second):
 
 @settings(max_examples=30)
 @given(STEPS, st.integers(0, 11))
-def test_a_meter_that_goes_on_says_what_one_says_that_was_never_cut(steps, cut):
+def test_a_restored_meter_reads_like_one_that_was_never_interrupted(steps, cut):
     whole = meter_of(*steps, keeps_steps=True)
     parts = restored([meter_of(*steps[:cut], keeps_steps=True).state_dict()], keeps_steps=True)
     for loss, images in steps[cut:]:
@@ -74,8 +74,8 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
     ]
     by_step = [mean(part[i][0] for part in parts) for i in range(steps)]
     assert mean(r.losses["loss"] for r in readings) == pytest.approx(sum(by_step), rel=1e-5)
-    wanted = sum(images for part in parts for _, images in part[:steps])
-    assert sum(r.counts["images"] for r in readings) == sum(r.events["matched"] for r in readings) == wanted
+    expected = sum(images for part in parts for _, images in part[:steps])
+    assert sum(r.counts["images"] for r in readings) == sum(r.events["matched"] for r in readings) == expected
     assert mean(torch.tensor([r.step_losses for r in readings]).mean(dim=0).tolist()) == pytest.approx(
         mean(by_step), rel=1e-5
     )
@@ -88,7 +88,7 @@ def test_the_losses_are_read_as_a_mean_over_ranks(monkeypatch):
     assert totals.events["matched"] == totals.counts["images"] == 8
 
 
-def test_a_step_that_was_not_taken_is_none():
+def test_a_skipped_step_is_not_counted_as_a_step():
     meter = meter_of((1.0, 2), keeps_steps=True)
     meter.add({}, {}, {"images": 0, "skipped": 1})
     totals = meter.read(ALONE, CPU)
@@ -96,13 +96,13 @@ def test_a_step_that_was_not_taken_is_none():
     assert totals.counts == {"images": 2, "skipped": 1}
 
 
-def test_reading_twice_says_the_same():
+def test_reading_twice_gives_the_same():
     meter = meter_of((1.0, 2), (3.0, 4))
     assert meter.read(ALONE, CPU) == meter.read(ALONE, CPU)
-    assert meter.read(ALONE, CPU).step_losses == ()  # only where it was asked for
+    assert meter.read(ALONE, CPU).step_losses == ()  # only on request
 
 
-def test_an_empty_meter_has_nothing_to_say():
+def test_an_empty_meter_reads_as_empty():
     assert StepMeter().read(ALONE, CPU) == Totals()
     assert restored([StepMeter().state_dict()]).read(ALONE, CPU) == Totals()
     assert Sums().read() == {}
@@ -130,7 +130,7 @@ def test_the_order_of_names_does_not_matter_but_a_missing_one_does():
         sums.add({"a": torch.tensor(1.0)})
 
 
-def test_a_run_that_goes_on_with_other_losses_inside_an_epoch_is_refused():
+def test_a_resume_with_other_losses_within_an_epoch_is_refused():
     before, after = Sums(), Sums()
     before.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
     after.restore([before.state_dict()], 1.0, torch.device("cpu"))

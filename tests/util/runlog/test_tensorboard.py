@@ -11,9 +11,9 @@ from util.runlog.tensorboard import FOLDER, ScalarWriter, load_summary_writer, s
 
 
 class FakeSummaryWriter:
-    """Remembers what TensorBoard would show: a writer that begins at `purge_step` drops what is there from it on."""
+    """Records what TensorBoard would show: a writer created with `purge_step` drops the points from that step on."""
 
-    shown: ClassVar = {}  # folder: [(step, tag, value)]
+    shown: ClassVar[dict[str, list[tuple[int, str, float]]]] = {}  # folder: [(step, tag, value)]
 
     def __init__(self, *, log_dir, purge_step):
         Path(log_dir).mkdir(exist_ok=True)
@@ -44,8 +44,8 @@ def points(shown, folder):
     return shown[str(folder / FOLDER)]
 
 
-def begun(folder, make=FakeSummaryWriter):
-    log = RunLog(folder, make)
+def started(folder, factory=FakeSummaryWriter):
+    log = RunLog(folder, factory)
     log.start_rows()
     return log
 
@@ -73,7 +73,7 @@ def test_rows_become_scalars_named_by_kind_and_column():
 
 
 def test_what_is_logged_is_shown_at_once(tmp_path, shown):
-    log = begun(tmp_path)
+    log = started(tmp_path)
     log.start(epoch=0, step=0, config={"lr": 1.0})
     log.row("train", epoch=0, step=10, loss=2.0)
     assert points(shown, tmp_path) == [(10, "train/loss", 2.0)]
@@ -82,9 +82,9 @@ def test_what_is_logged_is_shown_at_once(tmp_path, shown):
     assert points(shown, tmp_path)[1:] == [(10, "epoch/loss", 3.0)]
 
 
-def test_a_run_that_goes_on_shows_no_step_twice_and_loses_none(tmp_path, shown):
-    """It is cut off after rows that its checkpoint does not know, some of them of the checkpoint's own step."""
-    log = begun(tmp_path)
+def test_a_resumed_run_shows_no_step_twice_and_loses_none(tmp_path, shown):
+    """It is interrupted after rows that its checkpoint does not know, some of the checkpoint's own step."""
+    log = started(tmp_path)
     log.row("train", epoch=0, step=10, loss=1.0)
     log.row("train", epoch=0, step=20, loss=2.0)
     log.row("epoch", epoch=0, step=20, loss=1.5)
@@ -103,8 +103,8 @@ def test_a_run_that_goes_on_shows_no_step_twice_and_loses_none(tmp_path, shown):
 
 
 def test_a_new_start_in_the_folder_shows_nothing_of_the_old_one(tmp_path, shown):
-    begun(tmp_path).row("train", epoch=0, step=10, loss=1.0)
-    begun(tmp_path).row("train", epoch=0, step=5, loss=2.0)
+    started(tmp_path).row("train", epoch=0, step=10, loss=1.0)
+    started(tmp_path).row("train", epoch=0, step=5, loss=2.0)
     assert points(shown, tmp_path) == [(5, "train/loss", 2.0)]
 
 
@@ -119,8 +119,8 @@ def test_a_run_to_which_tensorboard_comes_later_shows_all_of_it(tmp_path, shown)
     assert same_rows(shown, tmp_path)
 
 
-def test_evaluations_by_a_command_of_their_own_are_not_shown(tmp_path, shown):
-    log = begun(tmp_path)
+def test_separate_evaluations_are_not_shown(tmp_path, shown):
+    log = started(tmp_path)
     log.row("train", epoch=0, step=10, loss=1.0)
     length = log.rows_on_disk()
     RunLog(tmp_path).row("eval", epoch=0, step=10, checkpoint="best.pth", loss=9.0)
