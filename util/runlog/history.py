@@ -31,9 +31,7 @@ class Epoch:
 
     number: int  # from 0 on
     metrics: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
-    evaluation: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # columns of the "eval" row after it, of the EMA if there is one
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of its "eval" row, of the EMA if any
     is_whole: bool = True  # False: still running, or the run ended within it
 
     def get(self, name: str) -> float | None:

@@ -71,7 +71,7 @@ class ScalarWriter:
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
-            f"{self.folder}: cannot be written ({error}); free some space, or switch it off by --options tensorboard=False"
+            f"{self.folder}: cannot be written ({error}); free some space, or use --options tensorboard=False"
         )
 
 
