@@ -27,7 +27,7 @@ def test_an_older_checkpoint_is_evaluated_to_the_same_figures(older, trained, ph
     for name, path in (("old", older()), ("new", trained / "checkpoint.pth")):
         outcome = call("--eval", "--resume", path, "--data_path", phantom, "--output_dir", room / name, *plain)
         assert outcome.code == 0, outcome.err
-        assert ("taken as what it did then" in outcome.err) == (name == "old")
+        assert ("get the values of its behaviour" in outcome.err) == (name == "old")
         reports.append(metrics(room / name))
     assert reports[0] == reports[1]
 

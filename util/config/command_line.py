@@ -1,11 +1,11 @@
-"""The command line says where and what; the config says how."""
+"""The command line of main.py: where to read and write. All settings of the method are in the config."""
 
 import argparse
 from pathlib import Path
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line of main.py."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate DINO on a TBX11K or COCO-format folder.",
         allow_abbrev=False,  # scripts look for the full names
