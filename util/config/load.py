@@ -21,7 +21,7 @@ from util.base.console import print_note
 from util.base.errors import UserError
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.rules import RULES
-from util.config.schema import BEFORE, KNOBS, PATHS, SECTIONS, Config
+from util.config.schema import BEFORE, KNOBS, PATHS, REPLACED, SECTIONS, Config
 
 BASE_KEY = "_base_"
 RUN_TITLE = "The resolved config of a run"
@@ -83,13 +83,20 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
 def add_later_knobs(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """Add the knobs that an older run lacks, with the values that describe what it did, and print a note of them.
 
-    A recipe is not completed: one without a knob is refused.
+    Values that no longer exist are replaced. A recipe is not completed: one without a knob is refused.
     """
     missing = {key: value for key, value in BEFORE.items() if key not in values}
     if missing:
         pairs = ", ".join(as_options(missing))
         print_note(f"{source}: written by an older version; knobs added since get the values of its behaviour: {pairs}")
-    return {**missing, **values}
+    replaced = {
+        key: choices[values[key]]
+        for key, choices in REPLACED.items()
+        if isinstance(values.get(key), str) and values[key] in choices
+    }
+    for key, value in replaced.items():
+        print_note(f"{source}: {key}={values[key]!r} no longer exists; replaced by {value!r}")
+    return {**missing, **values, **replaced}
 
 
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:

@@ -4,6 +4,7 @@ Values are set in config/*.py. A field has no default, so a recipe without a kno
 Field names are unique across sections, so config files and --options stay flat.
 """
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ def knob(
     high: float | None = None,
     before: Any = UNSTATED,
     may_change: MayChange | None = None,
+    replaced: Mapping[str, str] | None = None,
     plain: Any = UNSTATED,
     inference: Any = UNSTATED,
     is_path: bool = False,
@@ -60,6 +62,7 @@ def knob(
         before: the value that describes runs from before the knob existed; required for every knob added after the
             first version.
         may_change: whether a resume may change the value; None: as in `MAY_CHANGE_BY_SECTION`.
+        replaced: values of older runs that no longer exist, and their replacements.
         plain: value for the plain computation in full precision, the reference of an export.
         inference: value for prediction, which may run on another machine than the training.
         is_path: a path to read or write, which a recipe or the command line may set. In an untrusted checkpoint or run
@@ -354,10 +357,11 @@ class EvalConfig:
 class SpeedConfig:
     """The speed of computation. None of these knobs changes results by more than rounding."""
 
-    attn_backend: Literal["auto", "torch", "sparse", "compile", "cpp", "triton"] = knob(
-        "implementation of deformable attention. auto: triton on a GPU, sparse on a CPU; torch: the definition; "
-        "sparse: PyTorch's sparse matrices, for CPUs; compile, cpp: compiled on this machine at the first use; "
+    attn_backend: Literal["auto", "torch", "sparse", "cpp", "triton"] = knob(
+        "implementation of deformable attention. auto: triton on a GPU, cpp or else sparse on a CPU; torch: the "
+        "definition; sparse: PyTorch's sparse matrices, for CPUs; cpp: compiled on this machine at the first use; "
         "triton: GPU kernels",
+        replaced={"compile": "auto"},
         before="torch",
         plain="torch",
         inference="auto",
@@ -450,6 +454,9 @@ def _marked(flag: str) -> tuple[str, ...]:
 
 
 BEFORE = _stated("before")
+REPLACED: dict[str, Mapping[str, str]] = {
+    name: spec.metadata["replaced"] for name, (_, spec) in KNOBS.items() if spec.metadata["replaced"]
+}
 PLAIN = _stated("plain")
 INFERENCE = _stated("inference")
 PATHS = _marked("is_path")
