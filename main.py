@@ -42,9 +42,8 @@ from models.inference.load import build_filled
 from util.base.console import Progress
 from util.base.errors import ReportedByOtherRank
 from util.base.seed import seed_everything
+from util.config import Config, load_config
 from util.config.command_line import parse_arguments
-from util.config.load import load_config
-from util.config.schema import Config
 from util.distributed.collectives import (
     StepRequests,
     choose_device_type,

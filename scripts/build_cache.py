@@ -21,8 +21,8 @@ if __name__ == "__main__":
 
 from datasets.build import build_split, open_cache_of
 from util.base.console import echo
+from util.config import load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument
-from util.config.load import load_config
 
 MEGABYTE = 10**6
 

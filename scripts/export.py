@@ -36,9 +36,9 @@ from models.inference.load import load_detector
 from util.base.console import echo, print_error
 from util.base.errors import UserError
 from util.base.seed import derive_rng
+from util.config import Config, as_options
 from util.config.command_line import Parser
-from util.config.load import as_options
-from util.config.schema import PLAIN, Config
+from util.config.schema import PLAIN
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
 from util.distributed.exit_codes import FAILED
 from util.images.common import UNREADABLE, to_image

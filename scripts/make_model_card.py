@@ -25,9 +25,9 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_atomically
 from util.base.text import markdown, printable
+from util.config import Config, flatten, load_run_config
 from util.config.command_line import Parser
-from util.config.load import flatten, load_run_config
-from util.config.schema import IN_CARD, Config
+from util.config.schema import IN_CARD
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.report.file import REPORT, Report, described, load_report
 from util.runlog.rows import read_rows

@@ -24,9 +24,8 @@ from datasets.sampling.samplers import WindowBatchSampler
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import label, short_names
+from util.config import Config, load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
-from util.config.load import load_config
-from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
 from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile

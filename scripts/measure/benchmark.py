@@ -42,9 +42,8 @@ from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.files import write_atomically
 from util.base.memory import peak_resident_bytes, resident_bytes
+from util.config import Config, flatten, load_config
 from util.config.command_line import Parser, add_config_arguments, add_device_argument, hide_aliases
-from util.config.load import flatten, load_config
-from util.config.schema import Config
 from util.distributed.collectives import choose_device_type
 
 MEGABYTE = 2**20

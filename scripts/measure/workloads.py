@@ -17,7 +17,8 @@ from models.transformer.encoder import cell_centres
 from scripts.measure.stopwatch import Stopwatch, replaced
 from util.base.memory import keep_freed_memory
 from util.base.seed import derive_seed, seed_everything
-from util.config.schema import Config, ModelConfig
+from util.config import Config
+from util.config.schema import ModelConfig
 from util.detection.batch import Batch, Sample, Target, collate
 from util.distributed.collectives import StepRequests
 from util.training.optimizer import build_optimizer

@@ -11,8 +11,8 @@ from datasets.build import build_train_loader
 from engine import Learner, train_one_epoch
 from tests.helpers.training import ROOT
 from util.base.launcher import ProcessInfo
+from util.config import load_config
 from util.config.command_line import parse_arguments
-from util.config.load import load_config
 from util.distributed.collectives import distribute
 from util.runlog.training_log import build_training_log
 

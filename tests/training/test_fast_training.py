@@ -15,7 +15,7 @@ from datasets.phantom.write import make_phantom
 from engine import Learner, accumulate, train_one_epoch
 from models import build_model
 from tests.helpers.training import CONFIG
-from util.config.load import load_config
+from util.config import load_config
 from util.detection.batch import windows
 from util.distributed.collectives import StepRequests, plan_window
 from util.training.optimizer import build_optimizer

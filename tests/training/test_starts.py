@@ -22,7 +22,7 @@ from tests.helpers.training import (
     training,
 )
 from util.base.errors import UserError
-from util.config.load import load_config
+from util.config import load_config
 from util.training.checkpoints.checkpoint import choose_start, take_best_along
 
 pytest_plugins = ["tests.helpers.training_fixtures"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from util.base.console import Progress
 from util.base.launcher import ProcessInfo
 from util.base.memory import peak_resident_bytes
-from util.config.schema import Config
+from util.config import Config
 from util.detection.batch import Batch, Window
 from util.distributed.collectives import gather_objects
 from util.runlog.class_skill import FocalSettings

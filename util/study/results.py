@@ -11,7 +11,7 @@ from typing import Any
 from util.base.errors import UserError
 from util.base.files import write_atomically
 from util.base.numbers import number
-from util.config.differences import differences
+from util.config import differences
 from util.doctor.diagnosis import diagnose
 from util.doctor.symptoms import FAILING, NOTE
 from util.metrics.report.evaluation import REPORT

@@ -14,8 +14,8 @@ from typing import Any
 
 from util.base.errors import UserError
 from util.base.folder_lock import FolderInUse, lock_folder
-from util.config.load import flatten
-from util.config.schema import LOCAL, Config
+from util.config import Config, flatten
+from util.config.schema import LOCAL
 from util.metrics.report.file import REPORT, Report, fingerprint, load_report
 from util.metrics.tables import GroundTruth
 from util.runlog.rows import read_rows

@@ -16,8 +16,8 @@ from util.base.files import write_atomically
 from util.base.folder_lock import lock_folder
 from util.base.launcher import ProcessInfo
 from util.base.text import printable
-from util.config.load import RUN_TITLE, dump
-from util.config.schema import Config
+from util.config import Config, dump
+from util.config.load import RUN_TITLE
 from util.runlog.run_log import RunLog
 from util.runlog.tensorboard import load_summary_writer
 from util.training.step_size import Cut

@@ -14,7 +14,7 @@ from datasets.sampling.orders import NaturalOrder, PositiveShareOrder
 from datasets.sampling.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from tests.helpers.networks import tiny_dino
-from util.config.load import load_config
+from util.config import load_config
 from util.distributed.collectives import ProcessInfo, StepRequests, distribute, process_group, sum_over_ranks
 from util.training.optimizer import build_optimizer
 from util.training.precision import Precision

@@ -15,7 +15,7 @@ import main
 from engine import accumulate, train_one_epoch
 from tests.helpers.networks import tiny_dino
 from tests.helpers.networks.toy import CPU, Plus, Toy, batch_of, is_finite, toy_learner
-from util.config.load import load_config
+from util.config import load_config
 from util.detection.batch import Window
 from util.distributed.collectives import StepRequests, distribute, gather_objects, plan_window, process_group
 from util.runlog.class_skill import FocalSettings

@@ -12,20 +12,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from util.config.load import (
-    RUN_TITLE,
-    ConfigError,
-    add_later_knobs,
-    as_options,
-    dump,
-    flatten,
-    load_config,
-    parse_option,
-    read_values,
-    resolve,
-)
+from util.config import KNOBS, ConfigError, as_options, dump, flatten, load_config
+from util.config.load import RUN_TITLE, add_later_knobs, parse_option, read_values, resolve
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
-from util.config.schema import BEFORE, INFERENCE, KNOBS, PLAIN, SECTIONS
+from util.config.schema import BEFORE, INFERENCE, PLAIN, SECTIONS
 
 TINY = Path(__file__).parents[3] / "config" / "DINO" / "DINO_tiny_phantom.py"
 VALUES = dict(read_values(TINY))
@@ -312,7 +302,7 @@ def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_
     assert cut
     for path in cut:
         path.write_bytes(path.read_bytes()[:100])
-    program = f"from util.config.load import dump, load_config; print(dump(load_config({str(TINY)!r})))"
+    program = f"from util.config import dump, load_config; print(dump(load_config({str(TINY)!r})))"
     done = run([sys.executable, "-c", program], capture_output=True)
     (tmp_path / "config.py").write_text(done.stdout)
     assert load_config(tmp_path / "config.py") == load_config(TINY)

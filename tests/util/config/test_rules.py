@@ -5,9 +5,9 @@ from dataclasses import fields
 
 import pytest
 
-from util.config import rules
+from util.config import KNOBS, rules
 from util.config.rules import RULES
-from util.config.schema import KNOBS, SECTIONS
+from util.config.schema import SECTIONS
 
 BREAKS = [
     (

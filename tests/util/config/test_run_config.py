@@ -3,17 +3,9 @@
 import pytest
 
 from tests.helpers.training import CONFIG
-from util.config.load import (
-    MAX_RUN_CONFIG_BYTES,
-    RUN_TITLE,
-    ConfigError,
-    dump,
-    load_config,
-    load_run_config,
-    read_values,
-    resolve,
-)
-from util.config.schema import KNOBS, PATHS
+from util.config import KNOBS, ConfigError, dump, load_config, load_run_config
+from util.config.load import MAX_RUN_CONFIG_BYTES, RUN_TITLE, read_values, resolve
+from util.config.schema import PATHS
 
 TITLE = f'"""{RUN_TITLE}, started by\n\n    python main.py\n"""\n\n'
 HOSTILE = {

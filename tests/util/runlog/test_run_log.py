@@ -101,7 +101,7 @@ def test_control_characters_in_a_progress_label_are_escaped(capsys):
 
 
 def test_our_own_colour_stays(capsys, monkeypatch):
-    monkeypatch.setattr("util.base.console.colored", partial(colored, force_color=True))
+    monkeypatch.setattr("termcolor.colored", partial(colored, force_color=True))
     print_error(HOSTILE)
     assert capsys.readouterr().err == f"\x1b[1m\x1b[31merror:\x1b[0m {ESCAPED}\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.files import write_atomically
-from util.config.schema import Config
+from util.config import Config
 from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
 from util.metrics.report.file import REPORT, facts_of

@@ -7,8 +7,9 @@ from typing import Any
 
 from util.base.console import print_note
 from util.base.errors import UserError
-from util.config.load import add_later_knobs, flatten, load_config, resolve, without_paths
-from util.config.schema import PATHS, Config
+from util.config import Config, flatten, load_config
+from util.config.load import add_later_knobs, resolve, without_paths
+from util.config.schema import PATHS
 from util.training.checkpoints import checkpoint
 
 
