@@ -39,7 +39,7 @@ from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
 from util.detection.batch import collate
-from util.distributed.preemption import leave_signals_to_parent
+from util.distributed.preemption import ignore_signals_in_worker
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
 MOST_CATEGORIES_NAMED = 8
@@ -258,7 +258,7 @@ def _build_loader(
         dataset,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=ignore_signals_in_worker,
         collate_fn=collate,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=torch.cuda.is_available(),

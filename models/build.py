@@ -17,7 +17,8 @@ from models.transformer.decoder import DecoderLayer
 from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer
 from util.base.memory import keep_freed_memory
-from util.config.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
+from util.config import Config
+from util.config.schema import EvalConfig, LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:

@@ -23,8 +23,8 @@ from datasets.build import build_split
 from datasets.cache.build import ensure_cache
 from util.base.console import echo
 from util.base.processes import usable_cores
+from util.config import load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument
-from util.config.load import load_config
 
 MEGABYTE = 10**6
 

@@ -1,23 +1,23 @@
-# Shared by every job script; sourced, never run. A job script states its resources and calls `launch`; everything else
-# about a job is said here, once. From the environment or scripts/site.sh (docs/cluster.md has more):
+# Sourced by every job script, never run. A job script states its resources and calls `launch`; everything else about a
+# job stands here, once. From the environment or scripts/site.sh (docs/cluster.md has more):
 #
 #   DATA_PATH      the data folder (required)
-#   RUN_NAME       the run is logs/RUN_NAME (default JOBNAME_JOBID, so a new job never goes on with another's run)
-#   OUTPUT_DIR     the run folder, if it shall lie elsewhere; the tasks of a job array add _TASK to either
+#   RUN_NAME       the run is logs/RUN_NAME (default JOBNAME_JOBID, so a new job never resumes another's run)
+#   OUTPUT_DIR     the run folder, if elsewhere; the tasks of a job array add _TASK to either
 #   GPUS           ranks per node (default: the GPUs of the allocation, and without any one rank on the CPU)
 #   VENV           virtual environment to activate if it is there (default .venv)
 #   MAX_REQUEUES   how often a training requeues itself; every restart of the job counts (default 20)
-#   IMAGE_CACHE    folder of the decoded images (scripts/build_cache.py), if there shall be one: image_cache=IMAGE_CACHE
+#   IMAGE_CACHE    folder of the decoded images (scripts/build_cache.py), if any: image_cache=IMAGE_CACHE
 #   STAGE_DATA=1   copy the data folder, or with IMAGE_CACHE that one, to the disk of each node first
 #   DRY_RUN=1      print the command instead of running it
 # shellcheck shell=bash
 set -euo pipefail
 
-# Slurm's warning that time is short may come at any moment; `start` does what it asks for.
+# Slurm's warning of the time limit may come at any moment; `start` acts on it.
 warned=0
 trap 'warned=1' USR1
 
-# fail CODE MESSAGE   End the job with a message that stands last in its log.
+# fail CODE MESSAGE   End the job with an error message as the last line of its log.
 fail() {
     echo "error: $2" >&2
     exit "$1"
@@ -64,7 +64,7 @@ launch() {
     ((GPUS > 0)) || command+=(--device cpu) # a GPU that was not asked for is another job's
     add_options
     command+=(${arguments[@]+"${arguments[@]}"}) # bash before 4.4 takes an empty array for an unset variable
-    tell_about_job
+    print_job
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
     command -v python >/dev/null || fail 2 "no python on PATH; activate the environment in scripts/site.sh, or set VENV"
     if [[ -n $staged ]]; then "${each_node[@]}" bash scripts/lib/stage_data.sh "${IMAGE_CACHE:-$DATA_PATH}" "$staged"; fi
@@ -73,7 +73,7 @@ launch() {
     log_start=$(log_size)
     start || code=$?
     if [[ -n $JOB ]] && ((code == 75 && warned)); then requeue; fi
-    ((code == 0)) || tell_the_end "$code" "$log_start" >&2
+    ((code == 0)) || print_outcome "$code" "$log_start" >&2
     return "$code"
 }
 
@@ -142,7 +142,7 @@ add_options() {
 }
 
 # The head of the log: what ran where, and how to follow it. Never the environment.
-tell_about_job() {
+print_job() {
     local commit log time='?' memory='?'
     commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
     [[ -z $(git status --porcelain --untracked-files=no 2>/dev/null | head -n 1) ]] || commit+=", with changes"
@@ -167,11 +167,11 @@ tell_about_job() {
 # command in the foreground does. What asks a training to stop is a file in its folder: unlike a signal that cannot come
 # too early, and it reaches all nodes.
 start() {
-    local told=logs/.exit_code.${JOB:-$$} code=0 agent
+    local code_file=logs/.exit_code.${JOB:-$$} code=0 agent
     mkdir -p logs || fail 2 "cannot make the folder logs in $PWD"
-    rm -f -- "$told" "$OUTPUT_DIR/stop" # of an earlier start
-    export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # its warnings are of hosts without a name, and of goodbyes
-    EXIT_CODE_FILE=$told "${each_node[@]}" "${command[@]}" &
+    rm -f -- "$code_file" "$OUTPUT_DIR/stop" # of an earlier start
+    export TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR} # hides warnings about host names and closed connections
+    EXIT_CODE_FILE=$code_file "${each_node[@]}" "${command[@]}" &
     agent=$!
     trap 'warned=1; ask_to_stop' USR1
     trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM HUP
@@ -181,8 +181,8 @@ start() {
     while kill -0 "$agent" 2>/dev/null; do sleep 0.5 || true; done
     wait "$agent" || code=$?
     trap - TERM INT HUP
-    ((code == 0)) || [[ ! -s $told ]] || code=$(<"$told")
-    rm -f -- "$told" "$OUTPUT_DIR/stop"
+    ((code == 0)) || [[ ! -s $code_file ]] || code=$(<"$code_file")
+    rm -f -- "$code_file" "$OUTPUT_DIR/stop"
     return "$code"
 }
 
@@ -191,7 +191,7 @@ ask_to_stop() {
     { mkdir -p -- "$OUTPUT_DIR" && touch -- "$OUTPUT_DIR/stop"; } || true
 }
 
-# Everything is saved: wait in the queue for more time. Returns if that cannot be.
+# Everything is saved: requeue the job. Returns if that is not possible.
 requeue() {
     if ((RESTARTS >= MAX_REQUEUES)); then
         echo "requeued $RESTARTS times already and MAX_REQUEUES is $MAX_REQUEUES: not again"
@@ -202,8 +202,8 @@ requeue() {
     fi
 }
 
-# tell_the_end CODE LOG_START   The last line of the log: what became of the job, and what to do.
-tell_the_end() {
+# print_outcome CODE LOG_START   The last line of the log: the outcome of the job, and what to do.
+print_outcome() {
     local what="${JOB:+job $JOB}" why
     what=${what:-this run}
     case $1 in
@@ -216,8 +216,8 @@ tell_the_end() {
     esac
 }
 
-# last_error LOG_START   The last message in the log from that byte on, as one line: an error told to the user, with the
-# indented lines that belong to it; else what ended a traceback, or what killed a rank.
+# last_error LOG_START   The last message in the log from that byte on, as one line: an error message with its
+# indented lines; else the last line of a traceback, or the signal that killed a rank.
 last_error() {
     local file
     file=$(log_file)

@@ -24,8 +24,8 @@ from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_split
 from datasets.dataset import load_image
 from util.base.console import echo
+from util.config import load_run_config
 from util.config.command_line import Parser, add_data_argument, hide_aliases
-from util.config.load import load_run_config
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.gallery import worst_false_alarms, worst_misses

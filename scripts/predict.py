@@ -32,7 +32,7 @@ from datasets.annotations.split import load_split
 from models import load_detector
 from models.inference.detector import Detector
 from models.inference.load import MERGE_IOU
-from util.base.console import echo, remark
+from util.base.console import echo, print_note
 from util.base.errors import UserError
 from util.base.processes import usable_cores
 from util.base.text import first_few, printable
@@ -200,10 +200,12 @@ def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:
     if args.threshold is not None:
         return args.threshold
     if detector.threshold is None:
-        remark(f"the checkpoint has no operating point: the score threshold is {SCORE}; --threshold chooses another")
+        print_note(
+            f"the checkpoint has no operating point: the score threshold is {SCORE}; --threshold chooses another"
+        )
         return SCORE
     if len(detector.views) > 1:
-        remark(
+        print_note(
             "the operating point was chosen without test-time augmentation; merged scores are others. Choose one with "
             "scripts/score.py on validation images, and give it as --threshold"
         )

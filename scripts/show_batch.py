@@ -24,9 +24,8 @@ from datasets.sampling.samplers import WindowBatchSampler
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import label, short_names
+from util.config import Config, load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
-from util.config.load import load_config
-from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
 from util.plots.contact_sheet import AnnotatedImage, annotate_ground_truth, draw_ground_truth_sheet
@@ -88,7 +87,9 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     save_figure(draw_ground_truth_sheet(tiles, title), args.output)
 
 
-def tiles_of(split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, only_with_boxes: bool) -> Iterator[AnnotatedImage]:
+def tiles_of(
+    split: Split, sampler: WindowBatchSampler, loader: WatchedLoader, only_with_boxes: bool
+) -> Iterator[AnnotatedImage]:
     """The images of the epoch in sampling order, with their steps, which only the sampler knows."""
     for keys, batch in zip(sampler, loader, strict=True):
         for row, key in enumerate(keys):

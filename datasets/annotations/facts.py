@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from datasets.annotations.split import Split
-from util.config.schema import Config
+from util.config import Config
 from util.metrics.report.file import counts
 from util.training.evaluation_folder import config_fingerprint
 

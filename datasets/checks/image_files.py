@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from util.base.console import Progress
 from util.base.errors import MissingPackage
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.threads import read_each
 from util.images.common import UNREADABLE
 from util.images.huge_images import huge_images_in_turn
@@ -148,7 +148,7 @@ def save_image_records(folder: Path, files: Files) -> None:
     """
     kept = {path: file for path, file in files.items() if isinstance(file, ImageFile)}
     images = list(kept.values())
-    write_whole(
+    write_atomically(
         folder / RECORDS,
         lambda file: np.savez_compressed(
             file,

@@ -14,8 +14,8 @@ from models.dino import DINO
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
-from util.config.load import as_options
-from util.config.schema import INFERENCE, Config
+from util.config import Config, as_options
+from util.config.schema import INFERENCE
 from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
 from util.training.checkpoints import checkpoint

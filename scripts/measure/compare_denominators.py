@@ -32,8 +32,8 @@ from models import build_model
 from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.seed import derive_generator, derive_seed, seed_everything
+from util.config import load_config
 from util.config.command_line import Parser, add_data_argument, hide_aliases
-from util.config.load import load_config
 from util.detection.batch import Target
 from util.detection.boxes import xyxy_to_cxcywh
 

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 from scripts.measure.study_suites import SUITES, find_suite
 from util.base.console import clear_progress, echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.processes import usable_cores
 from util.config.command_line import Parser, hide_aliases
 from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, REQUEUE
@@ -158,7 +158,7 @@ class Study:
         rewrite(document, self.suite.title, sections(self.suite, rows))
         for name in self.suite.figures:
             path = self.home / "images" / f"study_{self.suite.name}_{name}.png"
-            write_whole(
+            write_atomically(
                 path, partial(FIGURES[name](self.suite, rows).savefig, format="png", metadata={"Software": None})
             )
         return f"{document}: tables and figures of {len(rows)} runs"
@@ -249,7 +249,7 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
         "runs": shlex.quote(str(args.runs)),
         "data": shlex.quote(str(args.data_path)),
     }
-    write_whole(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
+    write_atomically(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
     echo(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
 
 

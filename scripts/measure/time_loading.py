@@ -33,8 +33,8 @@ from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import CocoDataset
 from util.base.console import echo
+from util.config import load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
-from util.config.load import load_config
 from util.config.schema import DataConfig
 from util.detection.batch import collate
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD

@@ -10,8 +10,7 @@ import pytest
 
 from main import parse_arguments
 from util.base.errors import UserError
-from util.config.load import dump, flatten, load_config
-from util.config.schema import KNOBS
+from util.config import KNOBS, dump, flatten, load_config
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {"util": 0, "datasets": 1, "models": 1, "engine": 1, "main": 2, "scripts": 3}

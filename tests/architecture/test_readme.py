@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from main import parse_arguments
-from util.config.load import load_config
+from util.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

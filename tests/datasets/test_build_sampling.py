@@ -13,7 +13,8 @@ from datasets.build import build_split, build_train_loader
 from datasets.dataset import load_image, load_target
 from datasets.phantom import make_phantom
 from util.base.seed import derive_rng, derive_seed
-from util.config.load import load_config, read_values
+from util.config import load_config
+from util.config.load import read_values
 from util.detection.batch import SampleKey, windows
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted([*ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/*.sbatch"), ROOT / ".ci/run"])
+SCRIPTS = sorted(
+    [*ROOT.glob("scripts/*.sh"), *ROOT.glob("scripts/lib/*.sh"), *ROOT.glob("scripts/*.sbatch"), ROOT / ".ci/run"]
+)
 # Writes down every call; makes a virtual environment out of itself; fails where FAIL_AT stands in the arguments.
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$*" >> "$CALLS"

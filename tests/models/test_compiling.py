@@ -19,7 +19,7 @@ from models import speed_up
 from models.speed import compile_parts, parts_of, why_not
 from tests.helpers import training as end_to_end
 from tests.helpers.networks import tiny_dino
-from util.config.load import load_config
+from util.config import load_config
 from util.detection.batch import Window
 
 pytest_plugins = ["tests.helpers.training_fixtures"]

@@ -7,7 +7,7 @@ import torch
 
 from models import build_model
 from tests.helpers.golden.model import CONFIG, table
-from util.config.load import load_config
+from util.config import load_config
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from models.backbones.resnet import FoldingBasicBlock, FoldingBottleneck, Frozen
 from models.build import build_model
 from models.layers import Linear
 from tests.helpers.networks import tiny_dino
-from util.config.load import load_config
+from util.config import load_config
 from util.training.ema import WeightAverage
 
 PLAIN = ("attn_backend=torch", "fast_layers=False")

@@ -6,7 +6,7 @@ import torch
 from models import build_model
 from tests.helpers.golden.model import ROOT
 from tests.helpers.golden.params import golden_params
-from util.config.load import load_config
+from util.config import load_config
 
 NETWORKS = {
     "DINO_4scale_4": ("DINO_4scale", ["num_classes=4", "dn_labelbook_size=4"]),

@@ -12,7 +12,7 @@ from scripts.measure.stopwatch import Clock, Spread, Stopwatch, replaced
 from scripts.measure.tables import difference
 from scripts.measure.workloads import Case, count_operations, level_shapes
 from tests.helpers import training as end_to_end
-from util.config.load import load_config
+from util.config import load_config
 from util.distributed.exit_codes import run_to_exit_code
 
 benchmark = end_to_end.load_script("benchmark")

@@ -11,7 +11,7 @@ from datasets.phantom import make_phantom
 from tests.helpers.cache import assert_holds
 from tests.helpers.training import ROOT, assert_same_state, call, call_apart, figures, load, training
 from tests.helpers.training import options as small_options
-from util.config.load import load_config
+from util.config import load_config
 
 pytest_plugins = ["tests.helpers.cache_fixtures"]
 

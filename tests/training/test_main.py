@@ -28,8 +28,7 @@ from tests.helpers.training import (
     torchrun,
     training,
 )
-from util.config.load import load_config
-from util.config.schema import KNOBS
+from util.config import KNOBS, load_config
 from util.metrics.files import load_detections
 
 pytest_plugins = ["tests.helpers.training_fixtures"]

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import UserError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.base.text import first_few
@@ -164,7 +164,7 @@ def match_image_ids(images: Sequence[ImageInput], files_by_id: Mapping[int, str]
             f"{first_few(list(id_of))}"
         )
     if absent := [file for file, image_id in id_of.items() if image_id not in matched]:
-        remark(f"{source}: {len(absent)} of its {len(id_of)} images are not among the inputs: {first_few(absent)}")
+        print_note(f"{source}: {len(absent)} of its {len(id_of)} images are not among the inputs: {first_few(absent)}")
     return ids
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 from PIL import Image
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.text import short_names
 from util.base.threads import threads
 from util.detection.batch import Sample
@@ -234,5 +234,5 @@ def _draw(read: _Read, result: ImageResult, output: OutputSettings) -> ImageResu
     names = short_names(output.names)
     picture = draw_picture(read.shown, boxes, labels, scores, names=names, size=read.size, caption=caption)
     path = f"{PICTURES_FOLDER}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two images
-    write_whole(output.folder / path, lambda file: picture.save(file, "PNG", compress_level=3))
+    write_atomically(output.folder / path, lambda file: picture.save(file, "PNG", compress_level=3))
     return replace(result, picture=path)

@@ -18,7 +18,7 @@ from string import Template
 from typing import IO
 from urllib.parse import quote
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.predict.outputs import PAGE_FILE, OutputSettings
 from util.predict.picture import NOTICE
 from util.predict.results import ImageResult
@@ -47,7 +47,7 @@ def write_page(output: OutputSettings, header: PageHeader, results: Iterator[Ima
         for part in _parts(output, header, results):
             file.write(part.encode("utf-8", errors="backslashreplace"))
 
-    write_whole(output.folder / PAGE_FILE, write)
+    write_atomically(output.folder / PAGE_FILE, write)
 
 
 def _parts(output: OutputSettings, header: PageHeader, results: Iterator[ImageResult]) -> Iterator[str]:

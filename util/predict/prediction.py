@@ -9,8 +9,8 @@ import torch
 
 from util.base.console import Progress, echo
 from util.base.csv_text import csv_lines
-from util.base.files import write_whole
-from util.base.folder_lock import hold
+from util.base.files import write_atomically
+from util.base.folder_lock import lock_folder
 from util.predict.detect_each import ImageDetector
 from util.predict.inputs import ImageInput, Listing
 from util.predict.loop import detect_all
@@ -53,7 +53,7 @@ def predict_images(
         Exception: what the network raises, where it fails on every image or does not work any more.
     """
     images = [image for image in listing.images if image.name in ids]
-    with hold(output.folder, "prediction"):
+    with lock_folder(output.folder, "prediction"):
         results = ResultFile(output.folder, settings)
         todo = [image for image in images if not _is_done(image, results)]
         num_done = len(images) - len(todo)
@@ -99,7 +99,7 @@ def _write_results(
     write_tables(output, with_ids)
     text = "".join(csv_lines(("file", "reason"), unreadable))
     path = output.folder / UNREADABLE_FILE
-    write_whole(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     scores = {result.name: result.score for _, result in with_ids()}
     by_score = sorted(scores, key=lambda name: (scores[name] is None, -(scores[name] or 0.0), name))
     num_positive = sum(score is not None and score >= output.threshold for score in scores.values())

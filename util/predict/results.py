@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.base.errors import UserError
-from util.base.files import append, cut_off
+from util.base.files import append, truncate
 from util.detection.fusion import ImageDetections
 from util.predict.outputs import PROGRESS_FILE
 
@@ -139,7 +139,7 @@ class ResultFile:
                         f"{self.path}: line {number + 1} is no result of a prediction; remove all results to restart"
                     ) from error
                 whole += len(line)
-        cut_off(self.path, whole)
+        truncate(self.path, whole)
         if not whole:  # incomplete in its first line
             append(self.path, json.dumps({"settings": settings}) + "\n")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from util.base.csv_text import Formatted, csv_lines
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.predict.outputs import BOXES_FILE, DETECTIONS_FILE, IMAGE_LIST_FILE, IMAGES_FILE, OutputSettings
 from util.predict.results import ImageResult, boxes_above
 
@@ -36,7 +36,7 @@ def _write(path: Path, parts: Iterator[str]) -> None:
         for part in parts:
             file.write(part.encode("utf-8", errors="backslashreplace"))
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
 def _detections(results: Results) -> Iterator[dict[str, Any]]:

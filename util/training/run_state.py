@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from util.config.differences import Change, differences
-from util.config.load import flatten
-from util.config.schema import BEFORE, Config, OptimConfig
+from util.config import Change, Config, differences, flatten
+from util.config.schema import BEFORE, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
 from util.training.checkpoints.checkpoint import (
     CheckpointError,

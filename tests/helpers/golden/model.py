@@ -12,7 +12,7 @@ import torch
 
 from models import build_model
 from tests.helpers.golden import fill_rule
-from util.config.load import load_config
+from util.config import load_config
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config" / "DINO" / "DINO_4scale.py"

@@ -10,7 +10,7 @@ from torchvision.models.resnet import BasicBlock
 from engine import Learner, accumulate
 from models import build_model
 from util.base.seed import derive_seed
-from util.config.load import load_config
+from util.config import load_config
 from util.detection.batch import Batch, Window
 from util.distributed.collectives import plan_window
 from util.training.precision import Precision

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models.build import build_class_loss
 from models.losses.class_losses import IABCE, MAL, Focal, PositionSupervised, Varifocal
 from tests.helpers.networks.tiny_dino import CONFIG
-from util.config.load import load_config
+from util.config import load_config
 
 
 def bce(p, t):

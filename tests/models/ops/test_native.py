@@ -16,7 +16,7 @@ from models.ops.backends import choose
 from models.ops.ms_deform_attn import MSDeformAttn
 from tests.helpers.attention.cases import SHAPES, assert_like_the_definition, inputs, results
 from util.base.errors import UserError
-from util.config.load import load_config
+from util.config import load_config
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "config" / "DINO" / "DINO_tiny_phantom.py"

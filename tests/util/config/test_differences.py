@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from util.config.differences import Change, differences
-from util.config.schema import KNOBS, LOCAL, MAY_CHANGE, MayChange
+from util.config import KNOBS, Change, differences
+from util.config.schema import LOCAL, MAY_CHANGE, MayChange
 
 
 def test_a_change_names_the_knob_and_both_values_in_the_order_of_the_second_config():

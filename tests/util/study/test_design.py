@@ -4,7 +4,7 @@ import pytest
 
 from scripts.measure.study_suites import ALPHA, SUITES, find_suite
 from util.base.errors import UserError
-from util.config.load import load_config
+from util.config import load_config
 from util.study.design import Phantom, grid
 
 

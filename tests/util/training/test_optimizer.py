@@ -4,7 +4,7 @@ from torch import nn
 
 from models import build_model
 from tests.helpers.golden.model import CONFIG, table
-from util.config.load import load_config
+from util.config import load_config
 from util.training.optimizer import build_optimizer, learning_rates, set_learning_rate, trainable_parts
 
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5, "lr_linear_proj_mult": 0.1, "weight_decay": 1e-4}

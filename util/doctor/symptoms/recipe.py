@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from util.config.differences import differences
+from util.config import differences
 from util.doctor.symptoms.cause import NOTE, SUSPICIOUS, Cause
 from util.runlog.history import History
 

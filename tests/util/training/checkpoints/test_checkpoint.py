@@ -12,7 +12,7 @@ from torch import nn
 from models import build_model
 from tests.helpers.golden.model import filled
 from util.base.errors import UserError
-from util.config.load import load_config
+from util.config import load_config
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.checkpoint import (
     CheckpointError,
