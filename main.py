@@ -63,10 +63,10 @@ from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.schema import is_count
-from util.training.checkpoints.start import load_judged
+from util.training.checkpoints.start import Start, choose_start, load_for_evaluation, unused_warnings
 from util.training.evaluation_folder import hold_folder
 from util.training.optimizer import learning_rates
-from util.training.run_folder import SaveClock, open_log, save_config, sole_training
+from util.training.run_folder import SaveClock, hold_run_folder, open_log, save_config
 from util.training.run_state import RunState, build_state, set_rates
 
 BEST_METRIC = "all/per_class/AP"
@@ -110,7 +110,7 @@ class Run:
 
 def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
     """Train from the chosen start to the last epoch; judge after each. The run folder is held meanwhile."""
-    together(partial(held.enter_context, sole_training(args)))
+    together(partial(held.enter_context, hold_run_folder(args)))
     run = together(partial(prepare_training, args, here, device))
     state = run.state
     require_same(
@@ -169,8 +169,8 @@ def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device, held: 
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
     config = load_config(args.config_file, args.options)
-    start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
-    unused = checkpoint.unused(start, args.resume, args.pretrain_model_path)
+    start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
+    unused = unused_warnings(start, args.resume, args.pretrain_model_path)
     num_classes = config.model.num_classes
     is_main = here.is_main  # one rank looks at the images for all
     checked = build_splits(
@@ -190,7 +190,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
         log.go_on_rows(state.rows)
     else:
         log.begin_rows()
-    if start.kind == "resume" and here.is_main and not checkpoint.take_best_along(start.path, args.output_dir):
+    if start.kind == "resume" and here.is_main and not checkpoint.copy_best(start.path, args.output_dir):
         state.best = {}  # what is not there cannot be the best
     for which, split in splits.items():
         log.say(f"{which}: {describe(split)}")
@@ -208,7 +208,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
 
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> Run:
     """The same for a checkpoint to evaluate, whose results go into a folder of their own."""
-    path, content, config = load_judged(args)
+    path, content, config = load_for_evaluation(args)
     num_classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
     model, criterion, postprocess = build_filled(config, split.names, content, path)
@@ -226,7 +226,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)
 
 
-def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
+def begin(state: RunState, start: Start, config: Config) -> str:
     """Bring the state to its start; what to say of it."""
     if start.kind in ("own", "resume"):
         changes = state.restore(start.path)

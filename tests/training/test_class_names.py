@@ -7,7 +7,7 @@ import torch
 
 import main
 from tests.helpers.training import ONE_EPOCH, annotations, assert_refused, call, copy_run, load, rows, training
-from util.training.checkpoints import checkpoint
+from util.training.checkpoints.file import save
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -64,7 +64,7 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
 def test_without_names_or_with_the_same_ones_all_is_as_before(trained, phantom, room, gone):
     content = load(trained / "best.pth")
     path = room / "c.pth"
-    checkpoint.save(path, {k: v for k, v in content.items() if k != gone})
+    save(path, {k: v for k, v in content.items() if k != gone})
     outcome = call("--eval", "--resume", path, "--data_path", phantom, "--output_dir", room / "e")
     assert outcome.code == 0, outcome.err
     outcome = call(*training(phantom, room / "run", "--pretrain_model_path", path, **ONE_EPOCH))

@@ -23,7 +23,8 @@ from tests.helpers.training import (
 )
 from util.base.errors import UserError
 from util.config.load import load_config
-from util.training.checkpoints.checkpoint import choose_start, take_best_along
+from util.training.checkpoints.checkpoint import copy_best
+from util.training.checkpoints.start import choose_start
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -170,7 +171,7 @@ def test_the_best_checkpoint_that_was_taken_along_does_not_block_the_same_comman
     new.mkdir()
     (old / "best.pth").write_text("the best")
     resume = old / "checkpoint.pth"
-    assert take_best_along(resume, new)
+    assert copy_best(resume, new)
     assert (old / "best.pth").samefile(new / "best.pth") == has_links
     assert choose_start(new, resume, None).kind == "resume"
     with pytest.raises(UserError):

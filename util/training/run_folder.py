@@ -20,7 +20,7 @@ from util.config.load import RUN_TITLE, dump
 from util.config.schema import Config
 from util.runlog.run_log import RunLog
 from util.runlog.tensorboard import load_summary_writer
-from util.training.step_size import Cut
+from util.training.step_size import StepSize
 
 
 @dataclass
@@ -50,7 +50,7 @@ class SaveClock:
 
 
 @contextmanager
-def sole_training(args: argparse.Namespace) -> Iterator[None]:
+def hold_run_folder(args: argparse.Namespace) -> Iterator[None]:
     """Hold the run folder of a training.
 
     Raises:
@@ -78,7 +78,7 @@ def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *,
         f"run folder {folder}"
     )
     if is_training:
-        cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
+        cut = StepSize(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
         log.say(f"images per step = {cut}")
     return log
 

@@ -14,21 +14,15 @@ from util.config.differences import Change, differences
 from util.config.load import flatten
 from util.config.schema import BEFORE, Config, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
-from util.training.checkpoints.checkpoint import (
-    CheckpointError,
-    Fit,
-    load,
-    load_strictly,
-    load_what_fits,
-    save,
-    weights_of,
-)
+from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
+from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits, weights_of
 from util.training.denominator import Denominator
 from util.training.ema import WeightAverage
 from util.training.optimizer import Schedule, build_optimizer, set_learning_rate, trainable_parts
 from util.training.precision import Precision
-from util.training.step_size import Cut
+from util.training.step_size import StepSize
 
 POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best", "operating_point")
 
@@ -138,8 +132,8 @@ class RunState:
 
     def _check_steps(self, content: Mapping[str, Any], changes: list[Change], path: Path) -> None:
         """A position says which images are done only while a step takes as many of the same images."""
-        theirs = Cut(*content["cut"])
-        ours = Cut(*self.facts["cut"])
+        theirs = StepSize(*content["cut"])
+        ours = StepSize(*self.facts["cut"])
         if theirs.images_per_step != ours.images_per_step:
             raise CheckpointError(
                 f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
@@ -160,8 +154,8 @@ class RunState:
         """What differs from the part of the run that the checkpoint is of."""
         changed = [str(change) for change in changes if change.may_change != "at the same step size"]
         said = f"; changed since: {', '.join(changed)}" if changed else ""
-        before = Cut(*content["cut"])
-        now = Cut(*self.facts["cut"])
+        before = StepSize(*content["cut"])
+        now = StepSize(*self.facts["cut"])
         return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
 
     def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Cut(NamedTuple):
+class StepSize(NamedTuple):
     """Images per rank and forward pass, forward passes per step, ranks."""
 
     batch_size: int
@@ -21,7 +21,7 @@ class Cut(NamedTuple):
         parts = f"{self.batch_size} per rank x {self.accumulation} accumulation x {self.ranks} ranks"
         return f"{parts} = {self.images_per_step}"
 
-    def mend(self, other: Cut) -> str:
+    def mend(self, other: StepSize) -> str:
         """What would bring as many images per step as `other` has."""
         accumulation, rest = divmod(other.images_per_step, self.batch_size * self.ranks)
         if rest == 0:

@@ -30,7 +30,7 @@ END_BYTES = 22  # of the end record
 LENGTH_BYTES = 2  # of the length of the comment behind it, which stands last
 LONGEST_COMMENT = 2**16 - 1
 CHUNK = 1 << 20
-UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
+LOAD_ERRORS = (  # what bytes that are no file of tensors can set off inside torch.load
     OSError,
     EOFError,
     RuntimeError,
@@ -74,7 +74,7 @@ def read_tensors(path: Path) -> Any:
 
     Raises:
         DamagedFile: the bytes are not those that were written.
-        one of UNREADABLE: it holds something else, or is of no format of PyTorch.
+        one of LOAD_ERRORS: it holds something else, or is of no format of PyTorch.
     """
     with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
         require_whole(file)

@@ -1,18 +1,69 @@
-"""Which checkpoint is judged, and with which config."""
+"""Choose the checkpoint that a training starts from, and the checkpoint and config of an evaluation."""
+
+from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from util.base.console import remark
 from util.base.errors import UserError
 from util.config.load import completed, flatten, load_config, resolve, without_paths
 from util.config.schema import PATHS, Config
-from util.training.checkpoints import checkpoint
+from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME, CheckpointError, load
+from util.training.checkpoints.earlier_training import require_none
 
 
-def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]:
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins."""
+
+    kind: Literal["own", "resume", "pretrain", "scratch"]
+    path: Path | None
+    reason: str
+
+
+def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -> Start:
+    """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is picked up.
+
+    The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
+
+    Raises:
+        UserError: the own checkpoint is missing while others of an earlier training are there.
+    """
+    own = output_dir / OWN_NAME
+    if own.is_file():
+        ignored = resume or pretrain
+        beyond = f"; {ignored} was for the first start" if ignored and ignored != own else ""
+        return Start("own", own, f"going on from this run's own {own}{beyond}")
+    require_none(own, output_dir / BEST_NAME, resume)
+    if resume:
+        return Start("resume", resume, f"going on from {resume}")
+    if pretrain:
+        return Start("pretrain", pretrain, f"weights from {pretrain}, everything else new")
+    return Start("scratch", None, "a new run")
+
+
+def unused_warnings(start: Start, *given: Path | None) -> list[str]:
+    """Warnings of checkpoints that the command line names and the run does not start from.
+
+    Raises:
+        CheckpointError: one of them is not there: a typing error should not wait for the day when it is needed.
+    """
+    warnings = []
+    for path in given:
+        if path is None or path == start.path:
+            continue
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such checkpoint; check the path")
+        if not (start.path and start.path.is_file() and path.samefile(start.path)):
+            warnings.append(f"{path} is not used: {start.reason}")
+    return warnings
+
+
+def load_for_evaluation(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]:
     """(path, content, config) of the checkpoint of --resume, or else of the best one of the run folder.
 
     Raises:
@@ -20,10 +71,10 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     """
     if args.pretrain_model_path:
         raise UserError("--pretrain_model_path is where a training starts; the checkpoint to evaluate is --resume")
-    path = args.resume or (args.output_dir / checkpoint.BEST_NAME if args.output_dir else None)
+    path = args.resume or (args.output_dir / BEST_NAME if args.output_dir else None)
     if path is None:
         raise UserError("evaluation needs --resume CHECKPOINT, or --output_dir with the folder of a run")
-    content = checkpoint.load(path)
+    content = load(path)
     if args.config_file:
         return path, content, load_config(args.config_file, args.options)
     if content.get("config") is not None:

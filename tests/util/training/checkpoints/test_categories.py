@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from util.training.checkpoints.categories import CategoryError, other_classes, require_same_classes
-from util.training.checkpoints.checkpoint import load_what_fits
+from util.training.checkpoints.weights import load_what_fits
 
 FILE = Path("theirs.pth")
 THEIRS = {"category_names": {"1": "A", "2": "B", "10": "C"}}
