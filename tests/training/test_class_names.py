@@ -39,7 +39,7 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
     swapped, trained, room, monkeypatch
 ):
     data, names = swapped
-    begun, real = {}, main.begin
+    begun, real = {}, main.load_start
 
     def begin(state, *rest):
         begun["before"] = {k: v.clone() for k, v in state.model.state_dict().items()}
@@ -47,7 +47,7 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
         begun["after"] = state.model.state_dict()
         raise KeyboardInterrupt  # what it trains then is of no interest
 
-    monkeypatch.setattr(main, "begin", begin)
+    monkeypatch.setattr(main, "load_start", begin)
     assert call(*training(data, room / "tuned", "--pretrain_model_path", trained / "best.pth")).code == 130
     change = f"1 ({names[1]} -> {names[2]}), 2 ({names[2]} -> {names[1]})"
     assert f"rows of other classes start anew in 15 tables: {change}" in begun["said"]

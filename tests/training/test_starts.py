@@ -30,14 +30,14 @@ pytest_plugins = ["tests.helpers.training_fixtures"]
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom, room, monkeypatch):
-    command, follow = training(phantom, room / "run"), main.follow
+    command, after_step = training(phantom, room / "run"), main.after_step
 
     def interrupt(run, *rest):
         if run.state.step == 4:  # in the middle of epoch 1, and no checkpoint since its start
             raise KeyboardInterrupt
-        follow(run, *rest)
+        after_step(run, *rest)
 
-    monkeypatch.setattr(main, "follow", interrupt)
+    monkeypatch.setattr(main, "after_step", interrupt)
     outcome = call(*command)
     assert (outcome.code, outcome.err) == (
         130,

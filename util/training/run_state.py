@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
-from torch import nn
 
 from util.config.differences import Change, differences
 from util.config.load import flatten
@@ -17,9 +16,10 @@ from util.training.checkpoints.categories import other_classes, require_same_cla
 from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
+from util.training.checkpoints.schema import is_count
 from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits, weights_of
 from util.training.denominator import Denominator
-from util.training.ema import WeightAverage
+from util.training.ema import Network, WeightAverage
 from util.training.optimizer import Schedule, build_optimizer, set_learning_rate, trainable_parts
 from util.training.precision import Precision
 from util.training.step_size import StepSize
@@ -28,24 +28,24 @@ POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged",
 
 
 @dataclass
-class RunState:
-    """What trains, and where it stands. Learning rate and randomness follow from the position, so they are not kept."""
+class RunState(Generic[Network]):
+    """What changes in a training. Learning rates and randomness follow from the position, so they are not kept."""
 
-    model: nn.Module
-    average: WeightAverage
+    model: Network
+    average: WeightAverage[Network]
     optimizer: torch.optim.Optimizer
     precision: Precision
     denominator: Denominator
     facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, category_names
     epoch: int = 0  # epochs done
-    window: int = 0  # windows done in the epoch under way
-    step: int = 0  # windows done since the start: optimizer steps, those left out included
-    skipped: int = 0  # steps left out because they were not finite
-    collected: list[dict[str, Any]] = field(default_factory=list)  # by rank: figures of the epoch under way
+    window: int = 0  # windows done in the current epoch
+    step: int = 0  # windows done since the start: optimizer steps, skipped ones included
+    skipped: int = 0  # steps skipped because they were not finite
+    collected: list[dict[str, Any]] = field(default_factory=list)  # by rank: sums of the log over the current epoch
     rows: int = 0  # bytes of log.jsonl that belong to the steps done
-    judged: int = 0  # epochs done when the weights were last judged
+    judged: int = 0  # epochs done at the last evaluation
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
-    operating_point: dict[str, Any] = field(default_factory=dict)  # of the weights last judged: rule, target, threshold
+    operating_point: dict[str, Any] = field(default_factory=dict)  # of the last evaluation: rule, target, threshold
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors and plain values."""
@@ -66,21 +66,20 @@ class RunState:
 
     @property
     def started(self) -> dict[str, Any]:
-        """What the log says of a start: position, facts, and which parameters are trained."""
+        """Columns of the row of a start: position, facts, and which parameters are trained."""
         position = {"epoch": self.epoch, "step": self.step}
         return {**position, **self.facts, "trainable": trainable_parts(self.model)}
 
     @property
-    def told_best(self) -> str:
-        """The best epoch so far, in words."""
+    def best_epoch(self) -> str:
+        """The best epoch so far, for the log."""
         return "best {metric}: {value:.4f}, epoch {epoch}".format(**self.best) if self.best else "no best epoch"
 
-    def restore(self, path: Path) -> str:
-        """Go on from a checkpoint; what to say of it.
+    def resume(self, path: Path) -> str:
+        """Resume from a checkpoint; what has changed since, for the log.
 
         Raises:
-            CheckpointError: it is of another model, data or number of images per step, or holds no position to go on
-                from.
+            CheckpointError: it is of another model, data or number of images per step, or holds no position.
         """
         content = load(path)
         needed = ("model", "optimizer", "config", "cut", *POSITION)
@@ -103,8 +102,8 @@ class RunState:
             setattr(self, name, content[name])
         return self._changes(content, changes)
 
-    def take_over(self, path: Path) -> Fit:
-        """Begin a new training with the weights of another one, as far as they fit."""
+    def load_pretrained(self, path: Path) -> Fit:
+        """Load the weights of another training, as far as they fit."""
         content = load(path)
         classes = other_classes(content, self.names)
         return load_what_fits(self.model, weights_of(content, path), path, classes)
@@ -136,8 +135,9 @@ class RunState:
         ours = StepSize(*self.facts["cut"])
         if theirs.images_per_step != ours.images_per_step:
             raise CheckpointError(
-                f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
-                "begin a new training from its weights: another --output_dir and --pretrain_model_path"
+                f"{path}: was trained with {theirs} images per step, this would be {ours}. "
+                f"{ours.how_to_match(theirs)}, or begin a new training from its weights: another --output_dir and "
+                "--pretrain_model_path"
             )
         refused = [change for change in changes if change.may_change == "between epochs"]
         images = Change("training images", content.get("num_images"), self.facts["num_images"])
@@ -169,8 +169,19 @@ class RunState:
         groups = [{**a, **{k: b[k] for k in kept}} for a, b in zip(ours, theirs["param_groups"], strict=True)]
         self.optimizer.load_state_dict({"state": theirs["state"], "param_groups": groups})
 
-    def note(self, metric: str, value: float | None) -> bool:
-        """The weights were judged: remember that, and whether they are the best so far. True if they are."""
+    def load_position(self, content: Mapping[str, Any]) -> None:
+        """Take over epoch, step and operating point of a checkpoint to evaluate, as far as it has them."""
+        self.epoch, self.step = (content[key] if is_count(content.get(key)) else 0 for key in ("epoch", "step"))
+        self.operating_point = content.get("operating_point") or {}
+
+    def finish_epoch(self) -> None:
+        """Count an epoch as done."""
+        self.epoch += 1
+        self.window = 0
+        self.collected = []
+
+    def record_evaluation(self, metric: str, value: float | None) -> bool:
+        """Record that the weights were evaluated; whether they are the best so far by this metric."""
         self.judged = self.epoch
         if value is None or value <= self.best.get("value", -1.0):
             return False
@@ -187,9 +198,9 @@ def _mismatch(change: Change) -> str:
 
 
 def build_state(
-    config: Config, names: Mapping[int, str], num_images: int, model: nn.Module, device: torch.device, world_size: int
-) -> RunState:
-    """Optimizer, average and precision around a model; `names` are the data's categories by id."""
+    config: Config, names: Mapping[int, str], num_images: int, model: Network, device: torch.device, world_size: int
+) -> RunState[Network]:
+    """Build optimizer, average and precision around a model; `names` are the data's categories by id."""
     optim = config.optim
     optimizer = build_optimizer(
         model,
@@ -216,8 +227,8 @@ def build_state(
     return RunState(model, average, optimizer, Precision(optim.amp, device.type), denominator, facts)
 
 
-def set_rates(state: RunState, optim: OptimConfig, num_windows: int) -> None:
-    """Set the learning rates of the step to come.
+def set_rates(state: RunState[Any], optim: OptimConfig, num_windows: int) -> None:
+    """Set the learning rates of the next step.
 
     Steps are counted as if every epoch so far had had `num_windows`: a run that goes on with more images still drops
     its rates at the epochs of the config.

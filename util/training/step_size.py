@@ -1,4 +1,4 @@
-"""How the images of an optimizer step are shared out. Only the total makes a difference."""
+"""The images of an optimizer step: batch size x accumulation x ranks. Only the product makes a difference."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class StepSize(NamedTuple):
         parts = f"{self.batch_size} per rank x {self.accumulation} accumulation x {self.ranks} ranks"
         return f"{parts} = {self.images_per_step}"
 
-    def mend(self, other: StepSize) -> str:
-        """What would bring as many images per step as `other` has."""
+    def how_to_match(self, other: StepSize) -> str:
+        """The setting that gives as many images per step as `other` has, for an error message."""
         accumulation, rest = divmod(other.images_per_step, self.batch_size * self.ranks)
         if rest == 0:
             return f"Set gradient_accumulation_steps={accumulation}"

@@ -21,7 +21,7 @@ from util.distributed.collectives import Wishes, distribute, gather_objects, pla
 from util.runlog.class_skill import FocalSettings
 from util.runlog.run_log import RunLog
 from util.runlog.training_log import TrainingLog
-from util.training.run_folder import SaveClock
+from util.training.run_folder import RunFolder
 from util.training.run_state import build_state
 
 COUNTS = (2, 0, 1, 3, 1, 0)
@@ -55,8 +55,11 @@ def conversation(here):
     config = load_config(tiny_dino.CONFIG, tiny_dino.OPTIONS)
     learner = toy_learner(Toy())
     state = build_state(config, {1: "a", 2: "b", 3: "c"}, 6, learner.model, CPU, here.world_size)
-    mute, clock = RunLog(None), SaveClock(0.0)
-    run = main.Run(Path(), config, {}, state, learner.criterion, nn.Identity(), "ema", mute, here, CPU, clock)
+    mute = RunLog(None)
+    folder = RunFolder(Path(), mute, here, config, {"weights": "ema"})
+    run = main.Run(
+        splits={}, state=state, criterion=learner.criterion, postprocess=nn.Identity(), folder=folder, device=CPU
+    )
     log = TrainingLog(mute, 5, 1000, CPU, here, [0], FocalSettings(0.25, 2.0, 5))
     log.start_epoch(0)
     learner = replace(learner, model=distribute(state.model, here), optimizer=state.optimizer)
@@ -65,8 +68,8 @@ def conversation(here):
         train_one_epoch,
         learner,
         accum_steps=3,
-        before_step=partial(main.schedule, run, log),
-        after_step=partial(main.follow, run, log),
+        before_step=partial(main.before_step, run, log),
+        after_step=partial(main.after_step, run, log),
     )
     return [said_in(lambda: take_a_window(loader=log.watch(batches))) for _ in range(6)]
 

@@ -17,4 +17,4 @@ def test_a_cut_tells_its_arithmetic():
     ],
 )
 def test_a_cut_is_mended_to_as_many_images_per_step(ours, mend):
-    assert ours.mend(StepSize(2, 2, 2)) == mend
+    assert ours.how_to_match(StepSize(2, 2, 2)) == mend

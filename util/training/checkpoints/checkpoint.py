@@ -117,7 +117,7 @@ def _is_whole(path: Path) -> bool:
 def _reason(error: BaseException) -> str:
     """Why a file cannot be read. PyTorch's own words would advise to run the code inside it."""
     if isinstance(error, OSError) and error.filename:  # others come from reading what is no zip as an older format
-        return error.strerror
+        return error.strerror or str(error)
     if isinstance(error, pickle.UnpicklingError):
         return "it is no checkpoint, or holds more than weights and plain values"
     return f"{type(error).__name__}: the file is empty, cut short or damaged"

@@ -61,7 +61,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
     def write(file: IO[bytes]) -> None:
         summed = _Summed(file)
-        torch.save(dict(content), summed)
+        torch.save(dict(content), summed)  # type: ignore[arg-type] # it takes whatever has `write` and `flush`
         summed.finish()
 
     write_whole(path, write)

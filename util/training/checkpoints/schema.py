@@ -262,7 +262,7 @@ def _ids_are_classes(content: Mapping[str, Any]) -> str | None:
     config = content["config"] or {}
     ids = [*(content.get("category_ids") or ()), *map(int, content.get("category_names") or ())]
     num_classes = config.get("num_classes")
-    if not is_count(num_classes) or max(ids, default=0) < num_classes:
+    if num_classes is None or not is_count(num_classes) or max(ids, default=0) < num_classes:
         return None
     return f"category_ids reach {max(ids)}, expected less than num_classes = {num_classes} of its config"
 

@@ -25,6 +25,11 @@ def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in found.items()}
 
 
+def kind_of_weights(content: Mapping[str, Any]) -> str:
+    """Which weights of a checkpoint `weights_of` returns: "ema" or "model"."""
+    return "ema" if content.get("ema") or content.get("ema_model") else "model"
+
+
 def _is_state_dict(value: Any) -> bool:
     if not isinstance(value, dict) or not value:
         return False
@@ -129,7 +134,7 @@ def load_what_fits(
 def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
     if ours.shape == theirs.shape and _is_same_kind(ours, theirs):
         rows = [i for i in fit.classes if i < len(ours)] if any(table in name for table in CLASS_TABLES) else []
-        initial = ours[rows].clone() if rows else None
+        initial = ours[rows].clone()
         ours.copy_(theirs)
         if rows:
             ours[rows] = initial
@@ -144,9 +149,9 @@ def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
     if not is_by_query:  # other rows may mean another class, level or sampling point
         fit.adapted.append(f"{change}: new")
         return
-    rows = min(len(ours), len(theirs))
-    ours[:rows].copy_(theirs[:rows])
-    fit.adapted.append(f"{change}: first {rows} rows")
+    num_rows = min(len(ours), len(theirs))
+    ours[:num_rows].copy_(theirs[:num_rows])
+    fit.adapted.append(f"{change}: first {num_rows} rows")
 
 
 def _size(tensor: Tensor) -> str:
