@@ -256,7 +256,8 @@ class Position:
     rows: int = 0
 
     def save(self, path):
-        """Write the step."""
+        """Write the step into a new file."""
+        path.unlink(missing_ok=True)
         path.write_text(str(self.step))
 
 
