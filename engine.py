@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from util.detection.batch import Batch, Target, Window, windows
-from util.distributed.collectives import WindowPlan, Wishes, plan_window
+from util.distributed.collectives import StepRequests, WindowPlan, plan_window
 from util.metrics.collect import table_of
 from util.metrics.tables import Detections
 from util.training.denominator import Denominator
@@ -87,7 +87,7 @@ def train_one_epoch(
     loader: Iterable[Batch],
     *,
     accum_steps: int,
-    before_step: Callable[[], Wishes],
+    before_step: Callable[[], StepRequests],
     after_step: Callable[[Step], None],
 ) -> None:
     """Step the optimizer once per window of `accum_steps` batches, except where the gradient is not finite.

@@ -8,7 +8,7 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
-from util.base.launcher import Ranks, is_under_torchrun
+from util.base.launcher import ProcessInfo, is_under_torchrun
 from util.base.processes import stop_with_launcher
 from util.distributed.exit_codes import end_silently_on_ctrl_c, run_program, run_to_exit_code
 from util.distributed.preemption import STOP
@@ -44,7 +44,14 @@ from util.base.seed import seed_everything
 from util.config.command_line import parse_arguments
 from util.config.load import load_config
 from util.config.schema import Config
-from util.distributed.collectives import Wishes, choose_device_type, distribute, ranks, require_same, together
+from util.distributed.collectives import (
+    StepRequests,
+    choose_device_type,
+    distribute,
+    process_group,
+    require_same,
+    run_on_all_ranks,
+)
 from util.doctor.checkup import consult
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
@@ -69,10 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
 def run_command(args: argparse.Namespace) -> None:
     """Train, or evaluate the checkpoint of --resume or else the best one of the run folder."""
     device_type = choose_device_type(args.device)
-    with ranks(device_type) as process, ExitStack() as locks:
+    with process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
         if args.eval:
-            run = together(partial(prepare_evaluation, args, process, device, locks))
+            run = run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks))
             evaluate(run, is_final=True, operating_point=run.state.operating_point)
         else:
             train(args, process, device, locks)
@@ -90,10 +97,10 @@ class Run:
     device: torch.device
 
 
-def train(args: argparse.Namespace, process: Ranks, device: torch.device, locks: ExitStack) -> None:
+def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> None:
     """Train from the chosen start to the last epoch, and evaluate after each. The run folder is held meanwhile."""
-    together(partial(locks.enter_context, hold_run_folder(args)))
-    run = together(partial(prepare_training, args, process, device))
+    run_on_all_ranks(partial(locks.enter_context, hold_run_folder(args)))
+    run = run_on_all_ranks(partial(prepare_training, args, process, device))
     state = run.state
     config = run.folder.config
     log = run.folder.log
@@ -109,16 +116,16 @@ def train(args: argparse.Namespace, process: Ranks, device: torch.device, locks:
         rank=process.rank,
         world_size=process.world_size,
     )
-    log.say(f"an epoch: {sampler.account}")
+    log.info(f"an epoch: {sampler.account}")
     model = distribute(state.model, process)
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
     ids = run.splits["train"].category_ids
     training_log = build_training_log(log, config, sampler.num_windows, device, process, ids, args.verbose_losses)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
-        log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
+        log.info(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     if process.is_main:
-        STOP.watch(run.folder.path / "stop")
+        STOP.watch_file(run.folder.path / "stop")
     after_epoch(run)  # a run that was interrupted in its evaluation
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch, state.window)
@@ -135,11 +142,11 @@ def train(args: argparse.Namespace, process: Ranks, device: torch.device, locks:
         run.folder.save_checkpoint(state)
         after_epoch(run)
         consult(log, process, config.runtime.on_failing)
-    STOP.settle()
-    log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.best_epoch}")
+    STOP.ignore_further_signals()
+    log.info(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.best_epoch}")
 
 
-def prepare_training(args: argparse.Namespace, process: Ranks, device: torch.device) -> Run:
+def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: torch.device) -> Run:
     """Check config, start and data, build the parts, load the weights; only then is something written."""
     config = load_config(args.config_file, args.options)
     start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
@@ -169,7 +176,7 @@ def prepare_training(args: argparse.Namespace, process: Ranks, device: torch.dev
     )
 
 
-def prepare_evaluation(args: argparse.Namespace, process: Ranks, device: torch.device, locks: ExitStack) -> Run:
+def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> Run:
     """Load a checkpoint to evaluate, check the data, and hold a folder of its own for the results."""
     path, content, config = load_for_evaluation(args)
     num_classes = config.model.num_classes
@@ -184,7 +191,9 @@ def prepare_evaluation(args: argparse.Namespace, process: Ranks, device: torch.d
     facts = {**source_of(split, config), "step": state.step, **labels}
     results = hold_folder(args.output_dir, split.ground_truth(), facts, locks)
     folder = open_run_folder(results, config, process, device, labels)
-    folder.log.say(f"{computation}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {results}")
+    folder.log.info(
+        f"{computation}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {results}"
+    )
     return Run(
         splits={"val": split}, state=state, criterion=criterion, postprocess=postprocess, folder=folder, device=device
     )
@@ -204,10 +213,10 @@ def load_start(state: RunState[DINO], start: Start, config: Config) -> str:
     return f"start: {start.reason}; {loaded}"
 
 
-def before_step(run: Run, log: TrainingLog) -> Wishes:
+def before_step(run: Run, log: TrainingLog) -> StepRequests:
     """Set the learning rate of the next step; what this rank asks all ranks to do after it."""
     set_rates(run.state, run.folder.config.optim, log.num_windows)
-    return Wishes(save=run.folder.is_checkpoint_due, stop=STOP.is_made)
+    return StepRequests(save=run.folder.is_checkpoint_due, stop=STOP.is_requested)
 
 
 def after_step(run: Run, log: TrainingLog, step: Step) -> None:
@@ -223,7 +232,7 @@ def after_step(run: Run, log: TrainingLog, step: Step) -> None:
         state.average.update(state.model, state.step)
         log.add(step.window, step.plan.num_boxes, step.total, step.counted, step=state.step, rates=rates)
     else:
-        log.leave_out(step=state.step, rates=rates)
+        log.add_skipped(step=state.step, rates=rates)
     if step.plan.saves:
         state.collected = log.state()
         run.folder.save_checkpoint(state)

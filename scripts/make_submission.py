@@ -27,7 +27,7 @@ from datasets.annotations.split import Split, load_split
 from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
 from util.metrics.image_level import image_scores
@@ -76,7 +76,7 @@ def write(args: argparse.Namespace) -> None:
     folder = args.output or args.run / "submission"
     contents = {"detections.json": detection_file(found), "classification.txt": class_file(truth, found, threshold)}
     for name, text in contents.items():
-        write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_atomically(folder / name, lambda file, text=text: file.write(text.encode()))
         echo(folder / name)
     echo(WARNING, file=sys.stderr)
 

@@ -40,7 +40,7 @@ from scripts.measure.tables import Measured, as_rows, report
 from scripts.measure.workloads import Case, Work, count_operations, works_of
 from util.base.console import Progress, echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.memory import peak_resident_bytes, resident_bytes
 from util.config.load import flatten, load_config
 from util.config.schema import Config
@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
         about = {"command": command, "machine": machine, "task": args.task, "batch": args.batch, "size": case.size}
         about |= {"boxes": args.boxes, "threads": torch.get_num_threads(), "config": flatten(configs[0])}
         content = {**about, "rows": as_rows(found, operations)}
-        write_whole(args.json, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        write_atomically(args.json, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def setting_options(args: argparse.Namespace, setting: str) -> list[str]:
@@ -264,7 +264,7 @@ def profile(works: list[Work], device: torch.device, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
-        write_whole(path, lambda file: file.write(trace.read_bytes()))
+        write_atomically(path, lambda file: file.write(trace.read_bytes()))
     echo(f"{path}: for chrome://tracing or ui.perfetto.dev")
 
 

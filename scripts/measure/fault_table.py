@@ -234,7 +234,7 @@ def line_of(name: str, seed: int, folder: Path) -> str:
     first = [cause.name for cause in found.causes][:2]
     is_named = any(c.name in fault.causes and c.level != NOTE for c in found.causes[:2])  # healthy runs get notes, too
     answer = ("yes" if is_named else "NO") if fault.causes else "FALSE ALARM" if found.verdict == FAILING else "-"
-    ap50 = max((value for _, value in history.judged("all/agnostic/AP50")), default=0.0)
+    ap50 = max((value for _, value in history.evaluated("all/agnostic/AP50")), default=0.0)
     seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
     cells = [
         name,

@@ -33,7 +33,7 @@ if __name__ == "__main__":
 from scripts.measure.study_suites import SUITES, find_suite
 from util.base.console import echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
 from util.study.figures import FIGURES
@@ -168,7 +168,7 @@ class Study:
         rewrite(document, self.suite.title, sections(self.suite, rows))
         for name in self.suite.figures:
             path = self.home / "images" / f"study_{self.suite.name}_{name}.png"
-            write_whole(
+            write_atomically(
                 path, partial(FIGURES[name](self.suite, rows).savefig, format="png", metadata={"Software": None})
             )
         return f"{document}: tables and figures of {len(rows)} runs"
@@ -257,7 +257,7 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
         "runs": shlex.quote(str(args.runs)),
         "data": shlex.quote(str(args.data)),
     }
-    write_whole(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
+    write_atomically(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
     echo(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
     return 0
 

@@ -21,8 +21,8 @@ from tests.helpers.training import (
     rows,
     training,
 )
-from util.base.files import keep_copy
-from util.base.launcher import Ranks
+from util.base.files import link_copy
+from util.base.launcher import ProcessInfo
 from util.config.load import load_config
 from util.runlog.run_log import RunLog
 from util.training.run_folder import RunFolder
@@ -243,7 +243,7 @@ def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom
 def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
     monkeypatch.setattr("util.base.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     (tmp_path / "a").write_text("whole")
-    keep_copy(tmp_path / "a", tmp_path / "b")
+    link_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -263,7 +263,7 @@ class Position:
 
 def run_folder(path, minutes):
     config = load_config(CONFIG, [f"checkpoint_every_minutes={minutes}"])
-    return RunFolder(path, RunLog(None), Ranks(0, 1, 0), config, {"weights": "ema"}, saved_at=0.0)
+    return RunFolder(path, RunLog(None), ProcessInfo(0, 1, 0), config, {"weights": "ema"}, saved_at=0.0)
 
 
 def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch, tmp_path):
@@ -309,7 +309,7 @@ def test_the_best_checkpoint_comes_along_to_another_folder(trained, phantom, roo
 
 def test_without_the_best_checkpoint_nothing_is_called_best(trained, phantom, room):
     alone = room / "alone.pth"
-    keep_copy(trained / "checkpoint.pth", alone)
+    link_copy(trained / "checkpoint.pth", alone)
     outcome = call(*training(phantom, room / "run", "--resume", alone))
     assert "no best epoch" in outcome.out
 
@@ -329,6 +329,6 @@ def test_what_a_killed_process_left_of_a_second_name_does_not_disturb_and_goes(t
     half = tmp_path / f".b.{os.getpid() if is_of_this_id else 1}.part"
     half.write_text("ha")
     os.utime(half, (0, 0))
-    keep_copy(tmp_path / "a", tmp_path / "b")
+    link_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Threads whose program does not wait for what nobody needs any more."""
+"""A thread pool that an error or Ctrl-C ends at once."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def threads(num: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads; after an error or Ctrl-C nothing is waited for, neither queued work nor what is under way.
+    """Yield a thread pool; after an error or Ctrl-C neither queued nor running work is waited for.
 
-    A read of a disk that does not answer never ends; the threads go with the process.
+    A read from a disk that does not answer never ends; such threads end with the process.
     """
     pool = ThreadPoolExecutor(num)
-    is_whole = False
+    is_complete = False
     try:
         yield pool
-        is_whole = True
+        is_complete = True
     finally:
-        pool.shutdown(wait=is_whole, cancel_futures=not is_whole)
+        pool.shutdown(wait=is_complete, cancel_futures=not is_complete)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from addict import Dict
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import UserError
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.rules import RULES
@@ -88,7 +88,7 @@ def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     lacking = {key: value for key, value in BEFORE.items() if key not in values}
     if lacking:
         pairs = ", ".join(as_options(lacking))
-        remark(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
+        print_note(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
     return {**lacking, **values}
 
 

@@ -1,7 +1,7 @@
 """The doctor's visit at the end of an epoch."""
 
-from util.base.errors import RunFailingError, ToldElsewhere
-from util.base.launcher import Ranks
+from util.base.errors import ReportedByOtherRank, RunFailingError
+from util.base.launcher import ProcessInfo
 from util.distributed.collectives import gather_objects
 from util.distributed.exit_codes import FAILED
 from util.doctor.diagnosis import Diagnosis, diagnose
@@ -11,16 +11,16 @@ from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS, RunLog
 
 
-def consult(log: RunLog, here: Ranks, on_failing: str) -> None:
+def consult(log: RunLog, process: ProcessInfo, on_failing: str) -> None:
     """Let the doctor read the log; all ranks stop together where a failing run shall.
 
     Raises:
-        RunFailingError: the doctor calls the run failing, and on_failing is "stop"; ToldElsewhere on other ranks.
+        RunFailingError: the doctor calls the run failing, and on_failing is "stop"; ReportedByOtherRank on other ranks.
     """
     is_failing = gather_objects(check_up(log))[0]
     if is_failing and on_failing == "stop":
-        if not here.is_main:
-            raise ToldElsewhere(FAILED)
+        if not process.is_main:
+            raise ReportedByOtherRank(FAILED)
         raise RunFailingError("the doctor calls this run failing, and on_failing is 'stop'; its checkpoint is kept")
 
 
@@ -32,7 +32,7 @@ def check_up(log: RunLog) -> bool:
     if log.folder is None:
         return False
     found = diagnose(history_of(read_rows(log.folder / ROWS)))
-    log.say(summary(found))
+    log.info(summary(found))
     return found.verdict == FAILING
 
 

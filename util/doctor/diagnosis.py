@@ -132,7 +132,7 @@ def shows_learning(history: History) -> bool:
     if apart is not None and apart < 1.06:
         return False
     names = ("all/agnostic/AP50", "all/per_class/AP50", "model/all/per_class/AP50")
-    judged = [value for name in names for _, value in history.judged(name)]
+    judged = [value for name in names for _, value in history.evaluated(name)]
     return (skill is not None and skill > 0.1) or (bool(judged) and max(judged) >= 0.1)
 
 
@@ -141,7 +141,7 @@ def _figures(history: History) -> dict[str, Any]:
     if last is None:
         return {}
     values = {"epoch": last.number, **{name: last.get(name) for name in SHOWN}}
-    return {**values, **{name: last.judged(name) for name in JUDGED}}
+    return {**values, **{name: last.evaluated(name) for name in JUDGED}}
 
 
 def _short(value: Any) -> str:

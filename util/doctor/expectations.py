@@ -58,9 +58,9 @@ def _class_error_falls(history: History) -> Expectation:
 def _ap(history: History, first: int, last: int, low: float, high: float) -> Expectation:
     when = f"epoch {last}" if first == last else f"epochs {first} to {last}"
     what = f"AP of {low:g} to {high:g} in {when} (counted from 1)"
-    values = [value for number, value in history.judged("all/per_class/AP") if first <= number + 1 <= last]
+    values = [value for number, value in history.evaluated("all/per_class/AP") if first <= number + 1 <= last]
     if not values:
         return Expectation(what, "", is_met=None)
-    is_over = any(number + 1 >= last for number, _ in history.judged("all/per_class/AP"))
+    is_over = any(number + 1 >= last for number, _ in history.evaluated("all/per_class/AP"))
     best = max(values)
     return Expectation(what, f"{best:.3f}", is_met=best >= low if best >= low or is_over else None)

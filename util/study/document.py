@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 
 BY = "written by scripts/measure/study.py"
 
@@ -50,5 +50,5 @@ def rewrite(path: Path, title: str, sections: Mapping[str, str]) -> bool:
     text = path.read_text(encoding="utf-8") if path.is_file() else None
     new = replace_sections(skeleton(title, sections) if text is None else text, sections, str(path))
     if new != text:
-        write_whole(path, lambda file: file.write(new.encode()))
+        write_atomically(path, lambda file: file.write(new.encode()))
     return new != text

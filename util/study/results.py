@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.numbers import number
 from util.config.differences import differences
 from util.doctor.diagnosis import diagnose
@@ -160,7 +160,7 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_row(row: Row, folder: Path) -> None:
     """Keep a row in the folder of its run, whole or not at all: runs that end at the same time do not meet."""
-    write_whole(folder / RESULT, lambda file: file.write((json.dumps(asdict(row)) + "\n").encode()))
+    write_atomically(folder / RESULT, lambda file: file.write((json.dumps(asdict(row)) + "\n").encode()))
 
 
 def load_row(folder: Path) -> Row | None:
@@ -175,7 +175,7 @@ def save_rows(path: Path, suite: Suite, rows: Iterable[Row]) -> None:
     ordered = sorted(rows, key=lambda row: (row.seed, place[row.cell]))
     text = "".join(json.dumps(asdict(row)) + "\n" for row in ordered)
     if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_rows(path: Path, suite: Suite) -> dict[tuple[str, int], Row]:

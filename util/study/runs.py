@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
-from util.base.files import cut_off
+from util.base.files import truncate
 from util.runlog.run_log import ROWS
 from util.study.design import Phantom, PlannedRun
 from util.study.planning import Budget, in_words, seconds_left
@@ -99,7 +99,7 @@ def begin(run: PlannedRun, places: Places) -> Process | None:
         return None
     is_whole = not (folder / ROWS).exists()
     console = folder.with_name(f"{folder.name}.out")
-    cut_off(console, 0)
+    truncate(console, 0)
     where = ["--data_path", places.phantom(run.phantom).resolve(), "--output_dir", folder.resolve(), "--device", "cpu"]
     options = ["--options", f"image_cache={str(places.cache.resolve())!r}", *run.words]
     command = [*ONE_THREAD, sys.executable, "main.py", "--config_file", run.cell.config, *where, *options]

@@ -9,8 +9,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from util.base.console import Progress
-from util.base.files import write_whole
-from util.base.launcher import Ranks
+from util.base.files import write_atomically
+from util.base.launcher import ProcessInfo
 from util.detection.batch import Batch
 from util.distributed.collectives import gather_objects
 from util.distributed.preemption import STOP
@@ -24,10 +24,10 @@ from util.training.run_folder import RunFolder, exit_for_requeue, save_config
 from util.training.run_state import RunState
 
 
-def until_stop_request(loader: DataLoader[Any], process: Ranks) -> Iterator[Batch]:
+def until_stop_request(loader: DataLoader[Any], process: ProcessInfo) -> Iterator[Batch]:
     """Yield the batches of an evaluation until a stop is requested; the main rank shows the progress."""
     progress = Progress("evaluation", len(loader), "batches", is_shown=process.is_main)
-    for batch in STOP.until_made(loader):
+    for batch in STOP.until_requested(loader):
         yield batch
         progress.advance()
     progress.close()
@@ -62,7 +62,7 @@ def evaluate_parts(
     Raises:
         Preempted: a rank was asked to stop, so that its detections are incomplete.
     """
-    parts = gather_objects((part, STOP.is_made))
+    parts = gather_objects((part, STOP.is_requested))
     if any(is_asked for _, is_asked in parts):
         exit_for_requeue(folder.log, "while evaluating; the same command evaluates again")
     if not folder.process.is_main:
@@ -113,7 +113,7 @@ def write_evaluation(
     position = {"epoch": max(0, epoch - 1), "step": step, **labels}
     save_detections(folder / DETECTIONS, evaluation.study.found)
     save_truth(folder / TRUTH, evaluation.study.truth)
-    write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(evaluation.study).encode()))
+    write_atomically(folder / PER_IMAGE, lambda file: file.write(per_image_csv(evaluation.study).encode()))
     save_report(folder / REPORT, evaluation.values, {**evaluation.facts, **source, **position} if source else None)
     log.row("eval", **position, **evaluation.numbers)
-    log.say(f"evaluation after {epoch} epochs, weights: {labels['weights']}\n{evaluation.text}")
+    log.info(f"evaluation after {epoch} epochs, weights: {labels['weights']}\n{evaluation.text}")

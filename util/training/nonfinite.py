@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from util.base.errors import ToldElsewhere
-from util.base.files import write_whole
+from util.base.errors import ReportedByOtherRank
+from util.base.files import write_atomically
 from util.detection.batch import Batch, Window
 from util.distributed.collectives import gather_objects, wait_for_all
 from util.distributed.exit_codes import FAILED
@@ -44,7 +44,7 @@ def skip_or_stop(
         files: image files by id.
 
     Raises:
-        FloatingPointError: no further step may be skipped; ToldElsewhere on the other ranks.
+        FloatingPointError: no further step may be skipped; ReportedByOtherRank on the other ranks.
     """
     records = gather_objects(records_of(window, losses, files))
     if is_overflow(records, state.precision):
@@ -54,13 +54,13 @@ def skip_or_stop(
     reason = write_record(folder, position, records, grad_norm.item())
     if state.skipped < runtime.skip_nonfinite_steps:
         state.skipped += 1
-        folder.log.say(f"warning: {reason}. Skipped, {state.skipped} of at most {runtime.skip_nonfinite_steps}")
+        folder.log.info(f"warning: {reason}. Skipped, {state.skipped} of at most {runtime.skip_nonfinite_steps}")
         return
     state.collected = training_log.state()
     folder.save_checkpoint(state, CHECKPOINT)
     wait_for_all()  # a rank that ended now would end the others, too
     if not folder.process.is_main:
-        raise ToldElsewhere(FAILED)
+        raise ReportedByOtherRank(FAILED)
     repeat = f"--resume {folder.path / CHECKPOINT} --output_dir logs/NEW repeats it"
     raise FloatingPointError(f"{reason}, and {repeat}. Older checkpoints are untouched. {FIXES}")
 
@@ -77,7 +77,7 @@ def write_record(folder: RunFolder, position: dict[str, int], records: list[list
         return ""
     path = folder.path / f"nonfinite_epoch{position['epoch']:04d}_window{position['window']:06d}.json"
     content = _plain({**position, "grad_norm": grad_norm, "ranks": records})
-    write_whole(path, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
     terms = nonfinite_terms(records)
     folder.log.row("nonfinite", epoch=position["epoch"], step=position["step"], terms=terms)
     where = f"epoch {position['epoch']}, after step {position['step']}"

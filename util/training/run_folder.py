@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import torch
 
 from util.base.errors import UserError
-from util.base.files import write_whole
-from util.base.folder_lock import hold
-from util.base.launcher import Ranks
+from util.base.files import write_atomically
+from util.base.folder_lock import lock_folder
+from util.base.launcher import ProcessInfo
 from util.base.text import printable
 from util.config.load import RUN_TITLE, dump
 from util.config.schema import Config
@@ -43,7 +43,7 @@ def hold_run_folder(args: argparse.Namespace) -> Iterator[None]:
     """
     if not args.config_file or not args.output_dir:
         raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
-    with hold(args.output_dir, "training"):
+    with lock_folder(args.output_dir, "training"):
         yield
 
 
@@ -63,7 +63,7 @@ class RunFolder:
 
     path: Path
     log: RunLog
-    process: Ranks
+    process: ProcessInfo
     config: Config
     labels: Mapping[str, str]
     saved_step: int = -1
@@ -110,7 +110,7 @@ class RunFolder:
 
 
 def open_run_folder(
-    path: Path, config: Config, process: Ranks, device: torch.device, labels: Mapping[str, str]
+    path: Path, config: Config, process: ProcessInfo, device: torch.device, labels: Mapping[str, str]
 ) -> RunFolder:
     """Open the folder of a run and its log, which starts with what is needed to repeat the run.
 
@@ -123,13 +123,13 @@ def open_run_folder(
         save_config(path, config, process)
     has_summary = folder.is_of_training and config.runtime.tensorboard
     log = folder.log = RunLog(path, load_summary_writer() if has_summary else None)
-    log.say(
+    log.info(
         f"command: {command_of(process)}\ntorch {torch.__version__} on {device}, {process.world_size} rank(s), "
         f"run folder {path}"
     )
     if folder.is_of_training:
         optim = config.optim
-        log.say(
+        log.info(
             f"images per step = {StepSize(optim.batch_size, optim.gradient_accumulation_steps, process.world_size)}"
         )
     return folder
@@ -149,13 +149,13 @@ def start_log(
     """
     if start.kind == "own":
         folder.saved_step = state.step
-        folder.log.go_on_rows(state.rows)
+        folder.log.resume_rows(state.rows)
     else:
-        folder.log.begin_rows()
+        folder.log.start_rows()
     if start.kind == "resume" and start.path and folder.process.is_main and not copy_best(start.path, folder.path):
         state.best = {}  # its checkpoint is missing
     for message in messages:
-        folder.log.say(message)
+        folder.log.info(message)
     if state.epoch < folder.config.optim.epochs:  # a finished run that is started again leaves no trace in its rows
         folder.log.start(**state.started, **facts)
 
@@ -166,19 +166,19 @@ def exit_for_requeue(log: RunLog, where: str) -> NoReturn:
     Raises:
         Preempted: always.
     """
-    log.say(f"asked to stop ({STOP.maker}): stopped {where}. Exit code {REQUEUE}")
+    log.info(f"asked to stop ({STOP.requested_by}): stopped {where}. Exit code {REQUEUE}")
     wait_for_all()
-    STOP.settle()
+    STOP.ignore_further_signals()
     raise Preempted
 
 
-def save_config(folder: Path, config: Config, process: Ranks) -> None:
+def save_config(folder: Path, config: Config, process: ProcessInfo) -> None:
     """Write the resolved config as a config file with the command in its docstring."""
     text = dump(config, f"{RUN_TITLE}, started by\n\n    {command_of(process)}\n")
-    write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomically(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
-def command_of(process: Ranks) -> str:
+def command_of(process: ProcessInfo) -> str:
     """The command line of this process on one line, as the model card reads it from the log."""
     launcher = ["torchrun", f"--nproc_per_node={process.world_size}"] if process.world_size > 1 else ["python"]
     return printable(shlex.join([*launcher, *sys.argv]))

@@ -85,7 +85,7 @@ def test_more_kinds_of_calls_than_torch_allows_by_itself_are_compiled_all_the_sa
 def test_a_wish_that_torch_compile_cannot_meet_is_an_error_that_says_why(tmp_path):
     program = """
 from models.ops.backends import choose
-from util.errors import UserError
+from util.base.errors import UserError
 try:
     choose("compile", "cpu")
 except UserError as error:

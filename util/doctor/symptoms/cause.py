@@ -63,7 +63,7 @@ def still_finds_boxes(history: History) -> bool:
 
     Training figures that look bad are then of another scale (weights, augmentation, settings), not of a failing run.
     """
-    return any(_is_kept_up(history, history.judged(name)) for name in ("all/agnostic/AP50", "all/per_class/AP50"))
+    return any(_is_kept_up(history, history.evaluated(name)) for name in ("all/agnostic/AP50", "all/per_class/AP50"))
 
 
 def _is_kept_up(history: History, judged: list[tuple[int, float]]) -> bool:

@@ -24,7 +24,7 @@ LATE = 10  # epochs after which, and EARLY steps, a run that finds next to nothi
 
 def validation_falls(history: History) -> Cause | None:
     """AP falls while the training loss goes on falling: overfitting."""
-    values = history.judged(AP)
+    values = history.evaluated(AP)
     losses = dict(history.series("loss"))
     if len(values) < 6 or not has_trained(history, 6):
         return None
@@ -54,7 +54,7 @@ def average_too_slow(history: History) -> Cause | None:
     if planned >= 3 * horizon or config.get("ema_warmup_steps", 0) >= planned:
         return None
     evidence = f"ema_decay averages over {horizon:.0f} steps, and the whole training has {planned:.0f}"
-    ap50 = last.judged(AP50)
+    ap50 = last.evaluated(AP50)
     recall = last.get("recall_top10")
     is_felt = ap50 is not None and recall is not None and recall > 0.5 and ap50 < 0.1
     mend = f"ema_decay = {max(0.0, 1 - 10 / max(planned, 10)):.4g} or less, or use_ema = False"
@@ -63,8 +63,8 @@ def average_too_slow(history: History) -> Cause | None:
 
 def _average_is_worse(history: History) -> Cause | None:
     """The same from a log that judges the weights themselves, too."""
-    plain = history.judged(UNAVERAGED)[-2:]
-    averaged = history.judged("all/per_class/AP50")[-2:]
+    plain = history.evaluated(UNAVERAGED)[-2:]
+    averaged = history.evaluated("all/per_class/AP50")[-2:]
     if min(len(plain), len(averaged)) < 2 or min(p for _, p in plain) < 0.1:
         return None
     if max(a for _, a in averaged) > min(p for _, p in plain) / 3:
@@ -76,7 +76,7 @@ def _average_is_worse(history: History) -> Cause | None:
 def training_does_not_carry_over(history: History) -> Cause | None:
     """Boxes are found in training, and not in validation."""
     last = whole_epochs(history)[-1] if has_trained(history, 3) else None
-    recall, ap50 = (last.get("recall_top10"), last.judged(AP50)) if last else (None, None)
+    recall, ap50 = (last.get("recall_top10"), last.evaluated(AP50)) if last else (None, None)
     if recall is None or ap50 is None or recall < 0.6 or ap50 > 0.05 or average_too_slow(history):
         return None
     skill = last.get("class_skill")
@@ -90,8 +90,8 @@ def training_does_not_carry_over(history: History) -> Cause | None:
 
 def validation_near_zero(history: History) -> Cause | None:
     """Many evaluations, or late ones, and none found anything."""
-    series = [found for name in (AP50, "all/per_class/AP50", UNAVERAGED) if (found := history.judged(name))]
-    judged = history.judged("all/per_class/AP50")
+    series = [found for name in (AP50, "all/per_class/AP50", UNAVERAGED) if (found := history.evaluated(name))]
+    judged = history.evaluated("all/per_class/AP50")
     is_late = bool(judged) and judged[-1][0] + 1 >= LATE  # a resumed run's log may begin late
     fewest = 2 if is_late else 5
     best = max((value for found in series for _, value in found), default=0.0)

@@ -103,7 +103,7 @@ def worse_than_a_constant(history: History) -> Cause | None:
 def categories_not_learned(history: History) -> Cause | None:
     """Boxes are found, and their category is guessed no better than by always saying the commonest."""
     last = whole_epochs(history)[-1] if has_trained(history, 3) else None
-    counts = last.figures.get("boxes_by_category") if last else None
+    counts = last.metrics.get("boxes_by_category") if last else None
     error, matched = (last.get("class_error"), last.get("class_error_n")) if last else (None, None)
     if not isinstance(counts, dict) or sum(counts.values()) < 50 or error is None or (matched or 0) < 50:
         return None

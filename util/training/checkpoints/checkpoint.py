@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
-from util.base.files import keep_copy
+from util.base.files import link_copy
 from util.training.checkpoints.file import LOAD_ERRORS, DamagedFile, read_tensors
 from util.training.checkpoints.schema import problem_of
 
@@ -40,7 +40,7 @@ def rotate(folder: Path, keep_last: int) -> None:
     for newer, path in reversed(list(pairwise(older))):
         if newer.is_file():
             newer.replace(path)
-    keep_copy(own, older[0])
+    link_copy(own, older[0])
 
 
 def copy_best(source: Path, folder: Path) -> bool:
@@ -48,7 +48,7 @@ def copy_best(source: Path, folder: Path) -> bool:
     best = source.with_name(BEST_NAME)
     if not best.is_file():
         return False
-    keep_copy(best, folder / BEST_NAME)
+    link_copy(best, folder / BEST_NAME)
     return True
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import UserError
 from util.config.load import completed, flatten, load_config, resolve, without_paths
 from util.config.schema import PATHS, Config
@@ -95,4 +95,4 @@ def _tell_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None
     used = flatten(config)
     for key in PATHS:
         if recorded.get(key) and not used[key]:
-            remark(f"{path}: {key} of its training is not used; to name a folder: --options {key}=DIR")
+            print_note(f"{path}: {key} of its training is not used; to name a folder: --options {key}=DIR")
