@@ -20,11 +20,9 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
         stop_with_launcher()
 
 import argparse
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -43,25 +41,17 @@ from models.postprocess import PostProcess
 from util.base.seed import seed_everything
 from util.config.command_line import parse_arguments
 from util.config.load import load_config
-from util.config.schema import Config
-from util.distributed.collectives import (
-    StepRequests,
-    choose_device_type,
-    distribute,
-    process_group,
-    require_same,
-    run_on_all_ranks,
-)
+from util.distributed import collectives
 from util.doctor.checkup import consult
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
-from util.training.checkpoints.start import Start, choose_start, load_for_evaluation, unused_warnings
+from util.training.checkpoints.start import choose_start, load_for_evaluation, unused_warnings
 from util.training.checkpoints.weights import kind_of_weights
 from util.training.evaluation import evaluate_parts, until_stop_request
 from util.training.evaluation_folder import hold_folder
 from util.training.optimizer import learning_rates
 from util.training.run_folder import RunFolder, exit_for_requeue, hold_run_folder, open_run_folder, start_log
-from util.training.run_state import RunState, build_state, set_rates
+from util.training.run_state import RunState, build_state, load_start, set_rates
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,12 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_command(args: argparse.Namespace) -> None:
     """Train, or evaluate the checkpoint of --resume or else the best one of the run folder."""
-    device_type = choose_device_type(args.device)
-    with process_group(device_type) as process, ExitStack() as locks:
+    device_type = collectives.choose_device_type(args.device)
+    with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
         if args.eval:
-            run = run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks))
-            evaluate(run, is_final=True, operating_point=run.state.operating_point)
+            evaluate(collectives.run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks)))
         else:
             train(args, process, device, locks)
 
@@ -99,12 +88,13 @@ class Run:
 
 def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> None:
     """Train from the chosen start to the last epoch, and evaluate after each. The run folder is held meanwhile."""
-    run_on_all_ranks(partial(locks.enter_context, hold_run_folder(args)))
-    run = run_on_all_ranks(partial(prepare_training, args, process, device))
+    collectives.run_on_all_ranks(partial(locks.enter_context, hold_run_folder(args)))
+    run = collectives.run_on_all_ranks(partial(prepare_training, args, process, device))
     state = run.state
     config = run.folder.config
     log = run.folder.log
-    require_same((state.epoch, state.window, state.step), f"{args.output_dir}: checkpoints of different steps")
+    position = (state.epoch, state.window, state.step)
+    collectives.require_same(position, f"{args.output_dir}: checkpoints of different (epoch, window, step)")
     optim = config.optim
     accumulation = optim.gradient_accumulation_steps
     loader, sampler = build_train_loader(
@@ -117,7 +107,7 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
         world_size=process.world_size,
     )
     log.info(f"an epoch: {sampler.account}")
-    model = distribute(state.model, process)
+    model = collectives.distribute(state.model, process)
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
     ids = run.splits["train"].category_ids
@@ -151,9 +141,9 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     config = load_config(args.config_file, args.options)
     start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = unused_warnings(start, args.resume, args.pretrain_model_path)
-    num_classes = config.model.num_classes
+    network = config.model
     checked = build_splits(
-        config.data, args.data_path, num_classes=num_classes, opens_images=process.is_main, run=args.output_dir
+        config.data, args.data_path, num_classes=network.num_classes, opens_images=process.is_main, run=args.output_dir
     )
     split = checked.splits["train"]
 
@@ -162,12 +152,13 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
     computation = speed_up([state.model, state.average.module], config.speed, device)
 
-    started = load_start(state, start, config)
+    load_backbone = partial(load_backbone_weights, model.backbone[0], network.backbone, network.backbone_weights)
+    started = load_start(state, start, load_backbone)
     labels = {"weights": "ema" if state.average.is_copy else "model"}
     folder = open_run_folder(args.output_dir, config, process, device, labels)
     if process.is_main:
         remember(args.output_dir, checked.files)
-    warnings = [*unused, *checked.warnings, crowded_images(split, config.model.num_queries)]
+    warnings = [*unused, *checked.warnings, crowded_images(split, network.num_queries)]
     messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()]
     messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
@@ -199,24 +190,10 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     )
 
 
-def load_start(state: RunState[DINO], start: Start, config: Config) -> str:
-    """Load what the training starts from into its state; the message for the log."""
-    if start.path is None:
-        backbone = state.model.backbone[0]
-        loaded = str(load_backbone_weights(backbone, config.model.backbone, config.model.backbone_weights))
-    elif start.kind == "pretrain":
-        loaded = str(state.load_pretrained(start.path))
-    else:
-        changes = state.resume(start.path)
-        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
-    state.average.copy_from(state.model)
-    return f"start: {start.reason}; {loaded}"
-
-
-def before_step(run: Run, log: TrainingLog) -> StepRequests:
+def before_step(run: Run, log: TrainingLog) -> collectives.StepRequests:
     """Set the learning rate of the next step; what this rank asks all ranks to do after it."""
     set_rates(run.state, run.folder.config.optim, log.num_windows)
-    return StepRequests(save=run.folder.is_checkpoint_due, stop=STOP.is_requested)
+    return collectives.StepRequests(save=run.folder.is_checkpoint_due, stop=STOP.is_requested)
 
 
 def after_step(run: Run, log: TrainingLog, step: Step) -> None:
@@ -238,40 +215,32 @@ def after_step(run: Run, log: TrainingLog, step: Step) -> None:
         run.folder.save_checkpoint(state)
     if step.plan.stops:
         log.close()
-        exit_for_requeue(
-            run.folder.log, f"in epoch {state.epoch} after step {state.step}; the same command resumes from there"
-        )
+        where = f"in epoch {state.epoch} after step {state.step}"
+        exit_for_requeue(run.folder.log, f"{where}; the same command resumes from there")
 
 
 def after_epoch(run: Run) -> None:
     """Evaluate after an epoch if that is due and not done; save the best checkpoint and those kept for good."""
     state = run.state
-    if state.window or not state.epoch:
-        return
-    is_final = state.epoch == run.folder.config.optim.epochs
-    if (is_final or state.epoch % run.folder.config.eval.eval_every == 0) and state.judged < state.epoch:
-        run.folder.save_evaluated(state, evaluate(run, is_final=is_final))
+    if run.folder.is_evaluation_due(state):
+        run.folder.save_evaluated(state, evaluate(run))
     run.folder.save_for_good(state)
 
 
-def evaluate(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """Predict the validation images on all ranks; write the results on the main one, and return the metrics there.
-
-    Without an operating point one is chosen on these images, and kept in the state. The final evaluation has intervals.
-    """
-    split = run.splits["val"]
-    size = run.folder.config.eval.eval_batch_size
+def evaluate(run: Run) -> dict[str, float]:
+    """Predict the validation images on all ranks; write the results on the main one, and return the metrics there."""
+    config = run.folder.config
     process = run.folder.process
+    split = run.splits["val"]
+    batch_size = config.eval.eval_batch_size
     loader = build_eval_loader(
-        split, run.folder.config.data, batch_size=size, rank=process.rank, world_size=process.world_size
+        split, config.data, batch_size=batch_size, rank=process.rank, world_size=process.world_size
     )
-    state = run.state
     batches = until_stop_request(loader, process)
-    part = predict(state.average.module, run.postprocess.to(run.device), batches, state.precision, run.device)
+    model = run.state.average.module
+    part = predict(model, run.postprocess.to(run.device), batches, run.state.precision, run.device)
     truth = split.ground_truth()
-    kinds = image_kinds(truth.files)
-    source = source_of(split, run.folder.config)
-    return evaluate_parts(run.folder, state, part, truth, kinds, source, operating_point, has_intervals=is_final)
+    return evaluate_parts(run.folder, run.state, part, truth, image_kinds(truth.files), source_of(split, config))
 
 
 if __name__ == "__main__":

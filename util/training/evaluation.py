@@ -40,21 +40,19 @@ def evaluate_parts(
     truth: GroundTruth,
     kinds: Mapping[int, str],
     source: Mapping[str, Any],
-    operating_point: Mapping[str, Any] | None,
-    *,
-    has_intervals: bool,
 ) -> dict[str, float]:
-    """Evaluate the detections of all ranks together with the knobs of the config; all ranks must call it together.
+    """Evaluate the detections of all ranks with the knobs of the config; all ranks must call it together.
+
+    In a training the operating point is chosen on these images, and only the last evaluation has 95 % intervals. A
+    checkpoint that is evaluated by itself is evaluated at its own operating point if it has one, with intervals.
 
     Args:
         folder: of the run; gets the results.
-        state: gets the operating point.
+        state: has the operating point of a checkpoint; gets the one that was chosen.
         part: detections of this rank.
         truth: ground truth of all images.
         kinds: of the images without a box, by id.
         source: facts for the report: list, files and config.
-        operating_point: where to evaluate; without one it is chosen on these images.
-        has_intervals: whether the metrics get 95 % intervals.
 
     Returns:
         the metrics on the main rank, nothing on the others.
@@ -68,14 +66,15 @@ def evaluate_parts(
     if not folder.process.is_main:
         return {}
     config = folder.config
+    is_final = not folder.is_of_training or state.epoch == config.optim.epochs
     evaluation = evaluate_tables(
         truth,
         merge([part for part, _ in parts], truth.images),
         kinds,
         rule=config.eval.operating_rule,
         target=config.eval.operating_target,
-        operating_point=operating_point,
-        draws=config.eval.bootstrap_draws if has_intervals else 0,
+        operating_point=None if folder.is_of_training else state.operating_point,
+        draws=config.eval.bootstrap_draws if is_final else 0,
         seed=config.runtime.seed,
     )
     state.operating_point = evaluation.operating_point

@@ -95,6 +95,12 @@ class RunFolder:
             self.saved_at = time.monotonic()
         state.save(self.path / name)
 
+    def is_evaluation_due(self, state: RunState[Any]) -> bool:
+        """Whether a run at the end of an epoch has to be evaluated, every `eval_every` epochs and after the last."""
+        is_last = state.epoch == self.config.optim.epochs
+        is_due = is_last or state.epoch % self.config.eval.eval_every == 0
+        return state.window == 0 and is_due and state.judged < state.epoch
+
     def save_evaluated(self, state: RunState[Any], metrics: Mapping[str, float]) -> None:
         """Record an evaluation in the state, and save the checkpoint, under a further name where it is the best."""
         if state.record_evaluation(BEST_METRIC, metrics.get(BEST_METRIC)):
@@ -102,10 +108,11 @@ class RunFolder:
         self.save_checkpoint(state)
 
     def save_for_good(self, state: RunState[Any]) -> None:
-        """Save the checkpoint of an epoch under a name of its own, every `save_checkpoint_interval` epochs."""
+        """Save the checkpoint at the end of an epoch under its own name, every `save_checkpoint_interval` epochs."""
         interval = self.config.runtime.save_checkpoint_interval
         name = f"checkpoint{state.epoch:04d}.pth"
-        if interval and state.epoch % interval == 0 and not (self.path / name).exists():
+        is_end = state.epoch > 0 and state.window == 0
+        if is_end and interval and state.epoch % interval == 0 and not (self.path / name).exists():
             self.save_checkpoint(state, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -17,6 +17,7 @@ from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
 from util.training.checkpoints.schema import is_count
+from util.training.checkpoints.start import Start
 from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits, weights_of
 from util.training.denominator import Denominator
 from util.training.ema import Network, WeightAverage
@@ -195,6 +196,22 @@ class RunState(Generic[Network]):
 
 def _mismatch(change: Change) -> str:
     return f"{change.knob} {change.before!r} instead of {change.after!r}"
+
+
+def load_start(state: RunState[Any], start: Start, load_backbone: Callable[[], object]) -> str:
+    """Load what a training starts from into its state; the message for the log.
+
+    Args:
+        state: of the training, freshly built.
+        start: where it starts from.
+        load_backbone: loads the weights of the backbone, where there is no checkpoint.
+    """
+    if start.path is not None and start.kind != "pretrain":
+        changes = state.resume(start.path)
+        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
+    loaded = load_backbone() if start.path is None else state.load_pretrained(start.path)
+    state.average.copy_from(state.model)
+    return f"start: {start.reason}; {loaded}"
 
 
 def build_state(
