@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom
     cut_off(monkeypatch, command, 5)
     own, older = room / "run/checkpoint.pth", room / "run/checkpoint.1.pth"
     own.write_bytes(own.read_bytes()[:1000])
-    assert_refused(call(*command), "cannot be read as a checkpoint", f"rename it to {own.name} to go on from there")
+    assert_refused(call(*command), "cannot be read as a checkpoint", f"rename it to {own.name} to resume from there")
     older.replace(own)
     assert call(*command).code == 0
     assert figures(room / "run") == figures(whole)

@@ -47,7 +47,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom,
     monkeypatch.undo()
     outcome = call(*command)
     assert outcome.code == 0
-    assert f"start: going on from this run's own {room / 'run/checkpoint.pth'}, at epoch 1, step 3" in outcome.out
+    assert f"start: resuming from this run's own {room / 'run/checkpoint.pth'}, at epoch 1, step 3" in outcome.out
     assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
     assert figures(room / "run") == figures(trained)
 
@@ -55,7 +55,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom,
 def test_a_run_resumes_from_a_checkpoint_of_another_folder(trained, phantom, room):
     outcome = call(*training(phantom, room / "longer", "--resume", trained / "checkpoint.pth", epochs=3))
     assert outcome.code == 0, outcome.err
-    assert f"start: going on from {trained / 'checkpoint.pth'}, at epoch 2, step 6" in outcome.out
+    assert f"start: resuming from {trained / 'checkpoint.pth'}, at epoch 2, step 6" in outcome.out
     assert [row["step"] for row in rows(room / "longer", "train")] == [7, 8, 9]
 
 
@@ -91,8 +91,8 @@ def test_pretrained_weights_of_other_classes_are_adapted_and_reported(trained, p
     assert load(room / "tuned/checkpoint.pth")["model"]["class_embed.0.weight"].shape == (6, 32)
 
 
-RENAME = "rename checkpoint.{}.pth to checkpoint.pth to go on from there"
-RESUME = "go on from it by --resume {}/{} --output_dir logs/NEW"
+RENAME = "rename checkpoint.{}.pth to checkpoint.pth to resume from there"
+RESUME = "resume from it by --resume {}/{} --output_dir logs/NEW"
 
 
 @pytest.mark.parametrize("resume", [None, "old/checkpoint.pth"])

@@ -1,4 +1,4 @@
-"""Everything that changes while a run trains, and how it gets into a checkpoint and back."""
+"""The state of a training, saved to a checkpoint and restored from it."""
 
 from __future__ import annotations
 
@@ -127,17 +127,17 @@ class RunState(Generic[Network]):
                 f"{path}: was trained on the categories {theirs}, the data has {ours}. Use its data, another "
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
-        way_out = ", or start anew from its weights: another --output_dir and --pretrain_model_path"
+        way_out = ", or start a new training from its weights: another --output_dir and --pretrain_model_path"
         require_same_classes(content, self.names, path, way_out)
 
     def _check_steps(self, content: Mapping[str, Any], changes: list[Change], path: Path) -> None:
-        """A position says which images are done only while a step takes as many of the same images."""
+        """A position tells which images are done only while a step takes the same number of the same images."""
         theirs = StepSize(*content["cut"])
         ours = StepSize(*self.facts["cut"])
         if theirs.images_per_step != ours.images_per_step:
             raise CheckpointError(
                 f"{path}: was trained with {theirs} images per step, this would be {ours}. "
-                f"{ours.how_to_match(theirs)}, or begin a new training from its weights: another --output_dir and "
+                f"{ours.how_to_match(theirs)}, or start a new training from its weights: another --output_dir and "
                 "--pretrain_model_path"
             )
         refused = [change for change in changes if change.may_change == "between epochs"]
@@ -147,17 +147,17 @@ class RunState(Generic[Network]):
         if content["window"] and refused:
             raise CheckpointError(
                 f"{path}: stands inside epoch {content['epoch']}, of which it has done {content['window']} steps, with "
-                f"{' and '.join(map(_mismatch, refused))}. Go on with these, or take a checkpoint of the end of an "
+                f"{' and '.join(map(_mismatch, refused))}. Resume with these, or take a checkpoint of the end of an "
                 "epoch"
             )
 
     def _changes(self, content: Mapping[str, Any], changes: list[Change]) -> str:
-        """What differs from the part of the run that the checkpoint is of."""
+        """The changes since the checkpoint, for the log."""
         changed = [str(change) for change in changes if change.may_change != "at the same step size"]
-        said = f"; changed since: {', '.join(changed)}" if changed else ""
+        text = f"; changed since: {', '.join(changed)}" if changed else ""
         before = StepSize(*content["cut"])
         now = StepSize(*self.facts["cut"])
-        return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
+        return text + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
 
     def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Take over the moments and the rates of the last step; all other settings are those of the config in force.
@@ -247,7 +247,7 @@ def build_state(
 def set_rates(state: RunState[Any], optim: OptimConfig, num_windows: int) -> None:
     """Set the learning rates of the next step.
 
-    Steps are counted as if every epoch so far had had `num_windows`: a run that goes on with more images still drops
+    Steps are counted as if every epoch so far had had `num_windows`: a run that resumes with more images still drops
     its rates at the epochs of the config.
     """
     schedule = Schedule(

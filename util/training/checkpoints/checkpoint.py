@@ -25,7 +25,7 @@ class CheckpointError(UserError):
 
 
 def rotate(folder: Path, keep_last: int) -> None:
-    """Before a new checkpoint.pth: keep the one that is there as checkpoint.1.pth, that as checkpoint.2.pth, ...
+    """Rename the older checkpoints before a new one: checkpoint.pth to checkpoint.1.pth, that to checkpoint.2.pth, ...
 
     At any moment there is a whole checkpoint.pth. `keep_last` counts it and the new one takes its place.
 
@@ -34,7 +34,7 @@ def rotate(folder: Path, keep_last: int) -> None:
     """
     own, *older = (folder / _nth(number) for number in range(keep_last))
     for number in takewhile(lambda n: (folder / _nth(n)).is_file(), count(keep_last)):
-        (folder / _nth(number)).unlink()  # of a time when more were kept
+        (folder / _nth(number)).unlink()  # from a larger `keep_last_checkpoints`
     if not older or not own.is_file() or (older[0].exists() and own.samefile(older[0])):
         return
     for newer, path in reversed(list(pairwise(older))):
@@ -44,7 +44,7 @@ def rotate(folder: Path, keep_last: int) -> None:
 
 
 def copy_best(source: Path, folder: Path) -> bool:
-    """For a run that goes on in another folder: whether the best checkpoint beside `source` is now there too."""
+    """Copy the best checkpoint beside `source` into the folder of a run that resumes there; whether there is one."""
     best = source.with_name(BEST_NAME)
     if not best.is_file():
         return False
@@ -58,7 +58,7 @@ def _nth(number: int) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, ours or an official one, without running code from it: the one way in for all uses.
+    """Read a checkpoint of this repository or an official one, without running code from it.
 
     Raises:
         CheckpointError: not there, cut short, damaged, holding anything but tensors, plain values and an
@@ -69,7 +69,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         return _read(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}. {_way_out(path)}") from error
+        raise CheckpointError(f"{error}. {_advice(path)}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -86,16 +86,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _way_out(path: Path) -> str:
-    """What to do about a file that is no whole checkpoint: the newest one beside it that is."""
-    found = next((p for p in _beside(path) if _is_whole(p)), None)
-    if found is None:
+def _advice(path: Path) -> str:
+    """Advice about a damaged checkpoint: the newest whole one beside it."""
+    whole = next((p for p in _beside(path) if _is_whole(p)), None)
+    if whole is None:
         return "Copy it again, or take another one"
     if path.name != OWN_NAME:
-        return f"Copy it again, or take {found}, which is whole"
-    if found.stem.startswith(f"{path.stem}."):
-        return f"The one before it is {found}: rename it to {OWN_NAME} to go on from there"
-    return f"{found} is whole: copy it to {path} to go on from there"
+        return f"Copy it again, or take {whole}, which is whole"
+    if whole.stem.startswith(f"{path.stem}."):
+        return f"The one before it is {whole}: rename it to {OWN_NAME} to resume from there"
+    return f"{whole} is whole: copy it to {path} to resume from there"
 
 
 def _beside(path: Path) -> Iterator[Path]:

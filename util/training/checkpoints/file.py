@@ -1,4 +1,4 @@
-"""The bytes of a checkpoint: written with a checksum of all of them, and believed only where they are what was written.
+"""Write a checkpoint with a checksum of all its bytes, and read it only where they are what was written.
 
 torch.save writes a zip archive. Its checksums, one for each tensor, are not read by torch.load, and none covers what
 lies between the tensors. So the archive gets a comment, which every reader of zip files skips: the CRC-32 of all bytes
@@ -48,7 +48,7 @@ LOAD_ERRORS = (  # what bytes that are no file of tensors can set off inside tor
 )
 
 
-class DamagedFile(ValueError):  # noqa: N818 the reason is what is to be told
+class DamagedFile(ValueError):  # noqa: N818 the message is the reason
     """The bytes of a file are not those that were written."""
 
 
@@ -104,7 +104,7 @@ def require_whole(file: IO[bytes]) -> None:
 
 
 def _require_end(file: IO[bytes], length: int) -> None:
-    """Find the end of an archive of others, behind which something may stand, such as zeros or a comment.
+    """Find the end of an archive of another program, which may be followed by zeros or a comment.
 
     What is left of a comment of ours is damage.
     """
@@ -177,7 +177,7 @@ class _Summed:
         return len(view)
 
     def flush(self) -> None:
-        """Nothing: whoever opened the file does it."""
+        """Do nothing: the owner of the file flushes it."""
 
     def finish(self) -> None:
         """Write the end record, which announces a comment now, and the comment."""

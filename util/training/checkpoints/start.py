@@ -18,7 +18,7 @@ from util.training.checkpoints.earlier_training import require_none
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins."""
+    """Where a training starts from."""
 
     kind: Literal["own", "resume", "pretrain", "scratch"]
     path: Path | None
@@ -26,9 +26,9 @@ class Start:
 
 
 def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -> Start:
-    """The run's own checkpoint; then --resume; then --pretrain_model_path; then scratch. Nothing else is picked up.
+    """Choose the run's own checkpoint; else --resume; else --pretrain_model_path; else scratch. Nothing else is used.
 
-    The own checkpoint comes first so that a job that is requeued with its first command goes on where it was.
+    The own checkpoint comes first so that a job which is requeued with its first command resumes where it was.
 
     Raises:
         UserError: the own checkpoint is missing while others of an earlier training are there.
@@ -37,20 +37,20 @@ def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -
     if own.is_file():
         ignored = resume or pretrain
         beyond = f"; {ignored} was for the first start" if ignored and ignored != own else ""
-        return Start("own", own, f"going on from this run's own {own}{beyond}")
+        return Start("own", own, f"resuming from this run's own {own}{beyond}")
     require_none(own, output_dir / BEST_NAME, resume)
     if resume:
-        return Start("resume", resume, f"going on from {resume}")
+        return Start("resume", resume, f"resuming from {resume}")
     if pretrain:
         return Start("pretrain", pretrain, f"weights from {pretrain}, everything else new")
     return Start("scratch", None, "a new run")
 
 
 def unused_warnings(start: Start, *given: Path | None) -> list[str]:
-    """Warnings of checkpoints that the command line names and the run does not start from.
+    """Warn of checkpoints that the command line names and the run does not start from.
 
     Raises:
-        CheckpointError: one of them is not there: a typing error should not wait for the day when it is needed.
+        CheckpointError: one of them is missing: a typing error should show before the checkpoint is needed.
     """
     warnings = []
     for path in given:
@@ -64,7 +64,7 @@ def unused_warnings(start: Start, *given: Path | None) -> list[str]:
 
 
 def load_for_evaluation(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]:
-    """(path, content, config) of the checkpoint of --resume, or else of the best one of the run folder.
+    """Load the checkpoint of --resume, or else the best one of the run folder: its path, content and config.
 
     Raises:
         UserError: none is named, or it holds no config and none is given.
@@ -79,19 +79,19 @@ def load_for_evaluation(args: argparse.Namespace) -> tuple[Path, dict[str, Any],
         return path, content, load_config(args.config_file, args.options)
     if content.get("config") is not None:
         config = config_inside(path, content, args.options)
-        _tell_paths(path, content["config"], config)
+        _note_unused_paths(path, content["config"], config)
         return path, content, config
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
 
 
 def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None = None) -> Config:
-    """The config that a checkpoint holds but for its paths, with KEY=VALUE options on top."""
+    """Resolve the config inside a checkpoint without its paths, with KEY=VALUE options on top."""
     source = f"{path} (the config inside)"
     return resolve(without_paths(completed(content["config"], source)), options, source=source)
 
 
-def _tell_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
-    """Say which paths the checkpoint names that nobody has asked for here."""
+def _note_unused_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
+    """Note which paths of the checkpoint's config are not used."""
     used = flatten(config)
     for key in PATHS:
         if recorded.get(key) and not used[key]:

@@ -18,11 +18,12 @@ QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
 
 
 def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The weights inside a checkpoint, ours or an official one: the averaged ones if there are any."""
-    found = next((v for v in (*map(content.get, ("ema", "ema_model", "model")), content) if _is_state_dict(v)), None)
-    if found is None:
+    """The weights of a checkpoint of this repository or an official one: the averaged ones if there are any."""
+    candidates = (*map(content.get, ("ema", "ema_model", "model")), content)
+    weights = next((value for value in candidates if _is_state_dict(value)), None)
+    if weights is None:
         raise CheckpointError(f"{path}: has no weights under 'model'; its keys are {sorted(map(str, content))[:8]}")
-    return {k.removeprefix("module."): v for k, v in found.items()}
+    return {k.removeprefix("module."): v for k, v in weights.items()}
 
 
 def kind_of_weights(content: Mapping[str, Any]) -> str:
@@ -47,15 +48,15 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     model.load_state_dict(dict(weights))
 
 
-def require_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names, shapes and kinds of numbers; `wanted` may be without content.
+def require_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and kinds of numbers; `expected` may be without content.
 
     Raises:
         CheckpointError: with the first ones that differ.
     """
-    missing = sorted(wanted.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - wanted.keys())
-    both = [(k, weights[k], wanted[k]) for k in wanted if k in weights]
+    missing = sorted(expected.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - expected.keys())
+    both = [(k, weights[k], expected[k]) for k in expected if k in weights]
     shapes = [f"{k} {list(a.shape)} instead of {list(b.shape)}" for k, a, b in both if a.shape != b.shape]
     kinds = [f"{k} {_dtype(a)} instead of {_dtype(b)}" for k, a, b in both if not _is_same_kind(a, b)]
     if missing or unexpected or shapes or kinds:
@@ -77,14 +78,14 @@ def _dtype(tensor: Tensor) -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """What became of each tensor when weights of another training were taken over."""
+    """The names of the tensors that `load_what_fits` has loaded, adapted or left."""
 
     loaded: list[str]
     adapted: list[str]
     missing: list[str]
     unexpected: list[str]
-    renewed: list[str] = field(default_factory=list)  # loaded, but for the rows of other classes
-    classes: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)  # their name and ours, by id
+    renewed: list[str] = field(default_factory=list)  # loaded, except the rows of other classes
+    classes: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)  # old and new name
 
     def __str__(self) -> str:
         parts = [
@@ -95,7 +96,7 @@ class Fit:
         ]
         if self.renewed:
             changes = ", ".join(f"{i} ({a or 'none'} -> {b or 'none'})" for i, (a, b) in self.classes.items())
-            parts.append(f"rows of other classes start anew in {len(self.renewed)} tables: {changes}")
+            parts.append(f"rows of other classes left as initialised in {len(self.renewed)} tables: {changes}")
         return "; ".join(parts)
 
 
@@ -105,52 +106,52 @@ def load_what_fits(
     path: Path,
     classes: Mapping[int, tuple[str | None, str | None]] | None = None,
 ) -> Fit:
-    """Take over weights for fine-tuning.
+    """Load the weights that fit, for fine-tuning.
 
-    What has another shape starts anew: row 1 of another data set's class table is another class. Only the table with
-    a row per query keeps its leading rows, which are ordered by rank. In class tables of the same shape, the rows of
-    `classes` start anew, which are other classes in the data than in the checkpoint (`categories.other_classes`).
+    What has another shape stays as initialised: row 1 of another data set's class table is another class. Only the
+    table with a row per query keeps its leading rows, which are ordered by rank. In class tables of the same shape, the
+    rows of `classes` stay as initialised: other classes in the data than in the checkpoint (`other_classes`).
 
     Raises:
         CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
     """
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - weights.keys())
-    unexpected = sorted(weights.keys() - wanted.keys())
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - expected.keys())
     fit = Fit([], [], missing, unexpected, [], classes or {})
-    _check_finite({k: weights[k] for k in wanted if k in weights}, path)
+    _check_finite({k: weights[k] for k in expected if k in weights}, path)
     with torch.no_grad():
-        for name in (k for k in wanted if k in weights):
-            _take(name, wanted[name], weights[name], fit)
-    if len(fit.loaded) < len(wanted) / 2:
+        for name in (k for k in expected if k in weights):
+            _load_one(name, expected[name], weights[name], fit)
+    if len(fit.loaded) < len(expected) / 2:
         others = f"{_some('of another shape', fit.adapted)}; {_some('missing', fit.missing)}"
         raise CheckpointError(
-            f"{path}: only {len(fit.loaded)} of the model's {len(wanted)} tensors fit ({others}); "
+            f"{path}: only {len(fit.loaded)} of the model's {len(expected)} tensors fit ({others}); "
             "is it a DINO of the same backbone and width?"
         )
     return fit
 
 
-def _take(name: str, ours: Tensor, theirs: Tensor, fit: Fit) -> None:
-    if ours.shape == theirs.shape and _is_same_kind(ours, theirs):
-        rows = [i for i in fit.classes if i < len(ours)] if any(table in name for table in CLASS_TABLES) else []
-        initial = ours[rows].clone()
-        ours.copy_(theirs)
+def _load_one(name: str, target: Tensor, loaded: Tensor, fit: Fit) -> None:
+    if target.shape == loaded.shape and _is_same_kind(target, loaded):
+        rows = [i for i in fit.classes if i < len(target)] if any(table in name for table in CLASS_TABLES) else []
+        initial = target[rows].clone()
+        target.copy_(loaded)
         if rows:
-            ours[rows] = initial
+            target[rows] = initial
             fit.renewed.append(name)
         fit.loaded.append(name)
         return
-    change = f"{name} ({_size(theirs)} -> {_size(ours)})"
-    if not _is_same_kind(ours, theirs):
-        fit.adapted.append(f"{change}, {_dtype(theirs)} -> {_dtype(ours)}: new")
+    change = f"{name} ({_size(loaded)} -> {_size(target)})"
+    if not _is_same_kind(target, loaded):
+        fit.adapted.append(f"{change}, {_dtype(loaded)} -> {_dtype(target)}: new")
         return
-    is_by_query = any(table in name for table in QUERY_TABLES) and ours.shape[1:] == theirs.shape[1:]
+    is_by_query = any(table in name for table in QUERY_TABLES) and target.shape[1:] == loaded.shape[1:]
     if not is_by_query:  # other rows may mean another class, level or sampling point
         fit.adapted.append(f"{change}: new")
         return
-    num_rows = min(len(ours), len(theirs))
-    ours[:num_rows].copy_(theirs[:num_rows])
+    num_rows = min(len(target), len(loaded))
+    target[:num_rows].copy_(loaded[:num_rows])
     fit.adapted.append(f"{change}: first {num_rows} rows")
 
 
