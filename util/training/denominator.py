@@ -13,8 +13,8 @@ class Denominator:
 
     Where nine images of ten have no box, the steps of a small batch have 0, 1 or 5, and their losses are divided by 1,
     1 or 5: a box counts less beside others. Divided by an average, each box and each image counts about the same. The
-    first average is the boxes of the first step. It is kept for all ranks together, so that another cut of the steps
-    goes on with it.
+    first average is the boxes of the first step. It is kept for all ranks together, so that a run resumes with it on
+    another number of ranks.
 
     Args:
         momentum: share of the old average that stays; 0: the boxes of the step itself.
