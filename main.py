@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from util.base.launcher import ProcessInfo, is_under_torchrun
 from util.base.processes import stop_with_launcher
-from util.distributed.exit_codes import end_silently_on_ctrl_c, run_program, run_to_exit_code
+from util.distributed.exit_codes import end_silently_on_ctrl_c, run_program
 from util.distributed.preemption import STOP
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -32,7 +32,7 @@ from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
 from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model, speed_up
+from models import build_model, choose_attention, speed_up
 from models.backbones.weights import load_backbone_weights
 from models.dino import DINO
 from models.inference.load import build_filled
@@ -54,17 +54,12 @@ from util.training.run_folder import RunFolder, exit_for_requeue, hold_run_folde
 from util.training.run_state import RunState, build_state, load_start, set_rates
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code, as in `util.distributed.exit_codes`.
+def main(arguments: list[str] | None = None) -> None:
+    """Train or evaluate on this rank, as the command line says.
 
     Whatever the end, the last checkpoint is whole and the same command resumes from it.
     """
     args = parse_arguments(arguments)
-    return run_to_exit_code(partial(run_command, args))
-
-
-def run_command(args: argparse.Namespace) -> None:
-    """Train, or evaluate the checkpoint of --resume or else the best one of the run folder."""
     device_type = collectives.choose_device_type(args.device)
     with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
@@ -150,6 +145,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, split.category_ids)
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
+    state.attention = choose_attention(config.speed.attn_backend, device.type)[0]
     computation = speed_up([state.model, state.average.module], config.speed, device)
 
     load_backbone = partial(load_backbone_weights, model.backbone[0], network.backbone, network.backbone_weights)

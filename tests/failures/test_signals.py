@@ -273,7 +273,7 @@ def slow(run, *rest):
     if run.state.step == 2:
         time.sleep(60)
 main.after_step = slow
-sys.exit(main.main(sys.argv[1:]))
+main.run_program(main.main)
 """
 
 

@@ -29,7 +29,7 @@ class ReportedByOtherRank(Exception):  # noqa: N818 not an error of this rank
     """This rank stops because of an error that another rank reports.
 
     Args:
-        code: exit code of this process.
+        code: exit code of this process; 2, if the user can fix the error.
     """
 
     def __init__(self, code: int = 2) -> None:

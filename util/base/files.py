@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -88,9 +88,15 @@ def remove_partial_files(folder: Path, name: str = ".+", before: float = float("
     except OSError:
         return
     for partial in partials:
-        with suppress(OSError):
-            if partial.lstat().st_mtime < before:
-                partial.unlink()
+        _remove_if_older(partial, before)
+
+
+def _remove_if_older(path: Path, before: float) -> None:
+    try:
+        if path.lstat().st_mtime < before:
+            path.unlink()
+    except OSError:
+        return
 
 
 def append(path: Path, text: str) -> None:

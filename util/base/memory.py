@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def peak_resident_bytes() -> int:
@@ -13,7 +15,7 @@ def peak_resident_bytes() -> int:
 
     On Linux from /proc, as a program that a larger process starts inherits the peak of its parent in getrusage.
     """
-    if (peak := _from_proc("VmHWM:")) is not None:
+    if (peak := kernel_bytes(STATUS, "VmHWM")) is not None:
         return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -21,12 +23,23 @@ def peak_resident_bytes() -> int:
 
 def resident_bytes() -> int | None:
     """Return the resident size of this process in bytes; None if the system does not report it."""
-    return _from_proc("VmRSS:")
+    return kernel_bytes(STATUS, "VmRSS")
 
 
-def _from_proc(name: str) -> int | None:
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
+def kernel_bytes(path: Path, name: str) -> int | None:
+    """Read a size in bytes from a file of the kernel; None if it is not there."""
+    size = kernel_values(path).get(name)
+    return None if size is None else int(size.split()[0]) * 1024
+
+
+def kernel_values(path: Path) -> dict[str, str]:
+    """Read the lines `name: value` of a file of the kernel, the first of each name; none if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 # Parameters of glibc's mallopt

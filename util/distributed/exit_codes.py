@@ -41,8 +41,8 @@ def end_silently_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_program(main: Callable[[], int | None]) -> NoReturn:
-    """Run the main function of a command and end this process with its exit code, whatever happens.
+def run_program(work: Callable[[], int | None]) -> NoReturn:
+    """Run the work of a command and end this process with its exit code, whatever happens.
 
     Exit handlers of Python and its libraries are skipped: after an error, any of them may wait forever for a worker, a
     thread or another rank. Workers are killed; every writer closes its own files.
@@ -52,8 +52,8 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     open_closed_output()
     code = FAILED
     try:
-        code = main() or FINISHED
-    except SystemExit as request:  # of argparse: a usage error, or --help
+        code = run_to_exit_code(work)
+    except SystemExit as request:  # of argparse, after --help
         code = _code_of(request)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -83,7 +83,7 @@ def _end(code: int, *, has_reader: bool) -> NoReturn:
     os._exit(code)
 
 
-def run_to_exit_code(work: Callable[[], None]) -> int:
+def run_to_exit_code(work: Callable[[], int | None]) -> int:
     """Run the work of a command, print its error if it fails, and return the exit code."""
     code = _run(work)
     try:
@@ -93,9 +93,9 @@ def run_to_exit_code(work: Callable[[], None]) -> int:
     return code
 
 
-def _run(work: Callable[[], None]) -> int:
+def _run(work: Callable[[], int | None]) -> int:
     try:
-        _work(work)
+        return _work(work) or FINISHED
     except Preempted:
         return REQUEUE
     except ReportedByOtherRank as error:
@@ -103,10 +103,11 @@ def _run(work: Callable[[], None]) -> int:
     except UserError as error:
         print_error(str(error))
         return MISTAKE
-    except PermissionError as error:
-        print_error(
-            f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it"
-        )
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        advice = "; check the permissions of the file and of the folders above it"
+        print_error(f"{error.filename}: {error.strerror}{advice if isinstance(error, PermissionError) else ''}")
         return MISTAKE
     except (FloatingPointError, RunFailingError, WorkerDied) as error:
         print_error(str(error))
@@ -118,15 +119,14 @@ def _run(work: Callable[[], None]) -> int:
         print_error(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
         return FAILED
     except KeyboardInterrupt:
-        print_error("interrupted; the same command resumes from the last checkpoint")
+        print_error("interrupted; the same command resumes from what was saved, if anything was")
         return INTERRUPTED
-    return FINISHED
 
 
-def _work(work: Callable[[], None]) -> None:
+def _work(work: Callable[[], int | None]) -> int | None:
     """Run the work and kill its workers: a loader being deleted waits 5 seconds for each busy worker."""
     try:
-        work()
+        return work()
     finally:
         kill_children()
 

@@ -19,6 +19,7 @@ from util.training.run_state import RunState
 
 CHECKPOINT = "nonfinite.pth"
 MIN_LOSS_SCALE = 1.0  # below it the gradients themselves leave the range of fp16, not the scaled ones
+MAX_TERMS = 3  # in a message
 FIXES = "A lower lr, a longer warm-up or amp='off' are the usual fixes"
 Record = dict[str, Any]  # of a batch, in plain values: its images and its losses
 
@@ -120,10 +121,11 @@ def nonfinite_terms(ranks: list[list[Record]]) -> str:
     return "; ".join(parts) or "all losses are finite, the gradient is not"
 
 
-def first_terms(bad: dict[str, float], at_most: int = 3) -> str:
+def first_terms(bad: dict[str, float]) -> str:
     """The total and the first terms."""
     terms = [f"{name} {value}" for name, value in bad.items()]
-    return ", ".join(terms[:at_most]) + (f" and {len(terms) - at_most} more terms" if len(terms) > at_most else "")
+    more = len(terms) - MAX_TERMS
+    return ", ".join(terms[:MAX_TERMS]) + (f" and {more} more terms" if more > 0 else "")
 
 
 def _plain(value: Any) -> Any:

@@ -19,7 +19,8 @@ ENDS = [
     (UserError("fix it"), MISTAKE, "fix it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),
-    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command resumes from the last checkpoint"),
+    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command resumes from what was saved, if anything was"),
+    (FileNotFoundError(2, "No such file or directory", "logs/x"), MISTAKE, "error: logs/x: No such file or directory"),
     (PermissionError(13, "Permission denied", "logs/x"), MISTAKE, "logs/x: Permission denied; check the permissions"),
 ]
 
@@ -53,7 +54,7 @@ def test_an_exit_code_file_in_a_missing_folder_is_an_error(monkeypatch, tmp_path
 
 HOSTILE = """
 import atexit, multiprocessing, signal, sys, threading, time
-from util.distributed.exit_codes import run_program, run_to_exit_code, start_as_tool
+from util.distributed.exit_codes import run_program, start_as_tool
 from util.base.errors import UserError
 from util.base.processes import die_with_parent
 
@@ -71,7 +72,7 @@ def main():
     threading.Thread(target=time.sleep, args=(600,)).start()
     atexit.register(time.sleep, 600)
     time.sleep(0.3)
-    return run_to_exit_code(work)
+    work()
 
 START
 assert "torch" not in sys.modules
@@ -119,7 +120,7 @@ def is_gone(group):
         (
             "signal.raise_signal(signal.SIGINT)",
             INTERRUPTED,
-            ["error: interrupted; the same command resumes from the last checkpoint"],
+            ["error: interrupted; the same command resumes from what was saved, if anything was"],
         ),
         ("raise BrokenPipeError('of a socket')", FAILED, ["BrokenPipeError: of a socket"]),
     ],

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import facts_of, load_report
+from util.metrics.report.file import facts_of
 from util.metrics.report.protocols import Figures, Study, report_of
 from util.metrics.report.text_table import format_table
 from util.metrics.tables import Detections, GroundTruth
@@ -44,16 +43,6 @@ class Evaluation:
         said = "operating point: score >= {threshold:.4g} ({rule}, {})"
         told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
         return f"{format_table(self.values, self.study.truth)}\n{told}"
-
-
-def load_threshold(folder: Path) -> float | None:
-    """The operating point at which the evaluation in a folder was reported; None where it had none.
-
-    Raises:
-        UserError: report.json is no report.
-    """
-    report = load_report(folder)
-    return report.threshold if report else None
 
 
 def evaluate_tables(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from util.base.console import print_note
 from util.base.errors import UserError
-from util.config.load import completed, flatten, load_config, resolve, without_paths
+from util.config.load import add_later_knobs, flatten, load_config, resolve, without_paths
 from util.config.schema import PATHS, Config
 from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME, CheckpointError, load
 from util.training.checkpoints.earlier_training import require_none
@@ -84,10 +84,10 @@ def load_for_evaluation(args: argparse.Namespace) -> tuple[Path, dict[str, Any],
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
 
 
-def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None = None) -> Config:
+def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None) -> Config:
     """Resolve the config inside a checkpoint without its paths, with KEY=VALUE options on top."""
     source = f"{path} (the config inside)"
-    return resolve(without_paths(completed(content["config"], source)), options, source=source)
+    return resolve(without_paths(add_later_knobs(content["config"], source)), options, source=source)
 
 
 def _note_unused_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
