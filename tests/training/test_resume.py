@@ -108,7 +108,7 @@ def test_rows_of_a_start_that_left_no_checkpoint_are_set_aside(whole, phantom, r
     command = training(phantom, room / "run", log_every=2)
     cut_off(monkeypatch, command, 2)
     assert not (room / "run/checkpoint.pth").exists()
-    assert "are now in log.1.jsonl" in call(*command).out
+    assert "were moved to log.1.jsonl" in call(*command).out
     assert figures(room / "run") == figures(whole)
     aside = (room / "run/log.1.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in aside] == ["start", "train"]
