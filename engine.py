@@ -4,14 +4,15 @@ The engine receives its parts ready-made. It imports neither models nor datasets
 and it never sees the config.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from util.detection.batch import Batch, Window, windows
+from util.detection.batch import Batch, Target, Window, windows
 from util.distributed.collectives import StepRequests, WindowPlan, plan_window
 from util.metrics.collect import table_of
 from util.metrics.tables import Detections
@@ -19,12 +20,32 @@ from util.training.denominator import Denominator
 from util.training.precision import Precision
 
 
+class Criterion(Protocol):
+    """What the engine needs of a loss; see `models.losses.criterion`."""
+
+    def train(self) -> Any:
+        """Switch to training mode."""
+
+    def examine(
+        self, outputs: Any, targets: Sequence[Target], num_boxes: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses of a batch, and the events that the log counts."""
+
+
+@runtime_checkable
+class SyncsGradients(Protocol):
+    """A model whose backward pass exchanges gradients with other ranks, as DistributedDataParallel."""
+
+    def no_sync(self) -> AbstractContextManager[None]:
+        """A context without the exchange."""
+
+
 @dataclass(frozen=True)
 class Learner:
-    """What an optimizer step works with."""
+    """The parts of an optimizer step."""
 
     model: nn.Module
-    criterion: nn.Module
+    criterion: Criterion
     optimizer: torch.optim.Optimizer
     precision: Precision
     device: torch.device
@@ -34,15 +55,15 @@ class Learner:
 
 @dataclass(frozen=True)
 class Step:
-    """What came of a window."""
+    """The outcome of an optimizer step."""
 
     window: Window
     plan: WindowPlan
-    losses: list[dict[str, Tensor]]  # of each batch: its share of the window's
-    events: list[dict[str, Tensor]]  # of each batch, all 0 for ghosts: what the criterion counted besides
+    losses: list[dict[str, Tensor]]  # of each batch: its part of the window's
+    events: list[dict[str, Tensor]]  # of each batch, all 0 for ghosts: sums that the criterion counts for the log
     grad_norm: Tensor  # before clipping, the same on all ranks
     is_clipped: Tensor  # whether it was too large
-    is_taken: bool  # False: the gradient is not finite on any rank, and the weights are what they were
+    is_taken: bool  # False: the gradient is not finite on any rank, and the weights are unchanged
 
     @property
     def total(self) -> dict[str, Tensor]:
@@ -76,7 +97,7 @@ def train_one_epoch(
         loader: this rank's batches of the epoch.
         accum_steps: batches per window.
         before_step: sets the learning rate and returns what this rank asks all ranks to do after the step.
-        after_step: gets what came of it: averaging, logging and saving hang there. All ranks get the same
+        after_step: averages, logs and saves. All ranks get the same
             `plan`, `grad_norm` and `is_taken`, so they may act on these together.
     """
     learner.model.train()
@@ -89,7 +110,7 @@ def train_one_epoch(
         is_taken = bool(torch.isfinite(grad_norm))
         if is_taken:
             learner.precision.step(learner.optimizer)
-            learner.denominator.keep(plan)
+            learner.denominator.commit(plan)
         else:
             learner.precision.skip()
         learner.optimizer.zero_grad(set_to_none=True)
@@ -114,20 +135,20 @@ def accumulate(
             with learner.precision.autocast():
                 outputs = learner.model(moved.images, moved.mask, moved.targets, plan.most_boxes)
             losses, events = learner.criterion.examine(outputs, moved.targets, plan.num_boxes)
-            if batch.is_ghost:  # keeps step with the other ranks and contributes nothing
+            if batch.is_ghost:  # keeps pace with the other ranks and contributes nothing
                 losses = {name: value * 0.0 for name, value in losses.items()}
             scaled = learner.precision.scale(losses["loss"])
-            scaled.backward(not_finite_told(scaled))
+            scaled.backward(nan_if_not_finite(scaled))
         parts.append({name: value.detach() for name, value in losses.items()})
         counted.append({name: torch.zeros_like(value) if batch.is_ghost else value for name, value in events.items()})
     return parts, counted
 
 
-def not_finite_told(loss: Tensor) -> Tensor:
+def nan_if_not_finite(loss: Tensor) -> Tensor:
     """The gradient to start from: 1, or NaN where the loss is not finite.
 
     The gradient of an infinite loss may be finite. With NaN in every weight's gradient, the exchange of gradients
-    tells the other ranks, and all of them leave the step out without asking each other.
+    informs the other ranks, and all of them skip the step without further communication.
     """
     return torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan).to(loss.dtype)
 
@@ -137,10 +158,8 @@ def predict(
     model: nn.Module,
     postprocess: nn.Module,
     loader: Iterable[Batch],
-    *,
     precision: Precision,
     device: torch.device,
-    after_batch: Callable[[Batch], None],
 ) -> Detections:
     """Run the model over a loader. The table names every image of the loader, also those without a detection."""
     model.eval()
@@ -152,10 +171,9 @@ def predict(
             outputs = model(moved.images, moved.mask, only_last=True)
         found += [{k: v.cpu() for k, v in image.items()} for image in postprocess(outputs, moved.targets)]
         images += [int(t["image_id"]) for t in batch.targets]
-        after_batch(batch)
     return table_of(images, found)
 
 
-def only_sync_on(model: nn.Module, *, last: bool) -> AbstractContextManager:
-    """DDP shares gradients in every backward; within a window only the last one has to."""
-    return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
+def only_sync_on(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Let DDP exchange gradients in the last backward pass of a window only."""
+    return model.no_sync() if not last and isinstance(model, SyncsGradients) else nullcontext()

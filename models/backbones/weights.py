@@ -18,7 +18,7 @@ from torchvision.models import get_weight
 
 from util.base.errors import UserError
 from util.base.text import first_few
-from util.training.checkpoints.file import UNREADABLE, read_tensors
+from util.training.checkpoints.file import LOAD_ERRORS, read_tensors
 from util.training.checkpoints.schema import tensor_problem
 
 PUBLISHED = {
@@ -120,7 +120,7 @@ def read_published(backbone: nn.Module, name: str) -> tuple[Path, object]:
         content = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except (*UNREADABLE, SafetensorError, HTTPException) as error:
+    except (*LOAD_ERRORS, SafetensorError, HTTPException) as error:
         if cached.exists():
             raise unreadable(cached, error) from error
         raise WeightsError(
@@ -145,7 +145,7 @@ def read_file(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
         return read_tensors(path)
-    except (*UNREADABLE, SafetensorError) as error:
+    except (*LOAD_ERRORS, SafetensorError) as error:
         raise unreadable(path, error) from error
 
 

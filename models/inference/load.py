@@ -18,10 +18,10 @@ from util.config import Config, as_options
 from util.config.schema import INFERENCE
 from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
-from util.training.checkpoints import checkpoint
 from util.training.checkpoints.categories import require_same_classes
-from util.training.checkpoints.checkpoint import CheckpointError
+from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.start import config_inside
+from util.training.checkpoints.weights import load_strictly, require_fit, weights_of
 from util.training.precision import Precision
 
 MERGE_IOU = 0.55  # of the paper on weighted boxes fusion
@@ -93,11 +93,11 @@ def build_filled(
     """
     require_same_classes(content, names, path)
     ids = content.get("category_ids") or tuple(names)
-    weights = checkpoint.weights_of(content, path)
+    weights = weights_of(content, path)
     with torch.device("meta"):
-        checkpoint.require_fit(build_model(config, ids)[0].state_dict(), weights, path)
+        require_fit(build_model(config, ids)[0].state_dict(), weights, path)
     built = build_model(config, ids)
-    checkpoint.load_strictly(built[0], weights, path)
+    load_strictly(built[0], weights, path)
     return built
 
 
@@ -118,7 +118,7 @@ class _Member:
 
 
 def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
-    content = checkpoint.load(path)
+    content = load(path)
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(

@@ -123,9 +123,7 @@ def inference(config: Config, case: Case) -> list[Work]:
     postprocess.to(case.device)
 
     def run() -> Tensor:
-        found = predict(
-            model, postprocess, [batch], precision=precision, device=case.device, after_batch=lambda _: None
-        )
+        found = predict(model, postprocess, [batch], precision, case.device)
         return torch.from_numpy(found.score).sort(descending=True).values
 
     def timed(watch: Stopwatch) -> ExitStack:

@@ -75,22 +75,23 @@ def folders(phantom, tmp_path_factory):
 
 def take_a_step(run):
     """The first optimizer step of a prepared training, as main.py takes it."""
-    optim, split, state = run.config.optim, run.splits["train"], run.state
+    config = run.folder.config
+    optim, split, state = config.optim, run.splits["train"], run.state
     cut = {"batch_size": optim.batch_size, "accumulation": optim.gradient_accumulation_steps}
-    loader, sampler = build_train_loader(split, run.config.data, **cut, seed=run.config.runtime.seed)
+    loader, sampler = build_train_loader(split, config.data, **cut, seed=config.runtime.seed)
     sampler.set_epoch(0)
     parts = (distribute(state.model, ALONE), run.criterion, state.optimizer, state.precision, CPU)
     learner = Learner(*parts, optim.clip_max_norm, state.denominator)
-    log = build_training_log(run.log, run.config, sampler.num_windows, CPU, ALONE, split.category_ids, False)
+    log = build_training_log(run.folder.log, config, sampler.num_windows, CPU, ALONE, split.category_ids, False)
     log.start_epoch(0)
     taken = []
 
     def follow(step):
         taken.append(step)
-        main.follow(run, log, step)
+        main.after_step(run, log, step)
 
     batches = islice(log.watch(loader), optim.gradient_accumulation_steps)
-    before = partial(main.schedule, run, log)
+    before = partial(main.before_step, run, log)
     train_one_epoch(learner, batches, accum_steps=cut["accumulation"], before_step=before, after_step=follow)
     [step] = taken
     return step

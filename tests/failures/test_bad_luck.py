@@ -116,7 +116,8 @@ def test_an_epoch_that_was_trained_but_not_judged_is_judged_at_the_next_start(ph
     run, command = room / "run", training(phantom, room / "run", **ONE_EPOCH)
     with monkeypatch.context() as trouble:
         trouble.setattr(
-            "main.evaluate_as_configured", lambda *_, **__: (_ for _ in ()).throw(UserError("no judgement today"))
+            "util.training.evaluation.evaluate_tables",
+            lambda *_, **__: (_ for _ in ()).throw(UserError("no judgement today")),
         )
         assert_refused(call(*command), "no judgement today")
     assert load(run / "checkpoint.pth")["epoch"] == 1
@@ -200,7 +201,7 @@ def test_an_overflow_of_fp16_gradients_is_left_out_and_does_not_count(phantom, r
 
 
 def test_an_overflow_that_a_lower_loss_scale_cannot_mend_stops_the_run(phantom, room, monkeypatch):
-    monkeypatch.setattr("util.training.nonfinite.FLOOR", 2.0**16)
+    monkeypatch.setattr("util.training.nonfinite.MIN_LOSS_SCALE", 2.0**16)
     outcome = call(*training(phantom, room / "run", **ONE_EPOCH, amp="fp16"))
     assert_refused(outcome, "all losses are finite, the gradient is not", code=1)
 

@@ -14,7 +14,7 @@ import main
 from tests.helpers.training import ONE_EPOCH, ROOT, assert_same_state, call, figures, load, rows, training
 from util.distributed.exit_codes import REQUEUE
 from util.distributed.preemption import StopRequest
-from util.metrics.report import evaluation
+from util.training import evaluation, run_folder
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -25,29 +25,35 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 @pytest.fixture
 def stop(monkeypatch):
-    """The request that main looks at; it does not listen, so this process keeps its handlers."""
+    """The request that a run obeys; it does not listen, so this process keeps its handlers."""
+    return put_request(monkeypatch)
+
+
+def put_request(monkeypatch):
+    """A fresh request in place of the one of this process."""
     request = StopRequest()
-    monkeypatch.setattr(main, "STOP", request)
+    for module in (main, evaluation, run_folder):
+        monkeypatch.setattr(module, "STOP", request)
     return request
 
 
 def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom, room, stop, monkeypatch):
-    command, follow = training(phantom, room / "run"), main.follow
+    command, after_step = training(phantom, room / "run"), main.after_step
 
     def ask(run, *rest):
         if run.state.step == 3:  # after the plan of step 4, so it is heard by the plan of step 5
             stop.signal = signal.SIGUSR1
-        follow(run, *rest)
+        after_step(run, *rest)
 
-    monkeypatch.setattr(main, "follow", ask)
+    monkeypatch.setattr(main, "after_step", ask)
     outcome = call(*command)
     assert (outcome.code, outcome.err) == (REQUEUE, "")
     assert outcome.out.endswith(
-        "asked to stop (SIGUSR1): stopped in epoch 1 after step 5; the same command goes on from there. Exit code 75\n"
+        "asked to stop (SIGUSR1): stopped in epoch 1 after step 5; the same command resumes from there. Exit code 75\n"
     )
     assert load(room / "run/checkpoint.pth")["step"] == 5
     stop.signal = None
-    monkeypatch.setattr(main, "follow", follow)
+    monkeypatch.setattr(main, "after_step", after_step)
     assert call(*command).code == 0
     assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
     assert figures(room / "run") == figures(trained)
@@ -56,21 +62,21 @@ def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom
 @pytest.mark.slow
 @pytest.mark.usefixtures("stop")
 def test_a_file_asks_too_and_is_gone_when_the_run_has_stopped(trained, phantom, room, monkeypatch):
-    command, follow = training(phantom, room / "run"), main.follow
+    command, after_step = training(phantom, room / "run"), main.after_step
     monkeypatch.setattr("util.distributed.preemption.POLL_INTERVAL", 0.0)
 
     def ask(run, *rest):
         if run.state.step == 1:
             (room / "run/stop").touch()
-        follow(run, *rest)
+        after_step(run, *rest)
 
-    monkeypatch.setattr(main, "follow", ask)
+    monkeypatch.setattr(main, "after_step", ask)
     outcome = call(*command)
     assert (outcome.code, outcome.err) == (REQUEUE, "")
     assert f"asked to stop ({room / 'run/stop'}): stopped in epoch 0 after step 3" in outcome.out
     assert not (room / "run/stop").exists()
-    monkeypatch.setattr(main, "STOP", StopRequest())
-    monkeypatch.setattr(main, "follow", follow)
+    put_request(monkeypatch)
+    monkeypatch.setattr(main, "after_step", after_step)
     assert call(*command).code == 0
     assert figures(room / "run") == figures(trained)
 
@@ -111,7 +117,7 @@ def test_an_evaluation_asked_to_stop_says_that_it_starts_anew(trained, phantom, 
     stop.signal = signal.SIGTERM
     outcome = call("--eval", "--resume", trained / "best.pth", "--data_path", phantom, "--output_dir", room / "eval")
     assert outcome.code == REQUEUE
-    assert "stopped while evaluating; the same command evaluates anew. Exit code 75" in outcome.out
+    assert "stopped while evaluating; the same command evaluates again. Exit code 75" in outcome.out
 
 
 def begin(command, *, shell=False, **env):
@@ -261,12 +267,12 @@ import sys, time
 from util.distributed.preemption import STOP
 STOP.listen()
 import main
-follow = main.follow
+after_step = main.after_step
 def slow(run, *rest):
-    follow(run, *rest)
+    after_step(run, *rest)
     if run.state.step == 2:
         time.sleep(60)
-main.follow = slow
+main.after_step = slow
 main.run_program(main.main)
 """
 

@@ -90,14 +90,8 @@ def test_a_window_in_fp16_is_close():
 
 def detections_on(device):
     model, _, postprocess = tiny_dino.build()
-    return predict(
-        model.float().to(device),
-        postprocess.to(device),
-        batches(),
-        precision=Precision("off", device.type),
-        device=device,
-        after_batch=lambda _: None,
-    )
+    precision = Precision("off", device.type)
+    return predict(model.float().to(device), postprocess.to(device), batches(), precision, device)
 
 
 def test_detections_are_those_of_the_cpu():

@@ -19,7 +19,7 @@ import torch
 
 import main
 from util.distributed.exit_codes import run_program
-from util.training import run_state
+from util.training import evaluation, run_state
 
 PATIENCE = 120.0  # seconds until a training that does not end is killed
 
@@ -54,7 +54,7 @@ class Fault:
 
     def at_step(self, act):
         """Have it called after the fourth step."""
-        self.after("follow", lambda state: state.step == 4, act)
+        self.after("after_step", lambda state: state.step == 4, act)
 
     def in_image(self):
         """After the first epoch, half of a file is gone."""
@@ -63,7 +63,7 @@ class Fault:
             self.image.write_bytes(self.image.read_bytes()[: self.image.stat().st_size // 2])
             self.happens()
 
-        self.after("finish_epoch", lambda state: (state.epoch, state.window) == (1, 0), halve)
+        self.after("after_epoch", lambda state: (state.epoch, state.window) == (1, 0), halve)
 
     def in_worker(self):
         """SIGKILL to a loader process, as where memory is short; without one, to the training itself."""
@@ -80,7 +80,7 @@ class Fault:
 
     def in_evaluation(self):
         """An error where detections are compared with boxes."""
-        main.evaluate_as_configured = self.boom
+        evaluation.evaluate_tables = self.boom
 
     def in_checkpoint(self):
         """An error in the write of a checkpoint."""

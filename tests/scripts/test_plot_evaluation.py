@@ -15,6 +15,7 @@ from util.base.errors import UserError
 from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.tables import Detections
 from util.runlog.run_log import RunLog
+from util.training.evaluation import write_evaluation
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 PLOT, SHOW = load_script("plot_evaluation"), load_script("show_detections")
@@ -44,7 +45,7 @@ def evaluated(trained, phantom, tmp_path):
         truth, Detections(truth.images, *boxes_of(rows)), {}, rule="youden", target=0.9, operating_point=POINT
     )
     source = {"list": "TBX11K_val", "checkpoint": "best.pth"}
-    evaluation.tell(RunLog(folder), folder, source, epoch=1, step=3, weights="ema")
+    write_evaluation(evaluation, RunLog(folder), folder, source, epoch=1, step=3, labels={"weights": "ema"})
     return folder, truth, positive, negative
 
 

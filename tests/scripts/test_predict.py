@@ -20,7 +20,8 @@ from tests.helpers.training import load_script
 from util.base import files
 from util.distributed.exit_codes import run_to_exit_code
 from util.metrics.files import load_detections
-from util.training.checkpoints.checkpoint import load, save
+from util.training.checkpoints.checkpoint import load
+from util.training.checkpoints.file import save
 
 pytest_plugins = ["tests.helpers.training_fixtures", "tests.helpers.predict_fixtures"]
 

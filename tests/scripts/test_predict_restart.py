@@ -15,7 +15,8 @@ from tests.helpers.predict import PIXELS, files_of, lines, predict
 from tests.helpers.training import ROOT, call_apart
 from util.base.folder_lock import lock_folder
 from util.predict.outputs import PROGRESS_FILE
-from util.training.checkpoints.checkpoint import load, save
+from util.training.checkpoints.checkpoint import load
+from util.training.checkpoints.file import save
 
 pytest_plugins = ["tests.helpers.training_fixtures", "tests.helpers.predict_fixtures"]
 

@@ -19,13 +19,13 @@ PARTS = ("config", "datasets", "models", "scripts", "util", "engine.py", "main.p
 # What a test cannot ask of the product: steps that take their time in the first part of a job, and a crash.
 HANDLE = """
 import os, time
-_follow = follow
-def follow(*args):
+_after_step = after_step
+def after_step(*args):
     if not os.environ.get("SLURM_RESTART_COUNT"):
         time.sleep(float(os.environ.get("TEST_SECONDS_PER_STEP", 0)))
     if "TEST_CRASH" in os.environ:
         raise RuntimeError("the model has crashed")
-    _follow(*args)
+    _after_step(*args)
 """
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 

@@ -105,7 +105,7 @@ def test_a_time_limit_that_is_too_short_changes_nothing(jobs):
     state, code, restarts = job.outcome()
     assert (state, code, restarts > 0) == ("COMPLETED", "0:0", True), job.log
     assert job.log.count("everything is saved; requeueing job") == restarts
-    assert job.log.count("going on from this run's own") == restarts
+    assert job.log.count("resuming from this run's own") == restarts
     long.ended()
     assert_same_state(load(job.folder / "checkpoint.pth"), load(long.folder / "checkpoint.pth"))
     assert figures(job.folder) == figures(long.folder)

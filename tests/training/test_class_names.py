@@ -7,7 +7,7 @@ import torch
 
 import main
 from tests.helpers.training import ONE_EPOCH, annotations, assert_refused, call, copy_run, load, rows, training
-from util.training.checkpoints import checkpoint
+from util.training.checkpoints.file import save
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -39,7 +39,7 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
     swapped, trained, room, monkeypatch
 ):
     data, names = swapped
-    begun, real = {}, main.begin
+    begun, real = {}, main.load_start
 
     def begin(state, *rest):
         begun["before"] = {k: v.clone() for k, v in state.model.state_dict().items()}
@@ -47,10 +47,10 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
         begun["after"] = state.model.state_dict()
         raise KeyboardInterrupt  # what it trains then is of no interest
 
-    monkeypatch.setattr(main, "begin", begin)
+    monkeypatch.setattr(main, "load_start", begin)
     assert call(*training(data, room / "tuned", "--pretrain_model_path", trained / "best.pth")).code == 130
     change = f"1 ({names[1]} -> {names[2]}), 2 ({names[2]} -> {names[1]})"
-    assert f"rows of other classes start anew in 15 tables: {change}" in begun["said"]
+    assert f"rows of other classes left as initialised in 15 tables: {change}" in begun["said"]
     theirs = load(trained / "best.pth")["ema"]
     for name, tensor in begun["after"].items():
         expected = theirs[name].clone()
@@ -64,12 +64,12 @@ def test_a_training_from_its_weights_begins_the_rows_of_other_classes_anew_and_s
 def test_without_names_or_with_the_same_ones_all_is_as_before(trained, phantom, room, gone):
     content = load(trained / "best.pth")
     path = room / "c.pth"
-    checkpoint.save(path, {k: v for k, v in content.items() if k != gone})
+    save(path, {k: v for k, v in content.items() if k != gone})
     outcome = call("--eval", "--resume", path, "--data_path", phantom, "--output_dir", room / "e")
     assert outcome.code == 0, outcome.err
     outcome = call(*training(phantom, room / "run", "--pretrain_model_path", path, **ONE_EPOCH))
     assert outcome.code == 0, outcome.err
-    assert "start anew" not in outcome.out
+    assert "rows of other classes" not in outcome.out
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--pretrain_model_path"])
@@ -79,7 +79,7 @@ def test_a_checkpoint_that_is_named_but_not_used_must_be_there_and_is_told(train
     assert_refused(refused, f"{room / 'gone.pth'}: no such checkpoint; check the path")
     outcome = call(*training(phantom, run, flag, trained / "best.pth"))
     assert outcome.code == 0, outcome.err
-    warning = f"warning: {trained / 'best.pth'} is not used: going on from this run's own {run / 'checkpoint.pth'}"
+    warning = f"warning: {trained / 'best.pth'} is not used: resuming from this run's own {run / 'checkpoint.pth'}"
     assert warning in outcome.out
     assert warning in (run / "info.txt").read_text()
     assert len(rows(run, "train")) == len(rows(trained, "train"))
@@ -89,7 +89,7 @@ def test_of_two_checkpoints_that_are_named_the_second_is_told_too(trained, phant
     flags = ("--resume", trained / "checkpoint.pth", "--pretrain_model_path", trained / "best.pth")
     outcome = call(*training(phantom, room / "run", *flags))
     assert outcome.code == 0, outcome.err
-    assert f"warning: {trained / 'best.pth'} is not used: going on from {trained / 'checkpoint.pth'}" in outcome.out
+    assert f"warning: {trained / 'best.pth'} is not used: resuming from {trained / 'checkpoint.pth'}" in outcome.out
 
 
 def test_its_own_checkpoint_by_name_is_no_warning(trained, phantom, room):

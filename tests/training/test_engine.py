@@ -112,17 +112,8 @@ def test_training_mode_is_set_and_evaluation_leaves_no_graph():
         assert not outputs.requires_grad
         return [{"scores": torch.rand(2), "labels": torch.tensor([1, 3]), "boxes": torch.rand(2, 4)} for _ in targets]
 
-    seen = []
-    found = predict(
-        model,
-        postprocess,
-        [batch_of([4, 2]), batch_of([9])],
-        precision=Precision("off", "cpu"),
-        device=CPU,
-        after_batch=seen.append,
-    )
+    found = predict(model, postprocess, [batch_of([4, 2]), batch_of([9])], Precision("off", "cpu"), CPU)
     assert not model.training
-    assert len(seen) == 2
     assert found.images == (4, 2, 9)
     assert found.image_id.tolist() == [4, 4, 2, 2, 9, 9]
     assert found.label.tolist() == [1, 3] * 3
@@ -136,7 +127,7 @@ def test_images_without_a_detection_are_listed():
             for _ in targets
         ]
 
-    options = {"precision": Precision("off", "cpu"), "device": CPU, "after_batch": lambda _: None}
+    options = {"precision": Precision("off", "cpu"), "device": CPU}
     found = predict(Toy(), postprocess, [batch_of([4, 2])], **options)
     assert found.images == (4, 2)
     assert len(found.score) == 0

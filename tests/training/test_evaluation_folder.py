@@ -134,7 +134,7 @@ def test_results_that_were_cut_off_while_they_were_written_are_not_believed(run,
     def fail(*_, **__):
         raise FloatingPointError("cut off")
 
-    monkeypatch.setattr("util.metrics.report.evaluation.save_report", fail)
+    monkeypatch.setattr("util.training.evaluation.save_report", fail)
     assert call("--eval", *where, "--options", "val_list=TBX11K_train").code == 1
     with pytest.raises(UserError, match=r"truth\.json\.gz: is not the ground truth whose metrics"):
         load_script("plot_evaluation").load_study(run.parent / "e", None, None)

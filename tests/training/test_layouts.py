@@ -8,15 +8,18 @@ import torch
 
 from tests.helpers.ranks import layouts
 from tests.helpers.ranks.start import launch
-from util.training.step_size import Cut
+from util.training.step_size import StepSize
 
 BOUND = 1e-9  # relative to the largest entry of the same loss, gradient or movement of a weight
-QUICK = [Cut(1, 4, 1), Cut(2, 1, 2), Cut(1, 2, 2)]
+QUICK = [StepSize(1, 4, 1), StepSize(2, 1, 2), StepSize(1, 2, 2)]
 THOROUGH = [
-    *[Cut(1, 2, 1), Cut(2, 2, 1), Cut(4, 2, 1), Cut(2, 4, 1), Cut(1, 8, 1), Cut(1, 3, 1), Cut(3, 2, 1)],
-    *[Cut(1, 1, 2), Cut(4, 1, 2), Cut(2, 2, 2), Cut(1, 4, 2), Cut(3, 1, 2), Cut(1, 3, 2)],
-    *[Cut(1, 1, 3), Cut(2, 1, 3), Cut(1, 2, 3)],
-    *[Cut(1, 1, 4), Cut(2, 1, 4), Cut(1, 2, 4)],
+    StepSize(*sizes)
+    for sizes in (
+        *[(1, 2, 1), (2, 2, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (1, 3, 1), (3, 2, 1)],
+        *[(1, 1, 2), (4, 1, 2), (2, 2, 2), (1, 4, 2), (3, 1, 2), (1, 3, 2)],
+        *[(1, 1, 3), (2, 1, 3), (1, 2, 3)],
+        *[(1, 1, 4), (2, 1, 4), (1, 2, 4)],
+    )
 ]
 
 
@@ -25,9 +28,9 @@ def cases():
         for pattern in layouts.PATTERNS:
             marks = [pytest.mark.slow] if cut in THOROUGH or pattern == "positive_share" else []
             yield case(cut, pattern, "plain", marks)
-    yield case(Cut(1, 2, 2), "short", "together")
+    yield case(StepSize(1, 2, 2), "short", "together")
     for knobs in [name for name in layouts.KNOBS if name not in ("plain", "together")]:
-        for cut in Cut(1, 4, 1), Cut(1, 2, 2):
+        for cut in StepSize(1, 4, 1), StepSize(1, 2, 2):
             for pattern in ("short", "one_box"):
                 yield case(cut, pattern, knobs, [pytest.mark.slow])
 
@@ -54,7 +57,7 @@ class Table:
         for cut, *what in some:
             path = layouts.reference(self.folder, cut, *what)
             if not path.exists():
-                torch.save(layouts.train(Cut(cut.images_per_step, 1, 1), *what), path)
+                torch.save(layouts.train(StepSize(cut.images_per_step, 1, 1), *what), path)
         path = self.folder / "found.json"
         if some[0][0].ranks == 1:
             layouts.main(self.folder, some, path)

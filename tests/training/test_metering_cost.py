@@ -67,7 +67,7 @@ def test_metering_costs_less_than_a_hundredth_of_a_step(data, tmp_path):
         for owner, name in METERING:
             stack.enter_context(patch.object(owner, name, watch.timed(getattr(owner, name))))
         stack.enter_context(patch.object(engine, "windows", watch.watch(engine.windows)))
-        stack.enter_context(patch.object(main, "judge", lambda *_, **__: {}))
+        stack.enter_context(patch.object(main, "evaluate", lambda *_, **__: {}))
         torch.set_num_threads(1)
         stack.callback(torch.set_num_threads, threads)
         where = ["--data_path", str(data), "--output_dir", str(tmp_path / "run"), "--device", "cpu"]

@@ -55,5 +55,5 @@ def test_inside_an_epoch_it_is_told_which_knob_took_an_image_away(older, phantom
     path = older(window=1, epoch=1, num_images=13)
     assert_refused(
         call(*training(phantom, room / "run", "--resume", path, epochs=3)),
-        "training images 13 instead of 12 and exclude_unlabelled_tb False instead of True. Go on with these",
+        "training images 13 instead of 12 and exclude_unlabelled_tb False instead of True. Resume with these",
     )

@@ -4,15 +4,29 @@ import json
 import math
 import os
 import shutil
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 import torch
 
 import main
-from tests.helpers.training import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
+from tests.helpers.training import (
+    CONFIG,
+    assert_refused,
+    assert_same_state,
+    call,
+    copy_run,
+    figures,
+    load,
+    rows,
+    training,
+)
 from util.base.files import link_copy
-from util.training.run_folder import SaveClock
+from util.base.launcher import ProcessInfo
+from util.config.load import load_config
+from util.runlog.run_log import RunLog
+from util.training.run_folder import RunFolder
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -30,15 +44,15 @@ def whole(phantom, tmp_path_factory):
 
 def cut_off(monkeypatch, command, step):
     """Run a training that dies after `step` steps, and what they have saved."""
-    follow = main.follow
+    after_step = main.after_step
 
     def die(run, *rest):
-        follow(run, *rest)
+        after_step(run, *rest)
         if run.state.step == step:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(main, "follow", die)
+        patch.setattr(main, "after_step", die)
         assert call(*command).code == 130
 
 
@@ -94,7 +108,7 @@ def test_rows_of_a_start_that_left_no_checkpoint_are_set_aside(whole, phantom, r
     command = training(phantom, room / "run", log_every=2)
     cut_off(monkeypatch, command, 2)
     assert not (room / "run/checkpoint.pth").exists()
-    assert "are now in log.1.jsonl" in call(*command).out
+    assert "were moved to log.1.jsonl" in call(*command).out
     assert figures(room / "run") == figures(whole)
     aside = (room / "run/log.1.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in aside] == ["start", "train"]
@@ -233,7 +247,7 @@ def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom
     cut_off(monkeypatch, command, 5)
     own, older = room / "run/checkpoint.pth", room / "run/checkpoint.1.pth"
     own.write_bytes(own.read_bytes()[:1000])
-    assert_refused(call(*command), "cannot be read as a checkpoint", f"rename it to {own.name} to go on from there")
+    assert_refused(call(*command), "cannot be read as a checkpoint", f"rename it to {own.name} to resume from there")
     older.replace(own)
     assert call(*command).code == 0
     assert figures(room / "run") == figures(whole)
@@ -247,23 +261,44 @@ def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch):
+@dataclass
+class Position:
+    """A state that has nothing but a step."""
+
+    step: int
+    rows: int = 0
+
+    def save(self, path):
+        """Write the step into a new file."""
+        path.unlink(missing_ok=True)
+        path.write_text(str(self.step))
+
+
+def run_folder(path, minutes):
+    config = load_config(CONFIG, [f"checkpoint_every_minutes={minutes}"])
+    return RunFolder(path, RunLog(None), ProcessInfo(0, 1, 0), config, {"weights": "ema"}, saved_at=0.0)
+
+
+def test_a_checkpoint_is_due_by_the_clock_since_the_last_one(monkeypatch, tmp_path):
     now = [0.0]
     monkeypatch.setattr("util.training.run_folder.time.monotonic", lambda: now[0])
-    clock = SaveClock(2.0, saved=0.0)
+    folder = run_folder(tmp_path, minutes=2.0)
     now[0] = 119.0
-    assert not clock.is_due
+    assert not folder.is_checkpoint_due
     now[0] = 120.0
-    assert clock.is_due
-    assert clock.moves_on(5)
-    assert not clock.is_due
-    assert not clock.moves_on(5), "the same step again"
+    assert folder.is_checkpoint_due
+    folder.save_checkpoint(Position(5))
+    assert not folder.is_checkpoint_due
+    folder.save_checkpoint(Position(5))
+    assert not (tmp_path / "checkpoint.1.pth").exists(), "the same step again"
+    folder.save_checkpoint(Position(6))
+    assert [(tmp_path / name).read_text() for name in ("checkpoint.1.pth", "checkpoint.pth")] == ["5", "6"]
 
 
-def test_without_an_interval_no_checkpoint_is_due(monkeypatch):
-    clock = SaveClock(0.0)
+def test_without_an_interval_no_checkpoint_is_due(monkeypatch, tmp_path):
+    folder = run_folder(tmp_path, minutes=0.0)
     monkeypatch.setattr("util.training.run_folder.time.monotonic", lambda: 1e9)
-    assert not clock.is_due
+    assert not folder.is_checkpoint_due
 
 
 def test_rows_of_an_evaluation_by_a_command_of_its_own_stay(trained, phantom, room):

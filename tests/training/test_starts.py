@@ -23,20 +23,21 @@ from tests.helpers.training import (
 )
 from util.base.errors import UserError
 from util.config import load_config
-from util.training.checkpoints.checkpoint import choose_start, take_best_along
+from util.training.checkpoints.checkpoint import copy_best
+from util.training.checkpoints.start import choose_start
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
 
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom, room, monkeypatch):
-    command, follow = training(phantom, room / "run"), main.follow
+    command, after_step = training(phantom, room / "run"), main.after_step
 
     def interrupt(run, *rest):
         if run.state.step == 4:  # in the middle of epoch 1, and no checkpoint since its start
             raise KeyboardInterrupt
-        follow(run, *rest)
+        after_step(run, *rest)
 
-    monkeypatch.setattr(main, "follow", interrupt)
+    monkeypatch.setattr(main, "after_step", interrupt)
     outcome = call(*command)
     assert (outcome.code, outcome.err) == (
         130,
@@ -46,7 +47,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom,
     monkeypatch.undo()
     outcome = call(*command)
     assert outcome.code == 0
-    assert f"start: going on from this run's own {room / 'run/checkpoint.pth'}, at epoch 1, step 3" in outcome.out
+    assert f"start: resuming from this run's own {room / 'run/checkpoint.pth'}, at epoch 1, step 3" in outcome.out
     assert_same_state(load(room / "run/checkpoint.pth"), load(trained / "checkpoint.pth"))
     assert figures(room / "run") == figures(trained)
 
@@ -54,7 +55,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(trained, phantom,
 def test_a_run_resumes_from_a_checkpoint_of_another_folder(trained, phantom, room):
     outcome = call(*training(phantom, room / "longer", "--resume", trained / "checkpoint.pth", epochs=3))
     assert outcome.code == 0, outcome.err
-    assert f"start: going on from {trained / 'checkpoint.pth'}, at epoch 2, step 6" in outcome.out
+    assert f"start: resuming from {trained / 'checkpoint.pth'}, at epoch 2, step 6" in outcome.out
     assert [row["step"] for row in rows(room / "longer", "train")] == [7, 8, 9]
 
 
@@ -90,8 +91,8 @@ def test_pretrained_weights_of_other_classes_are_adapted_and_reported(trained, p
     assert load(room / "tuned/checkpoint.pth")["model"]["class_embed.0.weight"].shape == (6, 32)
 
 
-RENAME = "rename checkpoint.{}.pth to checkpoint.pth to go on from there"
-RESUME = "go on from it by --resume {}/{} --output_dir logs/NEW"
+RENAME = "rename checkpoint.{}.pth to checkpoint.pth to resume from there"
+RESUME = "resume from it by --resume {}/{} --output_dir logs/NEW"
 
 
 @pytest.mark.parametrize("resume", [None, "old/checkpoint.pth"])
@@ -170,7 +171,7 @@ def test_the_best_checkpoint_that_was_taken_along_does_not_block_the_same_comman
     new.mkdir()
     (old / "best.pth").write_text("the best")
     resume = old / "checkpoint.pth"
-    assert take_best_along(resume, new)
+    assert copy_best(resume, new)
     assert (old / "best.pth").samefile(new / "best.pth") == has_links
     assert choose_start(new, resume, None).kind == "resume"
     with pytest.raises(UserError):

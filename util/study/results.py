@@ -14,7 +14,7 @@ from util.base.numbers import number
 from util.config import differences
 from util.doctor.diagnosis import diagnose
 from util.doctor.symptoms import FAILING, NOTE
-from util.metrics.report.evaluation import REPORT
+from util.metrics.report.file import REPORT
 from util.runlog.history import History, history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS

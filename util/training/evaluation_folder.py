@@ -1,4 +1,4 @@
-"""Where an evaluation writes: into a folder of its own, never over a training or another evaluation."""
+"""Choose the folder of an evaluation: its own, never that of a training or of another evaluation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IDENTITY = ("ground_truth", "config", "step", "weights")
 def hold_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[str, Any], held: ExitStack) -> Path:
     """Choose the folder of an evaluation and hold it, until `held` is closed.
 
-    One in which another evaluation is under way counts as taken, unless the user named it.
+    A folder in which another evaluation runs counts as taken, unless the user named it.
 
     Raises:
         FolderInUse: another process writes into the folder that the user named.
@@ -76,7 +76,7 @@ def choose_folder(
 
 
 def holds_training(folder: Path) -> bool:
-    """Whether a folder has a checkpoint, a row or a report of a training; a report that does not tell counts as one."""
+    """Whether a folder has a checkpoint, a row or a report of a training; a report without facts counts as one."""
     if not folder.is_dir():
         return False
     if any(OF_A_TRAINING.fullmatch(path.name) for path in folder.iterdir()):
@@ -95,7 +95,7 @@ def training_of(folder: Path) -> Path:
 
 
 def config_fingerprint(config: Config) -> str:
-    """A digest of the knobs."""
+    """A digest of the knobs, for comparison."""
     knobs = {name: value for name, value in flatten(config).items() if name not in LOCAL}
     return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
 
@@ -110,9 +110,9 @@ def _is_free(folder: Path, facts: Mapping[str, Any]) -> bool:
     return not (folder / REPORT).exists() or (report is not None and _is_same(report.facts, facts))
 
 
-def _is_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    is_same_path = [os.path.abspath(theirs.get(name, "")) == os.path.abspath(ours[name]) for name in PATHS]
-    return all(is_same_path) and all(theirs.get(name) == ours[name] for name in IDENTITY)
+def _is_same(recorded: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    is_same_path = [os.path.abspath(recorded.get(name, "")) == os.path.abspath(facts[name]) for name in PATHS]
+    return all(is_same_path) and all(recorded.get(name) == facts[name] for name in IDENTITY)
 
 
 def _report(folder: Path) -> Report | None:

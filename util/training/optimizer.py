@@ -62,7 +62,7 @@ def build_optimizer(
 
 
 def group_of(name: str, kind: str) -> str:
-    """The label of a parameter's group; the words looked for are the official ones."""
+    """The label of a parameter's group; the patterns are the official ones."""
     if kind == "ddetr_in_mmdet":
         if "backbone.0" in name:
             return "backbone"
@@ -86,21 +86,21 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 def trainable_parts(model: nn.Module) -> dict[str, list[int]]:
-    """Parameters that are trained, and all, of each part of the network; the heads apart from what they stand on."""
+    """Parameters that are trained, and all, of each part of the network; the heads counted by themselves."""
     counts: dict[str, list[int]] = {}
     for name, parameter in model.named_parameters():
         words = name.split(".")
         heads = [w for w in words if w.endswith(("class_embed", "bbox_embed"))]
         part = heads[0] if heads else words[1] if words[0] == "transformer" else words[0]
-        found = counts.setdefault(part, [0, 0])
-        found[0] += parameter.numel() * parameter.requires_grad
-        found[1] += parameter.numel()
+        count = counts.setdefault(part, [0, 0])
+        count[0] += parameter.numel() * parameter.requires_grad
+        count[1] += parameter.numel()
     return counts
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What every learning rate is multiplied by: a linear warm-up, and after it drops by epoch or a cosine."""
+    """The factor on every learning rate: a linear warm-up, and after it drops by epoch or a cosine."""
 
     kind: Literal["multistep", "cosine", "flat_cosine"] = "multistep"
     epochs: int = 1  # at which a cosine ends

@@ -45,9 +45,9 @@ class Precision:
         self._scaler.update()
 
     def skip(self) -> None:
-        """Leave out a step whose gradient is not finite; in fp16 the loss scale is lowered.
+        """Skip a step whose gradient is not finite; in fp16 the loss scale is lowered.
 
-        The scaler's own step looks at the entries only, and would take one of which just the norm is infinite.
+        The scaler's own step checks the entries only, and would take one of which just the norm is infinite.
         """
         if self.skips_overflow:
             self._scaler.update(self.loss_scale * self._scaler.get_backoff_factor())

@@ -1,57 +1,52 @@
-"""Everything that changes while a run trains, and how it gets into a checkpoint and back."""
+"""The state of a training, saved to a checkpoint and restored from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
-from torch import nn
 
 from util.config import Change, Config, differences, flatten
 from util.config.schema import BEFORE, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
-from util.training.checkpoints.checkpoint import (
-    CheckpointError,
-    Fit,
-    load,
-    load_strictly,
-    load_what_fits,
-    save,
-    weights_of,
-)
+from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
+from util.training.checkpoints.schema import is_count
+from util.training.checkpoints.start import Start
+from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits, weights_of
 from util.training.denominator import Denominator
-from util.training.ema import WeightAverage
+from util.training.ema import Network, WeightAverage
 from util.training.optimizer import Schedule, build_optimizer, set_learning_rate, trainable_parts
 from util.training.precision import Precision
-from util.training.step_size import Cut
+from util.training.step_size import StepSize
 
 POSITION = ("epoch", "window", "step", "skipped", "collected", "rows", "judged", "best", "operating_point")
 
 
 @dataclass
-class RunState:
-    """What trains, and where it stands. Learning rate and randomness follow from the position, so they are not kept."""
+class RunState(Generic[Network]):
+    """What changes in a training. Learning rates and randomness follow from the position, so they are not kept."""
 
-    model: nn.Module
-    average: WeightAverage
+    model: Network
+    average: WeightAverage[Network]
     optimizer: torch.optim.Optimizer
     precision: Precision
     denominator: Denominator
     facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, category_names
     epoch: int = 0  # epochs done
-    window: int = 0  # windows done in the epoch under way
-    step: int = 0  # windows done since the start: optimizer steps, those left out included
-    skipped: int = 0  # steps left out because they were not finite
-    collected: list[dict[str, Any]] = field(default_factory=list)  # by rank: figures of the epoch under way
+    window: int = 0  # windows done in the current epoch
+    step: int = 0  # windows done since the start: optimizer steps, skipped ones included
+    skipped: int = 0  # steps skipped because they were not finite
+    collected: list[dict[str, Any]] = field(default_factory=list)  # by rank: sums of the log over the current epoch
     rows: int = 0  # bytes of log.jsonl that belong to the steps done
-    judged: int = 0  # epochs done when the weights were last judged
+    judged: int = 0  # epochs done at the last evaluation
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
-    operating_point: dict[str, Any] = field(default_factory=dict)  # of the weights last judged: rule, target, threshold
-    attention: str = ""  # the backend that computes deformable attention; others round otherwise
+    operating_point: dict[str, Any] = field(default_factory=dict)  # of the last evaluation: rule, target, threshold
+    attention: str = ""  # the backend that computes deformable attention; others round differently
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors and plain values."""
@@ -73,21 +68,20 @@ class RunState:
 
     @property
     def started(self) -> dict[str, Any]:
-        """What the log says of a start: position, facts, and which parameters are trained."""
+        """Columns of the row of a start: position, facts, and which parameters are trained."""
         position = {"epoch": self.epoch, "step": self.step}
         return {**position, **self.facts, "trainable": trainable_parts(self.model)}
 
     @property
-    def told_best(self) -> str:
-        """The best epoch so far, in words."""
+    def best_epoch(self) -> str:
+        """The best epoch so far, for the log."""
         return "best {metric}: {value:.4f}, epoch {epoch}".format(**self.best) if self.best else "no best epoch"
 
-    def restore(self, path: Path) -> str:
-        """Go on from a checkpoint; what to say of it.
+    def resume(self, path: Path) -> str:
+        """Resume from a checkpoint; what has changed since, for the log.
 
         Raises:
-            CheckpointError: it is of another model, data or number of images per step, or holds no position to go on
-                from.
+            CheckpointError: it is of another model, data or number of images per step, or holds no position.
         """
         content = load(path)
         needed = ("model", "optimizer", "config", "cut", *POSITION)
@@ -110,8 +104,8 @@ class RunState:
             setattr(self, name, content[name])
         return self._changes(content, changes)
 
-    def take_over(self, path: Path) -> Fit:
-        """Begin a new training with the weights of another one, as far as they fit."""
+    def load_pretrained(self, path: Path) -> Fit:
+        """Load the weights of another training, as far as they fit."""
         content = load(path)
         classes = other_classes(content, self.names)
         return load_what_fits(self.model, weights_of(content, path), path, classes)
@@ -134,17 +128,18 @@ class RunState:
                 f"{path}: was trained on the categories {theirs}, the data has {ours}. Use its data, another "
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
-        way_out = ", or start anew from its weights: another --output_dir and --pretrain_model_path"
+        way_out = ", or start a new training from its weights: another --output_dir and --pretrain_model_path"
         require_same_classes(content, self.names, path, way_out)
 
     def _check_steps(self, content: Mapping[str, Any], changes: list[Change], path: Path) -> None:
-        """A position says which images are done only while a step takes as many of the same images."""
-        theirs = Cut(*content["cut"])
-        ours = Cut(*self.facts["cut"])
+        """A position tells which images are done only while a step takes the same number of the same images."""
+        theirs = StepSize(*content["cut"])
+        ours = StepSize(*self.facts["cut"])
         if theirs.images_per_step != ours.images_per_step:
             raise CheckpointError(
-                f"{path}: was trained with {theirs} images per step, this would be {ours}. {ours.mend(theirs)}, or "
-                "begin a new training from its weights: another --output_dir and --pretrain_model_path"
+                f"{path}: was trained with {theirs} images per step, this would be {ours}. "
+                f"{ours.how_to_match(theirs)}, or start a new training from its weights: another --output_dir and "
+                "--pretrain_model_path"
             )
         refused = [change for change in changes if change.may_change == "between epochs"]
         images = Change("training images", content.get("num_images"), self.facts["num_images"])
@@ -153,20 +148,20 @@ class RunState:
         if content["window"] and refused:
             raise CheckpointError(
                 f"{path}: stands inside epoch {content['epoch']}, of which it has done {content['window']} steps, with "
-                f"{' and '.join(map(_mismatch, refused))}. Go on with these, or take a checkpoint of the end of an "
+                f"{' and '.join(map(_mismatch, refused))}. Resume with these, or take a checkpoint of the end of an "
                 "epoch"
             )
 
     def _changes(self, content: Mapping[str, Any], changes: list[Change]) -> str:
-        """What differs from the part of the run that the checkpoint is of."""
+        """The changes since the checkpoint, for the log."""
         changed = [str(change) for change in changes if change.may_change != "at the same step size"]
-        said = f"; changed since: {', '.join(changed)}" if changed else ""
+        text = f"; changed since: {', '.join(changed)}" if changed else ""
         attention = content.get("attention") or self._older_attention({**BEFORE, **content["config"]}["attn_backend"])
         if attention != self.attention:
-            said += f"; deformable attention was computed by {attention}, now by {self.attention}: the same to rounding"
-        before = Cut(*content["cut"])
-        now = Cut(*self.facts["cut"])
-        return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
+            text += f"; deformable attention was computed by {attention}, now by {self.attention}: the same to rounding"
+        before = StepSize(*content["cut"])
+        now = StepSize(*self.facts["cut"])
+        return text + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
 
     def _older_attention(self, wish: str) -> str:
         """The attention backend of a checkpoint that does not name it, on a device as the present one."""
@@ -184,8 +179,19 @@ class RunState:
         groups = [{**a, **{k: b[k] for k in kept}} for a, b in zip(ours, theirs["param_groups"], strict=True)]
         self.optimizer.load_state_dict({"state": theirs["state"], "param_groups": groups})
 
-    def note(self, metric: str, value: float | None) -> bool:
-        """The weights were judged: remember that, and whether they are the best so far. True if they are."""
+    def load_position(self, content: Mapping[str, Any]) -> None:
+        """Take over epoch, step and operating point of a checkpoint to evaluate, as far as it has them."""
+        self.epoch, self.step = (content[key] if is_count(content.get(key)) else 0 for key in ("epoch", "step"))
+        self.operating_point = content.get("operating_point") or {}
+
+    def finish_epoch(self) -> None:
+        """Count an epoch as done."""
+        self.epoch += 1
+        self.window = 0
+        self.collected = []
+
+    def record_evaluation(self, metric: str, value: float | None) -> bool:
+        """Record that the weights were evaluated; whether they are the best so far by this metric."""
         self.judged = self.epoch
         if value is None or value <= self.best.get("value", -1.0):
             return False
@@ -201,10 +207,26 @@ def _mismatch(change: Change) -> str:
     return f"{change.knob} {change.before!r} instead of {change.after!r}"
 
 
+def load_start(state: RunState[Any], start: Start, load_backbone: Callable[[], object]) -> str:
+    """Load what a training starts from into its state; the message for the log.
+
+    Args:
+        state: of the training, freshly built.
+        start: where it starts from.
+        load_backbone: loads the weights of the backbone, where there is no checkpoint.
+    """
+    if start.path is not None and start.kind != "pretrain":
+        changes = state.resume(start.path)
+        return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
+    loaded = load_backbone() if start.path is None else state.load_pretrained(start.path)
+    state.average.copy_from(state.model)
+    return f"start: {start.reason}; {loaded}"
+
+
 def build_state(
-    config: Config, names: Mapping[int, str], num_images: int, model: nn.Module, device: torch.device, world_size: int
-) -> RunState:
-    """Optimizer, average and precision around a model; `names` are the data's categories by id."""
+    config: Config, names: Mapping[int, str], num_images: int, model: Network, device: torch.device, world_size: int
+) -> RunState[Network]:
+    """Build optimizer, average and precision around a model; `names` are the data's categories by id."""
     optim = config.optim
     optimizer = build_optimizer(
         model,
@@ -231,10 +253,10 @@ def build_state(
     return RunState(model, average, optimizer, Precision(optim.amp, device.type), denominator, facts)
 
 
-def set_rates(state: RunState, optim: OptimConfig, num_windows: int) -> None:
-    """Set the learning rates of the step to come.
+def set_rates(state: RunState[Any], optim: OptimConfig, num_windows: int) -> None:
+    """Set the learning rates of the next step.
 
-    Steps are counted as if every epoch so far had had `num_windows`: a run that goes on with more images still drops
+    Steps are counted as if every epoch so far had had `num_windows`: a run that resumes with more images still drops
     its rates at the epochs of the config.
     """
     schedule = Schedule(

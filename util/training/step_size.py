@@ -1,11 +1,11 @@
-"""How the images of an optimizer step are shared out. Only the total makes a difference."""
+"""The images of an optimizer step: batch size x accumulation x ranks. Only the product makes a difference."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Cut(NamedTuple):
+class StepSize(NamedTuple):
     """Images per rank and forward pass, forward passes per step, ranks."""
 
     batch_size: int
@@ -21,8 +21,8 @@ class Cut(NamedTuple):
         parts = f"{self.batch_size} per rank x {self.accumulation} accumulation x {self.ranks} ranks"
         return f"{parts} = {self.images_per_step}"
 
-    def mend(self, other: Cut) -> str:
-        """What would bring as many images per step as `other` has."""
+    def how_to_match(self, other: StepSize) -> str:
+        """The setting that gives as many images per step as `other` has, for an error message."""
         accumulation, rest = divmod(other.images_per_step, self.batch_size * self.ranks)
         if rest == 0:
             return f"Set gradient_accumulation_steps={accumulation}"

@@ -19,7 +19,7 @@ from util.distributed.collectives import ProcessInfo, StepRequests, distribute, 
 from util.training.optimizer import build_optimizer
 from util.training.precision import Precision
 from util.training.run_state import build_state
-from util.training.step_size import Cut
+from util.training.step_size import StepSize
 
 OPTIONS = ["hidden_dim=64"]  # with 32, group norm has one channel to a group and the biases before it no gradient
 SIDE = 64
@@ -132,7 +132,7 @@ def main(folder, cases, path):
     with process_group("cpu") as process:
         found = []
         for cut, *what in cases:
-            cut = Cut(*cut)
+            cut = StepSize(*cut)
             outcome = train(cut, *what, process)
             if process.is_main:
                 found.append(deviations(outcome, torch.load(reference(folder, cut, *what))))

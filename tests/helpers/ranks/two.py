@@ -21,7 +21,7 @@ from util.distributed.collectives import StepRequests, distribute, gather_object
 from util.runlog.class_skill import FocalSettings
 from util.runlog.run_log import RunLog
 from util.runlog.training_log import TrainingLog
-from util.training.run_folder import SaveClock
+from util.training.run_folder import RunFolder
 from util.training.run_state import build_state
 
 COUNTS = (2, 0, 1, 3, 1, 0)
@@ -60,8 +60,11 @@ def conversation(process):
     config = load_config(tiny_dino.CONFIG, tiny_dino.OPTIONS)
     learner = toy_learner(Toy())
     state = build_state(config, {1: "a", 2: "b", 3: "c"}, 6, learner.model, CPU, process.world_size)
-    mute, clock = RunLog(None), SaveClock(0.0)
-    run = main.Run(Path(), config, {}, state, learner.criterion, nn.Identity(), "ema", mute, process, CPU, clock)
+    mute = RunLog(None)
+    folder = RunFolder(Path(), mute, process, config, {"weights": "ema"})
+    run = main.Run(
+        splits={}, state=state, criterion=learner.criterion, postprocess=nn.Identity(), folder=folder, device=CPU
+    )
     log = TrainingLog(mute, 5, 1000, CPU, process, [0], FocalSettings(0.25, 2.0, 5))
     log.start_epoch(0)
     learner = replace(learner, model=distribute(state.model, process), optimizer=state.optimizer)
@@ -70,8 +73,8 @@ def conversation(process):
         train_one_epoch,
         learner,
         accum_steps=3,
-        before_step=partial(main.schedule, run, log),
-        after_step=partial(main.follow, run, log),
+        before_step=partial(main.before_step, run, log),
+        after_step=partial(main.after_step, run, log),
     )
     return [said_in(lambda: take_a_window(loader=log.watch(batches))) for _ in range(6)]
 

@@ -16,7 +16,8 @@ from tests.helpers.files.dicom import write
 from util.base.errors import DataError, UserError
 from util.detection.fusion import fuse_weighted
 from util.metrics.files import load_detections
-from util.training.checkpoints.checkpoint import CheckpointError, load, save
+from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.file import save
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 ROOT = Path(__file__).parents[3]

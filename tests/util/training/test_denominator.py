@@ -13,7 +13,7 @@ def plan(num_boxes):
 def taken(denominator, num_boxes):
     """What a step is divided by that is then taken."""
     made = denominator(plan(num_boxes))
-    denominator.keep(made)
+    denominator.commit(made)
     return made.num_boxes
 
 

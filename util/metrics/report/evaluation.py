@@ -1,27 +1,21 @@
-"""From truth and detections to all that an evaluation leaves: figures, a table to read, files."""
+"""Evaluate detections against ground truth: metrics, facts for the report, and a table to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from util.base.files import write_atomically
-from util.config import Config
-from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import REPORT, facts_of
-from util.metrics.report.per_image import per_image_csv
+from util.metrics.report.file import facts_of
 from util.metrics.report.protocols import Figures, Study, report_of
 from util.metrics.report.text_table import format_table
 from util.metrics.tables import Detections, GroundTruth
-from util.runlog.run_log import RunLog
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
     study: Study
     values: Figures
@@ -49,60 +43,6 @@ class Evaluation:
         said = "operating point: score >= {threshold:.4g} ({rule}, {})"
         told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
         return f"{format_table(self.values, self.study.truth)}\n{told}"
-
-    def tell(
-        self,
-        log: RunLog,
-        folder: Path,
-        source: Mapping[str, Any] | None = None,
-        *,
-        epoch: int,
-        step: int,
-        weights: str,
-        **more: str,
-    ) -> None:
-        """Write metrics, detections, truth and a line per image into a folder, a row and the table into its log.
-
-        The report is last: where this was cut off, the older report does not have the fingerprints of the new tables.
-
-        Args:
-            log: gets the row, without intervals: its columns are numbers.
-            folder: of the files.
-            source: facts of the report: list, files and config; without it the report has no facts.
-            epoch: epochs done.
-            step: optimizer steps done.
-            weights: "ema" or "model".
-            more: columns of the row and facts of the report.
-        """
-        position = {"epoch": max(0, epoch - 1), "step": step, "weights": weights, **more}
-        save_detections(folder / DETECTIONS, self.study.found)
-        save_truth(folder / TRUTH, self.study.truth)
-        write_atomically(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
-        save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
-        log.row("eval", **position, **self.numbers)
-        log.info(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
-
-
-def evaluate_as_configured(
-    truth: GroundTruth,
-    found: Detections,
-    kinds: Mapping[int, str],
-    config: Config,
-    operating_point: Mapping[str, Any] | None,
-    *,
-    has_intervals: bool,
-) -> Evaluation:
-    """Evaluate with the knobs of a config; see `evaluate_tables`."""
-    return evaluate_tables(
-        truth,
-        found,
-        kinds,
-        rule=config.eval.operating_rule,
-        target=config.eval.operating_target,
-        operating_point=operating_point,
-        draws=config.eval.bootstrap_draws if has_intervals else 0,
-        seed=config.runtime.seed,
-    )
 
 
 def evaluate_tables(

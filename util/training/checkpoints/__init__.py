@@ -1,1 +1,1 @@
-"""Checkpoints: the file, what of it is believed, weights that fit, and where a run starts."""
+"""Checkpoints: the file and its checks, loading weights, and the choice of the start of a run."""

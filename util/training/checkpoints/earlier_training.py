@@ -1,4 +1,4 @@
-"""Whether a folder without its newest checkpoint holds others of a training, which a new one would overwrite."""
+"""Refuse to start a training in a folder that has checkpoints of an earlier one, but not the newest."""
 
 import filecmp
 import os
@@ -10,10 +10,10 @@ from util.base.text import first_few
 
 
 def require_none(own: Path, best: Path, resume: Path | None) -> None:
-    """Refuse to begin a training where an earlier one has left checkpoints.
+    """Refuse to start a training where an earlier one has left checkpoints.
 
-    A start from another folder's checkpoint takes the best one beside that along before it saves for the first time, so
-    a copy of that one is no obstacle.
+    A start from another folder's checkpoint copies the best one beside that before it saves for the first time, so such
+    a copy is no obstacle.
 
     Args:
         own: the newest checkpoint of the folder, which is missing; older ones are called NAME.1.pth, NAME.2.pth, ...,
@@ -22,7 +22,7 @@ def require_none(own: Path, best: Path, resume: Path | None) -> None:
         resume: the checkpoint to start from, if any.
 
     Raises:
-        UserError: what there is, and how to go on with it.
+        UserError: which there are, and how to resume from them.
     """
     if os.path.lexists(own):
         what = f"a link to {os.readlink(own)}, which is not there" if own.is_symlink() else "no file"
@@ -33,17 +33,17 @@ def require_none(own: Path, best: Path, resume: Path | None) -> None:
     older = sorted(_numbered(names, rf"{stem}\.(\d+){suffix}"))
     kept = sorted(_numbered(names, rf"{stem}(\d+){suffix}"), reverse=True)
     left = [name for _, name in older] + [best.name] * (best.name in names) + [name for _, name in kept]
-    is_taken_along = resume is not None and left == [best.name] and _is_same(best, resume.with_name(best.name))
-    if not left or is_taken_along:
+    is_copied = resume is not None and left == [best.name] and _is_same(best, resume.with_name(best.name))
+    if not left or is_copied:
         return
-    way_on = (
-        f"rename {left[0]} to {own.name} to go on from there"
+    advice = (
+        f"rename {left[0]} to {own.name} to resume from there"
         if older
-        else f"go on from it by --resume {own.with_name(left[0])} --output_dir logs/NEW"
+        else f"resume from it by --resume {own.with_name(left[0])} --output_dir logs/NEW"
     )
     raise UserError(
         f"{own.parent}: has {first_few(left)} of an earlier training, but no {own.name}; a new one would overwrite "
-        f"checkpoints. Either {way_on}, or choose another --output_dir"
+        f"checkpoints. Either {advice}, or choose another --output_dir"
     )
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a checkpoint: written with a checksum of all of them, and believed only where they are what was written.
+"""Write a checkpoint with a checksum of all its bytes, and read it only where they are what was written.
 
 torch.save writes a zip archive. Its checksums, one for each tensor, are not read by torch.load, and none covers what
 lies between the tensors. So the archive gets a comment, which every reader of zip files skips: the CRC-32 of all bytes
@@ -30,7 +30,7 @@ END_BYTES = 22  # of the end record
 LENGTH_BYTES = 2  # of the length of the comment behind it, which stands last
 LONGEST_COMMENT = 2**16 - 1
 CHUNK = 1 << 20
-UNREADABLE = (  # what bytes that are no file of tensors can set off inside torch.load
+LOAD_ERRORS = (  # what bytes that are no file of tensors can set off inside torch.load
     OSError,
     EOFError,
     RuntimeError,
@@ -48,7 +48,7 @@ UNREADABLE = (  # what bytes that are no file of tensors can set off inside torc
 )
 
 
-class DamagedFile(ValueError):  # noqa: N818 the reason is what is to be told
+class DamagedFile(ValueError):  # noqa: N818 the message is the reason
     """The bytes of a file are not those that were written."""
 
 
@@ -61,7 +61,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
     def write(file: IO[bytes]) -> None:
         summed = _Summed(file)
-        torch.save(dict(content), summed)
+        torch.save(dict(content), summed)  # type: ignore[arg-type] # it takes whatever has `write` and `flush`
         summed.finish()
 
     write_atomically(path, write)
@@ -74,7 +74,7 @@ def read_tensors(path: Path) -> Any:
 
     Raises:
         DamagedFile: the bytes are not those that were written.
-        one of UNREADABLE: it holds something else, or is of no format of PyTorch.
+        one of LOAD_ERRORS: it holds something else, or is of no format of PyTorch.
     """
     with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
         require_whole(file)
@@ -104,7 +104,7 @@ def require_whole(file: IO[bytes]) -> None:
 
 
 def _require_end(file: IO[bytes], length: int) -> None:
-    """Find the end of an archive of others, behind which something may stand, such as zeros or a comment.
+    """Find the end of an archive of another program, which may be followed by zeros or a comment.
 
     What is left of a comment of ours is damage.
     """
@@ -177,7 +177,7 @@ class _Summed:
         return len(view)
 
     def flush(self) -> None:
-        """Nothing: whoever opened the file does it."""
+        """Do nothing: the owner of the file flushes it."""
 
     def finish(self) -> None:
         """Write the end record, which announces a comment now, and the comment."""

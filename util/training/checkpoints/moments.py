@@ -1,4 +1,4 @@
-"""What a checkpoint holds of each weight for the optimizer: checked here, as PyTorch takes whatever it is given."""
+"""Check the optimizer state of a checkpoint, as PyTorch accepts any."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 ENTRIES = {"step", *MOMENTS}
 
 
-def require_moments(optimizer: torch.optim.Optimizer, theirs: Mapping[str, Any], path: Path) -> None:
-    """Compare the state of an AdamW with the optimizer that shall go on with it.
+def require_moments(optimizer: torch.optim.Optimizer, state_dict: Mapping[str, Any], path: Path) -> None:
+    """Require that the state of an AdamW fits the optimizer that resumes with it.
 
     Raises:
         CheckpointError: other groups, state of weights that are in no group, or moments that are not of their weight.
     """
-    ours = optimizer.param_groups
-    groups = theirs["param_groups"]
-    sizes = [len(g["params"]) for g in ours], [len(g["params"]) for g in groups]
+    expected_groups = optimizer.param_groups
+    groups = state_dict["param_groups"]
+    sizes = [len(g["params"]) for g in expected_groups], [len(g["params"]) for g in groups]
     ids = [i for group in groups for i in group["params"]]
     if sizes[0] != sizes[1] or len(set(ids)) != len(ids):
         raise CheckpointError(
             f"{path}: its optimizer has other groups of parameters ({sizes[1]} instead of {sizes[0]}); resume with its "
             "param_dict_type and decay_norms_and_biases, or use --pretrain_model_path for its weights"
         )
-    weights = dict(zip(ids, (p for group in ours for p in group["params"]), strict=True))
-    for number, state in theirs["state"].items():
+    weights = dict(zip(ids, (p for group in expected_groups for p in group["params"]), strict=True))
+    for number, state in state_dict["state"].items():
         problem = _problem(state, weights[number]) if number in weights else "expected no such parameter"
         if problem:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What a checkpoint holds, part by part: the one place that says so, and the check of it before anything is used.
+"""The parts of a checkpoint, and their check before anything is used.
 
 Unpickled values are of any type and size that the file names, whoever wrote it. After this check a part is what its
 line below says, so that the code which uses it need not ask.
@@ -86,7 +86,7 @@ def record(**fields: Check) -> Check:
 
 
 def either(*checks: Check) -> Check:
-    """What one of several fits."""
+    """A value that fits one of several checks."""
     return lambda v: any(fits(v) for fits in checks)
 
 
@@ -187,7 +187,7 @@ PARTS = {
 
 
 def problem_of(content: Mapping[Any, Any]) -> str | None:
-    """What is wrong with a checkpoint's content, ours or an official one's: the first thing found, or None.
+    """The first problem of a checkpoint's content, of this repository or official; None where there is none.
 
     Parts that other programs write by the same name are looked at only in a checkpoint of this repository, which has
     a config inside. Tensors are looked at wherever they are.
@@ -206,7 +206,7 @@ def problem_of(content: Mapping[Any, Any]) -> str | None:
 
 
 def tensor_problem(tensor: Tensor) -> str | None:
-    """Why a tensor is not to be touched: it is none of plain numbers that lie in memory one by one; else None."""
+    """Why a tensor cannot be used, being none of plain numbers in memory; None where it can."""
     if tensor.is_nested or tensor.layout != torch.strided:
         return f"a {'nested' if tensor.is_nested else str(tensor.layout).removeprefix('torch.')} tensor"
     if tensor.device.type != "cpu":
@@ -220,7 +220,7 @@ def tensor_problem(tensor: Tensor) -> str | None:
 
 
 def describe(value: Any) -> str:
-    """A value of a file in a few words, whatever it is: some have no end when written out."""
+    """A short description of any value of a file, some of which have no end when written out."""
     if isinstance(value, Tensor):
         return f"a tensor of {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, dict):
@@ -263,13 +263,13 @@ def _ids_are_classes(content: Mapping[str, Any]) -> str | None:
     config = content["config"] or {}
     ids = [*(content.get("category_ids") or ()), *map(int, content.get("category_names") or ())]
     num_classes = config.get("num_classes")
-    if not is_count(num_classes) or max(ids, default=0) < num_classes:
+    if num_classes is None or not is_count(num_classes) or max(ids, default=0) < num_classes:
         return None
     return f"category_ids reach {max(ids)}, expected less than num_classes = {num_classes} of its config"
 
 
 def _position_is_one(content: Mapping[str, Any]) -> str | None:
-    """Neither the steps of the epoch under way nor those left out can be more than all steps."""
+    """Neither the steps of the current epoch nor the skipped ones can be more than all steps."""
     for part in ("window", "skipped"):
         if content.get(part, 0) > content.get("step", LARGEST):
             return f"{part} is {content[part]}, expected at most step = {content['step']}"

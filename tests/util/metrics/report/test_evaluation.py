@@ -10,6 +10,7 @@ from util.metrics.report.file import load_report
 from util.metrics.report.gallery import worst_false_alarms, worst_misses
 from util.metrics.report.protocols import Study
 from util.runlog.run_log import RunLog
+from util.training.evaluation import write_evaluation
 
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
 TRUTH = truth_of([3, 1, 2], [(1, 1, BOX), (1, 2, FAR), (2, 1, BOX)])
@@ -38,7 +39,7 @@ def test_a_rule_that_chooses_nothing_leaves_out_what_needs_a_threshold():
 
 
 def test_an_evaluation_leaves_a_line_per_image(tmp_path):
-    evaluation().tell(RunLog(tmp_path), tmp_path, epoch=1, step=1, weights="ema")
+    write_evaluation(evaluation(), RunLog(tmp_path), tmp_path, epoch=1, step=1, labels={"weights": "ema"})
     lines = list(csv.DictReader((tmp_path / "per_image.csv").read_text().splitlines()))
     assert [(row["image_id"], row["group"], row["highest_score"]) for row in lines] == [
         ("1", "tb", "0.8"),

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from tests.helpers.files.hostile_checkpoints import TENSORS, VALUES, deep, endless
-from util.training.checkpoints.checkpoint import CheckpointError, load, load_strictly, load_what_fits
+from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.schema import PARTS, problem_of
+from util.training.checkpoints.weights import load_strictly, load_what_fits
 
 SUMS = {"names": ["loss"], "total": [1.5], "steps": 2}
 METER = {"losses": SUMS, "events": SUMS, "counts": {"images": 3}, "step_losses": [0.5, 1.0]}
