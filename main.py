@@ -34,6 +34,7 @@ from datasets.annotations.facts import source_of, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
+from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
@@ -55,7 +56,7 @@ from util.distributed.collectives import (
     together,
     wait_for_all,
 )
-from util.doctor.checkup import consult
+from util.doctor.checkup import check_progress
 from util.metrics.report.evaluation import evaluate_as_configured
 from util.metrics.tables import merge
 from util.runlog.run_log import RunLog
@@ -155,7 +156,7 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
         state.collected = []
         keep(run)
         finish_epoch(run)
-        consult(run.log, here, config.runtime.on_failing)
+        check_progress(run.log, here, config.runtime.on_failing, EXPECTED_RESULTS)
     STOP.settle()
     run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.told_best}")
 

@@ -36,8 +36,7 @@ from torch import nn
 import main as program
 from models import dino
 from util.base.console import echo
-from util.doctor.diagnosis import diagnose
-from util.doctor.symptoms import FAILING, NOTE
+from util.doctor import FAILING, NOTE, diagnose
 from util.runlog.history import history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS

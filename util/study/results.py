@@ -12,8 +12,7 @@ from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.numbers import number
 from util.config.differences import differences
-from util.doctor.diagnosis import diagnose
-from util.doctor.symptoms import FAILING, NOTE
+from util.doctor import FAILING, NOTE, diagnose
 from util.metrics.report.evaluation import REPORT
 from util.runlog.history import History, history_of
 from util.runlog.rows import read_rows
