@@ -1,4 +1,4 @@
-"""Train with known faults and see whether the doctor names them.
+"""Train with known faults, and list whether the doctor names them.
 
     python scripts/measure/fault_table.py --out logs/faults
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from util.doctor import FAILING, NOTE, diagnose
 from util.runlog.history import history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
+from util.study.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
@@ -51,16 +53,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """One row of the table: what is broken, and the causes of which the doctor must name one in its first two."""
+    """One row of the table: a fault, and the causes of which the doctor must name one among its first two."""
 
-    causes: tuple[str, ...]  # none: the run is healthy
+    causes: tuple[str, ...]  # empty: the run is healthy
     options: dict[str, Any] = field(default_factory=dict)
-    damage: Callable[[Record, np.random.Generator], None] | None = None  # to the training annotations
-    broken: Callable[[int], Any] | None = None  # a context in which the program runs, by seed
+    damage: Callable[[Record, np.random.Generator], None] | None = None  # changes the training annotations
+    patched: Callable[[int], AbstractContextManager] | None = None  # by seed, a context in which training runs
 
 
 def shuffle_boxes(content: Record, rng: np.random.Generator) -> None:
-    """Every image gets the boxes of another one."""
+    """Assign the boxes of every image to another image."""
     ids = [image["id"] for image in content["images"]]
     other = dict(zip(ids, rng.permutation(ids).tolist(), strict=True))
     for box in content["annotations"]:
@@ -68,7 +70,7 @@ def shuffle_boxes(content: Record, rng: np.random.Generator) -> None:
 
 
 def double_boxes(content: Record, _rng: np.random.Generator) -> None:
-    """Boxes twice as wide and high, about their centres, cut off at the border."""
+    """Enlarge boxes by 2 around their centres, clipped to the image."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     for box in content["annotations"]:
         x, y, w, h = box["bbox"]
@@ -82,25 +84,25 @@ def double_boxes(content: Record, _rng: np.random.Generator) -> None:
 
 
 def shuffle_categories(content: Record, rng: np.random.Generator) -> None:
-    """Every box gets the category of another one."""
+    """Shuffle the categories of the boxes."""
     categories = rng.permutation([box["category_id"] for box in content["annotations"]]).tolist()
     for box, category in zip(content["annotations"], categories, strict=True):
         box["category_id"] = category
 
 
 def remove_boxes(content: Record, _rng: np.random.Generator) -> None:
-    """No image has a box."""
+    """Remove all boxes."""
     content["annotations"] = []
 
 
-def high_prior(_seed: int) -> Any:
-    """Every query starts with a score of .99 instead of .01."""
+def high_prior(_seed: int) -> AbstractContextManager:
+    """Start all queries with a score of .99 instead of .01."""
     return patch.object(dino, "PRIOR", 0.99)
 
 
 @contextmanager
 def after_building(change: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Do something to the network as soon as it is there."""
+    """Apply a change to the network after it is built."""
     build = program.build_model
 
     def build_and_change(*arguments: Any) -> Any:
@@ -112,8 +114,8 @@ def after_building(change: Callable[[nn.Module], None]) -> Iterator[None]:
         yield
 
 
-def frozen_head(_seed: int) -> Any:
-    """The class heads keep their first weights."""
+def frozen_head(_seed: int) -> AbstractContextManager:
+    """Freeze the class heads."""
 
     def freeze(model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
@@ -123,8 +125,8 @@ def frozen_head(_seed: int) -> Any:
     return after_building(freeze)
 
 
-def not_a_number(seed: int) -> Any:
-    """At one forward pass of the second epoch the images are NaN."""
+def not_a_number(seed: int) -> AbstractContextManager:
+    """Set the images of one forward pass of the second epoch to NaN."""
     moment = int(np.random.default_rng(seed).integers(200, 340))
 
     def poison(model: nn.Module) -> None:
@@ -148,27 +150,25 @@ FAULTS = {
     "boxes scaled by 2": Fault(("train_and_val_boxes_differ",), damage=double_boxes),
     "learning rate x 100": Fault(("learning_rate_too_high",), {"lr": 0.1, "lr_backbone": 0.1}),
     "learning rate 0": Fault(("learning_rate_zero",), {"lr": 0.0, "lr_backbone": 0.0}),
-    "prior .99": Fault(("predicts_everything",), broken=high_prior),
+    "prior .99": Fault(("predicts_everything",), patched=high_prior),
     "class loss weight 0": Fault(("class_head_not_learning",), {"cls_loss_coef": 0.0}),
     "all images empty": Fault(("no_boxes",), damage=remove_boxes),
-    "class heads frozen": Fault(("class_head_not_learning",), broken=frozen_head),
-    "NaN at one step": Fault(("not_finite",), broken=not_a_number),
+    "class heads frozen": Fault(("class_head_not_learning",), patched=frozen_head),
+    "NaN at one step": Fault(("not_finite",), patched=not_a_number),
 }
 
 
 def slug(name: str, seed: int) -> str:
-    """A folder's name for a run."""
+    """Folder name of a run."""
     return "".join(c if c.isalnum() else "_" for c in f"{name}_{seed}")
 
 
 def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
-    """The phantom with damaged training annotations; images are shared."""
+    """A copy of the phantom with damaged training annotations and hard links to the images."""
     if fault.damage is None:
         return source
-    for file in sorted(source.rglob("*")):
-        if file.is_file() and not (target / file.relative_to(source)).exists():
-            (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, target / file.relative_to(source))
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link)
     content = json.loads((source / TRAIN_FILE).read_text())
     fault.damage(content, np.random.default_rng(seed))
     (target / TRAIN_FILE).unlink()
@@ -177,20 +177,20 @@ def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
 
 
 def run_one(name: str, seed: int, data: Path, folder: Path) -> int:
-    """One training in this process; its exit code."""
+    """Train one run in this process; return its exit code."""
     torch.set_num_threads(1)
     fault = FAULTS[name]
     data = damaged_copy(data, folder.with_name(f"{folder.name}_data"), fault, seed)
     options = [f"{key}={value}" for key, value in {**OPTIONS, **fault.options, "seed": seed}.items()]
     arguments = ["-c", str(CONFIG), "--data_path", str(data), "--output_dir", str(folder), "--device", "cpu"]
-    if fault.broken is None:
+    if fault.patched is None:
         return program.main([*arguments, "--options", *options])
-    with fault.broken(seed):
+    with fault.patched(seed):
         return program.main([*arguments, "--options", *options])
 
 
 def main() -> int:
-    """Run what is missing."""
+    """Train the missing runs, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the phantom and the runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -212,44 +212,30 @@ def main() -> int:
 
 
 def table(out: Path, faults: list[str], seeds: list[int]) -> str:
-    """Markdown: what the doctor says of every run, its first two causes, and whether the fault is among them."""
-    lines = [
-        "| what is broken | seed | verdict | since epoch | first two causes | named | AP50 | seconds |",
-        "|---" * 8 + "|",
-    ]
-    for name in faults:
-        for seed in seeds:
-            folder = out / slug(name, seed)
-            if (folder / ROWS).exists():
-                lines.append(line_of(name, seed, folder))
-    return "\n".join(lines)
+    """Verdict and first two causes of every run, and whether the fault is among them."""
+    head = ["fault", "seed", "verdict", "since epoch", "first two causes", "named", "AP50", "seconds"]
+    runs = [(name, seed) for name in faults for seed in seeds if (out / slug(name, seed) / ROWS).exists()]
+    return markdown_table(head, [table_line(name, seed, out / slug(name, seed)) for name, seed in runs])
 
 
-def line_of(name: str, seed: int, folder: Path) -> str:
-    """One run in the table."""
+def table_line(name: str, seed: int, folder: Path) -> list[object]:
+    """The cells of one run."""
     history = history_of(read_rows(folder / ROWS))
-    found = diagnose(history)
+    diagnosis = diagnose(history)
     fault = FAULTS[name]
-    first = [cause.name for cause in found.causes][:2]
-    is_named = any(c.name in fault.causes and c.level != NOTE for c in found.causes[:2])  # healthy runs get notes, too
-    answer = ("yes" if is_named else "NO") if fault.causes else "FALSE ALARM" if found.verdict == FAILING else "-"
+    first = diagnosis.causes[:2]
+    is_named = any(cause.name in fault.causes and cause.level != NOTE for cause in first)  # healthy runs get notes, too
+    answer = (
+        ("yes" if is_named else "NO") if fault.causes else "FALSE POSITIVE" if diagnosis.verdict == FAILING else "-"
+    )
+    causes = ", ".join(cause.name for cause in first) or "none"
     ap50 = max((value for _, value in history.judged("all/agnostic/AP50")), default=0.0)
     seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
-    cells = [
-        name,
-        seed,
-        found.verdict,
-        found.epoch,
-        ", ".join(first) or "none",
-        answer,
-        f"{ap50:.3f}",
-        f"{seconds:.0f}",
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+    return [name, seed, diagnosis.verdict, diagnosis.epoch, causes, answer, f"{ap50:.3f}", f"{seconds:.0f}"]
 
 
 def launch(out: Path, name: str, seed: int) -> None:
-    """One run in a process of its own, unless it is done."""
+    """Train one run in a separate process, unless it is done."""
     folder = out / slug(name, seed)
     done = out / f"{folder.name}.done"
     if done.exists():

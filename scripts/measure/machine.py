@@ -1,4 +1,4 @@
-"""Which machine figures of speed are of."""
+"""Describe the machine of a measurement."""
 
 import platform
 from pathlib import Path
@@ -9,7 +9,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe_machine(device: torch.device) -> str:
-    """Processor, threads, versions; of a GPU its name, capability and whether float32 is rounded to TF32."""
+    """Processor, threads and versions; for a GPU its name, capability and TF32 settings."""
     parts = [f"{processor()}, {torch.get_num_threads()} threads", f"Python {platform.python_version()}"]
     parts.append(f"torch {torch.__version__}")
     if device.type == "cuda":
@@ -22,7 +22,7 @@ def describe_machine(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Its name, as the kernel tells it."""
+    """Name of the processor."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

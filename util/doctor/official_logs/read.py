@@ -217,19 +217,16 @@ def _artefacts(epochs: Sequence[RawEpoch], recovered: recovery.Recovered, counts
         yield _cardinality_text(epochs, recovered)
     hundred = _share(counts.class_error_100, counts.with_class_error)
     zero = _share(counts.loss_0, counts.with_loss)
-    if (
-        hundred > recovery.FEW_EMPTY
-        and not is_known
-        and (recovered.share_of_steps is not None or zero > recovery.FEW_EMPTY)
-    ):
+    has_empty_steps = recovered.share_of_steps is not None or zero > recovery.FEW_EMPTY
+    if hundred > recovery.FEW_EMPTY and has_empty_steps and not is_known:
         yield (
-            f"class_error reads exactly 100.00 on {hundred:.0%} of {counts.with_class_error} console lines: a line shows the "
-            "last step alone, and 100 is what the official code gives a step without boxes"
+            f"class_error is exactly 100.00 on {hundred:.0%} of {counts.with_class_error} console lines: a line shows "
+            "the last step alone, and the official code logs 100 for a step without boxes"
         )
     mean = next((v for e in reversed(epochs) if (v := number(e.values.get("train_loss"))) is not None), 0.0)
     if zero > recovery.FEW_EMPTY and mean > 0:
         yield (
-            f"loss reads 0.0000 on {zero:.0%} of {counts.with_loss} console lines: that is the median of the last 20 "
+            f"loss is 0.0000 on {zero:.0%} of {counts.with_loss} console lines: that is the median of the last 20 "
             f"steps, most of them without a box; the mean of the epoch, in brackets, is {mean:.4g}"
         )
 
@@ -242,9 +239,9 @@ def _class_error_text(logged: Sequence[float], recovered: recovery.Recovered) ->
     spread = f"{min(logged):.1f}" if max(logged) - min(logged) < 0.05 else f"{min(logged):.1f} to {max(logged):.1f}"
     rule = f"class_error ({spread}): the official code counts a step without boxes as 100 % wrong"
     if recovered.share_of_steps is None:
-        return f"{rule}, and their share could not be recovered from this log: it may say nothing of the network"
+        return f"{rule}, and their share could not be recovered from this log: it may not describe the network"
     last = recovered.class_error(logged[-1])
-    empty = f"{rule}, and {1 - recovered.share_of_steps:.1%} of the steps have none: it says nothing of the network"
+    empty = f"{rule}, and {1 - recovered.share_of_steps:.1%} of the steps have none: it does not describe the network"
     return empty if last is None else f"{empty}. Over steps with boxes it is {last:.0f} in the last epoch"
 
 
@@ -253,7 +250,7 @@ def _cardinality_text(epochs: Sequence[RawEpoch], recovered: recovery.Recovered)
     largest = f" (up to {max(errors):.2f})" if errors else ""
     rule = "it counts the queries whose best class is not the last one, whatever their scores"
     if recovered.boxes_per_image is None:
-        return f"cardinality_error{largest} says nothing of the network: {rule}"
+        return f"cardinality_error{largest} does not describe the network: {rule}"
     return (
         f"cardinality_error{largest} is the {recovered.num_queries} queries less about {recovered.boxes_per_image:.3g} "
         f"boxes per image, for a good and for a useless network: {rule}"

@@ -105,7 +105,7 @@ def test_without_an_ema_the_evaluation_is_of_the_model(tmp_path):
     assert (judged["weights"], judged["all/per_class/AP"]) == ("model", 0.1)
 
 
-def test_class_error_and_cardinality_error_are_named_as_saying_nothing(tmp_path):
+def test_class_error_and_cardinality_error_are_named_as_misleading(tmp_path):
     class_error, cardinality = read_official_log(write(tmp_path, row(0), row(1))).artefacts
     assert "90.0% of the steps have none" in class_error
     assert "class_error (92.0)" in class_error
@@ -164,7 +164,7 @@ def test_the_console_tells_means_and_what_the_eye_sees(tmp_path):
     assert history.last.get("class_error") == pytest.approx(20.0)
     assert history.last.get("data_share") == pytest.approx(0.25)
     assert "exactly 100.00 on 75% of 4 console lines" in history.artefacts[2]
-    assert "loss reads 0.0000 on 100% of 4 console lines" in history.artefacts[3]
+    assert "loss is 0.0000 on 100% of 4 console lines" in history.artefacts[3]
     assert "in brackets, is 2" in history.artefacts[3]
 
 
