@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
+from operator import attrgetter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -53,6 +54,7 @@ PART_2 = """Gradients: the first steps with a box, relative to one denominator. 
 start at the given score; random images, real boxes. At 0.01 empty images hardly weigh; at 0.5 as much as the others."""
 
 Network = tuple[nn.Module, nn.Module]  # and its loss
+Networks = dict[float, Network]  # by the class scores at the start
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,9 @@ def weights_table(counts: NDArray[np.int64], order: list[int], layouts: list[Ste
         steps = [np.array([counts[m].sum() for m in step]) for step in layout.micro_batches(order)]
         boxes = np.concatenate(steps)
         total = np.concatenate([np.full(len(s), s.sum()) for s in steps])
-        by_name = [weights(s, layout.ranks) for s in steps]
+        all_weights = [weights(s, layout.ranks) for s in steps]
         for name in layout.denominators:
-            factors = [w[name] / w[TRUE] for w in by_name]
+            factors = [w[name] / w[TRUE] for w in all_weights]
             wrong = np.mean([not np.allclose(f, 1) for f in factors])
             flat = np.concatenate(factors)
             cells = (*spread(flat[boxes > 0]), *spread(flat[(boxes == 0) & (total > 0)]), spread(flat[total == 0])[0])
@@ -179,22 +181,15 @@ def measure(
 
 
 def gradients_table(
-    networks: dict[float, Network],
-    targets: list[Target],
-    order: list[int],
-    layouts: list[StepLayout],
-    limit: int,
-    seed: int,
+    networks: Networks, targets: list[Target], order: list[int], layouts: list[StepLayout], limit: int, seed: int
 ) -> str:
     """Part 2: a table of gradient norms and directions over the first `limit` steps with a box."""
     has_box = np.array([len(t["labels"]) > 0 for t in targets])
-    alike = {
-        (layout.batch, layout.total): [c for c in layouts if (c.batch, c.total) == (layout.batch, layout.total)]
-        for layout in layouts
-    }
-    progress = Progress("gradients", len(networks) * len(alike) * limit, "steps")
+    key = attrgetter("batch", "total")  # layouts with the same key share their micro-batches
+    groups = {key(layout): [other for other in layouts if key(other) == key(layout)] for layout in layouts}
+    progress = Progress("gradients", len(networks) * len(groups) * limit, "steps")
     rows = []
-    for (prior, network), group in product(networks.items(), alike.values()):
+    for (prior, network), group in product(networks.items(), groups.values()):
         steps = group[0].micro_batches(order)
         used = [i for i, step in enumerate(steps) if has_box[np.concatenate(step)].any()][:limit]
         found = []
@@ -207,18 +202,8 @@ def gradients_table(
                 norm, cosine = np.array([r[name] for r in results]).T
                 rows.append([str(prior), str(layout), name, *spread(norm), *spread(cosine)[::2], *numbers])
     progress.close()
-    header = [
-        "score",
-        "step",
-        "denominator",
-        "norm",
-        "5 % to 95 %",
-        "range",
-        "cosine",
-        "range",
-        "steps",
-        "empty, left out",
-    ]
+    more = ("5 % to 95 %", "range")
+    header = ["score", "step", "denominator", "norm", *more, "cosine", "range", "steps", "empty, skipped"]
     return table(header, rows)
 
 
@@ -265,9 +250,8 @@ def report(data_path: Path, list_name: str, layouts: list[StepLayout], limit: in
         UserError: the split cannot be read, or has no box for the gradients.
     """
     file = data_path / TBX11K.annotations.format(list_name)
-    split = load_split(
-        data_path, file if file.is_file() else find_split(data_path, list_name)[1]
-    )  # raises the error for a missing list
+    path = file if file.is_file() else find_split(data_path, list_name)[1]  # raises the error for a missing list
+    split = load_split(data_path, path)
     targets = targets_of(split, seed)
     order = epoch_order(split.num_images, seed, epoch=0).tolist()
     counts = np.array([len(t["labels"]) for t in targets])

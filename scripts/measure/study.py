@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 from scripts.measure.study_job import write_job_array
 from scripts.measure.study_suites import SUITES, find_suite
-from util.base.console import echo
+from util.base.console import clear_progress, echo
 from util.base.errors import UserError
 from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, MISTAKE, REQUEUE
 from util.study.design import PlannedRun
@@ -38,7 +38,6 @@ from util.study.runs import StudyFolders, WorkerPool, finished_before, on_signal
 from util.study.suite_results import SuiteResults
 
 WRITER = "scripts/measure/study.py"
-WIDTH = 80  # of the progress line
 
 
 def main() -> int:
@@ -100,7 +99,7 @@ def run_all(results: SuiteResults, runs: Sequence[PlannedRun], args: argparse.Na
     workers = args.workers or len(os.sched_getaffinity(0))
     durations = [row.seconds for row in results.rows.values() if row.seconds is not None and row.is_done]
     budget = Budget(start, inf if args.budget is None else 60 * args.budget)
-    pool = WorkerPool(results.folders, workers, budget, durations, results.save, log, show_progress)
+    pool = WorkerPool(results.folders, workers, budget, durations, results.save, show_progress)
     with on_signals(pool.stop) as signals:
         failed = [result for result in pool.train(waiting) if not result.is_done]
     echo(results.rebuild(WRITER))
@@ -114,15 +113,11 @@ def run_all(results: SuiteResults, runs: Sequence[PlannedRun], args: argparse.Na
     return FAILED if failed else FINISHED
 
 
-def log(line: str) -> None:
-    """Print a line in place of the progress line."""
-    print(f"\r{line:<{WIDTH}}" if sys.stdout.isatty() else line, flush=True)
-
-
 def show_progress(line: str) -> None:
     """Print the progress line of a terminal."""
     if sys.stdout.isatty():
-        print(f"\r{line:<{WIDTH}}", end="", flush=True)
+        clear_progress()
+        echo(line, end="")
 
 
 def run_one(results: SuiteResults, runs: Sequence[PlannedRun], index: int) -> int:

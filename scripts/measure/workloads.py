@@ -51,9 +51,7 @@ class Workload:
 
     name: str
     run: Callable[[], Tensor]  # one repeat; its result is compared with that of other settings
-    timed: (
-        Callable[[Stopwatch], AbstractContextManager] | None
-    )  # a context in which its parts are timed; None: no parts
+    timed: Callable[[Stopwatch], AbstractContextManager] | None  # a context that times its parts, if there are any
     device_type: str
     known: list[Tensor]  # tensors that live longer than a repeat
     description: str = ""  # how it is computed
@@ -117,9 +115,8 @@ def training(config: Config, case: Case) -> list[Workload]:
         time_backward(watch, precision, enter)
         return stack
 
-    return [
-        Workload("training step", run, timed, case.device.type, [*model.parameters(), *model.buffers()], description)
-    ]
+    known = [*model.parameters(), *model.buffers()]
+    return [Workload("training step", run, timed, case.device.type, known, description)]
 
 
 def inference(config: Config, case: Case) -> list[Workload]:
@@ -153,10 +150,8 @@ def attention(config: Config, case: Case) -> list[Workload]:
             kind = "forward + backward" if is_training else "forward"
             workloads.append(Workload(f"{name}, {kind}", run, None, case.device.type, known))
     levels = ", ".join(f"{h} x {w}" for h, w in level_shapes(model, case.size))
-    return [
-        replace(workloads[0], description=f"levels {levels}; {num_decoder_queries(model, case)} decoder queries"),
-        *workloads[1:],
-    ]
+    description = f"levels {levels}; {num_decoder_queries(model, case)} decoder queries"
+    return [replace(workloads[0], description=description), *workloads[1:]]
 
 
 def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tuple[Callable[[], Tensor], list[Tensor]]:
@@ -234,12 +229,9 @@ def time_network(watch: Stopwatch, model: DINO) -> ExitStack:
     wraps += [(part, "forward", "projections") for part in model.input_proj]
     wraps += [(transformer.encoder, "forward", "encoder"), (transformer.decoder, "forward", "decoder")]
     wraps += [(transformer, "_select", "query selection"), (transformer.decoder, "predict", "heads")]
-    wraps += [
-        (layer.get_submodule("self_attn"), "forward", "deformable attention") for layer in transformer.encoder.layers
-    ]
-    wraps += [
-        (layer.get_submodule("cross_attn"), "forward", "deformable attention") for layer in transformer.decoder.layers
-    ]
+    attentions = [layer.get_submodule("self_attn") for layer in transformer.encoder.layers]
+    attentions += [layer.get_submodule("cross_attn") for layer in transformer.decoder.layers]
+    wraps += [(module, "forward", "deformable attention") for module in attentions]
     for owner, name, part in wraps:
         stack.enter_context(replaced(owner, name, watch.times(part, getattr(owner, name))))
     # the backbone may be compiled as a whole, with whatever its forward is: so it is wrapped from outside

@@ -39,7 +39,6 @@ BROAD_EXCEPTS = {
 RUNNING_LINES = {
     "scripts/make_phantom.py": "a running line of numbers",
     "scripts/lib/ranks.py": "it must speak where no package is installed; numbers and names of signals",
-    "scripts/measure/study.py": "a running line of the names of its own runs",
 }
 # file -> why it may ask for the environment
 ENVIRONMENT = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from util.doctor.expectations import Expectation, ExpectedResults, compare_with_expected
-from util.doctor.symptoms.cause import FAILING, NOTE, SUSPICIOUS, Cause, has_trained, separation, whole_epochs
+from util.doctor.symptoms.cause import FAILING, NOTE, SUSPICIOUS, Cause, last_after, separation
 from util.doctor.symptoms.checks import CHECKS
 from util.runlog.history import History
 
@@ -18,22 +18,9 @@ HEALTHY = "healthy"
 CANNOT_TELL = "cannot tell"
 LEVELS = (NOTE, SUSPICIOUS, FAILING)
 TRAINING_METRICS = (
-    "loss",
-    "loss_with_boxes",
-    "loss_without_boxes",
-    "class_skill",
-    "class_skill_if_alpha_25",
-    "class_skill_if_alpha_75",
-    "class_error",
-    "class_error_n",
-    "recall_top10",
-    "best_score_with_boxes",
-    "best_score_without_boxes",
-    "predicted_per_image",
-    "boxes_per_image",
-    "grad_norm",
-    "clipped_share",
-    "lr",
+    *("loss", "loss_with_boxes", "loss_without_boxes", "class_skill", "class_skill_if_alpha_25"),
+    *("class_skill_if_alpha_75", "class_error", "class_error_n", "recall_top10", "best_score_with_boxes"),
+    *("best_score_without_boxes", "predicted_per_image", "boxes_per_image", "grad_norm", "clipped_share", "lr"),
 )
 EVALUATION_METRICS = ("all/per_class/AP", "all/agnostic/AP50", "all/per_class/AP50", "all/image/auc")
 
@@ -126,18 +113,16 @@ def _past_failures(past: dict[str, str], now: set[str]) -> list[Cause]:
 
 def verdict_of(history: History, causes: tuple[Cause, ...]) -> str:
     """The most serious level; without a cause a run is healthy once it has shown that it learns."""
-    levels = {cause.level for cause in causes}
-    for level in (FAILING, SUSPICIOUS):
-        if level in levels:
-            return level
+    worst = max((cause.level for cause in causes), key=LEVELS.index, default=NOTE)
+    if worst != NOTE:
+        return worst
     return HEALTHY if shows_learning(history) else CANNOT_TELL
 
 
 def shows_learning(history: History) -> bool:
     """Whether class scores beat a constant, or validation detects boxes, after an epoch and enough steps."""
-    if not has_trained(history, 1):
+    if (last := last_after(history, 1)) is None:
         return False
-    last = whole_epochs(history)[-1]
     skill = last.get("class_skill")
     ratio = separation(last)
     if ratio is not None and ratio < 1.06:

@@ -12,15 +12,10 @@ from util.base.files import write_whole
 
 @dataclass(frozen=True)
 class Document:
-    """A document with generated sections.
-
-    Args:
-        path: the file.
-        writer: the program that the markers name.
-    """
+    """A document with generated sections."""
 
     path: Path
-    writer: str
+    writer: str  # the program that the markers name
 
     def begin(self, name: str) -> str:
         """The marker line before a section."""

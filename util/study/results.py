@@ -24,22 +24,9 @@ DONE = "done"
 FAILED = "failed"
 # of each epoch; columns of the rows of kind "epoch", docs/logs.md
 EPOCH_METRICS = (
-    "class_skill",
-    "loss",
-    "loss_ce",
-    "loss_bbox",
-    "loss_giou",
-    "loss_ce_dn",
-    "class_error",
-    "recall_top10",
-    "best_score_with_boxes",
-    "best_score_without_boxes",
-    "predicted_per_image",
-    "grad_norm",
-    "clipped_share",
-    "images_with_boxes",
-    "images",
-    "boxes",
+    *("class_skill", "loss", "loss_ce", "loss_bbox", "loss_giou", "loss_ce_dn", "class_error", "recall_top10"),
+    *("best_score_with_boxes", "best_score_without_boxes", "predicted_per_image", "grad_norm", "clipped_share"),
+    *("images_with_boxes", "images", "boxes"),
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
+from util.base.console import clear_progress, echo
 from util.base.errors import UserError
 from util.base.files import cut_off
 from util.distributed.exit_codes import INTERRUPTED, REQUEUE
@@ -158,6 +159,11 @@ def finished_before(run: PlannedRun, folders: StudyFolders) -> RunResult | None:
     return result if result is not None and result.is_done else None
 
 
+def _log(line: str) -> None:
+    clear_progress()
+    echo(line)
+
+
 @contextmanager
 def on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
     """Call `stop` with the number of signals so far at every SIGINT and SIGTERM; yields the list of signals."""
@@ -177,25 +183,14 @@ def on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
 
 @dataclass
 class WorkerPool:
-    """Runs trainings in parallel.
-
-    Args:
-        folders: of runs and data.
-        workers: runs at a time.
-        budget: time limit; no run starts that would exceed it.
-        durations: seconds of earlier runs, from which the duration of a run is estimated.
-        save: called with every result.
-        log: called with every line.
-        show_progress: called with the progress line, again and again.
-    """
+    """Runs trainings in parallel."""
 
     folders: StudyFolders
-    workers: int
-    budget: Budget
-    durations: list[float]
-    save: Callable[[RunResult], None]
-    log: Callable[[str], None]
-    show_progress: Callable[[str], None]
+    workers: int  # runs at a time
+    budget: Budget  # no run starts that would exceed it
+    durations: list[float]  # seconds of earlier runs, from which the duration of a run is estimated
+    save: Callable[[RunResult], None]  # called with every result
+    show_progress: Callable[[str], None]  # called with the progress line, again and again
     is_stopping: bool = False
     running: list[RunningTraining] = field(default_factory=list)
 
@@ -222,7 +217,7 @@ class WorkerPool:
                     self.save(result)
                     if result.seconds is not None and result.is_done:
                         self.durations.append(result.seconds)
-                self.log(f"[{len(results)}/{len(runs)}] {line}; {self._time_left(waiting)}")
+                _log(f"[{len(results)}/{len(runs)}] {line}; {self._time_left(waiting)}")
         return results
 
     def _time_left(self, waiting: Sequence[PlannedRun]) -> str:
@@ -236,6 +231,6 @@ class WorkerPool:
     def _start(self, run: PlannedRun) -> None:
         training = start_run(run, self.folders)
         if training is None:
-            self.log(f"{run.name}: another process is running it; skipped")
+            _log(f"{run.name}: another process is running it; skipped")
         else:
             self.running.append(training)

@@ -96,13 +96,13 @@ class LogParser:
     def epochs(self) -> list[RawEpoch]:
         """The epochs in order; where both forms have an epoch, log.txt wins because it has more digits."""
         numbers = sorted(self._rows.keys() | {n for n, printed in self._console.items() if printed.values()})
-        epochs = []
-        for n in numbers:
-            printed = self._console.get(n)
-            row = self._rows.get(n)
-            values = (printed.values() if printed else {}) | (row.values if row else {})
-            epochs.append(RawEpoch(n, values, is_whole=row is not None or (printed is not None and printed.is_whole)))
-        return epochs
+        return [self._epoch(n) for n in numbers]
+
+    def _epoch(self, number: int) -> RawEpoch:
+        row = self._rows.get(number)
+        printed = self._console.get(number)
+        values = (printed.values() if printed else {}) | (row.values if row else {})
+        return RawEpoch(number, values, is_whole=row is not None or (printed is not None and printed.is_whole))
 
     def finish(self) -> None:
         """Call after the last line: settings that no epoch followed are a start as well."""

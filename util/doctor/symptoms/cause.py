@@ -33,13 +33,18 @@ def whole_epochs(history: History) -> list[Epoch]:
     return [epoch for epoch in history.epochs if epoch.is_whole]
 
 
+def last_after(history: History, epochs: int) -> Epoch | None:
+    """The last whole epoch; None before this many of them, or before enough steps for metrics to mean something."""
+    whole = whole_epochs(history)
+    if len(whole) < epochs:
+        return None
+    steps = whole[-1].get("step")
+    return whole[-1] if steps is None or steps >= MIN_STEPS else None  # a log without steps is trusted
+
+
 def has_trained(history: History, epochs: int) -> bool:
     """Whether there are at least this many whole epochs, and enough steps for metrics to mean something."""
-    whole = whole_epochs(history)
-    if not whole or len(whole) < epochs:
-        return False
-    steps = whole[-1].get("step")
-    return steps is None or steps >= MIN_STEPS  # a log without steps is trusted
+    return last_after(history, epochs) is not None
 
 
 def separation(epoch: Epoch) -> float | None:

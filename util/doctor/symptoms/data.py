@@ -8,6 +8,7 @@ from util.doctor.symptoms.cause import (
     Cause,
     denoising_learns,
     has_trained,
+    last_after,
     separation,
     whole_epochs,
 )
@@ -54,10 +55,8 @@ def train_and_val_boxes_differ(history: History) -> Cause | None:
     ratios = [train[k] / val[k] for k in ("median_box_width", "median_box_height") if train.get(k) and val.get(k)]
     if not ratios or all(1 / SIZE_RATIO < r < SIZE_RATIO for r in ratios):
         return None
-    evidence = (
-        "the median box of the training images is {:.2f} times as wide and {:.2f} times as high as that of the "
-        "validation images"
-    ).format(*(ratios * 2)[:2])
+    evidence = "the median training box is {:.2f} times as wide and {:.2f} times as high as the median validation box"
+    evidence = evidence.format(*(ratios * 2)[:2])
     last = history.last
     ap50, recall = (last.judged("all/agnostic/AP50"), last.get("recall_top10")) if last else (None, None)
     has_effect = ap50 is not None and recall is not None and ap50 < 0.1 and recall > 0.5 and has_trained(history, 2)
@@ -77,22 +76,19 @@ def boxes_change_on_the_way(history: History) -> Cause | None:
     ratios = [used / stored for used, stored in pairs if used and stored]
     if not ratios or all(0.5 < r < 2.0 for r in ratios):
         return None
-    evidence = "boxes in training are on average {:.2f} times as wide and {:.2f} times as high as in the file".format(
-        *(ratios * 2)[:2]
-    )
+    evidence = "boxes in training are on average {:.2f} times as wide and {:.2f} times as high as in the file"
+    evidence = evidence.format(*(ratios * 2)[:2])
     fix = "check the data_aug_ knobs: crops that enlarge that much, or a defect of an augmentation"
     return Cause("boxes_change_on_the_way", SUSPICIOUS, evidence, fix, 60)
 
 
 def labels_do_not_fit_images(history: History) -> Cause | None:
     """Denoising queries learn, since they get the boxes, but scores do not separate images with boxes from others."""
-    whole = whole_epochs(history)
-    if not has_trained(history, 3) or not denoising_learns(history):
+    if (last := last_after(history, 3)) is None or not denoising_learns(history):
         return None
-    ratios = [separation(epoch) for epoch in whole[-2:]]
+    ratios = [separation(epoch) for epoch in whole_epochs(history)[-2:]]
     if any(ratio is None or not 0.9 < ratio < 1.06 for ratio in ratios):
         return None
-    last = whole[-1]
     evidence = (
         f"the best score is {last.get('best_score_with_boxes'):.2f} on images with boxes and "
         f"{last.get('best_score_without_boxes'):.2f} on images without, in two epochs, while the denoising queries, "

@@ -10,7 +10,7 @@ from util.doctor.symptoms.cause import (
     Cause,
     has_trained,
     is_still_early,
-    whole_epochs,
+    last_after,
 )
 from util.runlog.history import History
 
@@ -76,9 +76,8 @@ def _average_is_worse(history: History) -> Cause | None:
 
 def training_does_not_carry_over(history: History) -> Cause | None:
     """Boxes are detected in training but not in validation."""
-    if not has_trained(history, 3):
+    if (last := last_after(history, 3)) is None:
         return None
-    last = whole_epochs(history)[-1]
     recall = last.get("recall_top10")
     ap50 = last.judged(AP50)
     if recall is None or ap50 is None or recall < 0.6 or ap50 > 0.05 or average_too_slow(history):

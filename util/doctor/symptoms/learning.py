@@ -8,6 +8,7 @@ from util.doctor.symptoms.cause import (
     has_trained,
     is_still_early,
     keeps_validation_ap,
+    last_after,
     whole_epochs,
 )
 from util.runlog.history import History
@@ -41,10 +42,8 @@ def _boxes_alone(history: History) -> Cause | None:
     classes_learn = len(classes) < 2 or classes[-1] < 0.9 * classes[0]
     if not boxes_learn or classes_learn or not skills or skills[-1] > 0.05:
         return None
-    evidence = (
-        f"boxes improve and scores do not: class skill is {skills[-1]:+.2f}, loss_ce_dn was "
-        f"{classes[0]:.3g} and is {classes[-1]:.3g}"
-    )
+    evidence = f"boxes improve and scores do not: class skill is {skills[-1]:+.2f}"
+    evidence += f", loss_ce_dn was {classes[0]:.3g} and is {classes[-1]:.3g}"
     fix = "is cls_loss_coef too small, is the class head frozen or outside of the optimizer?"
     return Cause("class_head_not_learning", FAILING, evidence, fix, 60)
 
@@ -73,10 +72,8 @@ def predicts_everything(history: History) -> Cause | None:
 
 def predicts_nothing(history: History) -> Cause | None:
     """All scores are low, and worse than a constant score."""
-    whole = whole_epochs(history)
-    if not has_trained(history, 2):
+    if (last := last_after(history, 2)) is None:
         return None
-    last = whole[-1]
     best = last.get("best_score_with_boxes")
     skill = last.get("class_skill")
     if best is None or skill is None or skill > 0 or best > (PRIOR if is_still_early(history) else 5 * PRIOR):
@@ -102,9 +99,8 @@ def worse_than_a_constant(history: History) -> Cause | None:
 
 def categories_not_learned(history: History) -> Cause | None:
     """Boxes are detected, but their category is no better than the most common one for all."""
-    if not has_trained(history, 3):
+    if (last := last_after(history, 3)) is None:
         return None
-    last = whole_epochs(history)[-1]
     counts = last.figures.get("boxes_by_category")
     error = last.get("class_error")
     matched = last.get("class_error_n")
@@ -113,23 +109,21 @@ def categories_not_learned(history: History) -> Cause | None:
     constant_error = 100 * (1 - max(counts.values()) / sum(counts.values()))
     if constant_error == 0 or error < constant_error - 3 or (last.get("recall_top10") or 0) < 0.5:
         return None
-    evidence = (
-        f"class error over matched boxes is {error:.1f} %, and the most common category for all has "
-        f"{constant_error:.1f} %"
-    )
+    evidence = f"class error of matched boxes is {error:.1f} %, that of the most common category {constant_error:.1f} %"
     fix = "usual early in training; if it stays, the categories may be shuffled or not visible in the images"
     return Cause("categories_not_learned", NOTE, evidence, fix, 20)
 
 
 def hardly_learns(history: History) -> Cause | None:
     """No fault shows, but the network learns little."""
-    whole = whole_epochs(history)
     if not has_trained(history, 4):
         return None
     skills = [skill for _, skill in history.series("class_skill")]
     recalls = [recall for _, recall in history.series("recall_top10")]
     if is_still_early(history) or not skills or skills[-1] > 0.1 or not recalls or recalls[-1] > 0.3:
         return None
-    evidence = f"after {len(whole)} epochs class skill is {skills[-1]:+.2f} and recall@10 {recalls[-1]:.2f}"
+    evidence = (
+        f"after {len(whole_epochs(history))} epochs class skill is {skills[-1]:+.2f} and recall@10 {recalls[-1]:.2f}"
+    )
     fix = "longer training, a higher lr, pretrained backbone_weights"
     return Cause("hardly_learns", SUSPICIOUS, evidence, fix, 20)

@@ -11,8 +11,8 @@ from util.doctor.symptoms.cause import (
     has_trained,
     is_still_early,
     keeps_validation_ap,
+    last_after,
     separation,
-    whole_epochs,
 )
 from util.runlog.history import History
 
@@ -25,13 +25,11 @@ def not_finite(history: History) -> Cause | None:
     """Optimizer steps were skipped because the loss or the gradient was not finite."""
     if not history.not_finite:
         return None
-    rows = history.not_finite
     last = history.not_finite[-1]
     if "step" not in last:
         return _epochs_not_finite(history)
-    reached = max((epoch.get("step") or 0 for epoch in history.epochs), default=0)
-    is_end = last["step"] >= reached
-    evidence = f"{len(rows)} optimizer steps with a loss or gradient that is not finite"
+    is_end = last["step"] >= max((epoch.get("step") or 0 for epoch in history.epochs), default=0)
+    evidence = f"{len(history.not_finite)} optimizer steps with a loss or gradient that is not finite"
     evidence += f", the last one after step {last['step']:.0f} in epoch {last['epoch']:.0f}: {last.get('terms', '?')}"
     fix = "a lower lr, a longer warmup_steps or amp='off'; nonfinite*.json in the run folder names the images"
     return Cause("not_finite", FAILING if is_end else SUSPICIOUS, evidence, fix, 95)
@@ -87,15 +85,11 @@ def _is_the_end_of_a_schedule(history: History) -> bool:
 
 def learning_rate_too_high(history: History) -> Cause | None:
     """Every step is clipped, and not even the denoising queries learn."""
-    whole = whole_epochs(history)
-    if not has_trained(history, 2):
+    if (last := last_after(history, 2)) is None:
         return None
-    last = whole[-1]
     rate = last.get("lr")
     skill = last.get("class_skill")
-    clipped = last.get("clipped_share")
-    if history.config.get("clip_max_norm") == 0:  # nothing is ever clipped
-        clipped = None
+    clipped = None if history.config.get("clip_max_norm") == 0 else last.get("clipped_share")  # 0: no clipping
     ratio = separation(last)
     if skill is None or skill > 0 or rate is None or rate < HARDLY_A_RATE or (clipped is not None and clipped < 0.9):
         return None
