@@ -84,20 +84,18 @@ def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, 
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     crowd = np.zeros(len(of_box), dtype=bool)
     ids = tuple(images.tolist())
-    truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
-    of_found = np.repeat(images, args.detections)
-    predicted = random_boxes(rng, len(of_found))
-    predicted_labels = rng.integers(1, len(names) + 1, len(of_found))
-    score = rng.random(len(of_found)) / 2
+    ground_truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
+    of_detection = np.repeat(images, args.detections)
+    predicted = random_boxes(rng, len(of_detection))
+    predicted_labels = rng.integers(1, len(names) + 1, len(of_detection))
+    score = rng.random(len(of_detection)) / 2
     for image, box, label in zip(of_box.tolist(), boxes, labels.tolist(), strict=True):
         rows = (image - 1) * args.detections + rng.choice(args.detections, NEAR, replace=False)
         predicted[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
         predicted_labels[rows] = label
         score[rows] = rng.random(NEAR)
-    predicted = np.concatenate(
-        [np.minimum(predicted[:, :2], predicted[:, 2:]), np.maximum(predicted[:, :2], predicted[:, 2:])], axis=1
-    )
-    return truth, Detections(ids, of_found, predicted_labels, predicted, score)
+    predicted = np.sort(predicted.reshape(-1, 2, 2), axis=1).reshape(-1, 4)  # corners in order
+    return ground_truth, Detections(ids, of_detection, predicted_labels, predicted, score)
 
 
 def random_boxes(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
@@ -107,35 +105,31 @@ def random_boxes(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
     return np.concatenate([middle - sides / 2, middle + sides / 2], axis=1).clip(0, SIDE)
 
 
-def pycocotools_ap(truth: GroundTruth, found: Detections) -> dict[str, float]:
+def pycocotools_ap(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
     """The metrics by pycocotools; -1 where there is no ground truth."""
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(index(truth, truth, area=truth.area), index(truth, found, score=found.score), "bbox")
+        targets = to_coco(ground_truth, ground_truth, area=ground_truth.area)
+        evaluation = COCOeval(targets, to_coco(ground_truth, detections, score=detections.score), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
 
 
-def index(truth: GroundTruth, table: Boxes, **columns: NDArray[np.float64]) -> COCO:
+def to_coco(ground_truth: GroundTruth, table: Boxes, **more: NDArray[np.float64]) -> COCO:
     """Convert a table for pycocotools."""
-    made = COCO()
     xywh = to_xywh(table.xyxy)
-    values = {
-        "image_id": table.image_id,
-        "category_id": table.label,
-        "bbox": xywh,
-        "area": xywh[:, 2] * xywh[:, 3],
-        **columns,
+    columns = {"image_id": table.image_id, "category_id": table.label, "bbox": xywh, "area": xywh[:, 2] * xywh[:, 3]}
+    columns |= more
+    rows = enumerate(zip(*(column.tolist() for column in columns.values()), strict=True), start=1)
+    converted = COCO()
+    converted.dataset = {
+        "images": [{"id": i} for i in ground_truth.images],
+        "categories": [{"id": k, "name": name} for k, name in ground_truth.names.items()],
+        "annotations": [{"id": n, "iscrowd": 0, **dict(zip(columns, row, strict=True))} for n, row in rows],
     }
-    rows = zip(*(column.tolist() for column in values.values()), strict=True)
-    annotations = [
-        {"id": n, "iscrowd": 0, **dict(zip(values, row, strict=True))} for n, row in enumerate(rows, start=1)
-    ]
-    categories = [{"id": k, "name": name} for k, name in truth.names.items()]
-    made.dataset = {"images": [{"id": i} for i in truth.images], "categories": categories, "annotations": annotations}
-    made.createIndex()
-    return made
+    converted.createIndex()
+    return converted
 
 
 if __name__ == "__main__":
