@@ -4,7 +4,6 @@ Reads log.jsonl of a run folder, and logs of the official DINO code and its fork
 or the console output. For those it also lists the metrics that mislead.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,30 +19,26 @@ from datasets.checks.expected_results import EXPECTED_RESULTS
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import printable
+from util.config.command_line import Parser
 from util.doctor import OFFICIAL_FILES, diagnose, read_official_log
 from util.runlog.history import History, history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 
 
-def main() -> int:
-    """0 whatever the verdict, 2 when the log cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Print the diagnosis; the exit code is 0 whatever the verdict."""
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or a log file")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, where its log does not tell")
+    parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, if its log does not have it")
     args = parser.parse_args()
-    try:
-        history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
-    except (UserError, OSError) as error:
-        echo(f"check_run: {error}", file=sys.stderr)
-        return 2
+    history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
     diagnosis = diagnose(history, EXPECTED_RESULTS)
     if args.json:
         echo(json.dumps(diagnosis.as_json(), indent=1, allow_nan=False))
     else:
         echo(f"{printable(str(args.run))}: {history.source}, {len(history.epochs)} epochs\n{diagnosis.as_text()}")
-    return 0
 
 
 def read(path: Path, settings: dict[str, float]) -> History:

@@ -12,7 +12,6 @@ repeated. Ctrl-C lets the runs save. The results are docs/study/SUITE.jsonl; the
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -31,7 +30,9 @@ from scripts.measure.study_job import write_job_array
 from scripts.measure.study_suites import SUITES, find_suite
 from util.base.console import clear_progress, echo
 from util.base.errors import UserError
-from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, MISTAKE, REQUEUE
+from util.base.processes import usable_cores
+from util.config.command_line import Parser, hide_aliases
+from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, REQUEUE
 from util.study.design import PlannedRun
 from util.study.planning import Budget, format_duration, seconds_left
 from util.study.runs import StudyFolders, WorkerPool, finished_before, on_signals, prepare_data, run_alone
@@ -43,44 +44,40 @@ WRITER = "scripts/measure/study.py"
 def main() -> int:
     """Exit code 0: done; 1: a run failed; 2: a mistake; 75: stopped, everything saved; 130: the same after Ctrl-C."""
     args = parse_args()
-    try:
-        suite = find_suite(args.suite)
-        results = SuiteResults(suite, args.into or Path(suite.home), StudyFolders(args.runs, args.data))
-        runs = suite.runs(suite.seeds if args.seeds is None else args.seeds)
-        if args.run is not None:
-            return run_one(results, runs, args.run)
-        if args.slurm is None and not args.rebuild:
-            return run_all(results, runs, args)
-        results.collect(runs)
-        if args.slurm is not None:
-            write_job(results, runs, args.slurm)
-        else:
-            echo(results.rebuild(WRITER))
-    except (UserError, OSError) as error:
-        echo(f"study: {error}", file=sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
-        echo("\nstudy: interrupted; the same command resumes it", file=sys.stderr)
-        return INTERRUPTED
+    suite = find_suite(args.suite)
+    results = SuiteResults(suite, args.output_dir or Path(suite.home), StudyFolders(args.runs, args.data_path))
+    runs = suite.runs(suite.seeds if args.num_seeds is None else args.num_seeds)
+    if args.run is not None:
+        return run_one(results, runs, args.run)
+    if args.slurm is None and not args.rebuild:
+        return run_all(results, runs, args)
+    results.collect(runs)
+    if args.slurm is not None:
+        write_job(results, runs, args.slurm)
+    else:
+        echo(results.rebuild(WRITER))
     return FINISHED
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--suite", required=True, help=f"which study: {', '.join(SUITES)}")
     add("--budget", type=float, metavar="MIN", help="time limit in minutes (default: no limit)")
     add("--workers", type=int, metavar="N", help="runs at a time (default: one per usable core)")
-    add("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: as the suite plans)")
+    seeds = "seeds 0 to N - 1 (default: as the suite plans)"
+    hide_aliases(add("--num_seeds", "--seeds", type=int, metavar="N", help=seeds))
     add("--rebuild", action="store_true", help="train nothing; collect results, write tables and plots")
     add("--slurm", type=Path, metavar="FILE", help="train nothing; write a Slurm job array of what is missing")
     add("--run", type=int, metavar="INDEX", help="only this run, as a task of the array; tables are not written")
     add("--runs", type=Path, default=Path("logs/study"), help="folder of the runs (default: logs/study)")
-    add("--data", type=Path, default=Path("data/study"), help="folder of the synthetic data (default: data/study)")
-    add("--into", type=Path, help="folder of document, study/ and images/ (default: docs)")
+    data = "folder of the synthetic data (default: data/study)"
+    hide_aliases(add("--data_path", "--data", type=Path, default=Path("data/study"), help=data))
+    output = "folder of document, study/ and images/ (default: docs)"
+    hide_aliases(add("--output_dir", "--into", type=Path, help=output))
     args = parser.parse_args()
-    for name in ("workers", "seeds"):
+    for name in ("workers", "num_seeds"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if args.budget is not None and not args.budget > 0:
@@ -96,7 +93,7 @@ def run_all(results: SuiteResults, runs: Sequence[PlannedRun], args: argparse.Na
     echo(f"{results.suite.name}: {len(runs) - len(waiting)} of {len(runs)} runs are done")
     if waiting:
         prepare(waiting[0], results.folders)
-    workers = args.workers or len(os.sched_getaffinity(0))
+    workers = args.workers or usable_cores()
     durations = [row.seconds for row in results.rows.values() if row.seconds is not None and row.is_done]
     budget = Budget(start, inf if args.budget is None else 60 * args.budget)
     pool = WorkerPool(results.folders, workers, budget, durations, results.save, show_progress)
@@ -147,7 +144,7 @@ def write_job(results: SuiteResults, runs: Sequence[PlannedRun], file: Path) -> 
 def prepare(run: PlannedRun, folders: StudyFolders) -> None:
     """Create the phantom of a run and its cache of decoded images, unless they exist."""
     folder = folders.phantom(run.phantom).resolve()
-    phantom = ["scripts/make_phantom.py", "--out", folder, *run.phantom.arguments]
+    phantom = ["scripts/make_phantom.py", "--output_dir", folder, *run.phantom.arguments]
     cache = ["scripts/build_cache.py", "-c", run.cell.config, "--data_path", folder]
     prepare_data(folder, [phantom, [*cache, "--cache", folders.cache.resolve()]])
 

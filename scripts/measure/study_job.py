@@ -32,7 +32,7 @@ root=${{SLURM_SUBMIT_DIR:-$PWD}}
 }}
 source "$root/scripts/common.sh"
 
-exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} \\
+exec python scripts/measure/study.py --suite {suite} --num_seeds {seeds} --runs {runs} --data_path {data} \\
     --run "$SLURM_ARRAY_TASK_ID"
 """
 

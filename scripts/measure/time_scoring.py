@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Time the twelve COCO metrics of this repository and of pycocotools, from arrays in memory, alternately.
 
-    python scripts/measure/time_scoring.py --images 1800 --detections 300 --with_boxes 0.1
+    python scripts/measure/time_scoring.py --num_images 1800 --num_detections 300 --with_boxes 0.1
 
 Boxes and detections are random, with ten detections around each box. Both must give the same metrics: for one category
 to the last digit; for the mean over several, pycocotools sums in another order and rounds differently.
@@ -29,6 +29,7 @@ from pycocotools.cocoeval import COCOeval
 
 from scripts.measure.stopwatch import time_alternately
 from util.base.console import echo
+from util.config.command_line import Parser, hide_aliases
 from util.metrics.coco.ap import FIGURES, coco_ap
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.tables import Boxes, Detections, GroundTruth
@@ -42,14 +43,15 @@ ROUNDING = 1e-15
 def main() -> int:
     """Print the table; exit code 1 where the metrics differ."""
     args = parse_args()
-    names = {k: f"category {k}" for k in range(1, args.categories + 1)}
+    names = {k: f"category {k}" for k in range(1, args.num_categories + 1)}
     ground_truth, detections = draw(args, names)
     ways = {"here": coco_ap, "pycocotools": pycocotools_ap}
     results = {name: way(ground_truth, detections) for name, way in ways.items()}
     functions = {name: partial(way, ground_truth, detections) for name, way in ways.items()}
-    seconds = time_alternately(functions, args.rounds)
-    echo(f"{args.images} images x {args.detections} detections, {len(ground_truth)} boxes in {len(names)} categories,")
-    echo(f"processor seconds, median of {args.rounds} alternating rounds [fastest..slowest]")
+    seconds = time_alternately(functions, args.repeats)
+    boxes = f"{len(ground_truth)} boxes in {len(names)} categories"
+    echo(f"{args.num_images} images x {args.num_detections} detections, {boxes},")
+    echo(f"processor seconds, median of {args.repeats} alternating rounds [fastest..slowest]")
     for name, values in seconds.items():
         echo(f"{name:12}{median(values):8.3f} [{min(values):.3f}..{max(values):.3f}]")
     echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
@@ -61,23 +63,25 @@ def main() -> int:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1800, help="default: 1800")
-    parser.add_argument("--detections", type=int, default=300, help="per image (default: 300)")
-    parser.add_argument("--categories", type=int, default=1, help="default: 1, class-agnostic")
-    parser.add_argument("--with_boxes", type=float, default=0.1, help="share of images with boxes (default: 0.1)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    hide_aliases(add("--num_images", "--images", type=int, default=1800, help="default: 1800"))
+    hide_aliases(add("--num_detections", "--detections", type=int, default=300, help="per image (default: 300)"))
+    hide_aliases(add("--num_categories", "--categories", type=int, default=1, help="default: 1, class-agnostic"))
+    add("--with_boxes", type=float, default=0.1, help="share of images with boxes (default: 0.1)")
+    hide_aliases(add("--repeats", "--rounds", type=int, default=5, help="default: 5"))
     args = parser.parse_args()
-    if min(args.images, args.categories, args.rounds) < 1 or args.detections < NEAR or not 0 < args.with_boxes <= 1:
-        parser.error(f"everything must be at least 1, --detections at least {NEAR}, --with_boxes in (0, 1]")
+    has_none = min(args.num_images, args.num_categories, args.repeats) < 1
+    if has_none or args.num_detections < NEAR or not 0 < args.with_boxes <= 1:
+        parser.error(f"everything must be at least 1, --num_detections at least {NEAR}, --with_boxes in (0, 1]")
     return args
 
 
 def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, Detections]:
     """Random tables, the same at every call."""
     rng = np.random.default_rng(0)
-    images = np.arange(1, args.images + 1)
-    with_boxes = images[: max(1, round(args.images * args.with_boxes))]
+    images = np.arange(1, args.num_images + 1)
+    with_boxes = images[: max(1, round(args.num_images * args.with_boxes))]
     of_box = np.repeat(with_boxes, rng.integers(1, 4, len(with_boxes)))
     boxes = random_boxes(rng, len(of_box))
     labels = rng.integers(1, len(names) + 1, len(of_box))
@@ -85,12 +89,12 @@ def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, 
     crowd = np.zeros(len(of_box), dtype=bool)
     ids = tuple(images.tolist())
     ground_truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
-    of_detection = np.repeat(images, args.detections)
+    of_detection = np.repeat(images, args.num_detections)
     predicted = random_boxes(rng, len(of_detection))
     predicted_labels = rng.integers(1, len(names) + 1, len(of_detection))
     score = rng.random(len(of_detection)) / 2
     for image, box, label in zip(of_box.tolist(), boxes, labels.tolist(), strict=True):
-        rows = (image - 1) * args.detections + rng.choice(args.detections, NEAR, replace=False)
+        rows = (image - 1) * args.num_detections + rng.choice(args.num_detections, NEAR, replace=False)
         predicted[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
         predicted_labels[rows] = label
         score[rows] = rng.random(NEAR)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
-from statistics import mean, stdev
+from math import isfinite
+from statistics import mean
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem
 from scipy.stats import t as student
 
 from util.study.results import RunResult
@@ -37,16 +37,18 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
         return None
     if len(known) == 1:
         return Estimate(known[0], None, None, 1)
-    half = float(student.ppf((1 + LEVEL) / 2, len(known) - 1)) * stdev(known) / sqrt(len(known))
-    return Estimate(mean(known), mean(known) - half, mean(known) + half, len(known))
+    centre = mean(known)
+    error = sem(known)
+    low, high = student.interval(LEVEL, len(known) - 1, loc=centre, scale=error) if error else (centre, centre)
+    return Estimate(centre, float(low), float(high), len(known))
 
 
 def share(hits: int, total: int) -> Estimate | None:
     """A share with Wilson's 95 % interval; None where the total is zero."""
     if not total:
         return None
-    low, high = binomtest(hits, total).proportion_ci(LEVEL, method="wilson")
-    return Estimate(hits / total, float(low), float(high), total)
+    interval = binomtest(hits, total).proportion_ci(LEVEL, method="wilson")
+    return Estimate(hits / total, float(interval.low), float(interval.high), total)
 
 
 def pairs(
