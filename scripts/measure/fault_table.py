@@ -9,15 +9,16 @@ ends after its last epoch, or as soon as the doctor calls it failing. Runs that 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,6 @@ import torch
 from torch import nn
 
 import main as program
-from models import dino
 from util.base.console import echo
 from util.base.processes import usable_cores
 from util.config.command_line import Parser, hide_aliases
@@ -60,7 +60,7 @@ class Fault:
     causes: tuple[str, ...]  # empty: the run is healthy
     options: dict[str, Any] = field(default_factory=dict)
     damage: Callable[[Record, np.random.Generator], None] | None = None  # changes the training annotations
-    patched: Callable[[int], AbstractContextManager] | None = None  # by seed, a context in which training runs
+    change: Callable[[nn.Module, int], None] | None = None  # changes the network before training, by seed
 
 
 def shuffle_boxes(content: Record, rng: np.random.Generator) -> None:
@@ -97,51 +97,31 @@ def remove_boxes(content: Record, _rng: np.random.Generator) -> None:
     content["annotations"] = []
 
 
-def high_prior(_seed: int) -> AbstractContextManager:
+def raise_prior(model: nn.Module, _seed: int) -> None:
     """Start all queries with a score of .99 instead of .01."""
-    return patch.object(dino, "PRIOR", 0.99)
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name and name.endswith("bias"):
+            nn.init.constant_(parameter, math.log(0.99 / 0.01))
 
 
-@contextmanager
-def after_building(change: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Apply a change to the network after it is built."""
-    build = program.build_model
-
-    def build_and_change(*arguments: Any) -> Any:
-        model, *rest = build(*arguments)
-        change(model)
-        return model, *rest
-
-    with patch.object(program, "build_model", build_and_change):
-        yield
-
-
-def frozen_head(_seed: int) -> AbstractContextManager:
+def freeze_heads(model: nn.Module, _seed: int) -> None:
     """Freeze the class heads."""
-
-    def freeze(model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if "class_embed" in name:
-                parameter.requires_grad_(False)
-
-    return after_building(freeze)
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name:
+            parameter.requires_grad_(False)
 
 
-def not_a_number(seed: int) -> AbstractContextManager:
+def poison_one_step(model: nn.Module, seed: int) -> None:
     """Set the images of one forward pass of the second epoch to NaN."""
     moment = int(np.random.default_rng(seed).integers(200, 340))
+    calls = itertools.count()
 
-    def poison(model: nn.Module) -> None:
-        calls = iter(range(10**9))
+    def hook(module: nn.Module, inputs: tuple) -> Any:
+        if module.training and next(calls) == moment:
+            return (inputs[0] * torch.nan, *inputs[1:])
+        return None
 
-        def hook(module: nn.Module, inputs: tuple) -> Any:
-            if module.training and next(calls) == moment:
-                return (inputs[0] * torch.nan, *inputs[1:])
-            return None
-
-        model.register_forward_pre_hook(hook)
-
-    return after_building(poison)
+    model.register_forward_pre_hook(hook)
 
 
 FAULTS = {
@@ -152,11 +132,11 @@ FAULTS = {
     "boxes scaled by 2": Fault(("train_and_val_boxes_differ",), damage=double_boxes),
     "learning rate x 100": Fault(("learning_rate_too_high",), {"lr": 0.1, "lr_backbone": 0.1}),
     "learning rate 0": Fault(("learning_rate_zero",), {"lr": 0.0, "lr_backbone": 0.0}),
-    "prior .99": Fault(("predicts_everything",), patched=high_prior),
+    "prior .99": Fault(("predicts_everything",), change=raise_prior),
     "class loss weight 0": Fault(("class_head_not_learning",), {"cls_loss_coef": 0.0}),
     "all images empty": Fault(("no_boxes",), damage=remove_boxes),
-    "class heads frozen": Fault(("class_head_not_learning",), patched=frozen_head),
-    "NaN at one step": Fault(("not_finite",), patched=not_a_number),
+    "class heads frozen": Fault(("class_head_not_learning",), change=freeze_heads),
+    "NaN at one step": Fault(("not_finite",), change=poison_one_step),
 }
 
 
@@ -185,7 +165,15 @@ def run_one(name: str, seed: int, data: Path, folder: Path) -> None:
     data = damaged_copy(data, folder.with_name(f"{folder.name}_data"), fault, seed)
     options = [f"{key}={value}" for key, value in {**OPTIONS, **fault.options, "seed": seed}.items()]
     arguments = ["-c", str(CONFIG), "--data_path", str(data), "--output_dir", str(folder), "--device", "cpu"]
-    with fault.patched(seed) if fault.patched else nullcontext():
+    build_model = program.build_model
+
+    def build_and_change(*arguments: Any) -> Any:
+        model, *rest = build_model(*arguments)
+        if fault.change:
+            fault.change(model, seed)
+        return model, *rest
+
+    with patch.object(program, "build_model", build_and_change):
         program.main([*arguments, "--options", *options])
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from scripts.measure import benchmark
 from scripts.measure.stopwatch import Clock, Spread, Stopwatch, replaced
 from scripts.measure.tables import difference
 from scripts.measure.workloads import Case, count_operations, level_shapes
@@ -15,7 +16,6 @@ from tests.helpers import training as end_to_end
 from util.config.load import load_config
 from util.distributed.exit_codes import run_to_exit_code
 
-benchmark = end_to_end.load_script("benchmark")
 TINY = ["--size", "64", "--device", "cpu", "--warmup", "1", "--no_memory"]
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ that training and a later check give the same answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from util.doctor.expectations import Expectation, ExpectedResults, compare_with_expected
@@ -39,14 +39,7 @@ class Diagnosis:
     def as_json(self) -> dict[str, Any]:
         """The diagnosis as plain values. The keys are the interface of `check_run.py --json` and do not change."""
         causes = [{"name": c.name, "level": c.level, "evidence": c.evidence, "mend": c.fix} for c in self.causes]
-        return {
-            "verdict": self.verdict,
-            "epoch": self.epoch,
-            "causes": causes,
-            "evidence": self.evidence,
-            "artefacts": list(self.artefacts),
-            "expectations": list(self.expectations),
-        }
+        return asdict(self) | {"causes": causes}
 
     def as_text(self) -> str:
         """The diagnosis as lines of text."""

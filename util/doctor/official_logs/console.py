@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ PREFIXES = ("train_", "test_", "ema_test_")
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)"
 MEAN = re.compile(rf"(\w+): {NUMBER} \(({NUMBER})\)")
 SINGLE = re.compile(rf"\b(lr|time|data): ({NUMBER})")
+WITHOUT_BOXES = {"class_error": 100.0, "loss": 0.0}  # values of a step without boxes
 LAST_VALUES = re.compile(rf"\b(class_error|loss): ({NUMBER})(?= |$)")
 HAS_LOSSES = re.compile(rf"\b\w*loss\w*: {NUMBER} \({NUMBER}\)")
 COUNT = r"(\d{1,9})"
@@ -50,22 +52,13 @@ class RawEpoch:
     is_whole: bool = True
 
 
-@dataclass
-class ConsoleCounts:
-    """How often the training lines of a console log show the values that mislead."""
-
-    with_class_error: int = 0
-    class_error_100: int = 0
-    with_loss: int = 0
-    loss_0: int = 0
-
-
 class LogParser:
     """Collects the epochs and settings of a log line by line."""
 
     def __init__(self) -> None:
         self.starts: list[tuple[int, dict[str, Any]]] = []  # (epoch from which they hold, settings)
-        self.counts = ConsoleCounts()
+        self.shown: Counter[str] = Counter()  # training lines of the console that show a value
+        self.misleading: Counter[str] = Counter()  # those among them that show the value of a step without boxes
         self.stopped: list[int] = []  # epochs in which the loss was not finite
         self._rows: dict[int, RawEpoch] = {}
         self._console: dict[int, _ConsoleEpoch] = {}
@@ -104,6 +97,10 @@ class LogParser:
         values = (printed.values() if printed else {}) | (row.values if row else {})
         return RawEpoch(number, values, is_whole=row is not None or (printed is not None and printed.is_whole))
 
+    def misleading_share(self, name: str) -> float:
+        """Share of the console lines that show the value of a step without boxes, among those that show a value."""
+        return self.misleading[name] / self.shown[name] if self.shown[name] else 0.0
+
     def finish(self) -> None:
         """Call after the last line: settings that no epoch followed are a start as well."""
         self._start(max(self._rows.keys() | self._console.keys(), default=-1) + 1)
@@ -130,14 +127,9 @@ class LogParser:
             self._forget(self._console, epoch)
             self._current = self._console[epoch] = _ConsoleEpoch(epoch)
         self._current.train(step, steps, line)
-        self._count(line)
-
-    def _count(self, line: str) -> None:
-        shown = dict(LAST_VALUES.findall(line))
-        self.counts.with_class_error += "class_error" in shown
-        self.counts.class_error_100 += float(shown.get("class_error", "nan")) == 100.0
-        self.counts.with_loss += "loss" in shown
-        self.counts.loss_0 += float(shown.get("loss", "nan")) == 0.0
+        for name, text in dict(LAST_VALUES.findall(line)).items():
+            self.shown[name] += 1
+            self.misleading[name] += float(text) == WITHOUT_BOXES[name]
 
     def _current_epoch(self) -> _ConsoleEpoch:
         if self._current is None:  # an evaluation without a training before it

@@ -17,7 +17,6 @@ from util.doctor.official_logs import recovery
 from util.doctor.official_logs.console import (
     PREFIXES,
     SETTINGS,
-    ConsoleCounts,
     LogParser,
     RawEpoch,
     finite_value,
@@ -72,7 +71,7 @@ def read_official_log(path: Path, settings: Mapping[str, float] | None = None) -
         tuple(_epoch(raw, recovered) for raw in epochs),
         starts,
         _not_finite(epochs, parser.stopped),
-        tuple(_artefacts(epochs, recovered, parser.counts)),
+        tuple(_artefacts(epochs, recovered, parser)),
     )
 
 
@@ -207,7 +206,7 @@ def _not_finite(epochs: Iterable[RawEpoch], stopped: Iterable[int]) -> tuple[dic
     return tuple({"kind": "nonfinite", "epoch": n} for n in sorted(numbers))
 
 
-def _artefacts(epochs: Sequence[RawEpoch], recovered: recovery.Recovered, counts: ConsoleCounts) -> Iterator[str]:
+def _artefacts(epochs: Sequence[RawEpoch], recovered: recovery.Recovered, parser: LogParser) -> Iterator[str]:
     """One line for every metric of the log that misleads."""
     logged = [v for e in epochs if (v := finite_value(e.values, "train_class_error")) is not None]
     is_known = recovered.is_class_error_known
@@ -215,24 +214,20 @@ def _artefacts(epochs: Sequence[RawEpoch], recovered: recovery.Recovered, counts
         yield _class_error_text(logged, recovered)
     if any("cardinality_error_dn" in key for e in epochs for key in e.values) or recovered.boxes_per_image is not None:
         yield _cardinality_text(epochs, recovered)
-    hundred = _share(counts.class_error_100, counts.with_class_error)
-    zero = _share(counts.loss_0, counts.with_loss)
+    hundred = parser.misleading_share("class_error")
+    zero = parser.misleading_share("loss")
     has_empty_steps = recovered.share_of_steps is not None or zero > recovery.FEW_EMPTY
     if hundred > recovery.FEW_EMPTY and has_empty_steps and not is_known:
         yield (
-            f"class_error is exactly 100.00 on {hundred:.0%} of {counts.with_class_error} console lines: a line shows "
+            f"class_error is exactly 100.00 on {hundred:.0%} of {parser.shown['class_error']} console lines: they show "
             "the last step alone, and the official code logs 100 for a step without boxes"
         )
     mean = next((v for e in reversed(epochs) if (v := number(e.values.get("train_loss"))) is not None), 0.0)
     if zero > recovery.FEW_EMPTY and mean > 0:
         yield (
-            f"loss is 0.0000 on {zero:.0%} of {counts.with_loss} console lines: that is the median of the last 20 "
+            f"loss is 0.0000 on {zero:.0%} of {parser.shown['loss']} console lines: that is the median of the last 20 "
             f"steps, most of them without a box; the mean of the epoch, in brackets, is {mean:.4g}"
         )
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 0.0
 
 
 def _class_error_text(logged: Sequence[float], recovered: recovery.Recovered) -> str:

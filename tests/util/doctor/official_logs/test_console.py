@@ -36,7 +36,7 @@ def test_the_last_line_of_an_epoch_counts_and_a_repeated_epoch_replaces():
     lines = [LINE.format(e, i, v) for e, i, v in [(0, 0, 1), (0, 50, 2), (1, 0, 3), (1, 90, 4), (0, 0, 5), (0, 10, 6)]]
     reading = read(*lines)
     assert [(e.number, e.values["train_loss"], e.is_whole) for e in reading.epochs()] == [(0, 6.0, False)]
-    assert reading.counts.with_class_error == 6
+    assert reading.shown["class_error"] == 6
 
 
 def test_an_epoch_is_whole_with_its_last_step_its_average_or_the_next_epoch():
