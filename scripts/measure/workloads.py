@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from models.ops.backends import backend_for
 from models.postprocess import PostProcess
 from models.transformer.denoising import num_groups
 from models.transformer.encoder import cell_centres
-from scripts.measure.stopwatch import Stopwatch, replaced
+from scripts.measure.stopwatch import Stopwatch
 from util.base.memory import keep_freed_memory
 from util.base.seed import derive_seed, seed_everything
 from util.config.schema import Config, ModelConfig
@@ -109,8 +110,8 @@ def training(config: Config, case: Case) -> list[Workload]:
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
         enter = stack.enter_context
-        enter(replaced(criterion, "examine", watch.times("criterion", criterion.examine)))
-        enter(replaced(criterion, "matcher", watch.times("matching", criterion.matcher)))
+        enter(patch.object(criterion, "examine", watch.times("criterion", criterion.examine)))
+        enter(patch.object(criterion, "matcher", watch.times("matching", criterion.matcher)))
         time_backward(watch, precision, enter)
         return stack
 
@@ -133,7 +134,7 @@ def inference(config: Config, case: Case) -> list[Workload]:
 
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
-        stack.enter_context(replaced(postprocess, "forward", watch.times("post-processing", postprocess.forward)))
+        stack.enter_context(patch.object(postprocess, "forward", watch.times("post-processing", postprocess.forward)))
         return stack
 
     return [Workload("inference", run, timed, case.device.type, [*model.parameters(), *model.buffers()], description)]
@@ -232,7 +233,7 @@ def time_network(watch: Stopwatch, model: DINO) -> ExitStack:
     attentions += [layer.get_submodule("cross_attn") for layer in transformer.decoder.layers]
     wraps += [(module, "forward", "deformable attention") for module in attentions]
     for owner, name, part in wraps:
-        stack.enter_context(replaced(owner, name, watch.times(part, getattr(owner, name))))
+        stack.enter_context(patch.object(owner, name, watch.times(part, getattr(owner, name))))
     # the backbone may be compiled as a whole, with whatever its forward is: so it is wrapped from outside
     backbone = model.backbone[0]
     stack.callback(lambda: model.backbone.__setitem__(0, backbone))
@@ -267,9 +268,9 @@ def time_backward(watch: Stopwatch, precision: Precision, enter: Callable) -> No
         watch.end()
         return clip(*args)
 
-    enter(replaced(precision, "scale", scale_and_begin))
-    enter(replaced(precision, "unscale_and_clip", end_and_clip))
-    enter(replaced(precision, "step", watch.times("optimizer", precision.step)))
+    enter(patch.object(precision, "scale", scale_and_begin))
+    enter(patch.object(precision, "unscale_and_clip", end_and_clip))
+    enter(patch.object(precision, "step", watch.times("optimizer", precision.step)))
 
 
 def count_operations(config: Config, case: Case) -> dict[str, Operations]:
