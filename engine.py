@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from util.detection.batch import Batch, Window, windows
-from util.distributed.collectives import WindowPlan, Wishes, plan_window
+from util.distributed.collectives import StepRequests, WindowPlan, plan_window
 from util.metrics.collect import table_of
 from util.metrics.tables import Detections
 from util.training.denominator import Denominator
@@ -66,7 +66,7 @@ def train_one_epoch(
     loader: Iterable[Batch],
     *,
     accum_steps: int,
-    before_step: Callable[[], Wishes],
+    before_step: Callable[[], StepRequests],
     after_step: Callable[[Step], None],
 ) -> None:
     """Step the optimizer once per window of `accum_steps` batches, except where the gradient is not finite.
@@ -75,7 +75,7 @@ def train_one_epoch(
         learner: the parts.
         loader: this rank's batches of the epoch.
         accum_steps: batches per window.
-        before_step: sets the learning rate and says what this rank wishes to happen after the step.
+        before_step: sets the learning rate and returns what this rank asks all ranks to do after the step.
         after_step: gets what came of it: averaging, logging and saving hang there. All ranks get the same
             `plan`, `grad_norm` and `is_taken`, so they may act on these together.
     """

@@ -8,7 +8,7 @@ The command line says where and what, the config says how.
 
 from __future__ import annotations
 
-from util.base.launcher import Ranks, is_under_torchrun
+from util.base.launcher import ProcessInfo, is_under_torchrun
 from util.base.processes import stop_with_launcher
 from util.distributed.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program
 from util.distributed.preemption import STOP, Preempted
@@ -41,19 +41,19 @@ from models import build_model, choose_attention, speed_up
 from models.backbones.weights import load_backbone_weights
 from models.inference.load import build_filled
 from util.base.console import Progress
-from util.base.errors import ToldElsewhere
+from util.base.errors import ReportedByOtherRank
 from util.base.seed import seed_everything
 from util.config.command_line import parse_arguments
 from util.config.load import load_config
 from util.config.schema import Config
 from util.distributed.collectives import (
-    Wishes,
+    StepRequests,
     choose_device_type,
     distribute,
     gather_objects,
-    ranks,
+    process_group,
     require_same,
-    together,
+    run_on_all_ranks,
     wait_for_all,
 )
 from util.doctor.checkup import check_progress
@@ -81,9 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     args = parse_arguments(arguments)
     device_type = choose_device_type(args.device)
-    with ranks(device_type) as here, ExitStack() as held:
-        device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
-        (evaluate if args.eval else train)(args, here, device, held)
+    with process_group(device_type) as process, ExitStack() as held:
+        device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
+        (evaluate if args.eval else train)(args, process, device, held)
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ class Run:
     postprocess: nn.Module
     weights: str  # which weights are judged: "ema" or "model"
     log: RunLog
-    here: Ranks
+    process: ProcessInfo
     device: torch.device
     clock: SaveClock
     named: dict[str, str] = field(default_factory=dict)  # the checkpoint, where evaluating it is all there is to do
 
 
-def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
+def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, held: ExitStack) -> None:
     """Train from the chosen start to the last epoch; judge after each. The run folder is held meanwhile."""
-    together(partial(held.enter_context, sole_training(args)))
-    run = together(partial(prepare_training, args, here, device))
+    run_on_all_ranks(partial(held.enter_context, sole_training(args)))
+    run = run_on_all_ranks(partial(prepare_training, args, process, device))
     state = run.state
     require_same(
         (state.epoch, state.window, state.step), f"{run.folder}: checkpoints of different (epoch, window, step)"
@@ -120,20 +120,20 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
         batch_size=optim.batch_size,
         accumulation=optim.gradient_accumulation_steps,
         seed=config.runtime.seed,
-        rank=here.rank,
-        world_size=here.world_size,
+        rank=process.rank,
+        world_size=process.world_size,
     )
     max_norm = optim.clip_max_norm or float("inf")
-    run.log.say(f"an epoch: {sampler.account}")
-    model = distribute(state.model, here)
+    run.log.info(f"an epoch: {sampler.account}")
+    model = distribute(state.model, process)
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
     ids = run.splits["train"].category_ids
     is_verbose = args.verbose_losses
-    training_log = build_training_log(run.log, config, sampler.num_windows, device, here, ids, is_verbose)
+    training_log = build_training_log(run.log, config, sampler.num_windows, device, process, ids, is_verbose)
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
-        run.log.say(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
-    if here.is_main:
-        STOP.watch(run.folder / STOP_FILE)
+        run.log.info(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
+    if process.is_main:
+        STOP.watch_file(run.folder / STOP_FILE)
     finish_epoch(run)  # a run that was cut off while it was judged
     while state.epoch < optim.epochs:
         sampler.set_epoch(state.epoch, state.window)
@@ -151,24 +151,24 @@ def train(args: argparse.Namespace, here: Ranks, device: torch.device, held: Exi
         state.collected = []
         keep(run)
         finish_epoch(run)
-        check_progress(run.log, here, config.runtime.on_failing, EXPECTED_RESULTS)
-    STOP.settle()
-    run.log.say(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.told_best}")
+        check_progress(run.log, process, config.runtime.on_failing, EXPECTED_RESULTS)
+    STOP.ignore_further_signals()
+    run.log.info(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.told_best}")
 
 
-def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> None:
+def evaluate(args: argparse.Namespace, process: ProcessInfo, device: torch.device, held: ExitStack) -> None:
     """Evaluate one checkpoint: that of --resume, or else the best of the run folder; hold the folder of the results."""
-    run = together(partial(prepare_evaluation, args, here, device, held))
+    run = run_on_all_ranks(partial(prepare_evaluation, args, process, device, held))
     judge(run, is_final=True, operating_point=run.state.operating_point)
 
 
-def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
+def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
     config = load_config(args.config_file, args.options)
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = checkpoint.unused(start, args.resume, args.pretrain_model_path)
     num_classes = config.model.num_classes
-    is_main = here.is_main  # one rank looks at the images for all
+    is_main = process.is_main  # one rank looks at the images for all
     checked = build_splits(
         config.data, args.data_path, num_classes=num_classes, opens_images=is_main, run=args.output_dir
     )
@@ -176,39 +176,39 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
-    state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
+    state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, process.world_size)
     state.attention = choose_attention(config.speed.attn_backend, device.type)[0]
     said = f"{speed_up([state.model, state.average.module], config.speed, device)}\n{begin(state, start, config)}"
-    log = open_log(args.output_dir, config, here, device, is_training=True)
+    log = open_log(args.output_dir, config, process, device, is_training=True)
     if is_main:
         remember(args.output_dir, checked.files)
     if start.kind == "own":
-        log.go_on_rows(state.rows)
+        log.resume_rows(state.rows)
     else:
-        log.begin_rows()
-    if start.kind == "resume" and here.is_main and not checkpoint.take_best_along(start.path, args.output_dir):
+        log.start_rows()
+    if start.kind == "resume" and process.is_main and not checkpoint.take_best_along(start.path, args.output_dir):
         state.best = {}  # what is not there cannot be the best
     for which, split in splits.items():
-        log.say(f"{which}: {describe(split)}")
+        log.info(f"{which}: {describe(split)}")
     for line in (*unused, *checked.warnings):
-        log.say(f"warning: {line}")
+        log.info(f"warning: {line}")
     if crowded := crowded_images(splits["train"], config.model.num_queries):
-        log.say(f"warning: {crowded}")
-    log.say(said)
+        log.info(f"warning: {crowded}")
+    log.info(said)
     if state.epoch < config.optim.epochs:  # a finished run that is started again leaves no trace in its rows
         log.start(**state.started, **{which: split_facts(split) for which, split in splits.items()})
     weights = "ema" if state.average.is_copy else "model"
     clock = SaveClock(config.runtime.checkpoint_every_minutes, step=state.step if start.kind == "own" else -1)
-    return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, here, device, clock)
+    return Run(args.output_dir, config, splits, state, criterion, postprocess, weights, log, process, device, clock)
 
 
-def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> Run:
+def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, held: ExitStack) -> Run:
     """The same for a checkpoint to evaluate, whose results go into a folder of their own."""
     path, content, config = load_judged(args)
     num_classes = config.model.num_classes
-    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
+    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main)
     model, criterion, postprocess = build_filled(config, split.names, content, path)
-    state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
+    state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
     state.epoch, state.step = (content[name] if is_count(content.get(name)) else 0 for name in ("epoch", "step"))
     state.operating_point = content.get("operating_point") or {}
     computed = speed_up([state.model, state.average.module], config.speed, device)
@@ -217,9 +217,10 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     clock = SaveClock(0.0)
     facts = {**source_of(split, config), "step": state.step, "weights": weights, **named}
     folder = hold_folder(args.output_dir, split.ground_truth(), facts, held)
-    log = open_log(folder, config, here, device, is_training=False)
-    log.say(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
-    return Run(folder, config, {"val": split}, state, criterion, postprocess, weights, log, here, device, clock, named)
+    log = open_log(folder, config, process, device, is_training=False)
+    log.info(f"{computed}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {folder}")
+    splits = {"val": split}
+    return Run(folder, config, splits, state, criterion, postprocess, weights, log, process, device, clock, named)
 
 
 def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
@@ -235,10 +236,10 @@ def begin(state: RunState, start: checkpoint.Start, config: Config) -> str:
     return f"start: {start.reason}; {said}"
 
 
-def schedule(run: Run, log: TrainingLog) -> Wishes:
-    """Set the learning rate of the step to come, and say what this rank wishes to happen after it."""
+def schedule(run: Run, log: TrainingLog) -> StepRequests:
+    """Set the learning rate of the step to come, and return what this rank asks all ranks to do after it."""
     set_rates(run.state, run.config.optim, log.num_windows)
-    return Wishes(save=run.here.is_main and run.clock.is_due, stop=STOP.is_made)
+    return StepRequests(save=run.process.is_main and run.clock.is_due, stop=STOP.is_requested)
 
 
 def follow(run: Run, log: TrainingLog, step: Step) -> None:
@@ -253,7 +254,7 @@ def follow(run: Run, log: TrainingLog, step: Step) -> None:
         state.average.update(state.model, state.step)
         log.add(step.window, step.plan.num_boxes, step.total, step.counted, step=state.step, rates=rates)
     else:
-        log.leave_out(step=state.step, rates=rates)
+        log.add_skipped(step=state.step, rates=rates)
     if step.plan.saves:
         state.collected = log.state()
         keep(run)
@@ -277,13 +278,13 @@ def require_a_way_on(run: Run, log: TrainingLog, step: Step) -> None:
     reason = nonfinite.tell(run.log, position, accounts, step.grad_norm)
     if state.skipped < allowed:
         state.skipped += 1
-        run.log.say(f"warning: {reason}. Skipped, {state.skipped} of at most {allowed}")
+        run.log.info(f"warning: {reason}. Skipped, {state.skipped} of at most {allowed}")
         return
     state.collected = log.state()
     keep(run, nonfinite.CHECKPOINT)
     wait_for_all()  # a rank that ended now would take the others with it
-    if not run.here.is_main:
-        raise ToldElsewhere(FAILED)
+    if not run.process.is_main:
+        raise ReportedByOtherRank(FAILED)
     again = f"--resume {run.folder / nonfinite.CHECKPOINT} --output_dir logs/NEW repeats it"
     raise FloatingPointError(f"{reason}, and {again}. Older checkpoints are untouched. {nonfinite.MENDS}")
 
@@ -308,7 +309,7 @@ def finish_epoch(run: Run) -> None:
 
 def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
     """Write a checkpoint into the run folder, on the main rank. No collective: that rank alone knows what is best."""
-    if not run.here.is_main:
+    if not run.process.is_main:
         return
     run.state.rows = run.log.rows_on_disk()
     if name == checkpoint.OWN_NAME and run.clock.moves_on(run.state.step):
@@ -318,9 +319,9 @@ def keep(run: Run, name: str = checkpoint.OWN_NAME) -> None:
 
 def leave(run: Run, after: str) -> None:
     """Stop because somebody asked for it; everything is saved, and the ranks know of each other that they stop."""
-    run.log.say(f"asked to stop ({STOP.maker}): stopped {after}. Exit code {REQUEUE}")
+    run.log.info(f"asked to stop ({STOP.requested_by}): stopped {after}. Exit code {REQUEUE}")
     wait_for_all()
-    STOP.settle()
+    STOP.ignore_further_signals()
     raise Preempted
 
 
@@ -332,18 +333,18 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
     state = run.state
     split = run.splits["val"]
     eval_config = run.config.eval
-    here = run.here
+    process = run.process
     loader = build_eval_loader(
-        split, run.config.data, batch_size=eval_config.eval_batch_size, rank=here.rank, world_size=here.world_size
+        split, run.config.data, batch_size=eval_config.eval_batch_size, rank=process.rank, world_size=process.world_size
     )
-    progress = Progress("evaluation", len(loader), "batches", is_shown=here.is_main)
+    progress = Progress("evaluation", len(loader), "batches", is_shown=process.is_main)
     settings = {"precision": state.precision, "device": run.device, "after_batch": lambda _: progress.advance()}
-    part = predict(state.average.module, run.postprocess.to(run.device), STOP.until_made(loader), **settings)
+    part = predict(state.average.module, run.postprocess.to(run.device), STOP.until_requested(loader), **settings)
     progress.close()
-    parts = gather_objects((part, STOP.is_made))
+    parts = gather_objects((part, STOP.is_requested))
     if any(is_asked for _, is_asked in parts):
         leave(run, "while evaluating; the same command evaluates anew")
-    if not here.is_main:
+    if not process.is_main:
         return {}
     truth = split.ground_truth()
     found = merge([part for part, _ in parts], truth.images)
@@ -351,7 +352,7 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
     evaluation = evaluate_as_configured(truth, found, kinds, run.config, operating_point, has_intervals=is_final)
     state.operating_point = evaluation.operating_point
     if run.named:
-        save_config(run.folder, run.config, here)
+        save_config(run.folder, run.config, process)
     position = {"epoch": state.epoch, "step": state.step, "weights": run.weights, **run.named}
     evaluation.tell(run.log, run.folder, source_of(split, run.config), **position)
     return evaluation.numbers

@@ -40,7 +40,7 @@ from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
 from util.detection.batch import Batch, collate
-from util.distributed.preemption import leave_signals_to_parent
+from util.distributed.preemption import ignore_signals_in_worker
 
 FINDERS = {"coco": layout.COCO.find_split, "tbx11k": tbx11k.find_split}
 MOST_CATEGORIES_NAMED = 8
@@ -249,7 +249,7 @@ def _build_loader(dataset: CocoDataset, num_workers: int, **batches: object) -> 
         dataset,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        worker_init_fn=leave_signals_to_parent,
+        worker_init_fn=ignore_signals_in_worker,
         collate_fn=collate,
         prefetch_factor=PREFETCH if num_workers else None,
         pin_memory=torch.cuda.is_available(),

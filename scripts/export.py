@@ -33,7 +33,7 @@ from models.export.portable import ExportFacts, PortableDetector, PortableNetwor
 from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
 from models.inference.detector import Detector
 from models.inference.load import load_detector
-from util.base.console import complain, echo
+from util.base.console import echo, print_error
 from util.base.errors import UserError
 from util.base.seed import derive_rng
 from util.config.command_line import Parser
@@ -268,7 +268,7 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
     found = f"largest deviation {agreement.box:.1e} px of a box, {agreement.score:.1e} of a score"
     if not agreement.is_good:
         allowed = f"{BOX_BOUND:g} px and {SCORE_BOUND:g}"
-        complain(f"{found}; less than {allowed} is allowed: {output} is not written")
+        print_error(f"{found}; less than {allowed} is allowed: {output} is not written")
         return FAILED
     echo(f"\n{output}: {found}; {facts.notice}")
     if facts.nms_iou_threshold > 0:

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from datasets.annotations.split import load_split
 from util.base.console import echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.text import markdown, printable
 from util.config.command_line import Parser
 from util.config.load import flatten, load_run_config
@@ -56,7 +56,7 @@ def main() -> None:
     args = parse_args()
     output = args.output or args.run / "model_card.md"
     text = card_of(args.run)
-    write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+    write_atomically(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
     echo(f"{output}: {num} lines are for you to fill in")
 

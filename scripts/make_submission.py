@@ -27,7 +27,7 @@ from datasets.annotations.split import Split, load_split
 from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.files import DETECTIONS, TRUTH, load_detections
@@ -62,7 +62,7 @@ def main() -> None:
     folder = args.output_dir or args.run / "submission"
     contents = {"detections.json": detection_file(found), "classification.txt": class_file(truth, found, threshold)}
     for name, text in contents.items():
-        write_whole(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_atomically(folder / name, lambda file, text=text: file.write(text.encode()))
         echo(folder / name)
     echo(WARNING, file=sys.stderr)
 

@@ -33,11 +33,11 @@ from datasets.annotations.split import load_split
 from models import load_detector
 from models.inference.detector import Detector
 from models.inference.load import MERGE_IOU
-from util.base.console import Progress, echo, remark
+from util.base.console import Progress, echo, print_note
 from util.base.csv_text import csv_lines
 from util.base.errors import UserError
-from util.base.files import write_whole
-from util.base.folder_lock import hold
+from util.base.files import write_atomically
+from util.base.folder_lock import lock_folder
 from util.base.processes import usable_cores
 from util.base.text import first_few, printable
 from util.config.command_line import Parser, add_device_argument, hide_aliases
@@ -137,7 +137,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     device = choose_device_type(args.device)
     detector = load(args, device)
     threshold = choose_threshold(args, detector)
-    with hold(folder, "prediction"):
+    with lock_folder(folder, "prediction"):
         rows = open_rows(folder, args, threshold)
         album = Album(folder, args.draw, detector.names, threshold)
         todo = [source for source in sources if not is_done(source, rows)]
@@ -202,7 +202,9 @@ def number_images(listing: Listing, annotations: Path | None) -> dict[str, int]:
         )
     if len(ids) < len(files):
         absent = [file for file, image in files.items() if image not in taken]
-        remark(f"{annotations}: {len(absent)} of its {len(files)} images are not among the inputs: {first_few(absent)}")
+        print_note(
+            f"{annotations}: {len(absent)} of its {len(files)} images are not among the inputs: {first_few(absent)}"
+        )
     return ids
 
 
@@ -240,10 +242,10 @@ def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:
     if args.threshold is not None:
         return args.threshold
     if detector.threshold is None:
-        remark(f"the checkpoint has no operating point: boxes count from {SCORE} on; --threshold chooses another")
+        print_note(f"the checkpoint has no operating point: boxes count from {SCORE} on; --threshold chooses another")
         return SCORE
     if len(detector.views) > 1:
-        remark(
+        print_note(
             "the operating point was chosen for one look at an image; merged scores are others. Choose one with "
             "scripts/score.py on validation images, and give it as --threshold"
         )
@@ -323,7 +325,7 @@ def told_views(args: argparse.Namespace) -> str:
 def write_unreadable(path: Path, troubles: list[tuple[str, str]]) -> None:
     """List what could not be read; the list is empty where all could."""
     text = "".join(csv_lines(("file", "reason"), troubles))
-    write_whole(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from models.inference.attention_maps import Look, look_at
 from models.inference.load import load_detector
 from util.base.console import echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.config.command_line import Parser
 from util.images.common import UNREADABLE
 from util.images.reader import read_image
@@ -58,7 +58,7 @@ def draw(args: argparse.Namespace) -> Path:
     title = f"{look.name} {look.score:.2f}, detection {look.rank} of {look.num_detections} on {args.image.name}"
     figure = draw_attention(np.asarray(image), panels(look), look.cells, title)
     output = args.output_dir / f"{args.image.stem}_detection{look.rank}.png"
-    write_whole(output, lambda file: figure.savefig(file, format="png", metadata={"Comment": NOTICE}))
+    write_atomically(output, lambda file: figure.savefig(file, format="png", metadata={"Comment": NOTICE}))
     return output
 
 

@@ -38,7 +38,7 @@ from datasets.cache.file import (
     source_of,
 )
 from datasets.dataset import load_image
-from util.base.console import Progress, remark
+from util.base.console import Progress, print_note
 from util.base.errors import DataError
 from util.base.files import NO_ROOM, WriteError
 from util.images.reader import READER
@@ -71,7 +71,7 @@ def ready_cache(split: Split, folder: Path, *, workers: int, checks_pixels: bool
             return open_cache(split, folder, checks_pixels=checks_pixels)
         except UnusableCache as reason:
             if file.exists():
-                remark(f"{reason}; it is built anew")
+                print_note(f"{reason}; it is built anew")
             _build(split, file, workers)
         return open_cache(split, folder)
 

@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from util.base.console import Progress
 from util.base.errors import MissingPackage
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.threads import read_each
 from util.images.common import UNREADABLE
 from util.images.huge_images import huge_images_in_turn
@@ -138,7 +138,7 @@ def remember(folder: Path, files: Mapping[str, ImageFile | str]) -> None:
         "look": np.frombuffer(b"".join(file.look for file in kept.values()), np.uint8).reshape(-1, 32),
         "is_blank": np.array([file.is_blank for file in kept.values()], dtype=bool),
     }
-    write_whole(folder / MEMORY, lambda file: np.savez_compressed(file, **columns))
+    write_atomically(folder / MEMORY, lambda file: np.savez_compressed(file, **columns))
 
 
 def recall(run: Path | None) -> Known:

@@ -13,7 +13,7 @@ from datasets.annotations.split import Split, load_split
 from datasets.prepare.plan import Plan
 from util.base.console import Progress
 from util.base.errors import DataError
-from util.base.files import WriteError, write_whole
+from util.base.files import WriteError, write_atomically
 from util.base.reading import read_document
 
 UNFINISHED = ".unfinished"
@@ -107,5 +107,5 @@ def _write_list(folder: Path, name: str, split: Split, content: bytes) -> None:
     text = folder / "lists" / f"{name}.txt"
     if not name.endswith("_only_tb") and not text.exists():
         lines = "".join(f"{member}\n" for member in split.file_names.tolist())
-        write_whole(text, lambda file: file.write(lines.encode()))
-    write_whole(folder / "annotations/json" / f"{name}.json", lambda file: file.write(content))
+        write_atomically(text, lambda file: file.write(lines.encode()))
+    write_atomically(folder / "annotations/json" / f"{name}.json", lambda file: file.write(content))

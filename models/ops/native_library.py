@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from util.base.console import remark
-from util.base.files import WriteError, write_whole
+from util.base.console import print_note
+from util.base.files import WriteError, write_atomically
 from util.base.memory import CPU_INFO, kernel_values
 
 COMPILERS = ("c++", "g++", "clang++")
@@ -82,7 +82,7 @@ def _keep(built: Path, kept: Path) -> bool:
         file.write(built.read_bytes())
 
     try:
-        write_whole(kept, write)
+        write_atomically(kept, write)
     except WriteError:
         return False
     return True
@@ -126,7 +126,7 @@ def _private_cache_folder() -> Path | None:
         return None
     if _is_private(folder, stat.S_ISDIR):
         return folder
-    remark(
+    print_note(
         f"{folder}: belongs to another user or is a link, so no compiled library is loaded from there or kept there; "
         "each start compiles it. Remove that, or set XDG_CACHE_HOME to a folder of your own"
     )
@@ -138,7 +138,7 @@ def _shut_others_out(folder: Path) -> None:
     folder.chmod(0o700)
     for library in folder.glob("*.so"):
         library.unlink()
-    remark(f"{folder}: other users could write there; now they cannot, and the libraries are compiled again")
+    print_note(f"{folder}: other users could write there; now they cannot, and the libraries are compiled again")
 
 
 def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:

@@ -40,7 +40,7 @@ from scripts.measure.tables import Measurement, as_rows, report
 from scripts.measure.workloads import Case, Workload, build_workloads, count_operations
 from util.base.console import Progress, echo
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.memory import peak_resident_bytes, resident_bytes
 from util.config.command_line import Parser, add_config_arguments, add_device_argument, hide_aliases
 from util.config.load import flatten, load_config
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         about = {"command": command, "machine": machine, "task": args.task, "batch": args.batch_size, "size": case.size}
         about |= {"boxes": args.num_boxes, "threads": torch.get_num_threads(), "config": flatten(configs[0])}
         content = {**about, "rows": as_rows(found, operations)}
-        write_whole(args.output, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        write_atomically(args.output, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
@@ -254,7 +254,7 @@ def profile(works: list[Workload], device: torch.device, path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
-        write_whole(path, lambda file: file.write(trace.read_bytes()))
+        write_atomically(path, lambda file: file.write(trace.read_bytes()))
     echo(f"{path}: for chrome://tracing or ui.perfetto.dev")
 
 

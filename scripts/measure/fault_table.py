@@ -220,7 +220,7 @@ def table_line(name: str, seed: int, folder: Path) -> list[object]:
         ("yes" if is_named else "NO") if fault.causes else "FALSE POSITIVE" if diagnosis.verdict == FAILING else "-"
     )
     causes = ", ".join(cause.name for cause in first) or "none"
-    ap50 = max((value for _, value in history.judged("all/agnostic/AP50")), default=0.0)
+    ap50 = max((value for _, value in history.evaluated("all/agnostic/AP50")), default=0.0)
     seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
     return [name, seed, diagnosis.verdict, diagnosis.epoch, causes, answer, f"{ap50:.3f}", f"{seconds:.0f}"]
 

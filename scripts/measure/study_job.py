@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.study.design import PlannedRun
 from util.study.runs import StudyFolders
 
@@ -51,7 +51,7 @@ def write_job_array(
         "runs": shlex.quote(str(folders.runs)),
         "data": shlex.quote(str(folders.data)),
     }
-    write_whole(file, lambda stream: stream.write(JOB.format(**values).encode()))
+    write_atomically(file, lambda stream: stream.write(JOB.format(**values).encode()))
 
 
 def in_ranges(indices: Sequence[int]) -> str:

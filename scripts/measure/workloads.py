@@ -23,7 +23,7 @@ from util.base.memory import keep_freed_memory
 from util.base.seed import derive_seed, seed_everything
 from util.config.schema import Config, ModelConfig
 from util.detection.batch import Batch, Sample, Target, collate
-from util.distributed.collectives import Wishes
+from util.distributed.collectives import StepRequests
 from util.training.optimizer import build_optimizer
 from util.training.precision import DTYPES, Precision
 
@@ -104,7 +104,7 @@ def training(config: Config, case: Case) -> list[Workload]:
 
     def run() -> Tensor:
         steps: list[Step] = []
-        train_one_epoch(learner, [batch], accum_steps=1, before_step=Wishes, after_step=steps.append)
+        train_one_epoch(learner, [batch], accum_steps=1, before_step=StepRequests, after_step=steps.append)
         return torch.stack(list(steps[0].losses[0].values())).cpu()
 
     def timed(watch: Stopwatch) -> ExitStack:

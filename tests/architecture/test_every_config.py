@@ -10,7 +10,7 @@ import main
 from datasets.build import build_train_loader
 from engine import Learner, train_one_epoch
 from tests.helpers.training import ROOT
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.config.command_line import parse_arguments
 from util.config.load import load_config
 from util.distributed.collectives import distribute
@@ -20,7 +20,7 @@ pytest_plugins = ["tests.helpers.training_fixtures"]
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "config/DINO").glob("*.py"))}
 AT_ONCE = {"DINO_4scale_tbx11k_strong", "DINO_tiny_phantom"}  # the others only with the slow tests
-CPU, ALONE = torch.device("cpu"), Ranks(rank=0, world_size=1, local_rank=0)
+CPU, ALONE = torch.device("cpu"), ProcessInfo(rank=0, world_size=1, local_rank=0)
 SMALLER = {  # large backbones, and the smallest of their kind
     "swin_L_384_22k": "swin_T_224_1k",
     "swin_B_224_22k": "swin_T_224_1k",

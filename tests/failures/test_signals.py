@@ -57,7 +57,7 @@ def test_a_run_asked_to_stop_saves_at_the_next_step_and_goes_on(trained, phantom
 @pytest.mark.usefixtures("stop")
 def test_a_file_asks_too_and_is_gone_when_the_run_has_stopped(trained, phantom, room, monkeypatch):
     command, follow = training(phantom, room / "run"), main.follow
-    monkeypatch.setattr("util.distributed.preemption.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("util.distributed.preemption.POLL_INTERVAL", 0.0)
 
     def ask(run, *rest):
         if run.state.step == 1:

@@ -22,7 +22,7 @@ from tests.helpers.training import (
     snapshot,
     training,
 )
-from util.base.folder_lock import LOCK, hold
+from util.base.folder_lock import LOCK, lock_folder
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 TRIES, SEED = 6, 0
@@ -52,7 +52,7 @@ def wait_for(path):
 
 def test_a_training_into_a_folder_that_is_held_is_refused_before_anything_else(trained, phantom, room):
     run = copy_run(trained, room / "run")
-    with hold(run, "training"):
+    with lock_folder(run, "training"):
         before = snapshot(run)
         assert_refused(call(*training(phantom, run, epochs=3)), f"{run}: {REFUSED}{os.getpid()} on ")
         assert_refused(call(*training(room / "no data", run)), f"{run}: {REFUSED}{os.getpid()} on ")
@@ -121,7 +121,7 @@ def test_after_a_kill_the_next_start_goes_on_at_once(whole, phantom, room):
 @pytest.mark.slow
 def test_all_ranks_of_a_refused_start_end_with_code_2_and_one_message(trained, phantom, room):
     run = copy_run(trained, room / "run")
-    with hold(run, "training"):
+    with lock_folder(run, "training"):
         before = snapshot(run)
         launch = ["scripts/lib/ranks.py", "--standalone", "--nproc_per_node=2", "main.py"]
         outcome = call_apart(*launch, *training(phantom, run, gradient_accumulation_steps=1))

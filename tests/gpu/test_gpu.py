@@ -11,7 +11,7 @@ from engine import Learner, Step, accumulate, predict
 from models.losses.events import count_events
 from models.losses.matcher import matched_truth
 from tests.helpers.networks import tiny_dino
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.detection.batch import Window
 from util.distributed.collectives import plan_window
 from util.runlog.class_skill import FocalSettings
@@ -124,7 +124,7 @@ def waiting_is_an_error():
 def test_metering_waits_for_the_gpu_on_steps_that_log_alone(tmp_path, waiting_is_an_error):
     model, criterion, _ = tiny_dino.build()
     model, criterion = model.float().to(GPU).train(), criterion.to(GPU)
-    log = TrainingLog(RunLog(tmp_path), 3, 3, GPU, Ranks(0, 1, 0), [1, 2, 3], FocalSettings(0.25, 2.0, 12))
+    log = TrainingLog(RunLog(tmp_path), 3, 3, GPU, ProcessInfo(0, 1, 0), [1, 2, 3], FocalSettings(0.25, 2.0, 12))
     log.start_epoch(0)
     window = Window(batches())
     plan = plan_window(window.num_boxes, window.most_boxes, GPU)

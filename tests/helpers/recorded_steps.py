@@ -16,7 +16,7 @@ from models.losses import criterion
 from models.losses.events import EVENTS
 from tests.helpers import training as end_to_end
 from tests.helpers.references import official_meters as old_meters
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.detection.batch import Batch, Window
 from util.runlog.class_skill import FocalSettings
 from util.runlog.run_log import RunLog
@@ -36,7 +36,7 @@ CHANGES = {
 LOSSES = ("loss", "loss_ce", "loss_bbox", "loss_giou", "grad_norm", "clipped_share")
 SUMS = (*EVENTS, "loss_with_boxes", "loss_without_boxes")
 OLD = ("class_error", "cardinality_error_unscaled")
-CPU, ALONE = torch.device("cpu"), Ranks(0, 1, 0)
+CPU, ALONE = torch.device("cpu"), ProcessInfo(0, 1, 0)
 
 
 def record(folder, *, images=IMAGES, epochs=EPOCHS, kept=KEPT):

@@ -108,7 +108,7 @@ def test_an_interrupted_export_leaves_nothing(monkeypatch, capsys, trained, tmp_
     words = ["--checkpoint", trained / "best.pth", "--format", "torch_export", "--output", tmp_path / "x.pt2"]
     assert run(monkeypatch, *words, *QUICK) == 130
     assert (
-        capsys.readouterr().err == "error: interrupted; the same command goes on from what was saved, if anything was\n"
+        capsys.readouterr().err == "error: interrupted; the same command resumes from what was saved, if anything was\n"
     )
     assert list(tmp_path.iterdir()) == []
 

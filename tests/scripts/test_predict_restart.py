@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.helpers.predict import PIXELS, files_of, lines, predict
 from tests.helpers.training import ROOT, call_apart
-from util.base.folder_lock import hold
+from util.base.folder_lock import lock_folder
 from util.predict.outputs import FILE
 from util.training.checkpoints.checkpoint import load, save
 
@@ -85,7 +85,7 @@ def test_files_of_somebody_else_are_left_alone(run, tmp_path, phantom, name):
 
 def test_a_second_prediction_into_the_same_folder_is_refused_while_the_first_writes(run, tmp_path, phantom):
     image = next((phantom / "imgs/tb").iterdir())
-    with hold(tmp_path / "out", "prediction"):
+    with lock_folder(tmp_path / "out", "prediction"):
         outcome = run(image)
         assert outcome.code == 2
         assert "another prediction is writing there" in outcome.err

@@ -300,7 +300,7 @@ MISTAKES = {
     "a seed": (TRUTH, ("--seed", -1), "--seed must be at least 0"),
     "a sensitivity": (TRUTH, ("--operating_rule", "sensitivity", "--operating_target", 5), "must lie in (0, 1]"),
     "a rate": (TRUTH, ("--operating_rule", "false_alarms", "--operating_target", "nan"), "must be a number from 0 on"),
-    "an output": (TRUTH, ("--output", "."), "is no name of a file"),
+    "an output": (TRUTH, ("--output", "."), "is not a file name"),
 }
 
 

@@ -12,7 +12,7 @@ from engine import accumulate, predict
 from tests.helpers.networks import tiny_dino
 from tests.helpers.networks.toy import CPU, Toy, batch_of, flat, is_finite, steps, toy_learner, train
 from util.detection.batch import Window, windows
-from util.distributed.collectives import WindowPlan, Wishes
+from util.distributed.collectives import StepRequests, WindowPlan
 from util.training.precision import Precision
 
 # no box anywhere, all on one image, some empty, all with boxes
@@ -56,7 +56,7 @@ def test_the_rate_is_set_before_and_the_weights_are_new_after_the_step():
 
     def before():
         order.append(("before", torch.equal(flat(model), start)))
-        return Wishes(save=True)
+        return StepRequests(save=True)
 
     def after(step):
         order.append(("after", torch.equal(flat(model), start)))

@@ -17,7 +17,7 @@ from models import build_model
 from tests.helpers.training import CONFIG
 from util.config.load import load_config
 from util.detection.batch import windows
-from util.distributed.collectives import Wishes, plan_window
+from util.distributed.collectives import StepRequests, plan_window
 from util.training.optimizer import build_optimizer
 from util.training.precision import Precision
 
@@ -77,7 +77,7 @@ def test_free_runs_in_float64_have_the_same_losses(batches):
             replace(whole, model=Doubled(whole.model)),
             batches,
             accum_steps=2,
-            before_step=lambda: Wishes(save=False, stop=False),
+            before_step=lambda: StepRequests(save=False, stop=False),
             after_step=lambda step, taken=taken: taken.append(step.total["loss"].item()),
         )
     apart = [abs(a - b) / b for a, b in zip(losses[FAST], losses[PLAIN], strict=True)]

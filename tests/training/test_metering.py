@@ -13,7 +13,7 @@ from models.losses.events import count_events
 from models.losses.matcher import Assignment
 from models.outputs import Prediction
 from tests.helpers.device_waits import Waits
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.detection.batch import Batch, Window
 from util.distributed.collectives import WindowPlan
 from util.runlog.class_skill import FocalSettings
@@ -22,7 +22,7 @@ from util.runlog.run_log import RunLog
 from util.runlog.training_log import TrainingLog
 
 CPU, DEVICE = torch.device("cpu"), torch.device("meta")
-ALONE, FOCAL = Ranks(0, 1, 0), FocalSettings(0.25, 2.0, 12)
+ALONE, FOCAL = ProcessInfo(0, 1, 0), FocalSettings(0.25, 2.0, 12)
 NAMES = ("loss", "loss_ce", "loss_bbox")
 RATES = {"lr": 1e-4}
 COUNTS = ((2, 0), (0, 0), (1, 3))  # boxes of the images of a batch
@@ -137,5 +137,5 @@ def test_a_step_that_is_left_out_does_not_wait_either(tmp_path):
     log = TrainingLog(RunLog(tmp_path), 4, 10, DEVICE, ALONE, [1, 2, 3], FOCAL)
     log.start_epoch(0)
     with Waits() as waits:
-        log.leave_out(step=1, rates=RATES)
+        log.add_skipped(step=1, rates=RATES)
     assert not waits.seen

@@ -27,7 +27,7 @@ def test_an_older_checkpoint_is_evaluated_to_the_same_figures(older, trained, ph
     for name, path in (("old", older()), ("new", trained / "checkpoint.pth")):
         outcome = call("--eval", "--resume", path, "--data_path", phantom, "--output_dir", room / name, *plain)
         assert outcome.code == 0, outcome.err
-        assert ("taken as what it did then" in outcome.err) == (name == "old")
+        assert ("get the values of its behaviour" in outcome.err) == (name == "old")
         reports.append(metrics(room / name))
     assert reports[0] == reports[1]
 
@@ -38,7 +38,7 @@ def test_a_checkpoint_with_an_attention_that_no_longer_exists_is_resumed_and_eva
     torch.save(content, room / "older.pth")
     outcome = call("--eval", "--resume", room / "older.pth", "--data_path", phantom, "--output_dir", room / "figures")
     assert outcome.code == 0, outcome.err
-    assert "attn_backend='compile' no longer exists; taken as 'auto'" in outcome.err
+    assert "attn_backend='compile' no longer exists; replaced by 'auto'" in outcome.err
     outcome = call(*training(phantom, room / "run", "--resume", room / "older.pth", epochs=3))
     assert outcome.code == 0, outcome.err
     assert "attn_backend 'compile' -> 'auto'" in outcome.out

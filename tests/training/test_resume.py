@@ -11,7 +11,7 @@ import torch
 
 import main
 from tests.helpers.training import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
-from util.base.files import keep_copy
+from util.base.files import link_copy
 from util.training.run_folder import SaveClock
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_names_the_one_before_it_which_works(whole, phantom
 def test_a_disk_without_hard_links_gets_copies(tmp_path, monkeypatch):
     monkeypatch.setattr("util.base.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     (tmp_path / "a").write_text("whole")
-    keep_copy(tmp_path / "a", tmp_path / "b")
+    link_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
@@ -287,7 +287,7 @@ def test_the_best_checkpoint_comes_along_to_another_folder(trained, phantom, roo
 
 def test_without_the_best_checkpoint_nothing_is_called_best(trained, phantom, room):
     alone = room / "alone.pth"
-    keep_copy(trained / "checkpoint.pth", alone)
+    link_copy(trained / "checkpoint.pth", alone)
     outcome = call(*training(phantom, room / "run", "--resume", alone))
     assert "no best epoch" in outcome.out
 
@@ -307,6 +307,6 @@ def test_what_a_killed_process_left_of_a_second_name_does_not_disturb_and_goes(t
     half = tmp_path / f".b.{os.getpid() if is_of_this_id else 1}.part"
     half.write_text("ha")
     os.utime(half, (0, 0))
-    keep_copy(tmp_path / "a", tmp_path / "b")
+    link_copy(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_text() == "whole"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

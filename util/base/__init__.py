@@ -1,1 +1,1 @@
-"""Errors, files, text, seeds, processes and the console. Needs no torch, but for `seed`."""
+"""Errors, files, text, seeds, processes and the console. Only `seed` needs torch."""

@@ -9,45 +9,45 @@ import time
 from datetime import timedelta
 from typing import TextIO
 
-from util.base.launcher import announced
+from util.base.launcher import current_process
 from util.base.text import printable_lines
 
 
 def echo(text: object = "", *, file: TextIO | None = None, end: str = "\n") -> None:
-    """Print a text, on standard output unless said: names in it may be a stranger's, and steer no terminal."""
+    """Print a text with control characters escaped: names in it come from data and must not steer the terminal."""
     print(printable_lines(str(text)), file=file, end=end, flush=True)
 
 
-def complain(text: str) -> None:
-    """An error for the user, on standard error."""
+def print_error(text: str) -> None:
+    """Print an error message to standard error."""
     from termcolor import colored  # scripts/lib/ranks.py needs the exit codes where no package is installed
 
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]), printable_lines(text), file=sys.stderr, flush=True)
 
 
-def remark(text: str) -> None:
-    """Something worth knowing that no log is there for yet, on standard error, by one rank."""
-    if announced().is_main:
+def print_note(text: str) -> None:
+    """Print a note to standard error, on the main rank alone: for code that has no run log."""
+    if current_process().is_main:
         clear_progress()
         echo(f"note: {text}", file=sys.stderr)
 
 
 def clear_progress() -> None:
-    """Wipe the progress line, so that a message does not land on it."""
+    """Erase the progress line, so that a message does not land on it."""
     if sys.stdout.isatty():
         print("\r\033[K", end="", flush=True)
 
 
 def open_closed_output() -> None:
-    """Where a program was started without standard output or standard error, send there what is printed to nowhere."""
+    """Open /dev/null for standard output and standard error if the program was started without them."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 stays open to the end
 
 
 def flush_output() -> bool:
-    """Bring all that was printed to its reader; False where there is none any more, as behind `| head`."""
+    """Flush standard output and standard error; False if a pipe has no reader any more, as behind `| head`."""
     try:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -57,7 +57,7 @@ def flush_output() -> bool:
 
 
 def is_output_closed() -> bool:
-    """Whether standard output or standard error is a pipe that nobody reads any more."""
+    """Return whether standard output or standard error is a pipe without a reader."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         poll.register(stream.fileno(), 0)
@@ -65,15 +65,15 @@ def is_output_closed() -> bool:
 
 
 class Progress:
-    """How far a long piece of work is: one line that renews itself on a terminal, a plain line now and then in a file.
+    """Progress of a long task: one self-updating line on a terminal, a plain line now and then in a file.
 
     Args:
-        label: what is being done.
-        total: how many units there are.
-        unit: what is counted.
-        is_shown: False keeps silent.
+        label: name of the task.
+        total: number of units.
+        unit: name of a unit.
+        is_shown: False prints nothing.
         every: seconds between plain lines.
-        done: units that were done before.
+        done: units finished before the start.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Progress:
         self.is_live = sys.stdout.isatty()
         self.interval = 0.2 if self.is_live else every
         self.done = self.first = done
-        self.started = self.told = time.monotonic()
+        self.started = self.shown_at = time.monotonic()
 
     def advance(self, count: int = 1) -> None:
-        """`count` units more are done."""
+        """Count `count` more units as done."""
         self.done += count
         now = time.monotonic()
-        if self.is_shown and (now - self.told >= self.interval or (self.is_live and self.done >= self.total)):
-            self.told = now
+        if self.is_shown and (now - self.shown_at >= self.interval or (self.is_live and self.done >= self.total)):
+            self.shown_at = now
             rate = (self.done - self.first) / max(now - self.started, 1e-9)
             left = timedelta(seconds=int((self.total - self.done) / max(rate, 1e-9)))
             line = f"{self.label}: {self.done}/{self.total} {self.unit}  {rate:.1f} {self.unit}/s  eta: {left}"
@@ -102,6 +102,6 @@ class Progress:
             echo(line, end="" if self.is_live else "\n")
 
     def close(self) -> None:
-        """Leave the line to others."""
+        """Erase the line."""
         if self.is_shown:
             clear_progress()

@@ -1,4 +1,4 @@
-"""Rows as CSV, one line per row whatever a name holds. All CSV files are written by this."""
+"""CSV text with one line per row and safe cells. Every CSV file of the repository is written with it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
-# What a spreadsheet takes for a formula, in the wide letters of East Asian keyboards too.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 they are meant
-# Categories of letters that are written out: control characters, ends of lines, halves of letters
-WRITTEN_OUT = ("Cc", "Zl", "Zp", "Cs")
+# First characters of a spreadsheet formula, including the full-width forms of East Asian keyboards
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 full-width on purpose
+# Unicode categories that are escaped: control characters, line and paragraph separators, surrogates
+ESCAPED_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")
 
 
 class Formatted(str):
-    """A number that is written as it is, such as "-0.50"; every other text is a name."""
+    """A formatted number such as "-0.50", which is written unchanged; any other text is escaped as a name."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ Cell = str | int | float
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[str]:
-    """The lines of a CSV file, that with the names of the columns first."""
+    """Yield the lines of a CSV file, the header line first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in chain([columns], rows):
@@ -35,8 +35,8 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterato
 
 
 def cell(text: str) -> str:
-    """A name that stays on its line, and that no spreadsheet takes for a formula; `./x` is the file that `x` is."""
+    """Escape a name: no line breaks, and a "./" before what a spreadsheet would run as a formula."""
     if isinstance(text, Formatted):
         return text
-    shown = "".join(ascii(c)[1:-1] if unicodedata.category(c) in WRITTEN_OUT else c for c in text)
+    shown = "".join(ascii(c)[1:-1] if unicodedata.category(c) in ESCAPED_CATEGORIES else c for c in text)
     return f"./{shown}" if text.startswith(FORMULA) else shown

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes, appending and truncation, with errors that say what the user can do."""
 
 import errno
 import os
@@ -12,95 +12,95 @@ from typing import IO
 
 from util.base.errors import UserError
 
-STALE = 3600.0  # seconds; a file that is being written changes far more often
+STALE = 3600.0  # seconds; a file that is still being written changes far more often
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(UserError):
-    """A file that cannot be written."""
+    """A file cannot be written."""
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write beside, flush to the disk, rename: `path` is always a whole file, the old one or the new one.
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file atomically: to a partial file beside it, fsync, rename. `path` is the complete old or new file.
 
-    What killed processes left beside it goes first, once it is an hour old: it may be what fills the disk.
+    Partial files that killed processes left of it are removed first once they are an hour old: they may fill the disk.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; the old file is untouched.
     """
     if not path.name:
-        raise WriteError(f"{str(path)!r} is no name of a file; give one")
-    beside = _beside(path)
+        raise WriteError(f"{str(path)!r} is not a file name; give one")
+    partial = _partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _create(beside) as file, _removed_at_the_end(beside):
+        with _create(partial) as file, _removed_at_exit(partial):
             _remove_stale(path, now=os.fstat(file.fileno()).st_mtime)
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            beside.replace(path)
+            partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
         kept = "; the file that was there before is untouched" if os.path.exists(path) else ""
         raise _cannot_write(path, error, kept) from error
 
 
-def _beside(path: Path) -> Path:
-    """The name under which this process writes a file."""
+def _partial_path(path: Path) -> Path:
+    """Return the path under which this process writes a file before the rename."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _create(beside: Path) -> IO[bytes]:
-    """A file that did not exist: a link that somebody has placed under its predictable name is not followed."""
+def _create(partial: Path) -> IO[bytes]:
+    """Create a new file; a symbolic link planted under its predictable name is not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        return os.fdopen(os.open(beside, flags, 0o666), "wb")
-    except FileExistsError:  # of a process that was killed and had the same id
-        beside.unlink()
-        return os.fdopen(os.open(beside, flags, 0o666), "wb")
+        return os.fdopen(os.open(partial, flags, 0o666), "wb")
+    except FileExistsError:  # left by a killed process with the same id
+        partial.unlink()
+        return os.fdopen(os.open(partial, flags, 0o666), "wb")
 
 
 @contextmanager
-def _removed_at_the_end(beside: Path) -> Iterator[None]:
+def _removed_at_exit(partial: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        beside.unlink(missing_ok=True)  # nothing is left where it has been renamed
+        partial.unlink(missing_ok=True)  # after a rename there is nothing to remove
 
 
 def _remove_stale(path: Path, now: float) -> None:
-    """Remove halves of `path` by their age: a process id says nothing about the other machines of a shared disk.
+    """Remove old partial files of `path`. Age decides, as process ids differ between machines of a shared disk.
 
     Args:
         path: the target.
-        now: by the clock of its disk, which stamps the halves too.
+        now: by the clock of its disk, which also stamps the partial files.
     """
-    _remove_parts(path.parent, re.escape(path.name), until=now - STALE)
+    remove_partial_files(path.parent, re.escape(path.name), before=now - STALE)
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left in a folder, however new: for a process that alone may write there."""
-    _remove_parts(folder, ".+", until=float("inf"))
+def remove_partial_files(folder: Path, name: str = ".+", before: float = float("inf")) -> None:
+    """Remove what killed processes left of files whose name matches the pattern, if last written before a time.
 
-
-def _remove_parts(folder: Path, name: str, until: float) -> None:
+    Without a time it is for the only process that may write to the folder. What cannot be removed stays: it must not
+    keep a new file from being written.
+    """
     try:
-        parts = [path for path in folder.iterdir() if re.fullmatch(rf"(?s)\.{name}\.\d+\.part", path.name)]
+        partials = [path for path in folder.iterdir() if re.fullmatch(rf"(?s)\.{name}\.\d+\.part", path.name)]
     except OSError:
         return
-    for part in parts:
-        _remove_part(part, until)
+    for partial in partials:
+        _remove_if_older(partial, before)
 
 
-def _remove_part(part: Path, until: float) -> None:
+def _remove_if_older(path: Path, before: float) -> None:
     try:
-        if part.lstat().st_mtime < until:
-            part.unlink()
+        if path.lstat().st_mtime < before:
+            path.unlink()
     except OSError:
-        return  # what cannot be cleaned away, or is gone by now, must not keep a new file from being written
+        return
 
 
 def append(path: Path, text: str) -> None:
-    """Add text at the end of a file.
+    """Append text to a file.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written.
@@ -113,7 +113,7 @@ def append(path: Path, text: str) -> None:
 
 
 def flush(path: Path) -> int:
-    """Wait until a file that grows is on the disk; its length in bytes, 0 where there is none."""
+    """Flush a growing file to the disk and return its length in bytes, 0 if it does not exist."""
     if not path.exists():
         return 0
     try:
@@ -124,8 +124,8 @@ def flush(path: Path) -> int:
         raise _cannot_write(path, error) from error
 
 
-def cut_off(path: Path, num_bytes: int) -> int:
-    """Shorten a file to at most `num_bytes`; the length it has then, 0 where there is none."""
+def truncate(path: Path, num_bytes: int) -> int:
+    """Truncate a file to at most `num_bytes` and return its new length, 0 if it does not exist."""
     if not path.exists():
         return 0
     try:
@@ -136,8 +136,8 @@ def cut_off(path: Path, num_bytes: int) -> int:
     return length
 
 
-def set_aside(path: Path) -> Path | None:
-    """Rename a file that is in the way to NAME.1.ENDING, or the next number that is free; None where there is none."""
+def move_aside(path: Path) -> Path | None:
+    """Rename a file to NAME.1.SUFFIX, or the next free number, and return the new path; None if it does not exist."""
     if not path.exists():
         return None
     names = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(1))
@@ -148,15 +148,15 @@ def set_aside(path: Path) -> Path | None:
         raise _cannot_write(path, error) from error
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Give a whole file a second name, which stays when the first one is replaced."""
-    beside = _beside(copy)
+def link_copy(path: Path, copy: Path) -> None:
+    """Copy a complete file by a hard link, or by its bytes on a disk without hard links."""
+    partial = _partial_path(copy)
     try:
-        beside.unlink(missing_ok=True)  # of a process that was killed and had the same id
+        partial.unlink(missing_ok=True)  # left by a killed process with the same id
         _remove_stale(copy, now=path.stat().st_mtime)
-        with _removed_at_the_end(beside):
-            os.link(path, beside)
-            beside.replace(copy)
+        with _removed_at_exit(partial):
+            os.link(path, partial)
+            partial.replace(copy)
     except OSError:  # a disk without hard links
         _copy(path, copy)
 
@@ -167,12 +167,12 @@ def _copy(path: Path, copy: Path) -> None:
     except OSError as error:
         raise _cannot_write(copy, error) from error
     with source:
-        write_whole(copy, lambda file: shutil.copyfileobj(source, file))
+        write_atomically(copy, lambda file: shutil.copyfileobj(source, file))
 
 
 def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):  # torch.save hides the reason behind a second error
+    while cause is not None and not isinstance(cause, OSError):  # torch.save raises a second error over it
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
         reason = cause.strerror or str(cause)
@@ -180,5 +180,5 @@ def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
     else:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
         is_full = True
-    mend = "Free some space there, or choose another folder" if is_full else "Choose another folder, or mend this one"
-    return WriteError(f"{path}: cannot be written ({reason}){kept}. {mend}")
+    fix = "Free some space there, or choose another folder" if is_full else "Choose another folder, or fix this one"
+    return WriteError(f"{path}: cannot be written ({reason}){kept}. {fix}")

@@ -1,7 +1,4 @@
-"""What a launcher says in the environment. Nothing else reads that.
-
-Knows no torch, so that a program can ask before that is imported.
-"""
+"""The environment variables of torchrun and Slurm. No other module reads them."""
 
 import os
 from dataclasses import dataclass
@@ -9,8 +6,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """Where this process stands."""
+class ProcessInfo:
+    """Rank, world size and local rank of a process, from torchrun's environment."""
 
     rank: int
     world_size: int
@@ -18,36 +15,40 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """The one that writes."""
+        """Return whether this is rank 0, which writes the files."""
         return self.rank == 0
 
 
-def announced() -> Ranks:
-    """Where torchrun says that this process stands; without it, the only rank."""
-    return Ranks(*(int(os.environ.get(k, d)) for k, d in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))
+def current_process() -> ProcessInfo:
+    """Read the rank of this process from torchrun's environment; without torchrun it is the only rank."""
+    return ProcessInfo(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+    )
 
 
 def is_under_torchrun() -> bool:
-    """Whether torchrun is there, who passes on the SIGTERM that it gets, and kills 30 seconds after that."""
+    """Return whether torchrun started this process: it forwards a SIGTERM to its ranks and kills them 30 s later."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def slurm_job() -> str:
-    """The number of the Slurm job that this process is of; empty outside of one."""
+    """Return the id of the Slurm job; empty outside of a job."""
     return os.environ.get("SLURM_JOB_ID", "")
 
 
-def store_of_torchrun() -> tuple[str, int] | None:
-    """Host and port where torchrun itself keeps what the ranks tell each other; None where rank 0 does."""
+def torchrun_store() -> tuple[str, int] | None:
+    """Return host and port of torchrun's own key-value store; None if rank 0 hosts the store."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True):
         return None
     return os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 
 
-def leave_exit_code(code: int) -> None:
-    """Write this rank's exit code into the file that EXIT_CODE_FILE names: torchrun itself makes a 1 of every code.
+def write_exit_code(code: int) -> None:
+    """Write a failing exit code to the file named by EXIT_CODE_FILE, as torchrun turns every code into 1.
 
-    The first rank that fails decides; those it takes down with it find the file there.
+    The first failing rank decides; the ranks that fail because of it find the file there.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Numbers as files of others hold them."""
+"""Numbers read from untrusted files."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number as a float, and None for any other value."""
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None

@@ -1,7 +1,4 @@
-"""Processes that end together: a child with its parent, and a parent without waiting for its children.
-
-Knows no torch, so that a program can use it before that is imported.
-"""
+"""Process lifetimes: workers that die with their parent, ranks that stop with their launcher."""
 
 import ctypes
 import multiprocessing
@@ -12,25 +9,25 @@ import threading
 import time
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-LOOK_EVERY = 0.5  # seconds between looks at the launcher
-GRACE = 15.0  # seconds for a step and a save
-KILLED_WITHIN = 2.0  # seconds that killed children get to disappear; one that waits for a dead disk may take longer
+POLL_INTERVAL = 0.5  # seconds between checks of the launcher
+GRACE = 15.0  # seconds to finish a step and save
+KILL_TIMEOUT = 2.0  # seconds to wait for killed children; one blocked on a dead disk may take longer
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process as soon as its parent is gone, however that ends. Linux only.
+    """Have the kernel kill this process when its parent ends, for whatever reason. Linux only.
 
-    Nothing is lost by it: what is on the disk is whole at any moment.
+    Nothing is lost, as files are written atomically.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it was gone before the kernel knew
+    if parent is not None and not parent.is_alive():  # it ended before prctl
         os._exit(1)
 
 
 def stop_with_launcher() -> None:
-    """Ask this process to stop as soon as its launcher is gone, however that ended, and kill it a while later.
+    """Send this process SIGTERM when its launcher is gone, and SIGKILL after a grace period.
 
     The launcher would end a rank that waits in vain for another one; without it nobody does.
     """
@@ -38,7 +35,7 @@ def stop_with_launcher() -> None:
 
     def watch() -> None:
         while os.getppid() == launcher:
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -47,14 +44,14 @@ def stop_with_launcher() -> None:
 
 
 def kill_children() -> None:
-    """Kill the worker processes of this one, and wait a moment until they are gone.
+    """Kill the worker processes of this process and wait briefly for their end.
 
-    Python's own exit handler asks them by SIGTERM and then waits without a limit, also for one that ignores it.
+    Python's own exit handler sends SIGTERM and then waits without a limit, even for a worker that ignores it.
     """
     children = multiprocessing.active_children()
     for child in children:
         child.kill()
-    until = time.monotonic() + KILLED_WITHIN
+    until = time.monotonic() + KILL_TIMEOUT
     for child in children:
         child.join(max(0.0, until - time.monotonic()))
 

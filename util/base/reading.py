@@ -1,4 +1,4 @@
-"""Files of strangers: opened only where they are regular, and never read further than a limit."""
+"""Bounded reading of untrusted files: regular files only, and never beyond a size limit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
-PIECE = 2**20  # bytes
-# Of zip members. What bz2 and LZMA make of a few bytes cannot be limited: zipfile unpacks all that it has read at once.
+CHUNK = 2**20  # bytes
+# Of zip members. The output of bz2 and LZMA cannot be limited, as zipfile unpacks all that it has read at once.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 LARGEST_DOCUMENT = 2**32  # bytes of an annotation or detections file, unpacked
-# JSON shrinks to a tenth or a twentieth. What grows far beyond that was made to fill the memory.
+# JSON compresses 10 to 20 times; a file that expands far more was made to exhaust the memory.
 LARGEST_EXPANSION = 100
-SMALL = 2**26
-# What a damaged archive makes zipfile raise when it is opened
+SMALL = 2**26  # bytes; always allowed
+# Exceptions of zipfile for a damaged archive
 DAMAGED_ARCHIVE = (OSError, zipfile.BadZipFile, ValueError, RuntimeError, ArithmeticError, struct.error)
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -31,10 +31,10 @@ KINDS = (
 
 
 def require_regular(path: Path | str) -> os.stat_result:
-    """The status of a regular file, after following links: a FIFO keeps its reader waiting, /dev/zero never ends.
+    """Return the status of a regular file, following links: a FIFO would block its reader, /dev/zero never ends.
 
     Raises:
-        OSError: there is nothing, or not a regular file; `strerror` says so.
+        OSError: the file does not exist or is not regular; `strerror` says which.
     """
     status = os.stat(path)
     if not is_regular(status):
@@ -44,15 +44,15 @@ def require_regular(path: Path | str) -> os.stat_result:
 
 
 def is_regular(status: os.stat_result) -> bool:
-    """Whether a status is that of a regular file."""
+    """Return whether a status is that of a regular file."""
     return stat.S_ISREG(status.st_mode)
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
+        OSError: it cannot be read, is not a regular file, or is larger.
     """
     size = require_regular(path).st_size
     if size > limit:
@@ -62,38 +62,40 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def read_document(path: Path) -> bytes | bytearray:
-    """The content of an annotation or detections file, unpacked where its name ends in .gz.
+    """Read an annotation or detections file, decompressed if its name ends in .gz.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is too large; EOFError, zlib.error: as gzip.
+        OSError: it cannot be read, is not a regular file, or is too large.
+        EOFError, zlib.error: the gzip data is damaged.
     """
     content = read_regular(path, LARGEST_DOCUMENT)
     return unpack_document(content, path) if path.suffix == ".gz" else content
 
 
 def unpack_document(packed: bytes, path: Path) -> bytearray:
-    """What is packed by gzip; `path` is what messages call it.
+    """Decompress gzip data; `path` is its name in messages.
 
     Raises:
-        OSError: it is no gzip file, or unpacks to too much; EOFError, zlib.error: as gzip.
+        OSError: it is not a gzip file, or expands too much.
+        EOFError, zlib.error: the gzip data is damaged.
     """
     limit = min(LARGEST_DOCUMENT, SMALL + LARGEST_EXPANSION * len(packed))
     content = bytearray()
     with gzip.GzipFile(fileobj=BytesIO(packed)) as file:
-        while piece := file.read(PIECE):
-            content += piece
+        while chunk := file.read(CHUNK):
+            content += chunk
             if len(content) > limit:
                 raise _too_large(path, f"unpacks to more than {limit} bytes")
     return content
 
 
 def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> bytes:
-    """The content of a file in an archive, never more than the archive's directory states.
+    """Read a file in an archive, never more than the size stated in the archive's directory.
 
-    Piece by piece: `ZipFile.read` unpacks everything before it compares the size with the directory.
+    In chunks, as `ZipFile.read` unpacks everything before it compares the size with the directory.
 
     Raises:
-        zipfile.BadZipFile: it is damaged, packed by another method than deflate, or unpacks to another size.
+        zipfile.BadZipFile: it is damaged, compressed by another method than deflate, or unpacks to another size.
         RuntimeError: it is encrypted.
     """
     info = member if isinstance(member, zipfile.ZipInfo) else archive.getinfo(member)
@@ -101,8 +103,8 @@ def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> byte
     content = BytesIO()
     try:
         with archive.open(info) as file:
-            while (piece := file.read(PIECE)) and content.tell() <= info.file_size:
-                content.write(piece)
+            while (chunk := file.read(CHUNK)) and content.tell() <= info.file_size:
+                content.write(chunk)
     except (zlib.error, EOFError) as error:
         raise zipfile.BadZipFile(f"is damaged ({error})") from error
     if content.tell() != info.file_size:
@@ -111,10 +113,10 @@ def read_member(archive: zipfile.ZipFile, member: str | zipfile.ZipInfo) -> byte
 
 
 def require_known_method(info: zipfile.ZipInfo) -> None:
-    """Refuse a file in an archive that is not packed in the usual way.
+    """Refuse a file in an archive that is compressed by another method than deflate.
 
     Raises:
-        zipfile.BadZipFile: it is packed by bz2, LZMA or something unknown.
+        zipfile.BadZipFile: it is compressed by bz2, LZMA or an unknown method.
     """
     if info.compress_type not in METHODS:
         raise zipfile.BadZipFile(f"is packed by method {info.compress_type}, not by deflate; pack it again")

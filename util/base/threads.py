@@ -1,4 +1,4 @@
-"""Threads whose program does not wait for what nobody needs any more."""
+"""A thread pool that an error or Ctrl-C ends at once."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,21 +13,21 @@ Result = TypeVar("Result")
 
 @contextmanager
 def threads(num: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads; after an error or Ctrl-C nothing is waited for, neither queued work nor what is under way.
+    """Yield a thread pool; after an error or Ctrl-C neither queued nor running work is waited for.
 
-    A read of a disk that does not answer never ends; the threads go with the process.
+    A read from a disk that does not answer never ends; such threads end with the process.
     """
     pool = ThreadPoolExecutor(num)
-    is_whole = False
+    is_complete = False
     try:
         yield pool
-        is_whole = True
+        is_complete = True
     finally:
-        pool.shutdown(wait=is_whole, cancel_futures=not is_whole)
+        pool.shutdown(wait=is_complete, cancel_futures=not is_complete)
 
 
 def read_each(read: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[list[Result]]:
-    """Call a function that reads a file for each item, in threads; yield lists of results, in the order of items."""
+    """Call a function that reads a file for each item, in threads; yield lists of results in the order of the items."""
     tasks = [items[i : i + FILES_PER_TASK] for i in range(0, len(items), FILES_PER_TASK)]
     with threads(NUM_READERS) as pool:
         yield from pool.map(lambda task: [read(item) for item in task], tasks)

@@ -1,4 +1,4 @@
-"""The command line of main.py, and what it shares with the scripts. It says where and what; the config says how."""
+"""The command line of main.py, and the arguments it shares with the scripts. Settings of the method are in configs."""
 
 import argparse
 from pathlib import Path
@@ -49,7 +49,7 @@ def add_device_argument(parser: Parser) -> None:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line of main.py."""
+    """Parse the command line of main.py."""
     parser = Parser(
         "Train or evaluate DINO on a TBX11K or COCO-format folder.",
         allow_abbrev=False,  # scripts look for the full names

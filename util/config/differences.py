@@ -1,4 +1,4 @@
-"""What differs between two configs."""
+"""Comparison of two configs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from util.config.schema import MAY_CHANGE, MayChange
 
 @dataclass(frozen=True)
 class Change:
-    """A knob that has another value."""
+    """A knob whose value differs between two configs."""
 
     knob: str
     before: Any
@@ -20,17 +20,17 @@ class Change:
 
     @property
     def may_change(self) -> MayChange:
-        """Whether a resume may make the change; of a knob that this version does not have: with a warning."""
+        """Return whether a resume may make the change; with a warning if this version does not have the knob."""
         return MAY_CHANGE.get(self.knob, "with a warning")
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
-    """Knobs with another value in the flat config `b` than in `a`, in the order of `b`.
+    """List the knobs whose values differ between the flat configs `a` and `b`, in the order of `b`.
 
-    A knob that one of them lacks is not compared; a list is equal to a tuple of the same values, as JSON has it.
+    A knob missing from one of them is not compared; a list equals a tuple of the same values, as JSON has only lists.
     """
-    return [Change(k, a[k], b[k]) for k in b if k in a and _listed(a[k]) != _listed(b[k])]
+    return [Change(k, a[k], b[k]) for k in b if k in a and _as_list(a[k]) != _as_list(b[k])]
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

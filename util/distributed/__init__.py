@@ -1,1 +1,1 @@
-"""Ranks and what they agree on, signals that ask to stop, and exit codes."""
+"""ProcessInfo and what they agree on, signals that ask to stop, and exit codes."""

@@ -1,6 +1,6 @@
-"""How a command ends: always, and with an exit code that says what is to be done next.
+"""Exit codes of the commands, and a run function that always ends the process.
 
-Knows no torch, so that a program can use it before that is imported.
+Needs no torch, so a program can use it before the slow import.
 """
 
 import os
@@ -9,43 +9,43 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from util.base.console import complain, flush_output, is_output_closed, open_closed_output
-from util.base.errors import RunFailingError, ToldElsewhere, UserError, WorkerDied
-from util.base.launcher import leave_exit_code
+from util.base.console import flush_output, is_output_closed, open_closed_output, print_error
+from util.base.errors import ReportedByOtherRank, RunFailingError, UserError, WorkerDied
+from util.base.launcher import write_exit_code
 from util.base.processes import kill_children
 from util.distributed.preemption import SIGNALS, Preempted
 
 FINISHED = 0
-FAILED = 1  # numbers that are not finite, a full GPU, anything unexpected: the same command may well fail again
+FAILED = 1  # non-finite loss, out of GPU memory, anything unexpected: the same command will likely fail again
 MISTAKE = 2  # what the user can fix
-INCOMPLETE = 3  # the rest is done; what could not be read is listed
-REQUEUE = 75  # asked to stop, everything is saved: the same command goes on (EX_TEMPFAIL of sysexits.h)
-INTERRUPTED = 130  # Ctrl-C: the same command goes on from what was saved
+INCOMPLETE = 3  # done except for unreadable inputs, which are listed
+REQUEUE = 75  # stopped on request, everything is saved: the same command resumes (EX_TEMPFAIL of sysexits.h)
+INTERRUPTED = 130  # Ctrl-C: the same command resumes from the last checkpoint
 
 
 def start_as_tool() -> None:
-    """Before slow imports: end like other Unix tools where nobody reads the output any more, as behind `| head`.
+    """Before slow imports: let a closed output pipe, as behind `| head`, and Ctrl-C end the program silently.
 
-    Not for what talks to other processes, whose broken connections would end it as silently.
+    Not for programs that talk to other processes: a broken connection would end them silently too.
     """
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     end_silently_on_ctrl_c()
 
 
 def end_silently_on_ctrl_c() -> None:
-    """For the seconds in which a program imports torch: Ctrl-C ends it like other Unix tools, without a traceback.
+    """Let Ctrl-C end the program without a traceback while it imports torch, which takes seconds.
 
-    A Ctrl-C that the parent has switched off, as shells do for background jobs, stays off.
+    A SIGINT that the parent ignores, as shells do for background jobs, stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_program(work: Callable[[], int | None]) -> NoReturn:
-    """Do the work of a command, and end this process with its exit code, whatever happens.
+    """Run the work of a command and end this process with its exit code, whatever happens.
 
-    The process is ended without the exit handlers of Python and its libraries: after an error, any of them may wait for
-    ever for a worker, a thread or another rank. Workers are killed; files are closed by those who write them.
+    Exit handlers of Python and its libraries are skipped: after an error, any of them may wait forever for a worker, a
+    thread or another rank. Workers are killed; every writer closes its own files.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -67,14 +67,14 @@ def run_program(work: Callable[[], int | None]) -> NoReturn:
 
 def _code_of(request: SystemExit) -> int:
     if isinstance(request.code, str):
-        complain(request.code)
+        print_error(request.code)
         return FAILED
     return request.code or FINISHED
 
 
 def _end(code: int, *, has_reader: bool) -> NoReturn:
-    """End this process; where nobody reads its output any more, as other Unix tools end: by SIGPIPE."""
-    for number in (signal.SIGINT, *SIGNALS):  # what comes now must not spoil the exit code
+    """End this process, by SIGPIPE like other Unix tools if nobody reads its output any more."""
+    for number in (signal.SIGINT, *SIGNALS):  # a later signal must not change the exit code
         signal.signal(number, signal.SIG_IGN)
     kill_children()
     if not (flush_output() and has_reader):
@@ -84,13 +84,12 @@ def _end(code: int, *, has_reader: bool) -> NoReturn:
 
 
 def run_to_exit_code(work: Callable[[], int | None]) -> int:
-    """Do the work of a command; print what went wrong, and return the exit code."""
+    """Run the work of a command, print its error if it fails, and return the exit code."""
     code = _run(work)
     try:
-        leave_exit_code(code)
+        write_exit_code(code)
     except OSError as error:
-        wish = f"it is where EXIT_CODE_FILE wants the exit code {code}"
-        complain(f"{error.filename}: cannot be written ({error.strerror}); {wish}")
+        print_error(f"{error.filename}: EXIT_CODE_FILE cannot be written ({error.strerror}); the exit code is {code}")
     return code
 
 
@@ -99,33 +98,33 @@ def _run(work: Callable[[], int | None]) -> int:
         return _work(work) or FINISHED
     except Preempted:
         return REQUEUE
-    except ToldElsewhere as error:
+    except ReportedByOtherRank as error:
         return error.code
     except UserError as error:
-        complain(str(error))
+        print_error(str(error))
         return MISTAKE
     except OSError as error:
         if error.filename is None:  # no file of the user's
             raise
         advice = "; check the permissions of the file and of the folders above it"
-        complain(f"{error.filename}: {error.strerror}{advice if isinstance(error, PermissionError) else ''}")
+        print_error(f"{error.filename}: {error.strerror}{advice if isinstance(error, PermissionError) else ''}")
         return MISTAKE
     except (FloatingPointError, RunFailingError, WorkerDied) as error:
-        complain(str(error))
+        print_error(str(error))
         return FAILED
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         reason = str(error).strip().split("\n", 1)[0]
-        complain(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
+        print_error(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from what was saved, if anything was")
+        print_error("interrupted; the same command resumes from what was saved, if anything was")
         return INTERRUPTED
 
 
 def _work(work: Callable[[], int | None]) -> int | None:
-    """Do the work, and kill its workers: a loader that is taken down waits 5 seconds for each one that is busy."""
+    """Run the work and kill its workers: a loader being deleted waits 5 seconds for each busy worker."""
     try:
         return work()
     finally:
@@ -133,6 +132,6 @@ def _work(work: Callable[[], int | None]) -> int | None:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a GPU is full. Where torch has not been imported, none of its errors can come."""
+    """Return whether the GPU is out of memory, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)

@@ -1,7 +1,7 @@
 """The doctor's check at the end of every epoch of a training."""
 
-from util.base.errors import RunFailingError, ToldElsewhere
-from util.base.launcher import Ranks
+from util.base.errors import ReportedByOtherRank, RunFailingError
+from util.base.launcher import ProcessInfo
 from util.distributed.collectives import gather_objects
 from util.distributed.exit_codes import FAILED
 from util.doctor.diagnosis import Diagnosis, diagnose
@@ -12,16 +12,16 @@ from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS, RunLog
 
 
-def check_progress(log: RunLog, here: Ranks, on_failing: str, expected: ExpectedResults) -> None:
+def check_progress(log: RunLog, process: ProcessInfo, on_failing: str, expected: ExpectedResults) -> None:
     """Diagnose the run from its log and log the result; with on_failing="stop" all ranks leave a failing run.
 
     Raises:
-        RunFailingError: the run is failing, and on_failing is "stop"; ToldElsewhere on other ranks.
+        RunFailingError: the run is failing, and on_failing is "stop"; ReportedByOtherRank on other ranks.
     """
     is_failing = gather_objects(log_diagnosis(log, expected))[0]
     if is_failing and on_failing == "stop":
-        if not here.is_main:
-            raise ToldElsewhere(FAILED)
+        if not process.is_main:
+            raise ReportedByOtherRank(FAILED)
         raise RunFailingError("the doctor calls this run failing, and on_failing is 'stop'; its checkpoint is kept")
 
 
@@ -33,7 +33,7 @@ def log_diagnosis(log: RunLog, expected: ExpectedResults) -> bool:
     if log.folder is None:
         return False
     diagnosis = diagnose(history_of(read_rows(log.folder / ROWS)), expected)
-    log.say(summary(diagnosis))
+    log.info(summary(diagnosis))
     return diagnosis.verdict == FAILING
 
 

@@ -121,7 +121,7 @@ def shows_learning(history: History) -> bool:
     if ratio is not None and ratio < 1.06:
         return False
     names = ("all/agnostic/AP50", "all/per_class/AP50", "model/all/per_class/AP50")
-    values = [value for name in names for _, value in history.judged(name)]
+    values = [value for name in names for _, value in history.evaluated(name)]
     return (skill is not None and skill > 0.1) or (bool(values) and max(values) >= 0.1)
 
 
@@ -130,4 +130,4 @@ def _evidence(history: History) -> dict[str, Any]:
     if last is None:
         return {}
     training = {name: last.get(name) for name in TRAINING_METRICS}
-    return {"epoch": last.number, **training, **{name: last.judged(name) for name in EVALUATION_METRICS}}
+    return {"epoch": last.number, **training, **{name: last.evaluated(name) for name in EVALUATION_METRICS}}

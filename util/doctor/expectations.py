@@ -64,7 +64,7 @@ def _class_error_falls(history: History) -> Expectation:
 def _ap_in_band(history: History, first: int, last: int, low: float, high: float) -> Expectation:
     when = f"epoch {last}" if first == last else f"epochs {first} to {last}"
     what = f"AP of {low:g} to {high:g} in {when} (counted from 1)"
-    evaluations = history.judged("all/per_class/AP")
+    evaluations = history.evaluated("all/per_class/AP")
     values = [value for number, value in evaluations if first <= number + 1 <= last]
     if not values:
         return Expectation(what, "", is_met=None)

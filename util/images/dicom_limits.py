@@ -12,7 +12,7 @@ import struct
 import zlib
 from itertools import pairwise
 
-from util.base.reading import PIECE
+from util.base.reading import CHUNK
 from util.images.huge_images import HUGE_BYTES, take_turn
 
 LARGEST_DATA = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
@@ -66,13 +66,13 @@ def inflated(file: io.BufferedReader, syntax: str) -> io.BytesIO:
     content.write(bytes(PREAMBLE - 4) + b"DICM" + struct.pack("<HH2sH", META_GROUP, 0x10, b"UI", len(uid)) + uid)
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     while not engine.eof:
-        piece = engine.unconsumed_tail or file.read1(PIECE // 16)
+        piece = engine.unconsumed_tail or file.read1(CHUNK // 16)
         if not piece:
             raise RefusedDicom("its deflated part ends too early; copy the file again")
-        content.write(engine.decompress(piece, PIECE))
+        content.write(engine.decompress(piece, CHUNK))
         if content.tell() > LARGEST_DATA:
             raise RefusedDicom(f"unpacks to more than {LARGEST_DATA} bytes; those are not read")
-        if content.tell() > HUGE_BYTES >= content.tell() - PIECE:
+        if content.tell() > HUGE_BYTES >= content.tell() - CHUNK:
             take_turn(num_bytes=content.tell())
     content.seek(0)
     return content

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.reading import read_document
 from util.metrics.report.file import FACTS
 from util.metrics.tables import Detections, GroundTruth
@@ -150,7 +150,7 @@ def save_truth(path: str | Path, truth: GroundTruth) -> None:
 def _write(path: Path, content: bytes) -> None:
     if path.suffix == ".gz":
         content = gzip.compress(content, compresslevel=6, mtime=0)  # the same content gives the same file
-    write_whole(path, lambda file: file.write(content))
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _read(path: Path) -> list[Any]:

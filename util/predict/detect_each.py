@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from PIL import Image
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import MissingPackage, UserError
 from util.base.files import WriteError
 from util.detection.batch import Sample
@@ -85,7 +85,7 @@ class EachDetector:
         if len(images) == 1:
             self._require_working(failure)
             return [failure]
-        remark(f"{len(images)} images at once {told}; they go in halves")
+        print_note(f"{len(images)} images at once {told}; they go in halves")
         half = len(images) // 2
         return self.detect(images[:half]) + self.detect(images[half:])
 

@@ -16,7 +16,7 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from PIL import Image
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.text import short_names
 from util.base.threads import threads
 from util.detection.batch import Sample
@@ -246,5 +246,5 @@ def _row(read: _Read, found: Found, album: Album) -> Row:
         read.shown, boxes, labels, scores, names=short_names(album.names), size=read.size, caption=caption
     )
     place = f"{PICTURES}/{read.name}.png"  # with the ending of the file: x.png and x.jpg are two pictures
-    write_whole(album.folder / place, lambda file: picture.save(file, "PNG", compress_level=3))
+    write_atomically(album.folder / place, lambda file: picture.save(file, "PNG", compress_level=3))
     return replace(row, picture=place, thumbnail=thumbnail)

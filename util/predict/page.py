@@ -17,7 +17,7 @@ from string import Template
 from typing import IO
 from urllib.parse import quote
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.predict.picture import NOTICE
 from util.predict.rows import Row
 
@@ -53,7 +53,7 @@ def write_page(path: Path, story: Story, rows: Iterator[Row], names: Mapping[int
         for part in _parts(story, rows, names, threshold):
             file.write(part.encode("utf-8", errors="backslashreplace"))
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
 def _parts(story: Story, rows: Iterator[Row], names: Mapping[int, str], threshold: float) -> Iterator[str]:

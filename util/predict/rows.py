@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from util.base.errors import UserError
-from util.base.files import append, cut_off
+from util.base.files import append, truncate
 from util.predict.outputs import FILE
 
 MOST_TOLD = 200  # letters of a setting in a message
@@ -138,7 +138,7 @@ class RowFile:
                         f"{self.path}: line {number + 1} is no row of a prediction; remove all results to begin anew"
                     ) from error
                 whole += len(line)
-        cut_off(self.path, whole)
+        truncate(self.path, whole)
         if not whole:  # torn in its very first line
             append(self.path, json.dumps({"settings": settings}) + "\n")
 

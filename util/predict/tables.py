@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from util.base.csv_text import Formatted, csv_lines
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.predict.rows import Row, corners_from
 
 DETECTIONS = "detections.json"
@@ -46,7 +46,7 @@ def _write(path: Path, parts: Iterator[str]) -> None:
         for part in parts:
             file.write(part.encode("utf-8", errors="backslashreplace"))
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
 def _results(rows: Rows) -> Iterator[dict[str, Any]]:

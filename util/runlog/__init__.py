@@ -1,1 +1,1 @@
-"""The log of a run: what is written, and how it is read back."""
+"""The log of a run: its messages and rows, the metrics in them, and how they are read back."""

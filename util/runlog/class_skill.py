@@ -1,8 +1,8 @@
-"""How much better than a constant the class scores are: the one figure of a class loss that reads the same everywhere.
+"""Class skill: the class loss relative to that of the best constant predictor, comparable between recipes.
 
 `loss_ce` depends on alpha, gamma, the number of queries and the share of images with boxes. The **class skill** is
-1 - loss_ce / (loss_ce of the best constant predictor for the same targets): 1 is perfect, 0 is what somebody reaches
-who never looks at an image, and below 0 is worse than that.
+1 - loss_ce / (loss_ce of the best constant predictor for the same targets): 1 is perfect, 0 is what a
+predictor reaches that ignores the image, and below 0 is worse than that.
 """
 
 import math
@@ -14,16 +14,16 @@ from scipy.optimize import minimize_scalar
 
 @dataclass(frozen=True)
 class FocalSettings:
-    """What the class loss is computed with."""
+    """Parameters of the class loss."""
 
     alpha: float
     gamma: float
     num_queries: int
-    is_focal: bool = True  # False: another loss, whose best constant nobody knows here
+    is_focal: bool = True  # False: another loss, without a class skill
 
 
 def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSettings) -> float:
-    """The least focal loss that scores can have which are the same for every image and query; one score per class.
+    """Compute the least focal loss of scores that are the same for every image and query, one score per class.
 
     Args:
         positives: per class, the sum over optimizer steps of (boxes of the class / denominator of the step).
@@ -31,23 +31,21 @@ def best_constant_loss(positives: Iterable[float], slots: float, focal: FocalSet
         focal: alpha and gamma.
 
     Returns:
-        in the units of the sum over the same steps of `loss_ce`. A class without boxes costs nothing: the best score
-        for it is 0; nor does one whose boxes fill every slot, and with alpha 0 or 1 none costs anything.
+        in the units of the sum over the same steps of `loss_ce`. The loss is 0 for a class without boxes (best score
+        0) and for one whose boxes fill every slot (best score 1), and for all classes with alpha 0 or 1.
     """
     if not 0 < focal.alpha < 1:
         return 0.0
-    return sum((_least(p, slots - p, focal) for p in positives if 0 < p < slots), 0.0)
+    return sum((_least_loss(p, slots - p, focal) for p in positives if 0 < p < slots), 0.0)
 
 
 def class_skill(loss_ce: float, best_constant: float | None) -> float | None:
-    """1 - loss_ce / best_constant, or None where there is nothing to compare with (no box, alpha 0 or 1, no focal)."""
-    if best_constant is None:
-        return None
-    return 1.0 - loss_ce / best_constant if best_constant > 0 else None
+    """Return 1 - loss_ce / best_constant; None without a constant to compare with (no box, alpha 0 or 1, not focal)."""
+    return 1.0 - loss_ce / best_constant if best_constant else None
 
 
-def _least(positives: float, negatives: float, focal: FocalSettings) -> float:
-    """The minimum over the score p of alpha P (1-p)^gamma (-log p) + (1-alpha) N p^gamma (-log (1-p))."""
+def _least_loss(positives: float, negatives: float, focal: FocalSettings) -> float:
+    """Minimise over the score p alpha P (1-p)^gamma (-log p) + (1-alpha) N p^gamma (-log (1-p))."""
 
     def loss(logit: float) -> float:
         log_p = -math.log1p(math.exp(-logit))

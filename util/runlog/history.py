@@ -1,4 +1,4 @@
-"""A run as the doctor sees it: epoch by epoch, under the column names of log.jsonl, whoever wrote the log."""
+"""The history of a run, epoch by epoch, under the column names of log.jsonl, whichever program wrote the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from util.base.numbers import number
 from util.runlog.rows import Row
 
 SUMMED = ("images", "images_with_boxes", "boxes", "boxes_by_category", "skipped", "steps", "class_error_n")
-# the denominator of a ratio, where it is not `steps`
+# denominators of ratios, if other than `steps`
 DENOMINATORS = {
     **dict.fromkeys(("loss_with_boxes", "best_score_with_boxes"), "images_with_boxes"),
     **dict.fromkeys(("loss_without_boxes", "best_score_without_boxes"), "images_without_boxes"),
@@ -20,47 +20,47 @@ DENOMINATORS = {
     "images_per_second": "seconds",
     **dict.fromkeys(("time", "data"), "steps_and_skipped"),
 }
-NOT_OF_SEVERAL = ("kind", "epoch", "step", "loss_median", "max_mem_mb")  # or another column says it
+NOT_COMBINED = ("kind", "epoch", "step", "loss_median", "max_mem_mb")
 EMPTY: Mapping[str, Any] = {}
 PARTS = ("config", "train", "val", "trainable", "category_names")  # of a row of kind "start"
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch; what the log does not tell is absent or None."""
+    """Training metrics and evaluation of one epoch; what the log does not hold is absent or None."""
 
     number: int  # from 0 on
-    figures: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
-    evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of the "eval" row after it; of the EMA if any
-    is_whole: bool = True  # False: still under way, or the run ended in it
+    metrics: Mapping[str, Any]  # columns of an "epoch" row, and `lr`, `data_share`, `step` from its "train" rows
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # columns of its "eval" row, of the EMA if any
+    is_whole: bool = True  # False: still running, or the run ended within it
 
     def get(self, name: str) -> float | None:
-        """A figure, or None where there is none or it is not finite."""
-        return number(self.figures.get(name))
+        """Return a training metric, or None if it is absent or not finite."""
+        return number(self.metrics.get(name))
 
-    def judged(self, name: str) -> float | None:
-        """A figure of the evaluation, likewise."""
+    def evaluated(self, name: str) -> float | None:
+        """Return a metric of the evaluation, or None if it is absent or not finite."""
         return number(self.evaluation.get(name))
 
 
 @dataclass(frozen=True)
 class History:
-    """A run."""
+    """A run: its epochs, starts and skipped steps."""
 
-    source: str  # whose log it is, in words
-    epochs: tuple[Epoch, ...]  # in order; epochs that the log lacks are left out
+    source: str  # description of the log
+    epochs: tuple[Epoch, ...]  # in order; epochs missing from the log are left out
     starts: tuple[Row, ...] = ()  # rows of kind "start": config and data of every start and resume
-    not_finite: tuple[Row, ...] = ()  # rows of kind "nonfinite": steps that were not taken
-    artefacts: tuple[str, ...] = ()  # figures of the log that say something else than they seem to
+    not_finite: tuple[Row, ...] = ()  # rows of kind "nonfinite": skipped steps
+    artefacts: tuple[str, ...] = ()  # metrics of the log that are not what their names suggest
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The recipe of the last start; empty where the log does not tell."""
+        """The config of the last start; empty if the log does not hold it."""
         return self.start.get("config", EMPTY)
 
     @property
     def start(self) -> Mapping[str, Any]:
-        """The last start: `config`, facts of the `train` and `val` lists, `trainable` parts; empty likewise."""
+        """The last start: `config`, facts of the `train` and `val` lists, `trainable` parts; empty if there is none."""
         return self.starts[-1] if self.starts else EMPTY
 
     @property
@@ -69,7 +69,7 @@ class History:
         return self.epochs[-1] if self.epochs else None
 
     def until(self, epoch: int) -> History:
-        """What was known when `epoch` was over."""
+        """Return the history as it was at the end of `epoch`."""
         return replace(
             self,
             epochs=tuple(e for e in self.epochs if e.number <= epoch),
@@ -78,59 +78,56 @@ class History:
         )
 
     def series(self, name: str) -> list[tuple[int, float]]:
-        """(epoch, figure) of the epochs that have it."""
+        """Return (epoch, value) of a training metric for the epochs that have it."""
         return [(e.number, value) for e in self.epochs if (value := e.get(name)) is not None]
 
-    def judged(self, name: str) -> list[tuple[int, float]]:
-        """The same of evaluations."""
-        return [(e.number, value) for e in self.epochs if (value := e.judged(name)) is not None]
+    def evaluated(self, name: str) -> list[tuple[int, float]]:
+        """Return (epoch, value) of an evaluation metric for the epochs that have it."""
+        return [(e.number, value) for e in self.epochs if (value := e.evaluated(name)) is not None]
 
 
 def history_of(rows: Sequence[Row]) -> History:
-    """The history that the rows of log.jsonl tell."""
+    """Build the history from the rows of log.jsonl."""
     train = _by_epoch(rows, "train")
     whole = _by_epoch(rows, "epoch")
-    judged = _evaluations(rows)
+    evaluations = _evaluations(rows)
     epochs = []
     for n in sorted(train.keys() | whole.keys()):
         parts = train.get(n, [])
-        figures = dict(whole[n][-1]) if n in whole else _combined(parts)
-        figures |= _of_the_rows(parts)
-        epochs.append(Epoch(n, figures, judged.get(n, EMPTY), is_whole=n in whole))
+        metrics = dict(whole[n][-1]) if n in whole else _combine(parts)
+        metrics |= _from_train_rows(parts)
+        epochs.append(Epoch(n, metrics, evaluations.get(n, EMPTY), is_whole=n in whole))
     return History(
         "log.jsonl of this repository",
         tuple(epochs),
-        tuple(_sound(row) for row in rows if row["kind"] == "start"),
-        tuple(_sound(row) for row in rows if row["kind"] == "nonfinite"),
+        tuple(_sanitised(row) for row in rows if row["kind"] == "start"),
+        tuple(_sanitised(row) for row in rows if row["kind"] == "nonfinite"),
     )
 
 
-def _sound(row: Row) -> Row:
-    """A row whose position is a number and whose parts are mappings, whatever was written."""
+def _sanitised(row: Row) -> Row:
+    """Replace a position that is not a number by 0 and parts that are not mappings by empty ones."""
     parts = {name: row.get(name) if isinstance(row.get(name), Mapping) else EMPTY for name in PARTS}
     position = {name: number(row.get(name)) or 0 for name in ("epoch", "step")}
     return {**row, **position, **parts}
 
 
 def _by_epoch(rows: Iterable[Row], kind: str) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = {}
+    groups: dict[int, list[Row]] = {}
     for row in rows:
         if row["kind"] == kind and type(row.get("epoch")) is int:
-            found.setdefault(row["epoch"], []).append(row)
-    return found
+            groups.setdefault(row["epoch"], []).append(row)
+    return groups
 
 
 def _evaluations(rows: Iterable[Row]) -> dict[int, Row]:
-    """By the epoch they judge; those by a command of its own are of no epoch."""
-    judged: dict[int, Row] = {}
-    for row in rows:
-        if row["kind"] == "eval" and type(row.get("epoch")) is int and "checkpoint" not in row:
-            judged[row["epoch"]] = row
-    return judged
+    """Return the last "eval" row of each epoch; rows of separate evaluation commands name a checkpoint."""
+    own = (row for row in rows if "checkpoint" not in row)
+    return {epoch: group[-1] for epoch, group in _by_epoch(own, "eval").items()}
 
 
-def _of_the_rows(rows: Sequence[Row]) -> dict[str, Any]:
-    """What only the rows inside an epoch tell."""
+def _from_train_rows(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the values that only the rows within an epoch hold."""
     if not rows:
         return {}
     waited = _mean(rows, "data")
@@ -143,19 +140,19 @@ def _of_the_rows(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _combined(rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of an epoch that is not over, from its rows: sums of sums, and ratios by their denominators."""
-    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_OF_SEVERAL)
+def _combine(rows: Sequence[Row]) -> dict[str, Any]:
+    """Combine the rows of an unfinished epoch: sums are added, ratios averaged with their denominators as weights."""
+    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_COMBINED)
     combined = {name: _sum(rows, name) if name in SUMMED else _mean(rows, name) for name in names}
-    found = combined.get("loss_ce")
+    loss = combined.get("loss_ce")
     constant = combined.get("loss_ce_of_best_constant")
-    if found is not None and constant:
-        combined["class_skill"] = 1 - found / constant
+    if loss is not None and constant:
+        combined["class_skill"] = 1 - loss / constant
     return combined
 
 
 def _sum(rows: Sequence[Row], name: str) -> Any:
-    """The sum of a column; of one with a sum per category, by category."""
+    """Sum a column; a column with a value per category is summed by category."""
     tables = [row[name] for row in rows if isinstance(row.get(name), Mapping)]
     if tables:
         keys = dict.fromkeys(key for table in tables for key in table)
@@ -164,14 +161,14 @@ def _sum(rows: Sequence[Row], name: str) -> Any:
 
 
 def _mean(rows: Sequence[Row], name: str) -> float | None:
-    """A ratio over all rows; None where no row has it."""
+    """Average a ratio over all rows, weighted by its denominator; None if no row has it."""
     pairs = [(value, _denominator(row, name)) for row in rows if (value := number(row.get(name))) is not None]
     total = sum(weight for _, weight in pairs)
     return sum(value * weight for value, weight in pairs) / total if total else None
 
 
 def _denominator(row: Row, name: str) -> float:
-    """What a row's figure was divided by; 1 where the row does not tell."""
+    """Return the denominator of a ratio in a row; 1 if the row does not hold it."""
     known = {key: value for key in row if (value := number(row[key])) is not None}
     all_steps = known.get("steps", 1.0) + known.get("skipped", 0.0)
     known["steps_and_skipped"] = all_steps

@@ -1,8 +1,8 @@
-"""Running sums of training figures: every figure of the log is a ratio of two of them."""
+"""Running sums of losses, events and counts; every metric of the log is a ratio of two of them."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,33 +11,33 @@ import torch
 from torch import Tensor
 
 from util.base.errors import UserError
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.base.text import first_few
 from util.distributed.collectives import sum_over_ranks
 
 
 @dataclass
 class Sums:
-    """Sums of named scalars over optimizer steps, kept on their device until somebody asks."""
+    """Sums of named scalars over optimizer steps, kept on their device until they are read."""
 
     names: tuple[str, ...] = ()
     total: Tensor | None = None
     steps: int = 0
-    is_restored: bool = False  # and no step has been added since
+    is_restored: bool = False  # from a checkpoint, and no step has been added since
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """One step more. The names must be the same on every step.
+        """Add a step. The names must be the same on every step.
 
         Raises:
-            UserError: those of the part of the run before this start were others.
+            UserError: the checkpoint has sums of other names.
         """
         if self.total is None:
             self.names = tuple(values)
         elif self.is_restored and values.keys() != set(self.names):
             raise UserError(
                 f"the log of this epoch has collected {first_few(self.names)} before this start, and now there are "
-                f"{first_few([*values])}: inside an epoch a run goes on with the loss knobs it had. Take these, or a "
-                "checkpoint of the end of an epoch"
+                f"{first_few([*values])}: within an epoch a run resumes with unchanged loss knobs only. Restore them, "
+                "or resume from a checkpoint of the end of an epoch"
             )
         self.is_restored = False
         row = torch.stack([values[name].detach().to(torch.float32) for name in self.names])
@@ -45,7 +45,7 @@ class Sums:
         self.steps += 1
 
     def restore(self, states: Sequence[dict[str, Any]], factor: float, device: torch.device) -> None:
-        """Take over the states of several ranks, added up and multiplied by `factor`."""
+        """Restore the sum of the states of several ranks, multiplied by `factor`."""
         self.names = tuple(states[0]["names"])
         self.steps = states[0]["steps"]
         if self.names:
@@ -53,12 +53,12 @@ class Sums:
             self.is_restored = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the state as plain values."""
         total = [] if self.total is None else self.total.tolist()
         return {"names": list(self.names), "total": total, "steps": self.steps}
 
     def read(self) -> dict[str, float]:
-        """The sums over steps and ranks; one copy from the device and one all-reduce, on every rank together."""
+        """Sum over steps and ranks, by one all-reduce and one copy from the device; all ranks must call it."""
         if self.total is None:
             return {}
         return dict(zip(self.names, sum_over_ranks(self.total.clone()).tolist(), strict=True))
@@ -66,16 +66,16 @@ class Sums:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a stretch of optimizer steps adds up to, over steps and ranks."""
+    """Sums of consecutive optimizer steps over steps and ranks."""
 
-    steps: int = 0  # that were taken
-    losses: Mapping[str, float] = field(default_factory=dict)  # of each step the mean over ranks
+    steps: int = 0  # without skipped ones
+    losses: Mapping[str, float] = field(default_factory=dict)  # means over ranks, summed over steps
     events: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
-    step_losses: tuple[float, ...] = ()  # the loss of every step by itself
+    step_losses: tuple[float, ...] = ()  # the loss of every step
 
     def __add__(self, other: Totals) -> Totals:
-        """Both stretches as one."""
+        """Return the sums of both groups of steps."""
         return Totals(
             self.steps + other.steps,
             _added(self.losses, other.losses),
@@ -91,30 +91,30 @@ def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass
 class StepMeter:
-    """Collects a stretch of optimizer steps on one rank.
+    """Collects consecutive optimizer steps on one rank.
 
-    Losses and events stay on their device and counts on the host, so that adding a step waits for nothing.
+    Losses and events stay on their device and counts on the host, so adding a step never synchronises.
     """
 
-    keeps_steps: bool = False  # the loss of every step, too
+    keeps_steps: bool = False  # also the loss of every step
     losses: Sums = field(default_factory=Sums)
     events: Sums = field(default_factory=Sums)
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(int))
     step_losses: list[Tensor] = field(default_factory=list)
 
     def add(self, losses: Mapping[str, Tensor], events: Mapping[str, Tensor], counts: Mapping[str, float]) -> None:
-        """One step more; without losses, one that was not taken. The names of the counts must not change."""
+        """Add a step, without losses if it was skipped. The names of the counts must not change."""
         if losses:
             self.losses.add(losses)
         if events:
             self.events.add(events)
         if losses and self.keeps_steps:
             self.step_losses.append(losses["loss"].detach().to(torch.float32))
-        for name, count in counts.items():  # Counter.update would be slower
+        for name, count in counts.items():
             self.counts[name] += count
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, of this rank."""
+        """Return the state of this rank as plain values."""
         return {
             "losses": self.losses.state_dict(),
             "events": self.events.state_dict(),
@@ -122,14 +122,15 @@ class StepMeter:
             "step_losses": torch.stack(self.step_losses).tolist() if self.step_losses else [],
         }
 
-    def restore(self, states: Sequence[dict[str, Any]], here: Ranks, device: torch.device) -> None:
-        """Go on from the `state_dict` of every rank of a run's earlier part, whose number of ranks may have differed.
+    def restore(self, states: Sequence[dict[str, Any]], process: ProcessInfo, device: torch.device) -> None:
+        """Restore the `state_dict` of every rank of the run before its resume.
 
-        Then every rank gets the mean of the losses, and the first one all events and counts.
+        If the number of ranks has changed, every rank gets the mean of the losses, and the first one all events and
+        counts.
         """
-        is_same = len(states) == here.world_size
-        states = [states[here.rank]] if is_same else states
-        share = 1.0 if is_same else float(here.is_main)
+        is_same = len(states) == process.world_size
+        states = [states[process.rank]] if is_same else states
+        share = 1.0 if is_same else float(process.is_main)
         self.losses.restore([s["losses"] for s in states], 1.0 / len(states), device)
         self.events.restore([s["events"] for s in states], share, device)
         for state in states:
@@ -139,13 +140,13 @@ class StepMeter:
             columns = torch.tensor([s["step_losses"] for s in states], device=device)
             self.step_losses = list(columns.mean(dim=0))
 
-    def read(self, here: Ranks, device: torch.device) -> Totals:
-        """The totals over steps and ranks; the only place that waits for the device. All ranks call it together."""
-        losses = {name: value / here.world_size for name, value in self.losses.read().items()}
+    def read(self, process: ProcessInfo, device: torch.device) -> Totals:
+        """Return the totals over steps and ranks; synchronises with the device. All ranks must call it."""
+        losses = {name: value / process.world_size for name, value in self.losses.read().items()}
         names = sorted(self.counts)
         counts = torch.tensor([float(self.counts[name]) for name in names], dtype=torch.float64, device=device)
-        found = dict(zip(names, sum_over_ranks(counts).tolist(), strict=True)) if names else {}
+        summed = dict(zip(names, sum_over_ranks(counts).tolist(), strict=True)) if names else {}
         by_step: tuple[float, ...] = ()
         if self.step_losses:
-            by_step = tuple((sum_over_ranks(torch.stack(self.step_losses)) / here.world_size).tolist())
-        return Totals(self.losses.steps, losses, self.events.read(), found, by_step)
+            by_step = tuple((sum_over_ranks(torch.stack(self.step_losses)) / process.world_size).tolist())
+        return Totals(self.losses.steps, losses, self.events.read(), summed, by_step)

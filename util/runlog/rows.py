@@ -1,4 +1,4 @@
-"""The rows of log.jsonl, as they are read back."""
+"""Reading the rows of log.jsonl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = Mapping[str, Any]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole rows of a log.jsonl; a line that a running or killed job has left half-written is left out."""
+    """Read the complete rows of a log.jsonl; a half-written line of a running or killed job is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -1,34 +1,34 @@
-"""What a run says: console and info.txt for people, log.jsonl for programs. The only place that prints."""
+"""The log of a run: messages on the console and in info.txt, rows in log.jsonl and TensorBoard."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from util.base.console import clear_progress, echo
-from util.base.files import append, cut_off, flush, set_aside
+from util.base.files import append, flush, move_aside, truncate
 from util.base.text import printable_lines
 from util.runlog.rows import read_rows
-from util.runlog.tensorboard import FOLDER, Make, ScalarWriter
+from util.runlog.tensorboard import FOLDER, ScalarWriter, WriterFactory
 
 ROWS = "log.jsonl"
-SCHEMA = 2  # of its rows, docs/logs.md
+SCHEMA = 2  # version of the rows, docs/logs.md
 
 
 class RunLog:
     """The log of one run, written by one rank; on the others every call does nothing.
 
     Args:
-        folder: the run folder, or None for a rank that keeps silent.
-        summary_writer: TensorBoard's, where rows shall go there too; from `begin_rows` or `go_on_rows` on.
+        folder: the run folder; None on all ranks but the main one.
+        summary_writer: TensorBoard's SummaryWriter class, if rows are to go there from the start or resume on.
     """
 
-    def __init__(self, folder: Path | None, summary_writer: Make | None = None) -> None:
+    def __init__(self, folder: Path | None, summary_writer: WriterFactory | None = None) -> None:
         self.folder = folder
         self._summary_writer = summary_writer
         self._scalars: ScalarWriter | None = None
 
-    def say(self, text: str) -> None:
-        """A message to the console and to info.txt."""
+    def info(self, text: str) -> None:
+        """Write a message to the console and to info.txt."""
         if self.folder is None:
             return
         clear_progress()
@@ -36,7 +36,7 @@ class RunLog:
         append(self.folder / "info.txt", printable_lines(text) + "\n")
 
     def row(self, kind: str, **values: Any) -> None:
-        """A line of log.jsonl."""
+        """Append a row to log.jsonl."""
         if self.folder is None:
             return
         append(self.folder / ROWS, json.dumps({"kind": kind, **values}) + "\n")
@@ -44,44 +44,44 @@ class RunLog:
             self._scalars.add({"kind": kind, **values})
 
     def start(self, **facts: Any) -> None:
-        """The row of a start or a resume: what the rows after it are of, and which columns they have."""
+        """Append the row of a start or resume, with facts about the rows after it."""
         self.row("start", schema=SCHEMA, **facts)
 
-    def begin_rows(self) -> None:
-        """Start log.jsonl; one that is there is of a training that left no checkpoint, and is set aside."""
-        if self.folder is not None and (aside := set_aside(self.folder / ROWS)):
-            self.say(f"the rows of an earlier start without a checkpoint are now in {aside.name}")
+    def start_rows(self) -> None:
+        """Start log.jsonl; an existing one belongs to a training without a checkpoint and is renamed."""
+        if self.folder is not None and (renamed := move_aside(self.folder / ROWS)):
+            self.info(f"rows of an earlier start without a checkpoint were moved to {renamed.name}")
         self._open_scalars()
 
-    def go_on_rows(self, num_bytes: int) -> None:
-        """Go on where log.jsonl was `num_bytes` long: later rows are of steps that will be done again.
+    def resume_rows(self, num_bytes: int) -> None:
+        """Truncate log.jsonl to `num_bytes` and continue: the steps of later rows will be repeated.
 
-        Rows that name a checkpoint are of evaluations by a command of their own; they stay.
+        Rows that name a checkpoint come from separate evaluation commands; they are kept.
         """
         if self.folder is None:
             return
         path = self.folder / ROWS
         later = path.read_bytes()[num_bytes:].decode(errors="replace") if path.exists() else ""
-        if missing := num_bytes - cut_off(path, num_bytes):
-            self.say(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing in it")
+        if missing := num_bytes - truncate(path, num_bytes):
+            self.info(f"warning: {ROWS} has lost {missing} bytes since the checkpoint; rows are missing")
         if kept := "".join(line for line in later.splitlines(keepends=True) if _names_a_checkpoint(line)):
             append(path, kept)
         self._open_scalars()
 
     def _open_scalars(self) -> None:
-        """From now on rows go to TensorBoard, too, which gets to the state of log.jsonl first."""
+        """Bring TensorBoard to the state of log.jsonl, and write later rows to both."""
         if self.folder is not None and self._summary_writer is not None:
             path = self.folder / ROWS
             rows = read_rows(path) if path.exists() else []
             self._scalars = ScalarWriter(self._summary_writer, self.folder / FOLDER, rows)
 
     def rows_on_disk(self) -> int:
-        """Flush log.jsonl to the disk; its length in bytes."""
+        """Flush log.jsonl to the disk and return its length in bytes."""
         return 0 if self.folder is None else flush(self.folder / ROWS)
 
 
 def _names_a_checkpoint(line: str) -> bool:
     try:
         return line.endswith("\n") and "checkpoint" in json.loads(line)
-    except json.JSONDecodeError:  # a row that was torn
+    except json.JSONDecodeError:  # a half-written row
         return False

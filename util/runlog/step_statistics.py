@@ -1,6 +1,6 @@
-"""From sums to the figures of the log: each is a ratio of two sums, and blank (None) where its denominator is 0."""
+"""The metrics of a log row from sums over steps: each is a ratio of two sums, or None if its denominator is 0."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
@@ -12,13 +12,13 @@ from util.runlog.meters import Totals
 def window_counts(
     window: Window, denominator: float, category_ids: Iterable[int], num_queries: int
 ) -> dict[str, float]:
-    """What the images of an optimizer step on this rank hold, counted on the host.
+    """Count images and boxes of an optimizer step on this rank, on the host.
 
     Args:
         window: its batches, on the CPU.
-        denominator: boxes of the step on all ranks, at least 1. Sums over ranks of what is divided by it are in the
-            units of the losses, which are means over ranks of sums divided by (boxes of all ranks / ranks).
-        category_ids: all that the data has.
+        denominator: boxes of the step on all ranks, at least 1. Sums over ranks of counts divided by it have the units
+            of the losses, which are means over ranks of sums divided by (boxes of all ranks / ranks).
+        category_ids: all categories of the data.
         num_queries: of the network.
 
     Returns:
@@ -44,13 +44,13 @@ def window_counts(
     return counts
 
 
-def nothing_counted(category_ids: Iterable[int], *, skipped: int) -> dict[str, float]:
-    """The same for a step that was not taken."""
+def empty_counts(category_ids: Iterable[int], *, skipped: int) -> dict[str, float]:
+    """Return the counts of a skipped step: all 0 but `skipped`."""
     return {**window_counts(Window([]), 1.0, category_ids, 0), "skipped": skipped}
 
 
-def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
-    """The columns of a row of the log, in the order in which they are documented."""
+def row_metrics(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
+    """Compute the columns of a log row, in the order of docs/logs.md."""
     counts, events, steps = totals.counts, totals.events, totals.steps
     images = counts.get("images", 0)
     with_boxes = counts.get("images_with_boxes", 0)
@@ -65,7 +65,7 @@ def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
     for side in ("width", "height"):
         values[f"mean_box_{side}"] = ratio(counts.get(side, 0), counts.get("boxes", 0))
     if "matched" in events:
-        values |= _event_figures(events, images, with_boxes, counts)
+        values |= _event_metrics(events, images, with_boxes, counts)
     if "loss_ce" in totals.losses:
         constant = None
         if focal.is_focal:
@@ -75,7 +75,9 @@ def figures(totals: Totals, focal: FocalSettings) -> dict[str, Any]:
     return values
 
 
-def _event_figures(events: Any, images: float, with_boxes: float, counts: Any) -> dict[str, Any]:
+def _event_metrics(
+    events: Mapping[str, float], images: float, with_boxes: float, counts: Mapping[str, float]
+) -> dict[str, Any]:
     matched = round(events["matched"])
     percent = ratio(100.0 * events["wrong_class"], matched)
     return {
@@ -93,5 +95,5 @@ def _event_figures(events: Any, images: float, with_boxes: float, counts: Any) -
 
 
 def ratio(numerator: float, denominator: float) -> float | None:
-    """None where there is nothing to divide by."""
+    """Divide, or return None if the denominator is 0."""
     return numerator / denominator if denominator else None

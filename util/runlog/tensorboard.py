@@ -1,4 +1,4 @@
-"""The rows of log.jsonl as scalars of TensorBoard. Optional: nothing here is imported before somebody asks for it."""
+"""The rows of log.jsonl as scalars of TensorBoard, which is imported only if it is used."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from util.runlog.rows import Row
 
 FOLDER = "tensorboard"  # in the run folder
 KINDS = ("train", "epoch", "eval")  # of the rows that become scalars
-Make = Callable[..., Any]  # the class SummaryWriter, or something that does as it does
+WriterFactory = Callable[..., Any]  # the class SummaryWriter or a compatible one
 
 
-def load_summary_writer() -> Make:
-    """The class that writes TensorBoard's files.
+def load_summary_writer() -> WriterFactory:
+    """Import TensorBoard's SummaryWriter class.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -26,8 +26,8 @@ def load_summary_writer() -> Make:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            f"tensorboard = True, but TensorBoard cannot be imported ({error}); pip install tensorboard, or leave it "
-            "out: --options tensorboard=False"
+            f"tensorboard = True, but TensorBoard cannot be imported ({error}); pip install tensorboard, or switch it "
+            "off: --options tensorboard=False"
         ) from error
     return SummaryWriter
 
@@ -36,22 +36,22 @@ class ScalarWriter:
     """Keeps RUN/tensorboard equal to the rows of RUN/log.jsonl.
 
     Args:
-        make: what `load_summary_writer` gives.
+        factory: the result of `load_summary_writer`.
         folder: where to write.
-        rows: what log.jsonl holds already. TensorBoard drops what it has from their last step on, for a run that was
-            cut off may have written more than its checkpoint knows; the rows of that step are written again. A folder
-            that is not there gets all of them.
+        rows: the rows that log.jsonl already holds. TensorBoard drops its points from their last step on, as an
+            interrupted run may have written more than its checkpoint knows; the rows of that step are written again.
+            A missing folder gets all rows.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, make: Make, folder: Path, rows: Sequence[Row]) -> None:
+    def __init__(self, factory: WriterFactory, folder: Path, rows: Sequence[Row]) -> None:
         self.folder = folder
         kept = [row for row in rows if is_scalar_row(row)]
         since = max((row["step"] for row in kept), default=0) if folder.exists() else 0
         try:
-            self._writer = make(log_dir=str(folder), purge_step=since)
+            self._writer = factory(log_dir=str(folder), purge_step=since)
         except OSError as error:
             raise self._cannot_write(error) from error
         for row in kept:
@@ -59,31 +59,31 @@ class ScalarWriter:
                 self.add(row)
 
     def add(self, row: Row) -> None:
-        """Write a row, to the disk; one that holds no figures of a step is left out."""
+        """Write a row and flush it; a row without metrics of a step is ignored."""
         if not is_scalar_row(row):
             return
         try:
             for tag, value in scalars(row):
                 self._writer.add_scalar(tag, value, row["step"])
-            self._writer.flush()  # its own thread dies with the process, and what it holds is lost
+            self._writer.flush()  # otherwise its thread holds them, and they are lost if the process is killed
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
-            f"{self.folder}: cannot be written ({error}); make room, or go on without: --options tensorboard=False"
+            f"{self.folder}: cannot be written ({error}); free some space, or use --options tensorboard=False"
         )
 
 
 def is_scalar_row(row: Row) -> bool:
-    """Whether a row is of a step of this training; evaluations by a command of their own name a checkpoint."""
+    """Return whether a row is of a step of this training; rows of separate evaluations name a checkpoint."""
     return row["kind"] in KINDS and type(row.get("step")) is int and "checkpoint" not in row
 
 
 def scalars(row: Row) -> Iterator[tuple[str, float]]:
-    """Tag and value of each finite number of a row: `train/loss`, `train/boxes_by_category/1`, `eval/all/image/auc`."""
+    """Yield tag and value of each finite number of a row: `train/loss`, `train/boxes_by_category/1`, ..."""
     for name, value in row.items():
         parts = {f"/{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {"": value}
-        for end, part in parts.items():
-            if name not in ("epoch", "step") and (found := number(part)) is not None:
-                yield printable(f"{row['kind']}/{name}{end}"), found
+        for suffix, part in parts.items():
+            if name not in ("epoch", "step") and (scalar := number(part)) is not None:
+                yield printable(f"{row['kind']}/{name}{suffix}"), scalar

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,5 @@ class Document:
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else None
         new = self.replace_sections(self.skeleton(title, sections) if text is None else text, sections)
         if new != text:
-            write_whole(self.path, lambda file: file.write(new.encode()))
+            write_atomically(self.path, lambda file: file.write(new.encode()))
         return new != text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.base.numbers import number
 from util.config.differences import differences
 from util.doctor import FAILING, NOTE, diagnose
@@ -130,7 +130,7 @@ def as_json_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_result(row: RunResult, folder: Path) -> None:
     """Write a result into the folder of its run, so that runs that end at the same time do not collide."""
-    write_whole(folder / RESULT, lambda file: file.write((json.dumps(asdict(row)) + "\n").encode()))
+    write_atomically(folder / RESULT, lambda file: file.write((json.dumps(asdict(row)) + "\n").encode()))
 
 
 def load_result(folder: Path) -> RunResult | None:
@@ -145,7 +145,7 @@ def save_results(path: Path, suite: Suite, rows: Iterable[RunResult]) -> None:
     ordered = sorted(rows, key=lambda row: (row.seed, position[row.cell]))
     text = "".join(json.dumps(asdict(row)) + "\n" for row in ordered)
     if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def load_results(path: Path, suite: Suite) -> dict[tuple[str, int], RunResult]:

@@ -16,7 +16,7 @@ from typing import IO
 
 from util.base.console import clear_progress, echo
 from util.base.errors import UserError
-from util.base.files import cut_off
+from util.base.files import truncate
 from util.distributed.exit_codes import INTERRUPTED, REQUEUE
 from util.runlog.run_log import ROWS
 from util.study.design import Phantom, PlannedRun
@@ -102,7 +102,7 @@ def start_run(run: PlannedRun, folders: StudyFolders) -> RunningTraining | None:
         return None
     is_resumed = (folder / ROWS).exists()
     console = folder.with_name(f"{folder.name}.out")
-    cut_off(console, 0)
+    truncate(console, 0)
     where = ["--data_path", folders.phantom(run.phantom).resolve(), "--output_dir", folder.resolve(), "--device", "cpu"]
     options = ["--options", f"image_cache={str(folders.cache.resolve())!r}", *run.arguments]
     command = [*ONE_THREAD, sys.executable, "main.py", "--config_file", run.cell.config, *where, *options]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.study.design import PlannedRun, Suite
 from util.study.document import Document
 from util.study.planning import pending
@@ -62,5 +62,5 @@ class SuiteResults:
         for name in self.suite.plots:
             path = self.home / "images" / f"study_{self.suite.name}_{name}.png"
             figure = PLOTS[name](self.suite, done)
-            write_whole(path, partial(figure.savefig, format="png", metadata={"Software": None}))
+            write_atomically(path, partial(figure.savefig, format="png", metadata={"Software": None}))
         return f"{document}: tables and plots of {len(done)} runs"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
-from util.base.folder_lock import FolderInUse, hold
+from util.base.folder_lock import FolderInUse, lock_folder
 from util.config.load import flatten
 from util.config.schema import LOCAL, Config
 from util.metrics.report.file import REPORT, Report, fingerprint, load_report
@@ -41,7 +41,7 @@ def hold_folder(output_dir: Path | None, truth: GroundTruth, facts: Mapping[str,
         folder = choose_folder(output_dir, truth, facts, taken)
         with ExitStack() as attempt:
             try:
-                attempt.enter_context(hold(folder, "evaluation"))
+                attempt.enter_context(lock_folder(folder, "evaluation"))
             except FolderInUse:
                 if folder == output_dir:
                     raise

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.detection.batch import Batch, Window
 from util.distributed.collectives import gather_objects
 from util.runlog.run_log import RunLog
@@ -95,7 +95,7 @@ def save_account(folder: Path, position: dict[str, int], ranks: list[list[dict[s
     """Write what all ranks know of the window; the path."""
     path = folder / f"nonfinite_epoch{position['epoch']:04d}_window{position['window']:06d}.json"
     content = _plain({**position, "grad_norm": grad_norm, "ranks": ranks})
-    write_whole(path, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=1, allow_nan=False).encode()))
     return path
 
 

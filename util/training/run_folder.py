@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from util.base.errors import UserError
-from util.base.files import write_whole
-from util.base.folder_lock import hold
-from util.base.launcher import Ranks
+from util.base.files import write_atomically
+from util.base.folder_lock import lock_folder
+from util.base.launcher import ProcessInfo
 from util.base.text import printable
 from util.config.load import RUN_TITLE, dump
 from util.config.schema import Config
@@ -58,38 +58,38 @@ def sole_training(args: argparse.Namespace) -> Iterator[None]:
     """
     if not args.config_file or not args.output_dir:
         raise UserError("training needs --config_file CONFIG and --output_dir logs/NAME")
-    with hold(args.output_dir, "training"):
+    with lock_folder(args.output_dir, "training"):
         yield
 
 
-def open_log(folder: Path, config: Config, here: Ranks, device: torch.device, *, is_training: bool) -> RunLog:
+def open_log(folder: Path, config: Config, process: ProcessInfo, device: torch.device, *, is_training: bool) -> RunLog:
     """The log of a folder, begun with what is needed to repeat the run.
 
     The config of an evaluation that is there stays until its results are replaced.
     """
-    if not here.is_main:
+    if not process.is_main:
         return RunLog(None)
     summary_writer = load_summary_writer() if is_training and config.runtime.tensorboard else None
     if is_training or not (folder / "config.py").exists():
-        save_config(folder, config, here)
+        save_config(folder, config, process)
     log = RunLog(folder, summary_writer)
-    log.say(
-        f"command: {command_of(here)}\ntorch {torch.__version__} on {device}, {here.world_size} rank(s), "
+    log.info(
+        f"command: {command_of(process)}\ntorch {torch.__version__} on {device}, {process.world_size} rank(s), "
         f"run folder {folder}"
     )
     if is_training:
-        cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, here.world_size)
-        log.say(f"images per step = {cut}")
+        cut = Cut(config.optim.batch_size, config.optim.gradient_accumulation_steps, process.world_size)
+        log.info(f"images per step = {cut}")
     return log
 
 
-def save_config(folder: Path, config: Config, here: Ranks) -> None:
+def save_config(folder: Path, config: Config, process: ProcessInfo) -> None:
     """Write the resolved config, which is a config file itself, and in its head the command."""
-    text = dump(config, f"{RUN_TITLE}, started by\n\n    {command_of(here)}\n")
-    write_whole(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
+    text = dump(config, f"{RUN_TITLE}, started by\n\n    {command_of(process)}\n")
+    write_atomically(folder / "config.py", lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
-def command_of(here: Ranks) -> str:
+def command_of(process: ProcessInfo) -> str:
     """The command line of this process, on one line, which the model card looks for."""
-    launcher = ["torchrun", f"--nproc_per_node={here.world_size}"] if here.world_size > 1 else ["python"]
+    launcher = ["torchrun", f"--nproc_per_node={process.world_size}"] if process.world_size > 1 else ["python"]
     return printable(shlex.join([*launcher, *sys.argv]))

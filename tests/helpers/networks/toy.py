@@ -5,7 +5,7 @@ from torch import nn
 
 from engine import Learner, train_one_epoch
 from util.detection.batch import Batch
-from util.distributed.collectives import Wishes
+from util.distributed.collectives import StepRequests
 from util.training.precision import Precision
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ class Plus(SumOverBoxes):
         return {"loss": loss + (self.added if any(len(t["labels"]) == 2 for t in targets) else 0.0)}
 
 
-def train(learner, batches, accum_steps, *, before=Wishes, after=lambda _: None):
+def train(learner, batches, accum_steps, *, before=StepRequests, after=lambda _: None):
     train_one_epoch(learner, batches, accum_steps=accum_steps, before_step=before, after_step=after)
 
 

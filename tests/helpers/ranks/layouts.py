@@ -15,7 +15,7 @@ from datasets.sampling.samplers import WindowBatchSampler
 from engine import Learner, train_one_epoch
 from tests.helpers.networks import tiny_dino
 from util.config.load import load_config
-from util.distributed.collectives import Ranks, Wishes, distribute, ranks, sum_over_ranks
+from util.distributed.collectives import ProcessInfo, StepRequests, distribute, process_group, sum_over_ranks
 from util.training.optimizer import build_optimizer
 from util.training.precision import Precision
 from util.training.run_state import build_state
@@ -23,7 +23,7 @@ from util.training.step_size import Cut
 
 OPTIONS = ["hidden_dim=64"]  # with 32, group norm has one channel to a group and the biases before it no gradient
 SIDE = 64
-ALONE = Ranks(rank=0, world_size=1, local_rank=0)
+ALONE = ProcessInfo(rank=0, world_size=1, local_rank=0)
 PATTERNS = {  # boxes on each image, by the images of a full window
     "balanced": lambda total: [2] * total,
     "all_boxes_on_one": lambda total: [0] * (total - 1) + [5],
@@ -80,7 +80,7 @@ def epochs(cut, pattern, rank):
         ]
 
 
-def train(cut, pattern, knobs, here=ALONE):
+def train(cut, pattern, knobs, process=ALONE):
     """Three steps: their losses averaged over ranks, the gradients of the first, and how far all have moved weights."""
     options = [*OPTIONS, *KNOBS[knobs]]
     model, criterion, _ = tiny_dino.build(*options)
@@ -89,19 +89,19 @@ def train(cut, pattern, knobs, here=ALONE):
     optimizer = build_optimizer(model, kind="default", **rates)
     precision = NotingPrecision(model)
     config = load_config(tiny_dino.CONFIG, options)
-    denominator = build_state(config, {}, 1, model, tiny_dino.CPU, here.world_size).denominator
-    parts = (distribute(model, here), criterion, optimizer, precision, tiny_dino.CPU)
+    denominator = build_state(config, {}, 1, model, tiny_dino.CPU, process.world_size).denominator
+    parts = (distribute(model, process), criterion, optimizer, precision, tiny_dino.CPU)
     learner = Learner(*parts, max_norm=0.1, denominator=denominator)
     losses = {}
 
     def after_step(step):
         assert step.is_taken
-        means = sum_over_ranks(torch.stack(list(step.total.values()))) / here.world_size
+        means = sum_over_ranks(torch.stack(list(step.total.values()))) / process.world_size
         number = len(losses) // len(means)
         losses.update({f"{name} of step {number}": mean for name, mean in zip(step.total, means, strict=True)})
 
-    for batches in epochs(cut, pattern, here.rank):
-        train_one_epoch(learner, batches, accum_steps=cut.accumulation, before_step=Wishes, after_step=after_step)
+    for batches in epochs(cut, pattern, process.rank):
+        train_one_epoch(learner, batches, accum_steps=cut.accumulation, before_step=StepRequests, after_step=after_step)
     moves = {name: p.detach() - start[name] for name, p in model.named_parameters()}
     return {"losses": losses, "gradients": precision.first, "moves": moves}
 
@@ -129,14 +129,14 @@ def reference(folder, cut, pattern, knobs):
 
 
 def main(folder, cases, path):
-    with ranks("cpu") as here:
+    with process_group("cpu") as process:
         found = []
         for cut, *what in cases:
             cut = Cut(*cut)
-            outcome = train(cut, *what, here)
-            if here.is_main:
+            outcome = train(cut, *what, process)
+            if process.is_main:
                 found.append(deviations(outcome, torch.load(reference(folder, cut, *what))))
-        if here.is_main:
+        if process.is_main:
             path.write_text(json.dumps(found))
 
 

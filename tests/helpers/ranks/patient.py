@@ -5,11 +5,11 @@ from datetime import timedelta
 from functools import partial
 from unittest.mock import patch
 
-from util.distributed import collectives as distributed
+from util.distributed import collectives
 
 LIMIT, LONGER = timedelta(seconds=2), 5.0
 
 if __name__ == "__main__":
-    with patch.object(distributed, "timedelta", lambda **_: LIMIT), distributed.ranks("cpu") as here:
+    with patch.object(collectives, "COLLECTIVE_TIMEOUT", LIMIT), collectives.process_group("cpu") as process:
         for slow in (0, 1, None):
-            distributed.together(partial(time.sleep, LONGER if here.rank == slow else 0.0))
+            collectives.run_on_all_ranks(partial(time.sleep, LONGER if process.rank == slow else 0.0))

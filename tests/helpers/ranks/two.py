@@ -17,7 +17,7 @@ from tests.helpers.networks import tiny_dino
 from tests.helpers.networks.toy import CPU, Plus, Toy, batch_of, is_finite, toy_learner
 from util.config.load import load_config
 from util.detection.batch import Window
-from util.distributed.collectives import Wishes, distribute, gather_objects, plan_window, ranks
+from util.distributed.collectives import StepRequests, distribute, gather_objects, plan_window, process_group
 from util.runlog.class_skill import FocalSettings
 from util.runlog.run_log import RunLog
 from util.runlog.training_log import TrainingLog
@@ -43,24 +43,29 @@ def fingerprint(model):
     return hashlib.sha256(weights.numpy().tobytes()).hexdigest()
 
 
-def plans(here):
-    """A window with boxes on rank 0 alone, and one for each wish of a single rank."""
-    mine = [(3, 2), (0, 0)][here.rank]
-    wishes = [Wishes(), Wishes(save=here.rank == 1), Wishes(stop=here.rank == 0), Wishes(save=True, stop=True)]
-    return [asdict(plan_window(*mine, CPU, wish)) for wish in wishes]
+def plans(process):
+    """A window with boxes on rank 0 alone, and one for each request of a single rank."""
+    mine = [(3, 2), (0, 0)][process.rank]
+    requests = [
+        StepRequests(),
+        StepRequests(save=process.rank == 1),
+        StepRequests(stop=process.rank == 0),
+        StepRequests(save=True, stop=True),
+    ]
+    return [asdict(plan_window(*mine, CPU, request)) for request in requests]
 
 
-def conversation(here):
+def conversation(process):
     """What is said in six windows of three batches, with the callbacks of main.py and a row after the fifth."""
     config = load_config(tiny_dino.CONFIG, tiny_dino.OPTIONS)
     learner = toy_learner(Toy())
-    state = build_state(config, {1: "a", 2: "b", 3: "c"}, 6, learner.model, CPU, here.world_size)
+    state = build_state(config, {1: "a", 2: "b", 3: "c"}, 6, learner.model, CPU, process.world_size)
     mute, clock = RunLog(None), SaveClock(0.0)
-    run = main.Run(Path(), config, {}, state, learner.criterion, nn.Identity(), "ema", mute, here, CPU, clock)
-    log = TrainingLog(mute, 5, 1000, CPU, here, [0], FocalSettings(0.25, 2.0, 5))
+    run = main.Run(Path(), config, {}, state, learner.criterion, nn.Identity(), "ema", mute, process, CPU, clock)
+    log = TrainingLog(mute, 5, 1000, CPU, process, [0], FocalSettings(0.25, 2.0, 5))
     log.start_epoch(0)
-    learner = replace(learner, model=distribute(state.model, here), optimizer=state.optimizer)
-    batches = [batch_of([count]) for count in COUNTS[here.rank :: 2]]
+    learner = replace(learner, model=distribute(state.model, process), optimizer=state.optimizer)
+    batches = [batch_of([count]) for count in COUNTS[process.rank :: 2]]
     take_a_window = partial(
         train_one_epoch,
         learner,
@@ -71,11 +76,11 @@ def conversation(here):
     return [said_in(lambda: take_a_window(loader=log.watch(batches))) for _ in range(6)]
 
 
-def bad_luck(here):
+def bad_luck(process):
     """Four windows of two batches: a loss is infinite on rank 1 in the second, NaN on rank 0 in the third."""
     model = Toy()
-    learner = toy_learner(distribute(model, here))
-    batches = [[batch_of([1]), batch_of([2, 0])], [batch_of([2, 3]), batch_of([0])]][here.rank]
+    learner = toy_learner(distribute(model, process))
+    batches = [[batch_of([1]), batch_of([2, 0])], [batch_of([2, 3]), batch_of([0])]][process.rank]
     told = [{"weights": fingerprint(model)}]
 
     def after_step(step):
@@ -84,33 +89,33 @@ def bad_luck(here):
         told[-1]["weights"] = fingerprint(model)
 
     for ours, theirs in (0.0, 0.0), (0.0, torch.inf), (torch.nan, 0.0), (0.0, 0.0):
-        spoiled = replace(learner, criterion=Plus([ours, theirs][here.rank]))
+        spoiled = replace(learner, criterion=Plus([ours, theirs][process.rank]))
         said = said_in(
-            partial(train_one_epoch, spoiled, batches, accum_steps=2, before_step=Wishes, after_step=after_step)
+            partial(train_one_epoch, spoiled, batches, accum_steps=2, before_step=StepRequests, after_step=after_step)
         )
         told[-1]["said"] = said
     return told
 
 
-def dropped(here):
+def dropped(process):
     """Gradients of a window of a batch on each rank, with dropout."""
     model, criterion, _ = tiny_dino.build("dropout=0.1")
-    learner = replace(tiny_dino.learner(model, criterion), model=distribute(model.train(), here))
-    window = Window([tiny_dino.cut(COUNTS[:4], 2)[here.rank]])
+    learner = replace(tiny_dino.learner(model, criterion), model=distribute(model.train(), process))
+    window = Window([tiny_dino.cut(COUNTS[:4], 2)[process.rank]])
     accumulate(learner, window, plan_window(window.num_boxes, window.most_boxes, CPU))
     return tiny_dino.gradients(model)
 
 
 def work(folder):
-    with ranks("cpu") as here:
-        assert gather_objects(here.rank) == [0, 1]
+    with process_group("cpu") as process:
+        assert gather_objects(process.rank) == [0, 1]
         result = {
-            "plans": plans(here),
-            "conversation": conversation(here),
-            "bad luck": bad_luck(here),
+            "plans": plans(process),
+            "conversation": conversation(process),
+            "bad luck": bad_luck(process),
         }
-        (folder / f"rank{here.rank}.json").write_text(json.dumps(result))
-        torch.save(dropped(here), folder / f"rank{here.rank}.pt")
+        (folder / f"rank{process.rank}.json").write_text(json.dumps(result))
+        torch.save(dropped(process), folder / f"rank{process.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from util.base.errors import UserError
-from util.base.files import WriteError, append, keep_copy, remove_parts, write_whole
+from util.base.files import WriteError, append, link_copy, remove_partial_files, write_atomically
 
 ROOT = Path(__file__).parents[3]
 TOO_BIG = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from util.training.checkpoints.checkpoint import save
 from util.base.files import WriteError
+from util.training.checkpoints.checkpoint import save
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 try:
@@ -27,7 +27,7 @@ except WriteError as error:
 
 
 def written(path, *parts):
-    write_whole(path, lambda file: [file.write(part) for part in parts])
+    write_atomically(path, lambda file: [file.write(part) for part in parts])
     return path.read_bytes()
 
 
@@ -49,7 +49,7 @@ def test_a_write_that_fails_in_the_middle_leaves_the_old_file(tmp_path, failure)
         raise failure
 
     with pytest.raises(WriteError, match=r"a\.pth: cannot be written .*the file that was there before is untouched"):
-        write_whole(path, write)
+        write_atomically(path, write)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.pth"]
 
@@ -60,7 +60,7 @@ def test_a_first_write_that_fails_leaves_nothing(tmp_path):
         raise OSError("disk gone")
 
     with pytest.raises(WriteError) as caught:
-        write_whole(tmp_path / "a.pth", write)
+        write_atomically(tmp_path / "a.pth", write)
     assert "was there before" not in str(caught.value)
     assert not os.listdir(tmp_path)
 
@@ -75,7 +75,7 @@ def test_an_interruption_passes_and_leaves_the_old_file_alone(tmp_path, interrup
         raise interruption
 
     with pytest.raises(interruption):
-        write_whole(path, write)
+        write_atomically(path, write)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.pth"]
 
@@ -89,7 +89,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
         file.flush()
         assert path.read_bytes() == b"old"
 
-    write_whole(path, write)
+    write_atomically(path, write)
     assert path.read_bytes() == b"new"
 
 
@@ -116,7 +116,7 @@ def test_what_a_killed_process_left_goes_once_it_is_an_hour_old(tmp_path):
 def test_an_old_half_goes_before_the_new_file_needs_the_room(tmp_path):
     half(tmp_path, ".a.pth.123.part", minutes=61)
     seen = []
-    write_whole(tmp_path / "a.pth", lambda _: seen.extend(os.listdir(tmp_path)))
+    write_atomically(tmp_path / "a.pth", lambda _: seen.extend(os.listdir(tmp_path)))
     assert seen == [f".a.pth.{os.getpid()}.part"]
 
 
@@ -135,7 +135,7 @@ def put(request):
 def copied(path, *parts):
     source = path.with_name("source")
     source.write_bytes(b"".join(parts))
-    keep_copy(source, path)
+    link_copy(source, path)
     source.unlink()
     return path.read_bytes()
 
@@ -192,7 +192,7 @@ def test_a_link_planted_while_the_part_is_being_replaced_is_not_followed_either(
 
     monkeypatch.setattr(type(part), "unlink", plant)
     with pytest.raises(WriteError, match="File exists"):
-        write_whole(tmp_path / "a.pth", lambda file: file.write(b"new"))
+        write_atomically(tmp_path / "a.pth", lambda file: file.write(b"new"))
     assert not (tmp_path / "victim").exists()
 
 
@@ -203,9 +203,9 @@ def test_all_parts_of_a_folder_go_at_once_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".a-folder.1.part").mkdir()
     (tmp_path / ".link.1.part").symlink_to(tmp_path / "checkpoint.pth")
-    remove_parts(tmp_path)
+    remove_partial_files(tmp_path)
     assert set(os.listdir(tmp_path)) == others | {".a-folder.1.part"}
-    remove_parts(tmp_path / "not there")
+    remove_partial_files(tmp_path / "not there")
 
 
 def test_a_file_in_the_place_of_the_folder_is_the_users_error(tmp_path):

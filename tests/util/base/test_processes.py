@@ -27,14 +27,14 @@ time.sleep(600)
 RANK = """
 import os, signal, subprocess, sys, time
 import util.base.processes
-util.base.processes.LOOK_EVERY, util.base.processes.GRACE = 0.05, 0.5
+util.base.processes.POLL_INTERVAL, util.base.processes.GRACE = 0.05, 0.5
 from util.base.processes import stop_with_launcher
 from util.distributed.preemption import STOP
 if len(sys.argv) > 1:
     STOP.listen()
     stop_with_launcher()
     print(os.getpid(), flush=True)
-    while not STOP.is_made or sys.argv[1] == "stuck":
+    while not STOP.is_requested or sys.argv[1] == "stuck":
         time.sleep(0.05)
     print("saved", flush=True)
 else:

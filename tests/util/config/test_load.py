@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from util.config.load import (
     RUN_TITLE,
     ConfigError,
+    add_later_knobs,
     as_options,
-    completed,
     dump,
     flatten,
     load_config,
@@ -81,11 +81,11 @@ def test_bases_are_found_beside_the_file_that_names_them(tmp_path, monkeypatch):
 
 def test_two_bases_that_set_the_same_key_clash(tmp_path):
     path = files(tmp_path, one="lr = 1", two="lr = 1", child="_base_ = ['one.py', 'two.py']")
-    with pytest.raises(ConfigError, match=r"child\.py: two bases set lr; say in this file which one is meant"):
+    with pytest.raises(ConfigError, match=r"child\.py: two bases set lr; set it in this file"):
         read_values(path)
 
 
-def test_the_child_settles_a_clash_of_its_bases(tmp_path):
+def test_the_child_resolves_a_clash_of_its_bases(tmp_path):
     path = files(tmp_path, one="lr = 1", two="lr = 2", child="_base_ = ['one.py', 'two.py']\nlr = 3")
     assert read_values(path) == {"lr": 3}
 
@@ -97,7 +97,7 @@ def test_a_file_that_is_its_own_base_is_refused(tmp_path, base):
         read_values(path)
 
 
-def test_a_file_may_be_the_base_of_two_branches_only_if_the_keys_are_settled(tmp_path):
+def test_a_file_may_be_the_base_of_two_branches_only_if_the_keys_are_set(tmp_path):
     path = files(tmp_path, root="a = 1", x="_base_ = 'root.py'", y="_base_ = 'root.py'", child="_base_=['x.py','y.py']")
     with pytest.raises(ConfigError, match="two bases set a"):
         read_values(path)
@@ -111,13 +111,13 @@ def test_a_missing_file_is_named(tmp_path, missing):
 
 
 def test_a_syntax_error_names_file_and_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"child\.py, line 3: cannot be run as Python: SyntaxError"):
+    with pytest.raises(ConfigError, match=r"child\.py, line 3: cannot be executed as Python: SyntaxError"):
         load_config(files(tmp_path, child="a = 1\n\nb = = 2\n"))
 
 
 @pytest.mark.parametrize("text", ["a = 1 / 0", "import nowhere_to_be_found", "raise RuntimeError('x')"])
 def test_a_file_that_fails_is_the_users_error(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"child\.py: cannot be run as Python"):
+    with pytest.raises(ConfigError, match=r"child\.py: cannot be executed as Python"):
         load_config(files(tmp_path, child=text))
 
 
@@ -126,7 +126,7 @@ def test_a_file_may_compute_its_values(tmp_path):
     assert read_values(path) == {"a": 6}
 
 
-def test_all_problems_are_said_at_once_and_the_file_is_named(tmp_path):
+def test_all_problems_are_reported_at_once_and_the_file_is_named(tmp_path):
     path = files(
         tmp_path, child=f"_base_ = {str(TINY)!r}\nlr_drops = 3\nfocal_alpha = 75\nepochs = 'x'\nhidden_dim = 33\n"
     )
@@ -158,7 +158,7 @@ def test_an_official_key_without_meaning_has_a_line_of_its_own(key):
     assert problems(**{key: 1}) == [f"  unknown key {key!r}: it {OFFICIAL_KEYS_WITHOUT_MEANING[key]}"]
 
 
-def test_what_a_person_writes_for_a_type_is_understood():
+def test_values_are_converted_to_the_type_of_the_knob():
     config = config_of(lr=1, lr_drop=[3, 5], data_aug_scales=200, matcher_focal_alpha=1)
     assert config.optim.lr == 1.0
     assert type(config.optim.lr) is float
@@ -168,7 +168,7 @@ def test_what_a_person_writes_for_a_type_is_understood():
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "wanted"),
+    ("key", "value", "expected"),
     [
         ("num_queries", True, "int"),
         ("num_queries", 5.0, "int"),
@@ -187,9 +187,9 @@ def test_what_a_person_writes_for_a_type_is_understood():
         ("amp", ["off"], "one of 'off', 'bf16', 'fp16'"),
     ],
 )
-def test_a_value_of_another_type_is_refused(key, value, wanted):
+def test_a_value_of_another_type_is_refused(key, value, expected):
     [problem] = problems(**{key: value})
-    assert problem.startswith(f"  {key} must be {wanted}, got ")
+    assert problem.startswith(f"  {key} must be {expected}, got ")
 
 
 FLOATS = sorted(k for k, (_, spec) in KNOBS.items() if spec.type in (float, float | None))
@@ -261,13 +261,13 @@ def test_flat_values_resolve_to_the_same_config():
     assert resolve(flatten(config), source="a test") == config
 
 
-def values_of(wanted, low, high):
-    if get_origin(wanted) is Literal:
-        return st.sampled_from(get_args(wanted))
-    if get_origin(wanted) is UnionType:
-        return st.one_of(*(values_of(a, low, high) for a in get_args(wanted)))
-    if get_origin(wanted) is tuple:
-        return st.lists(values_of(get_args(wanted)[0], low, high), max_size=4).map(tuple)
+def values_of(expected, low, high):
+    if get_origin(expected) is Literal:
+        return st.sampled_from(get_args(expected))
+    if get_origin(expected) is UnionType:
+        return st.one_of(*(values_of(a, low, high) for a in get_args(expected)))
+    if get_origin(expected) is tuple:
+        return st.lists(values_of(get_args(expected)[0], low, high), max_size=4).map(tuple)
     low = -(2**40) if low is None else low
     return {
         int: lambda: st.integers(int(low), 2**40 if high is None else int(high)),
@@ -275,7 +275,7 @@ def values_of(wanted, low, high):
         bool: st.booleans,
         str: lambda: st.text(st.characters(codec="utf-8", exclude_categories=["Cs"])),
         type(None): st.none,
-    }[wanted]()
+    }[expected]()
 
 
 @settings(max_examples=60, deadline=None)
@@ -303,7 +303,7 @@ def test_a_dump_carries_any_docstring(text, tmp_path):
 
 
 def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_its_lines(tmp_path):
-    """yapf's files are there, newer than the package, and cut off: so they look from beside."""
+    """yapf's files are there, newer than the package, and cut off: as another process sees them."""
     run = partial(
         subprocess.run, cwd=TINY.parents[2], env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, text=True, check=True
     )
@@ -319,20 +319,20 @@ def test_a_config_is_written_while_another_process_makes_the_grammar_that_wraps_
 
 
 def older(config):
-    """The config as a version wrote it down that had fewer knobs."""
+    """The config as written by a version with fewer knobs."""
     return {key: value for key, value in flatten(config).items() if key not in BEFORE}
 
 
-def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_that_is_told(tmp_path, capsys):
+def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_a_note(tmp_path, capsys):
     lines = "".join(f"{key} = {value!r}\n" for key, value in older(config_of()).items())
     (tmp_path / "config.py").write_text(f'"""{RUN_TITLE}, started by\n\n    python main.py\n"""\n\n{lines}')
     (tmp_path / "child.py").write_text("_base_ = 'config.py'\nseed = 5")
     for name in ("config.py", "child.py"):
         config = load_config(tmp_path / name, ["positive_fraction=0.5"])
         assert flatten(config) == {**flatten(config), **BEFORE, "positive_fraction": 0.5}
-        told = capsys.readouterr().err
-        assert told.count("without some knobs; taken as what it did then: ") == 1
-        assert "positive_fraction=0.0, " in told
+        note = capsys.readouterr().err
+        assert note.count("knobs added since get the values of its behaviour: ") == 1
+        assert "positive_fraction=0.0, " in note
     assert load_config(tmp_path / "child.py").runtime.seed == 5
 
 
@@ -341,19 +341,19 @@ def test_a_value_of_an_older_run_that_no_longer_exists_is_replaced_and_that_is_l
     assert "attn_backend = 'auto'" in text
     (tmp_path / "config.py").write_text(text.replace("attn_backend = 'auto'", "attn_backend = 'compile'"))
     assert load_config(tmp_path / "config.py") == config_of()
-    assert "config.py: attn_backend='compile' no longer exists; taken as 'auto'" in capsys.readouterr().err
+    assert "config.py: attn_backend='compile' no longer exists; replaced by 'auto'" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="attn_backend"):
         config_of(attn_backend="compile")
 
 
-def test_a_whole_config_is_not_completed(tmp_path, capsys):
+def test_a_complete_config_is_not_completed(tmp_path, capsys):
     (tmp_path / "config.py").write_text(dump(config_of(positive_fraction=0.25), f"{RUN_TITLE}, started by x"))
     assert load_config(tmp_path / "config.py") == config_of(positive_fraction=0.25)
-    assert completed(flatten(config_of()), "a checkpoint") == flatten(config_of())
+    assert add_later_knobs(flatten(config_of()), "a checkpoint") == flatten(config_of())
     assert capsys.readouterr().err == ""
 
 
-def test_a_recipe_must_still_say_everything(tmp_path):
+def test_a_recipe_must_still_set_every_knob(tmp_path):
     (tmp_path / "mine.py").write_text("".join(f"{k} = {v!r}\n" for k, v in older(config_of()).items()))
     with pytest.raises(ConfigError, match="missing key 'positive_fraction'"):
         load_config(tmp_path / "mine.py")

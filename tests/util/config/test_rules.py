@@ -21,8 +21,8 @@ BREAKS = [
     (rules.average_of_boxes_follows, {"num_boxes_norm": "ema", "num_boxes_momentum": 1.0}, "never follow"),
     (rules.overlap_counts, {"cls_loss": "ia_bce", "ia_bce_alpha": 1.0}, "its own target"),
     (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (12,), "epochs": 12}, "would never happen"),
-    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (40, 30), "epochs": 50}, "must rise"),
-    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (30, 30), "epochs": 50}, "must rise"),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (40, 30), "epochs": 50}, "must be in rising order"),
+    (rules.drops_happen, {"lr_schedule": "multistep", "lr_drop": (30, 30), "epochs": 50}, "must be in rising order"),
     (rules.heads_divide_width, {"hidden_dim": 48, "nheads": 4}, "multiple of 32"),
     (rules.heads_divide_width, {"hidden_dim": 64, "nheads": 3}, "nheads = 3"),
     (rules.labels_fit_label_table, {"num_classes": 4, "dn_labelbook_size": 2}, "at least num_classes - 1 = 3"),
@@ -71,12 +71,12 @@ BREAKS = [
     (
         rules.mixing_happens_and_ends,
         {"data_aug_mosaic": 0.5, "data_aug_copy_paste": 0.0, "data_aug_mix_end_epoch": 0, "epochs": 50},
-        "would never happen: data_aug_mix_end_epoch is 0; 40 leaves the last fifth",
+        "would never happen: data_aug_mix_end_epoch is 0; 40 switches them off for the last fifth",
     ),
     (
         rules.mixing_happens_and_ends,
         {"data_aug_mosaic": 0.0, "data_aug_copy_paste": 0.1, "data_aug_mix_end_epoch": 13, "epochs": 12},
-        "13 lies behind the last of 12 epochs",
+        "13 exceeds the 12 epochs",
     ),
     (rules.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
     (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
@@ -146,13 +146,13 @@ HOLDS = [
 ]
 
 
-def test_every_rule_is_tried_both_ways():
+def test_every_rule_is_tested_both_ways():
     assert {rule for rule, *_ in BREAKS} == {rule for rule, _ in HOLDS} == set(RULES)
 
 
-@pytest.mark.parametrize(("rule", "values", "said"), BREAKS)
-def test_a_rule_fires(rule, values, said):
-    assert said in rule(**values)
+@pytest.mark.parametrize(("rule", "values", "message"), BREAKS)
+def test_a_rule_fires(rule, values, message):
+    assert message in rule(**values)
 
 
 @pytest.mark.parametrize(("rule", "values"), HOLDS)
@@ -160,7 +160,7 @@ def test_a_rule_is_silent(rule, values):
     assert rule(**values) is None
 
 
-def test_rules_speak_of_knobs():
+def test_the_parameters_of_rules_are_knobs():
     assert all(inspect.signature(rule).parameters.keys() <= KNOBS.keys() for rule in RULES)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.helpers.training import CONFIG
 from util.config.load import (
-    LARGEST_LITERALS,
+    MAX_RUN_CONFIG_BYTES,
     RUN_TITLE,
     ConfigError,
     dump,
@@ -36,7 +36,7 @@ HOSTILE = {
     "deep powers": b"epochs = " + b"1**" * 60000 + b"1",
     "deep lambdas": b"epochs = " + b"lambda: " * 9000 + b"1",
     "a number without end": b"epochs = " + b"9" * 200000,
-    "a file without end": b"#" * (LARGEST_LITERALS + 1),
+    "a file without end": b"#" * (MAX_RUN_CONFIG_BYTES + 1),
 }
 
 
@@ -65,11 +65,11 @@ def test_what_is_no_plain_value_in_a_run_folder_is_refused_in_one_message_and_ne
 
 
 @pytest.mark.parametrize("name", ["code", "a call", "a base"])
-def test_a_config_that_a_run_wrote_is_read_and_not_run_as_a_recipe_or_its_base_too(evil, name):
+def test_a_config_that_a_run_wrote_is_not_executed_as_a_recipe_or_as_its_base_either(evil, name):
     (evil / "config.py").write_bytes(TITLE.encode() + HOSTILE[name])
     (evil / "child.py").write_text("_base_ = 'config.py'")
     for path in ("config.py", "child.py"):
-        with pytest.raises(ConfigError, match="for a recipe with code or bases copy it to config/"):
+        with pytest.raises(ConfigError, match="to turn it into a recipe with code or bases, copy it to config/"):
             load_config(evil / path)
     assert not (evil / "CODE_RAN").exists()
 
@@ -95,7 +95,7 @@ def test_what_a_run_wrote_reads_back_to_the_same_config(tmp_path, mark):
 def test_a_run_folder_chooses_no_path(tmp_path):
     (tmp_path / "config.py").write_text(TITLE + dump(config_of(image_cache="/somewhere")))
     assert load_run_config(tmp_path).data.image_cache == ""
-    assert load_config(tmp_path / "config.py").data.image_cache == "/somewhere"  # who names the file as recipe means it
+    assert load_config(tmp_path / "config.py").data.image_cache == "/somewhere"  # named as a recipe
 
 
 def test_every_knob_that_names_a_folder_is_marked_as_a_path():

@@ -7,26 +7,26 @@ import time
 import pytest
 import torch
 
-from util.base.errors import ToldElsewhere, UserError
+from util.base.errors import ReportedByOtherRank, UserError
 from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, MISTAKE, REQUEUE, run_to_exit_code
 from util.distributed.preemption import Preempted
 
 ENDS = [
     (None, FINISHED, ""),
     (Preempted(), REQUEUE, ""),
-    (ToldElsewhere(MISTAKE), MISTAKE, ""),
-    (ToldElsewhere(FAILED), FAILED, ""),
-    (UserError("mend it"), MISTAKE, "mend it"),
+    (ReportedByOtherRank(), MISTAKE, ""),
+    (ReportedByOtherRank(FAILED), FAILED, ""),
+    (UserError("fix it"), MISTAKE, "fix it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),
-    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command goes on from what was saved, if anything was"),
+    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command resumes from what was saved, if anything was"),
     (FileNotFoundError(2, "No such file or directory", "logs/x"), MISTAKE, "error: logs/x: No such file or directory"),
     (PermissionError(13, "Permission denied", "logs/x"), MISTAKE, "logs/x: Permission denied; check the permissions"),
 ]
 
 
 @pytest.mark.parametrize(("error", "code", "said"), ENDS)
-def test_every_end_has_its_code_and_its_words(error, code, said, capsys, monkeypatch, tmp_path):
+def test_every_outcome_has_its_exit_code_and_message(error, code, said, capsys, monkeypatch, tmp_path):
     def work():
         if error is not None:
             raise error
@@ -46,10 +46,10 @@ def test_the_first_rank_that_fails_decides(monkeypatch, tmp_path):
     assert (tmp_path / "code").read_text() == "75\n"
 
 
-def test_a_place_for_the_code_that_does_not_exist_is_told(monkeypatch, tmp_path, capsys):
+def test_an_exit_code_file_in_a_missing_folder_is_an_error(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("EXIT_CODE_FILE", str(tmp_path / "absent/code"))
-    assert run_to_exit_code(lambda: (_ for _ in ()).throw(UserError("mend it"))) == MISTAKE
-    assert "it is where EXIT_CODE_FILE wants the exit code 2" in capsys.readouterr().err
+    assert run_to_exit_code(lambda: (_ for _ in ()).throw(UserError("fix it"))) == MISTAKE
+    assert "EXIT_CODE_FILE cannot be written (No such file or directory); the exit code is 2" in capsys.readouterr().err
 
 
 HOSTILE = """
@@ -120,7 +120,7 @@ def is_gone(group):
         (
             "signal.raise_signal(signal.SIGINT)",
             INTERRUPTED,
-            ["error: interrupted; the same command goes on from what was saved, if anything was"],
+            ["error: interrupted; the same command resumes from what was saved, if anything was"],
         ),
         ("raise BrokenPipeError('of a socket')", FAILED, ["BrokenPipeError: of a socket"]),
     ],

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from util.distributed.preemption import SIGNALS, StopRequest, leave_signals_to_parent
+from util.distributed.preemption import SIGNALS, StopRequest, ignore_signals_in_worker
 
 
 @pytest.fixture
 def handlers():
-    """The handlers of this process, put back afterwards."""
+    """The handlers of this process, restored afterwards."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
     yield
     for number, handler in before.items():
@@ -19,17 +19,17 @@ def handlers():
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_signal_is_noted(number):
+def test_the_first_signal_is_recorded(number):
     request = StopRequest()
     request.listen()
-    assert not request.is_made
+    assert not request.is_requested
     os.kill(os.getpid(), number)
-    assert request.is_made
+    assert request.is_requested
     assert request.signal == number
 
 
 def end_of(*signals, **env):
-    """How a process ends that gets these signals, and the exit code it leaves in a file if it is asked to."""
+    """The return code of a process that gets these signals."""
     text = f"""
 import os, signal, sys
 from util.distributed.preemption import StopRequest
@@ -51,7 +51,7 @@ def test_a_second_signal_ends_the_process_at_once():
     assert end_of(signal.SIGTERM, signal.SIGUSR1) == 128 + signal.SIGUSR1
 
 
-def test_under_torchrun_a_second_sigterm_is_the_one_that_torchrun_passes_on():
+def test_under_torchrun_a_second_sigterm_is_forwarded_by_torchrun():
     assert end_of(signal.SIGTERM, signal.SIGTERM) == 128 + signal.SIGTERM
     assert end_of(signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, TORCHELASTIC_RUN_ID="x") == 3
     assert end_of(signal.SIGUSR1, signal.SIGUSR1, TORCHELASTIC_RUN_ID="x") == 128 + signal.SIGUSR1
@@ -64,33 +64,33 @@ def test_the_exit_code_of_a_second_signal_reaches_the_launcher(tmp_path):
 
 
 @pytest.mark.usefixtures("handlers")
-def test_what_is_settled_is_not_disturbed():
+def test_signals_after_saving_are_ignored():
     request = StopRequest()
     request.listen()
-    request.settle()
+    request.ignore_further_signals()
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGTERM)
-    assert not request.is_made
+    assert not request.is_requested
 
 
 @pytest.mark.usefixtures("handlers")
-def test_who_did_not_listen_has_nothing_to_settle():
+def test_without_listening_no_signal_is_ignored():
     before = [signal.getsignal(number) for number in SIGNALS]
-    StopRequest().settle()
+    StopRequest().ignore_further_signals()
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.usefixtures("handlers")
-def test_loader_processes_leave_signals_to_their_parent(monkeypatch):
+def test_loader_workers_ignore_signals(monkeypatch):
     monkeypatch.setattr("util.distributed.preemption.die_with_parent", lambda: None)  # this process is none
-    leave_signals_to_parent(0)
+    ignore_signals_in_worker(0)
     assert {signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)} == {signal.SIG_IGN}
 
 
 def test_items_end_with_the_request():
     request = StopRequest()
     seen = []
-    for item in request.until_made(range(5)):
+    for item in request.until_requested(range(5)):
         seen.append(item)
         if item == 2:
             request.signal = signal.SIGUSR1
@@ -98,31 +98,31 @@ def test_items_end_with_the_request():
 
 
 @pytest.mark.usefixtures("handlers")
-def test_a_file_is_a_request_looked_for_once_a_second(tmp_path, monkeypatch):
+def test_a_file_is_a_request_checked_once_a_second(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("util.distributed.preemption.time.monotonic", lambda: now[0])
     request = StopRequest()
-    request.watch(tmp_path / "stop")
-    assert not request.is_made
+    request.watch_file(tmp_path / "stop")
+    assert not request.is_requested
     (tmp_path / "stop").touch()
-    assert not request.is_made
+    assert not request.is_requested
     now[0] = 1.0
-    assert request.is_made
-    assert request.maker == str(tmp_path / "stop")
-    request.settle()
+    assert request.is_requested
+    assert request.requested_by == str(tmp_path / "stop")
+    request.ignore_further_signals()
     assert not (tmp_path / "stop").exists()
-    assert request.is_made, "what was asked stays asked"
+    assert request.is_requested, "a request stays a request"
 
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("is_empty", [True, False])
 def test_a_folder_of_that_name_is_a_request_too(tmp_path, is_empty, capsys):
     request = StopRequest()
-    request.watch(tmp_path / "stop")
+    request.watch_file(tmp_path / "stop")
     (tmp_path / "stop").mkdir()
     if not is_empty:
         (tmp_path / "stop/here").touch()
-    assert request.is_made
-    request.settle()
+    assert request.is_requested
+    request.ignore_further_signals()
     assert (tmp_path / "stop").exists() is not is_empty
     assert ("cannot be removed" in capsys.readouterr().err) is not is_empty

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util.base.text import LONGEST_NAME, label, short_names
+from util.base.text import MAX_LABEL, label, short_names
 from util.metrics.report.protocols import Study
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.attention import Panel, draw_attention
@@ -129,9 +129,9 @@ def test_a_picture_of_a_prediction_is_drawn(name):
 
 
 def test_a_long_name_is_cut_and_keeps_its_ends():
-    assert len(label("a" * 50 + "b" * 5000 + ".png")) == LONGEST_NAME
+    assert len(label("a" * 50 + "b" * 5000 + ".png")) == MAX_LABEL
     assert label("a" * 50 + "b" * 5000 + ".png").endswith(".png")
-    assert label("a" * LONGEST_NAME) == "a" * LONGEST_NAME
+    assert label("a" * MAX_LABEL) == "a" * MAX_LABEL
 
 
 def test_every_file_that_draws_with_matplotlib_has_the_common_style():

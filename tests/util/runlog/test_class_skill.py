@@ -30,16 +30,16 @@ def focal(alpha=0.25, gamma=2.0, num_queries=300):
 def test_no_score_on_a_fine_grid_is_better_than_the_best_constant(positives, factor, alpha, gamma):
     slots, setting = factor * max(positives), focal(alpha, gamma)
     grid = 1 / (1 + np.exp(-np.linspace(-30, 30, 20001)))
-    wanted = sum(loss_of(grid, p, slots - p, setting).min() for p in positives)
-    assert best_constant_loss(positives, slots, setting) == pytest.approx(wanted, rel=1e-4)
+    expected = sum(loss_of(grid, p, slots - p, setting).min() for p in positives)
+    assert best_constant_loss(positives, slots, setting) == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_focusing_the_best_score_is_the_weighted_share():
     """Cross entropy has a closed form: p = aP / (aP + (1-a)N)."""
     for alpha in (0.25, 0.5, 0.9):
         share = alpha * 3 / (alpha * 3 + (1 - alpha) * 97)
-        wanted = loss_of(share, 3, 97, focal(alpha, 0.0))
-        assert best_constant_loss([3], 100, focal(alpha, 0.0)) == pytest.approx(wanted, rel=1e-9)
+        expected = loss_of(share, 3, 97, focal(alpha, 0.0))
+        assert best_constant_loss([3], 100, focal(alpha, 0.0)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_balanced_slots_have_the_score_one_half():
@@ -80,10 +80,10 @@ def test_the_skill_is_1_at_best_0_for_the_constant_and_negative_below():
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "alpha", "wanted"),
+    ("name", "alpha", "expected"),
     [("all_val", 0.25, 0.0888), ("all_val", 0.75, 0.2052), ("TBX11K_val", 0.25, 0.1014), ("TBX11K_val", 0.75, 0.2330)],
 )
-def test_the_constants_of_the_real_validation_images_are_those_known(shared, name, alpha, wanted):
+def test_the_constants_of_the_real_validation_images_are_those_known(shared, name, alpha, expected):
     """Batches of one image, each divided by its own boxes, as the official code does it; 300 queries."""
     truth = json.loads((shared / f"tbx11k/annotations/json/{name}.json").read_text())
     boxes = Counter(box["image_id"] for box in truth["annotations"])
@@ -91,5 +91,5 @@ def test_the_constants_of_the_real_validation_images_are_those_known(shared, nam
     for box in truth["annotations"]:
         positives[box["category_id"]] += 1 / boxes[box["image_id"]]
     slots = sum(300 / max(1, boxes[image["id"]]) for image in truth["images"])
-    found = best_constant_loss(positives.values(), slots, focal(alpha)) / len(truth["images"])
-    assert found == pytest.approx(wanted, rel=1e-3)
+    value = best_constant_loss(positives.values(), slots, focal(alpha)) / len(truth["images"])
+    assert value == pytest.approx(expected, rel=1e-3)

@@ -1,6 +1,6 @@
 import pytest
 
-from util.runlog.console_line import FEW, train_line
+from util.runlog.console_line import MIN_BOXES_FOR_SHARE, train_line
 
 ROW = {
     "lr": 1e-4,
@@ -45,7 +45,7 @@ def line(row=ROW, *, steps=20, is_verbose=False):
     return train_line(0, 7, 3300, 65.0, row, steps=steps, is_verbose=is_verbose)
 
 
-def test_a_line_says_where_it_stands_and_the_figures_that_matter():
+def test_a_line_holds_the_position_and_the_main_metrics():
     assert line() == (
         "Epoch: [0]  [   7/3300]  eta: 0:01:05  lr: 0.0001  last 20 steps: 12 boxes on 40 images  loss: 2.2500  "
         "per image with boxes: 21.5000 without: 0.1000  skill: +0.29  class_error: 25.0 % of 8  recall@10: 0.50  "
@@ -54,24 +54,24 @@ def test_a_line_says_where_it_stands_and_the_figures_that_matter():
 
 
 @pytest.mark.parametrize("is_verbose", [False, True])
-def test_without_a_box_no_figure_stands_that_would_look_like_a_collapse(is_verbose):
-    said = line(EMPTY, is_verbose=is_verbose)
-    assert "20 steps: 0 boxes on 40 images  loss: -  per image with boxes: - without: 0.1000  skill: -" in said
-    assert "class_error: -  recall@10: -  best score with: - without: 0.08" in said
-    assert "0.0002" not in said
-    assert "loss_" not in said
+def test_without_a_box_no_value_is_shown_that_would_look_like_a_collapse(is_verbose):
+    text = line(EMPTY, is_verbose=is_verbose)
+    assert "20 steps: 0 boxes on 40 images  loss: -  per image with boxes: - without: 0.1000  skill: -" in text
+    assert "class_error: -  recall@10: -  best score with: - without: 0.08" in text
+    assert "0.0002" not in text
+    assert "loss_" not in text
 
 
-@pytest.mark.parametrize("boxes", [1, FEW - 1])
-def test_of_a_few_boxes_no_share_is_told(boxes):
-    said = line({**ROW, "boxes": boxes, "class_error": 100.0, "class_error_n": boxes, "class_skill": -1.2})
+@pytest.mark.parametrize("boxes", [1, MIN_BOXES_FOR_SHARE - 1])
+def test_of_a_few_boxes_no_percentage_is_shown(boxes):
+    text = line({**ROW, "boxes": boxes, "class_error": 100.0, "class_error_n": boxes, "class_skill": -1.2})
     assert (
-        f"{boxes} boxes on 40 images  loss: 2.2500  per image with boxes: 21.5000 without: 0.1000  skill: -  " in said
+        f"{boxes} boxes on 40 images  loss: 2.2500  per image with boxes: 21.5000 without: 0.1000  skill: -  " in text
     )
-    assert "class_error: -  recall@10: -  best score with: 0.41" in said
+    assert "class_error: -  recall@10: -  best score with: 0.41" in text
 
 
-def test_every_loss_term_follows_when_it_is_asked_for_but_no_median():
+def test_every_loss_term_follows_on_request_but_no_median():
     added = line(is_verbose=True).removeprefix(line())
     assert added.split() == ["loss_ce:", "0.5000", "loss_ce_of_best_constant:", "0.7000"]
 
@@ -80,7 +80,7 @@ def test_a_negative_skill_shows_its_sign():
     assert "skill: -0.31" in line({**ROW, "class_skill": -0.314})
 
 
-def test_steps_that_were_left_out_are_told_where_there_are_some():
+def test_skipped_steps_are_shown_if_there_are_some():
     assert "skipped" not in line()
     assert "  skipped: 2  time:" in line({**ROW, "skipped": 2})
 
@@ -92,6 +92,6 @@ def test_a_small_learning_rate_does_not_read_as_none(lr, shown):
 
 def test_a_stretch_in_which_no_step_was_taken_has_a_line():
     bare = {"lr": 1e-4, "time": 0.0, "data": 0.0, "max_mem_mb": 1.0, "boxes": 0, "images": 0, "skipped": 3}
-    said = line(bare, steps=0)
-    assert "last 0 steps: 0 boxes on 0 images  loss: -" in said
-    assert "grad_norm: - (- clipped)  skipped: 3  time: 0.000 (data 0%)" in said
+    text = line(bare, steps=0)
+    assert "last 0 steps: 0 boxes on 0 images  loss: -" in text
+    assert "grad_norm: - (- clipped)  skipped: 3  time: 0.000 (data 0%)" in text

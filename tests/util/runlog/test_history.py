@@ -9,7 +9,7 @@ from util.runlog.class_skill import FocalSettings
 from util.runlog.history import Epoch, History, history_of
 from util.runlog.meters import Totals
 from util.runlog.rows import read_rows
-from util.runlog.step_statistics import figures
+from util.runlog.step_statistics import row_metrics
 
 START = {"kind": "start", "schema": 2, "epoch": 0, "step": 0, "config": {"lr": 1e-4}}
 
@@ -31,7 +31,7 @@ def only(rows):
     return epoch
 
 
-def test_an_epoch_has_the_figures_of_its_row_and_what_only_the_rows_inside_tell():
+def test_an_epoch_has_the_metrics_of_its_row_and_those_only_in_train_rows():
     rows = [
         train(0, 1, lr=1e-5, time=1.0, data=0.5, loss=9.0),
         train(0, 2, lr=1e-4, time=3.0, data=0.5, loss=1.0),
@@ -41,7 +41,7 @@ def test_an_epoch_has_the_figures_of_its_row_and_what_only_the_rows_inside_tell(
     epoch = only(rows)
     assert (epoch.number, epoch.is_whole, epoch.get("loss"), epoch.get("class_skill")) == (0, True, 4.0, 0.2)
     assert (epoch.get("lr"), epoch.get("data_share"), epoch.get("step")) == (1e-4, 0.25, 2)
-    assert epoch.judged("all/per_class/AP") == 0.05
+    assert epoch.evaluated("all/per_class/AP") == 0.05
 
 
 def test_a_row_of_many_steps_weighs_more_than_one_of_few():
@@ -53,7 +53,7 @@ def test_a_row_of_many_steps_weighs_more_than_one_of_few():
     assert epoch.get("data_share") == pytest.approx(0.55 / 1.5)
 
 
-def test_steps_that_were_left_out_took_time_and_have_no_loss():
+def test_skipped_steps_took_time_and_have_no_loss():
     rows = [train(0, 1, loss=2.0, time=1.0, data=0.0), train(0, 4, steps=0, skipped=3, time=2.0, data=1.0)]
     epoch = only(rows)
     assert (epoch.get("loss"), epoch.get("skipped")) == (2.0, 3)
@@ -103,13 +103,13 @@ def stretches(draw):
 @settings(deadline=None, max_examples=40)
 @given(st.lists(stretches(), min_size=1, max_size=4))
 def test_the_rows_of_an_epoch_add_up_to_what_its_own_row_says(parts):
-    """Every figure but the best constant, which is not a sum: its score would differ from stretch to stretch."""
-    rows = [{"kind": "train", "epoch": 0, "step": i, **figures(part, FOCAL)} for i, part in enumerate(parts)]
-    together = figures(sum(parts, Totals()), FOCAL)
+    """Every metric but the best constant, which is not a sum: its score would differ between parts."""
+    rows = [{"kind": "train", "epoch": 0, "step": i, **row_metrics(part, FOCAL)} for i, part in enumerate(parts)]
+    combined = row_metrics(sum(parts, Totals()), FOCAL)
     epoch = only(json.loads(json.dumps(rows)))
-    assert epoch.figures["boxes_by_category"] == together.pop("boxes_by_category")
-    constants = {name: together.pop(name) for name in ("loss_ce_of_best_constant", "class_skill")}
-    for name, value in together.items():
+    assert epoch.metrics["boxes_by_category"] == combined.pop("boxes_by_category")
+    constants = {name: combined.pop(name) for name in ("loss_ce_of_best_constant", "class_skill")}
+    for name, value in combined.items():
         assert epoch.get(name) == (value if value is None else pytest.approx(value, rel=1e-9, abs=1e-12)), name
     # constants of parts can only be better than one of the whole: the skill is not overstated
     assert epoch.get("loss_ce_of_best_constant") <= constants["loss_ce_of_best_constant"] * (1 + 1e-6)
@@ -122,20 +122,20 @@ def test_a_median_of_medians_is_no_median():
     assert epoch.get("loss_median") is None
 
 
-def test_sums_of_nonsense_are_those_of_what_is_sound():
+def test_sums_ignore_values_that_are_not_numbers():
     rows = [
         train(0, 1, boxes_by_category=None, boxes=2, images="many"),
         train(0, 2, boxes_by_category={"1": 3, "2": "x"}, boxes=None, images=[4]),
         train(0, 3, boxes_by_category={"1": 1, "3": 5}, boxes=3),
     ]
-    figures_found = only(rows).figures
-    assert figures_found["boxes_by_category"] == {"1": 4, "2": 0, "3": 5}
-    assert (figures_found["boxes"], figures_found["images"]) == (5, 0)
+    metrics = only(rows).metrics
+    assert metrics["boxes_by_category"] == {"1": 4, "2": 0, "3": 5}
+    assert (metrics["boxes"], metrics["images"]) == (5, 0)
 
 
 def test_evaluations_belong_to_the_epoch_they_name_and_those_by_command_to_none():
     rows = [whole(0), evaluation(0, 0.1), whole(1), evaluation(1, 0.2), evaluation(1, 0.9, checkpoint="best.pth")]
-    assert history_of(rows).judged("all/per_class/AP") == [(0, 0.1), (1, 0.2)]
+    assert history_of(rows).evaluated("all/per_class/AP") == [(0, 0.1), (1, 0.2)]
 
 
 def test_an_epoch_that_is_under_way_is_the_last_and_not_whole():
@@ -154,7 +154,7 @@ def test_the_recipe_is_that_of_the_last_start():
     assert (len(before.epochs), before.config, before.not_finite) == (1, {"lr": 1e-4}, ())
 
 
-def test_what_a_log_does_not_tell_is_none():
+def test_what_a_log_does_not_hold_is_none():
     history = History("nobody's", ())
     assert (history.last, history.config, history.series("loss")) == (None, {}, [])
     epoch = Epoch(0, {"loss": None, "text": "3", "flag": True, "nan": float("nan"), "n": 3})

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from util.base.errors import UserError
-from util.base.launcher import Ranks
+from util.base.launcher import ProcessInfo
 from util.runlog.meters import StepMeter, Sums, Totals
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, 0)
+ALONE = ProcessInfo(0, 1, 0)
 STEPS = st.lists(st.tuples(st.floats(0, 100, width=32), st.integers(0, 50)), min_size=1, max_size=12)
 
 
@@ -23,16 +23,16 @@ def meter_of(*steps, keeps_steps=False):
     return meter
 
 
-def restored(states, here=ALONE, *, keeps_steps=False):
-    """A meter that goes on; the states pass through plain values, as in a checkpoint."""
+def restored(states, process=ALONE, *, keeps_steps=False):
+    """A restored meter; the states pass through plain values, as in a checkpoint."""
     meter = StepMeter(keeps_steps)
-    meter.restore(json.loads(json.dumps(states)), here, CPU)
+    meter.restore(json.loads(json.dumps(states)), process, CPU)
     return meter
 
 
 @settings(max_examples=30)
 @given(STEPS)
-def test_every_figure_is_a_sum_over_the_steps(steps):
+def test_every_value_is_a_sum_over_the_steps(steps):
     totals = meter_of(*steps, keeps_steps=True).read(ALONE, CPU)
     assert totals.steps == len(steps)
     assert totals.losses["loss"] == pytest.approx(sum(loss for loss, _ in steps), rel=1e-5)
@@ -43,7 +43,7 @@ def test_every_figure_is_a_sum_over_the_steps(steps):
 
 @settings(max_examples=30)
 @given(STEPS, STEPS)
-def test_two_stretches_add_up_to_the_whole(first, second):
+def test_two_parts_add_up_to_the_whole(first, second):
     whole = meter_of(*first, *second, keeps_steps=True).read(ALONE, CPU)
     added = sum((meter_of(*part, keeps_steps=True).read(ALONE, CPU) for part in (first, second)), Totals())
     assert (added.steps, added.counts, added.step_losses) == (whole.steps, whole.counts, whole.step_losses)
@@ -53,7 +53,7 @@ def test_two_stretches_add_up_to_the_whole(first, second):
 
 @settings(max_examples=30)
 @given(STEPS, st.integers(0, 11))
-def test_a_meter_that_goes_on_says_what_one_says_that_was_never_cut(steps, cut):
+def test_a_restored_meter_reads_like_one_that_was_never_interrupted(steps, cut):
     whole = meter_of(*steps, keeps_steps=True)
     parts = restored([meter_of(*steps[:cut], keeps_steps=True).state_dict()], keeps_steps=True)
     for loss, images in steps[cut:]:
@@ -69,11 +69,13 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
     """Losses are means over ranks and all else sums, however many ranks there were and are."""
     steps = min(map(len, parts))
     states = [meter_of(*part[:steps], keeps_steps=True).state_dict() for part in parts]
-    readings = [restored(states, Ranks(rank, ranks, rank), keeps_steps=True).read(ALONE, CPU) for rank in range(ranks)]
+    readings = [
+        restored(states, ProcessInfo(rank, ranks, rank), keeps_steps=True).read(ALONE, CPU) for rank in range(ranks)
+    ]
     by_step = [mean(part[i][0] for part in parts) for i in range(steps)]
     assert mean(r.losses["loss"] for r in readings) == pytest.approx(sum(by_step), rel=1e-5)
-    wanted = sum(images for part in parts for _, images in part[:steps])
-    assert sum(r.counts["images"] for r in readings) == sum(r.events["matched"] for r in readings) == wanted
+    expected = sum(images for part in parts for _, images in part[:steps])
+    assert sum(r.counts["images"] for r in readings) == sum(r.events["matched"] for r in readings) == expected
     assert mean(torch.tensor([r.step_losses for r in readings]).mean(dim=0).tolist()) == pytest.approx(
         mean(by_step), rel=1e-5
     )
@@ -81,12 +83,12 @@ def test_another_number_of_ranks_reads_the_same(parts, ranks):
 
 def test_the_losses_are_read_as_a_mean_over_ranks(monkeypatch):
     monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values: values * 4)  # four ranks alike
-    totals = meter_of((3.0, 2), keeps_steps=True).read(Ranks(0, 4, 0), CPU)
+    totals = meter_of((3.0, 2), keeps_steps=True).read(ProcessInfo(0, 4, 0), CPU)
     assert (totals.losses["loss"], totals.step_losses) == (3.0, (3.0,))
     assert totals.events["matched"] == totals.counts["images"] == 8
 
 
-def test_a_step_that_was_not_taken_is_none():
+def test_a_skipped_step_is_not_counted_as_a_step():
     meter = meter_of((1.0, 2), keeps_steps=True)
     meter.add({}, {}, {"images": 0, "skipped": 1})
     totals = meter.read(ALONE, CPU)
@@ -94,13 +96,13 @@ def test_a_step_that_was_not_taken_is_none():
     assert totals.counts == {"images": 2, "skipped": 1}
 
 
-def test_reading_twice_says_the_same():
+def test_reading_twice_gives_the_same():
     meter = meter_of((1.0, 2), (3.0, 4))
     assert meter.read(ALONE, CPU) == meter.read(ALONE, CPU)
-    assert meter.read(ALONE, CPU).step_losses == ()  # only where it was asked for
+    assert meter.read(ALONE, CPU).step_losses == ()  # only on request
 
 
-def test_an_empty_meter_has_nothing_to_say():
+def test_an_empty_meter_reads_as_empty():
     assert StepMeter().read(ALONE, CPU) == Totals()
     assert restored([StepMeter().state_dict()]).read(ALONE, CPU) == Totals()
     assert Sums().read() == {}
@@ -128,7 +130,7 @@ def test_the_order_of_names_does_not_matter_but_a_missing_one_does():
         sums.add({"a": torch.tensor(1.0)})
 
 
-def test_a_run_that_goes_on_with_other_losses_inside_an_epoch_is_refused():
+def test_a_resume_with_other_losses_within_an_epoch_is_refused():
     before, after = Sums(), Sums()
     before.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
     after.restore([before.state_dict()], 1.0, torch.device("cpu"))

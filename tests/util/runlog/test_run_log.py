@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 from termcolor import colored
 
-from util.base.console import Progress, complain, echo, remark
+from util.base.console import Progress, echo, print_error, print_note
 from util.base.errors import UserError
 from util.runlog.run_log import RunLog
 
@@ -20,38 +20,38 @@ ROW = {"lr": 1e-4, "loss": 12.34567, "loss_ce": 1.5, "grad_norm": 0.25, "boxes":
 @contextmanager
 def terminal():
     """A real terminal as standard output; yields a function that reads what was written to it."""
-    ours, theirs = os.openpty()
+    own_end, other_end = os.openpty()
 
     def read():
         sys.stdout.flush()
         text = b""
-        while select.select([ours], [], [], 0.2)[0]:  # the terminal hands on what was written a moment later
-            text += os.read(ours, 2**16)
+        while select.select([own_end], [], [], 0.2)[0]:  # the terminal hands on what was written a moment later
+            text += os.read(own_end, 2**16)
         return text.decode()
 
-    with os.fdopen(theirs, "w") as stream, mock.patch.object(sys, "stdout", stream):
+    with os.fdopen(other_end, "w") as stream, mock.patch.object(sys, "stdout", stream):
         yield read
-    os.close(ours)
+    os.close(own_end)
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("util.runlog.run_log.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("util.base.console.time.monotonic", lambda: now[0])
     return now
 
 
 def test_a_message_goes_to_the_console_and_to_info_txt(tmp_path, capsys):
     log = RunLog(tmp_path)
-    log.say("one")
-    log.say("zwei: ü")
+    log.info("one")
+    log.info("zwei: ü")
     assert capsys.readouterr().out == "one\nzwei: ü\n"
     assert (tmp_path / "info.txt").read_text(encoding="utf-8") == "one\nzwei: ü\n"
 
 
-def test_a_new_log_of_the_same_folder_goes_on_below(tmp_path):
-    RunLog(tmp_path).say("before the requeue")
-    RunLog(tmp_path).say("after it")
+def test_a_new_log_of_the_same_folder_appends(tmp_path):
+    RunLog(tmp_path).info("before the requeue")
+    RunLog(tmp_path).info("after it")
     assert (tmp_path / "info.txt").read_text() == "before the requeue\nafter it\n"
 
 
@@ -66,10 +66,10 @@ def test_rows_are_json_one_per_line(tmp_path):
     ]
 
 
-def test_other_ranks_say_and_write_nothing(tmp_path, capsys, monkeypatch):
+def test_other_ranks_print_and_write_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     log = RunLog(None)
-    log.say("a")
+    log.info("a")
     log.row("train", step=1)
     assert capsys.readouterr() == ("", "")
     assert not os.listdir(tmp_path)
@@ -77,37 +77,37 @@ def test_other_ranks_say_and_write_nothing(tmp_path, capsys, monkeypatch):
 
 def test_a_folder_that_is_gone_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match=r"info\.txt: cannot be written"):
-        RunLog(tmp_path / "gone").say("a")
+        RunLog(tmp_path / "gone").info("a")
 
 
-STEERING = "\x1b[31mred\r\x07\x9b\u202e\udcff"
-WRITTEN_OUT = r"\x1b[31mred\r\x07\x9b\u202e\udcff"
+HOSTILE = "\x1b[31mred\r\x07\x9b\u202e\udcff"
+ESCAPED = r"\x1b[31mred\r\x07\x9b\u202e\udcff"
 
 
-@pytest.mark.parametrize("say", [echo, complain, remark, lambda text: RunLog(Path()).say(text)])
-def test_a_name_in_a_message_steers_no_terminal_and_no_file(say, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("write", [echo, print_error, print_note, lambda text: RunLog(Path()).info(text)])
+def test_control_characters_in_a_message_are_escaped(write, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
-    say(f"{STEERING}\n\tan indented line")
+    write(f"{HOSTILE}\n\tan indented line")
     out, err = capsys.readouterr()
     info = (tmp_path / "info.txt").read_text(encoding="utf-8") if (tmp_path / "info.txt").exists() else ""
-    assert {text.split(": ")[-1] for text in (out, err, info) if text} == {f"{WRITTEN_OUT}\n\tan indented line\n"}
+    assert {text.split(": ")[-1] for text in (out, err, info) if text} == {f"{ESCAPED}\n\tan indented line\n"}
 
 
-def test_the_label_of_progress_steers_no_terminal(capsys):
-    progress = Progress(STEERING, 1, "images", every=0.0)
+def test_control_characters_in_a_progress_label_are_escaped(capsys):
+    progress = Progress(HOSTILE, 1, "images", every=0.0)
     progress.advance()
-    assert capsys.readouterr().out.startswith(f"{WRITTEN_OUT}: 1/1 images")
+    assert capsys.readouterr().out.startswith(f"{ESCAPED}: 1/1 images")
 
 
 def test_our_own_colour_stays(capsys, monkeypatch):
-    monkeypatch.setattr("util.runlog.run_log.colored", partial(colored, force_color=True))
-    complain(STEERING)
-    assert capsys.readouterr().err == f"\x1b[1m\x1b[31merror:\x1b[0m {WRITTEN_OUT}\n"
+    monkeypatch.setattr("util.base.console.colored", partial(colored, force_color=True))
+    print_error(HOSTILE)
+    assert capsys.readouterr().err == f"\x1b[1m\x1b[31merror:\x1b[0m {ESCAPED}\n"
 
 
-def test_complaints_go_to_standard_error(capsys):
-    complain("no such file")
+def test_errors_go_to_standard_error(capsys):
+    print_error("no such file")
     out, err = capsys.readouterr()
     assert out == ""
     assert err.endswith("no such file\n")
@@ -151,12 +151,12 @@ def test_on_a_terminal_the_last_unit_is_always_shown(clock):
 
 def test_a_message_does_not_land_on_the_progress_line(tmp_path):
     with terminal() as read:
-        RunLog(tmp_path).say("hello")
+        RunLog(tmp_path).info("hello")
         assert read() == "\r\033[Khello\r\n"
     assert (tmp_path / "info.txt").read_text() == "hello\n"
 
 
-def told_silently(clock):
+def advance_silently(clock):
     progress = Progress("evaluation", 3, "batches", is_shown=False)
     for _ in range(3):
         clock[0] += 100
@@ -165,8 +165,8 @@ def told_silently(clock):
 
 
 def test_silent_progress_is_silent(clock, capsys):
-    told_silently(clock)
+    advance_silently(clock)
     assert capsys.readouterr().out == ""
     with terminal() as read:
-        told_silently(clock)
+        advance_silently(clock)
         assert read() == ""

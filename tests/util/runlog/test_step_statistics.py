@@ -1,4 +1,4 @@
-"""Figures of the log against answers by hand, and as functions of the sums alone."""
+"""Metrics of the log against values computed by hand, and as functions of the sums alone."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from util.detection.batch import Batch, Window
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 from util.runlog.meters import Totals
-from util.runlog.step_statistics import figures, nothing_counted, ratio, window_counts
+from util.runlog.step_statistics import empty_counts, ratio, row_metrics, window_counts
 
 FOCAL = FocalSettings(0.25, 2.0, 10)
 EVENTS = {
@@ -59,7 +59,7 @@ def batch(*images, is_ghost=False):
 
 def test_every_column_is_the_ratio_that_the_documentation_says():
     constant = best_constant_loss([1.5, 0.5], 40.0, FOCAL)
-    row = figures(totals(), FOCAL)
+    row = row_metrics(totals(), FOCAL)
     assert row.pop("boxes_by_category") == {"1": 3, "2": 1, "3": 0}
     assert row == pytest.approx(
         {
@@ -93,7 +93,7 @@ def test_every_column_is_the_ratio_that_the_documentation_says():
 def test_without_a_matched_box_the_class_error_is_blank_and_never_100():
     empty = {name: 0 for name in COUNTS} | {"images": 5, "slots": 50.0}
     events = {name: 0.0 for name in EVENTS} | {"loss_without_boxes": 2.0, "predicted": 3.0, "count_error": 3.0}
-    row = figures(totals(events=events, counts=empty), FOCAL)
+    row = row_metrics(totals(events=events, counts=empty), FOCAL)
     blank = {name for name, value in row.items() if value is None}
     assert blank == {
         "class_error",
@@ -108,7 +108,7 @@ def test_without_a_matched_box_the_class_error_is_blank_and_never_100():
 
 
 def test_where_no_step_was_taken_there_are_counts_and_no_losses():
-    row = figures(Totals(counts=nothing_counted([1, 2], skipped=1)), FOCAL)
+    row = row_metrics(Totals(counts=empty_counts([1, 2], skipped=1)), FOCAL)
     assert {name: value for name, value in row.items() if value is not None} == {
         "steps": 0,
         "images": 0,
@@ -121,12 +121,12 @@ def test_where_no_step_was_taken_there_are_counts_and_no_losses():
 
 def test_categories_stand_in_the_order_of_their_numbers():
     counts = {**COUNTS, "boxes/10": 2, "share/10": 0.1}
-    assert list(figures(totals(counts=counts), FOCAL)["boxes_by_category"]) == ["1", "2", "3", "10"]
+    assert list(row_metrics(totals(counts=counts), FOCAL)["boxes_by_category"]) == ["1", "2", "3", "10"]
 
 
 def test_the_skill_of_the_best_constant_predictor_is_zero():
     constant = best_constant_loss([1.5, 0.5], 40.0, FOCAL)
-    row = figures(totals(losses={**LOSSES, "loss_ce": constant}), FOCAL)
+    row = row_metrics(totals(losses={**LOSSES, "loss_ce": constant}), FOCAL)
     assert row["class_skill"] == pytest.approx(0.0, abs=1e-12)
     assert row["loss_ce"] == pytest.approx(row["loss_ce_of_best_constant"])
 
@@ -153,10 +153,10 @@ def test_counts_are_those_of_the_images_that_count():
     )
 
 
-def test_a_step_that_is_left_out_counts_the_same_names():
+def test_a_skipped_step_has_the_same_counts():
     taken = window_counts(Window([batch([])]), 1.0, [1, 2], 10)
-    assert nothing_counted([1, 2], skipped=1).keys() == taken.keys()
-    assert nothing_counted([1, 2], skipped=1) == {**dict.fromkeys(taken, 0), "skipped": 1}
+    assert empty_counts([1, 2], skipped=1).keys() == taken.keys()
+    assert empty_counts([1, 2], skipped=1) == {**dict.fromkeys(taken, 0), "skipped": 1}
 
 
 @settings(max_examples=30)

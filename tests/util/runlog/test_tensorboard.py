@@ -11,9 +11,9 @@ from util.runlog.tensorboard import FOLDER, ScalarWriter, load_summary_writer, s
 
 
 class FakeSummaryWriter:
-    """Remembers what TensorBoard would show: a writer that begins at `purge_step` drops what is there from it on."""
+    """Records what TensorBoard would show: a writer created with `purge_step` drops the points from that step on."""
 
-    shown: ClassVar = {}  # folder: [(step, tag, value)]
+    shown: ClassVar[dict[str, list[tuple[int, str, float]]]] = {}  # folder: [(step, tag, value)]
 
     def __init__(self, *, log_dir, purge_step):
         Path(log_dir).mkdir(exist_ok=True)
@@ -44,9 +44,9 @@ def points(shown, folder):
     return shown[str(folder / FOLDER)]
 
 
-def begun(folder, make=FakeSummaryWriter):
-    log = RunLog(folder, make)
-    log.begin_rows()
+def started(folder, factory=FakeSummaryWriter):
+    log = RunLog(folder, factory)
+    log.start_rows()
     return log
 
 
@@ -73,7 +73,7 @@ def test_rows_become_scalars_named_by_kind_and_column():
 
 
 def test_what_is_logged_is_shown_at_once(tmp_path, shown):
-    log = begun(tmp_path)
+    log = started(tmp_path)
     log.start(epoch=0, step=0, config={"lr": 1.0})
     log.row("train", epoch=0, step=10, loss=2.0)
     assert points(shown, tmp_path) == [(10, "train/loss", 2.0)]
@@ -82,9 +82,9 @@ def test_what_is_logged_is_shown_at_once(tmp_path, shown):
     assert points(shown, tmp_path)[1:] == [(10, "epoch/loss", 3.0)]
 
 
-def test_a_run_that_goes_on_shows_no_step_twice_and_loses_none(tmp_path, shown):
-    """It is cut off after rows that its checkpoint does not know, some of them of the checkpoint's own step."""
-    log = begun(tmp_path)
+def test_a_resumed_run_shows_no_step_twice_and_loses_none(tmp_path, shown):
+    """It is interrupted after rows that its checkpoint does not know, some of the checkpoint's own step."""
+    log = started(tmp_path)
     log.row("train", epoch=0, step=10, loss=1.0)
     log.row("train", epoch=0, step=20, loss=2.0)
     log.row("epoch", epoch=0, step=20, loss=1.5)
@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_shows_no_step_twice_and_loses_none(tmp_path, shown):
     log.row("train", epoch=1, step=30, loss=3.0)
     again = RunLog(tmp_path, FakeSummaryWriter)
     before = len(points(shown, tmp_path))
-    again.go_on_rows(known)
+    again.resume_rows(known)
     assert before == 5
     assert same_rows(shown, tmp_path)
     again.row("eval", epoch=0, step=20, loss=0.5)
@@ -103,36 +103,36 @@ def test_a_run_that_goes_on_shows_no_step_twice_and_loses_none(tmp_path, shown):
 
 
 def test_a_new_start_in_the_folder_shows_nothing_of_the_old_one(tmp_path, shown):
-    begun(tmp_path).row("train", epoch=0, step=10, loss=1.0)
-    begun(tmp_path).row("train", epoch=0, step=5, loss=2.0)
+    started(tmp_path).row("train", epoch=0, step=10, loss=1.0)
+    started(tmp_path).row("train", epoch=0, step=5, loss=2.0)
     assert points(shown, tmp_path) == [(5, "train/loss", 2.0)]
 
 
 def test_a_run_to_which_tensorboard_comes_later_shows_all_of_it(tmp_path, shown):
     log = RunLog(tmp_path)
-    log.begin_rows()
+    log.start_rows()
     for step in (10, 20):
         log.row("train", epoch=0, step=step, loss=float(step))
     again = RunLog(tmp_path, FakeSummaryWriter)
-    again.go_on_rows(log.rows_on_disk())
+    again.resume_rows(log.rows_on_disk())
     assert [step for step, _, _ in points(shown, tmp_path)] == [10, 20]
     assert same_rows(shown, tmp_path)
 
 
-def test_evaluations_by_a_command_of_their_own_are_not_shown(tmp_path, shown):
-    log = begun(tmp_path)
+def test_separate_evaluations_are_not_shown(tmp_path, shown):
+    log = started(tmp_path)
     log.row("train", epoch=0, step=10, loss=1.0)
     length = log.rows_on_disk()
     RunLog(tmp_path).row("eval", epoch=0, step=10, checkpoint="best.pth", loss=9.0)
-    RunLog(tmp_path, FakeSummaryWriter).go_on_rows(length)
+    RunLog(tmp_path, FakeSummaryWriter).resume_rows(length)
     assert points(shown, tmp_path) == [(10, "train/loss", 1.0)]
 
 
 def test_a_silent_rank_and_a_log_without_it_write_nothing(tmp_path, shown):
     for log in (RunLog(None, FakeSummaryWriter), RunLog(tmp_path)):
-        log.begin_rows()
+        log.start_rows()
         log.row("train", epoch=0, step=10, loss=1.0)
-        log.go_on_rows(0)
+        log.resume_rows(0)
     assert not shown
     assert not (tmp_path / FOLDER).exists()
 
@@ -153,13 +153,13 @@ def test_without_the_package_the_error_says_what_to_do(monkeypatch):
 def test_the_real_one_shows_each_step_once_after_a_resume(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log = RunLog(tmp_path, load_summary_writer())
-    log.begin_rows()
+    log.start_rows()
     for step in (10, 20):
         log.row("train", epoch=0, step=step, loss=float(step))
     known = log.rows_on_disk()
     log.row("train", epoch=0, step=30, loss=99.0)
     again = RunLog(tmp_path, load_summary_writer())
-    again.go_on_rows(known)
+    again.resume_rows(known)
     again.row("train", epoch=0, step=30, loss=30.0)
     reader = accumulator.EventAccumulator(str(tmp_path / FOLDER))
     reader.Reload()

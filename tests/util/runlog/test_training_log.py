@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from util.detection.batch import Batch, Window
-from util.distributed.collectives import Ranks
+from util.distributed.collectives import ProcessInfo
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 from util.runlog.run_log import RunLog
+from util.runlog.step_statistics import row_metrics
 from util.runlog.training_log import CONSOLE_ROWS, TrainingLog, peak_memory_mb
 
 CPU = torch.device("cpu")
-ALONE = Ranks(0, 1, 0)
+ALONE = ProcessInfo(0, 1, 0)
 FOCAL = FocalSettings(0.25, 2.0, 5)
 RATES = {"lr": 1e-4, "lr_backbone": 1e-5}
 
@@ -67,7 +68,7 @@ def test_epochs_do_not_mix(tmp_path):
     assert [(r["step"], r["loss"]) for r in rows if r["kind"] == "train"] == [(2, 1.5), (3, 3.0), (4, 1.0), (6, 2.5)]
 
 
-def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
+def test_a_resumed_log_writes_the_same_rows(tmp_path, monkeypatch):
     """Its state passes through plain values, as in a checkpoint."""
     now = [0.0]
     monkeypatch.setattr("util.runlog.training_log.time.monotonic", lambda: now[0])
@@ -90,9 +91,9 @@ def test_a_log_that_goes_on_tells_the_same_rows(tmp_path, monkeypatch):
     assert whole == parts
 
 
-def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
+def test_the_sums_of_two_ranks_are_resumed_on_one(tmp_path):
     def state(rank):
-        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
+        log = TrainingLog(RunLog(None), 9, 9, CPU, ProcessInfo(rank, 2, rank), [0], FOCAL)
         log.start_epoch(0)
         log.add(Window([batch(rank + 1)]), 1.0, {"loss": torch.tensor(2.0 + rank)}, {}, step=1, rates=RATES)
         return log.state()[0]
@@ -104,25 +105,25 @@ def test_the_figures_of_two_ranks_go_on_on_one(tmp_path):
     assert (row["loss"], row["images"], row["boxes"]) == (3.0, 3, 4)  # the first step's loss is the mean of its ranks
 
 
-def test_a_step_that_was_left_out_counts_as_skipped_and_nowhere_else(tmp_path, capsys):
+def test_a_skipped_step_counts_as_skipped_and_nowhere_else(tmp_path, capsys):
     log = TrainingLog(RunLog(tmp_path), 1, 2, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
-    log.leave_out(step=1, rates=RATES)
+    log.add_skipped(step=1, rates=RATES)
     log.add(
         Window([batch(1)]), 1.0, {"loss": torch.tensor(3.0), "grad_norm": torch.tensor(1.0)}, {}, step=2, rates=RATES
     )
     log.finish_epoch(2)
-    left_out, taken, epoch = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    assert (left_out["skipped"], left_out["images"], "loss" in left_out) == (1, 0, False)
+    skipped, taken, epoch = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert (skipped["skipped"], skipped["images"], "loss" in skipped) == (1, 0, False)
     assert (taken["skipped"], taken["loss"]) == (0, 3.0)
     assert (epoch["skipped"], epoch["loss"], epoch["images"]) == (1, 3.0, 1)
     assert "skipped: 1" in capsys.readouterr().out.splitlines()[0]
 
 
-def test_an_epoch_in_which_no_step_was_taken_is_told(tmp_path, capsys):
+def test_an_epoch_in_which_no_step_was_taken_is_logged(tmp_path, capsys):
     log = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE, [0], FOCAL)
     log.start_epoch(0)
-    log.leave_out(step=1, rates=RATES)
+    log.add_skipped(step=1, rates=RATES)
     log.finish_epoch(1)
     assert "no step was taken; 0 images" in capsys.readouterr().out
 
@@ -140,8 +141,8 @@ def test_the_console_gets_a_line_per_row_and_one_per_epoch(tmp_path, capsys):
 def console(folder, windows, *, every=1):
     """What the lines of the console are of: steps, boxes and images."""
     run(folder, windows, [1.0] * len(windows), every=every)
-    said = re.findall(r"last (\d+) steps: (\d+) boxes on (\d+) images", (folder / "info.txt").read_text())
-    return [tuple(map(int, found)) for found in said]
+    lines = re.findall(r"last (\d+) steps: (\d+) boxes on (\d+) images", (folder / "info.txt").read_text())
+    return [tuple(map(int, found)) for found in lines]
 
 
 def test_a_console_line_is_of_as_many_rows_as_hold_20_images_with_boxes(tmp_path):
@@ -175,7 +176,7 @@ def test_losses_and_the_best_constant_are_in_the_same_units_on_any_number_of_ran
         monkeypatch.setattr("util.runlog.meters.sum_over_ranks", lambda values, ranks=ranks: values * ranks)
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        log = TrainingLog(RunLog(folder), 1, 1, CPU, Ranks(0, ranks, 0), [0], FOCAL)
+        log = TrainingLog(RunLog(folder), 1, 1, CPU, ProcessInfo(0, ranks, 0), [0], FOCAL)
         log.start_epoch(0)
         constant = best_constant_loss([boxes], slots, FOCAL) / boxes  # boxes of all ranks / ranks
         loss = {"loss": torch.tensor(1.0), "loss_ce": torch.tensor(constant)}
@@ -185,28 +186,28 @@ def test_losses_and_the_best_constant_are_in_the_same_units_on_any_number_of_ran
         assert row["class_skill"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_skill_is_the_same_when_a_run_goes_on_with_another_number_of_ranks(tmp_path):
+def test_the_skill_is_the_same_when_a_run_is_resumed_with_another_number_of_ranks(tmp_path):
     def add(log, step, boxes, denominator):
         loss = {"loss": torch.tensor(1.0), "loss_ce": torch.tensor(0.5)}
         log.add(Window([batch(boxes, 0)]), denominator, loss, {}, step=step, rates=RATES)
 
     states = []
     for rank in range(2):
-        log = TrainingLog(RunLog(None), 9, 9, CPU, Ranks(rank, 2, rank), [0], FOCAL)
+        log = TrainingLog(RunLog(None), 9, 9, CPU, ProcessInfo(rank, 2, rank), [0], FOCAL)
         log.start_epoch(0)
         add(log, 1, rank + 1, 3 / 2)
         states += log.state()
     alone = TrainingLog(RunLog(tmp_path), 1, 1, CPU, ALONE, [0], FOCAL)
     alone.start_epoch(0, 0, states)
-    found = alone._figures(alone._epoch.read(ALONE, CPU))
+    found = row_metrics(alone._epoch.read(ALONE, CPU), FOCAL)
     assert found["loss_ce_of_best_constant"] == pytest.approx(best_constant_loss([1], 4 * 5 / 3, FOCAL))
 
 
-def test_figures_that_an_older_version_collected_are_left_out_and_that_is_told(tmp_path, capsys):
+def test_sums_of_an_older_version_are_dropped_with_a_warning(tmp_path, capsys):
     log = TrainingLog(RunLog(tmp_path), 2, 3, CPU, ALONE, [0], FOCAL)
     old = {"losses": {"names": ["loss"], "total": [1.0], "steps": 1}, "counts": {"names": [], "total": [], "steps": 1}}
     log.start_epoch(0, 1, [{"recent": old, "epoch": old, "told": 0, "waited": 0.0, "seconds": 1.0, "seconds_since": 1}])
-    assert "warning: the figures of the steps before" in capsys.readouterr().out
+    assert "warning: the metrics of earlier steps" in capsys.readouterr().out
     for step in (2, 3):
         log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(3.0)}, {}, step=step, rates=RATES)
     log.finish_epoch(3)
@@ -214,7 +215,7 @@ def test_figures_that_an_older_version_collected_are_left_out_and_that_is_told(t
     assert (epoch["kind"], epoch["steps"], epoch["loss"]) == ("epoch", 2, 3.0)
 
 
-def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypatch):
+def test_watching_yields_every_batch_and_records_the_waiting(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("util.runlog.training_log.time.monotonic", lambda: now[0])
 
@@ -236,8 +237,8 @@ def test_watching_hands_on_every_batch_and_notes_the_waiting(tmp_path, monkeypat
     assert row["time"] == pytest.approx(3.0)
 
 
-def test_other_ranks_keep_step_in_silence(capsys):
-    log = TrainingLog(RunLog(None), 1, 1, CPU, Ranks(1, 1, 0), [0], FOCAL)
+def test_other_ranks_count_steps_and_print_nothing(capsys):
+    log = TrainingLog(RunLog(None), 1, 1, CPU, ProcessInfo(1, 1, 0), [0], FOCAL)
     log.start_epoch(0)
     log.add(Window([batch(1)]), 1.0, {"loss": torch.tensor(1.0)}, {}, step=1, rates=RATES)
     log.finish_epoch(1)

@@ -137,13 +137,13 @@ def test_a_folder_in_which_another_evaluation_is_under_way_counts_as_taken(tmp_p
 
 def test_results_that_another_evaluation_left_while_this_one_waited_are_not_replaced(tmp_path, monkeypatch):
     (tmp_path / "best.pth").touch()
-    hold = evaluation_folder.hold
+    lock_folder = evaluation_folder.lock_folder
 
-    def hold_late(folder, what):
+    def lock_late(folder, what):
         if folder.name == "eval_TBX11K_val":
             report_in(folder, OTHER)
-        return hold(folder, what)
+        return lock_folder(folder, what)
 
-    monkeypatch.setattr(evaluation_folder, "hold", hold_late)
+    monkeypatch.setattr(evaluation_folder, "lock_folder", lock_late)
     with ExitStack() as held:
         assert hold_folder(tmp_path, TRUTH, FACTS, held).name == "eval_TBX11K_val_2"

@@ -63,7 +63,7 @@ def keeps_validation_ap(history: History) -> bool:
 
     Training metrics that look bad are then on another scale (weights, augmentation, settings); the run is not failing.
     """
-    return any(_is_kept(history, history.judged(name)) for name in ("all/agnostic/AP50", "all/per_class/AP50"))
+    return any(_is_kept(history, history.evaluated(name)) for name in ("all/agnostic/AP50", "all/per_class/AP50"))
 
 
 def _is_kept(history: History, evaluations: list[tuple[int, float]]) -> bool:

@@ -58,7 +58,7 @@ def train_and_val_boxes_differ(history: History) -> Cause | None:
     evidence = "the median training box is {:.2f} times as wide and {:.2f} times as high as the median validation box"
     evidence = evidence.format(*(ratios * 2)[:2])
     last = history.last
-    ap50, recall = (last.judged("all/agnostic/AP50"), last.get("recall_top10")) if last else (None, None)
+    ap50, recall = (last.evaluated("all/agnostic/AP50"), last.get("recall_top10")) if last else (None, None)
     has_effect = ap50 is not None and recall is not None and ap50 < 0.1 and recall > 0.5 and has_trained(history, 2)
     if has_effect:
         evidence += f"; recall is {recall:.2f} in training, and AP50 {ap50:.3f} in validation"
@@ -94,8 +94,8 @@ def labels_do_not_fit_images(history: History) -> Cause | None:
         f"{last.get('best_score_without_boxes'):.2f} on images without, in two epochs, while the denoising queries, "
         "which get the boxes, do learn"
     )
-    auc = last.judged("all/image/auc")
-    ap50 = last.judged("all/agnostic/AP50")
+    auc = last.evaluated("all/image/auc")
+    ap50 = last.evaluated("all/agnostic/AP50")
     if auc is not None:
         evidence += f"; image-level AUC on validation images is {auc:.2f}"
     has_effect = (auc is not None and auc < 0.6) or (ap50 is not None and ap50 < 0.05)

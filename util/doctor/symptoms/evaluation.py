@@ -24,7 +24,7 @@ LATE = 10  # epochs after which, and EARLY_STEPS steps, a run with AP50 near zer
 
 def validation_falls(history: History) -> Cause | None:
     """AP falls while the training loss goes on falling: overfitting."""
-    values = history.judged(AP)
+    values = history.evaluated(AP)
     losses = dict(history.series("loss"))
     if len(values) < 6 or not has_trained(history, 6):
         return None
@@ -55,7 +55,7 @@ def average_too_slow(history: History) -> Cause | None:
     if planned >= 3 * horizon or config.get("ema_warmup_steps", 0) >= planned:
         return None
     evidence = f"ema_decay averages over {horizon:.0f} steps, and the whole training has {planned:.0f}"
-    ap50 = last.judged(AP50)
+    ap50 = last.evaluated(AP50)
     recall = last.get("recall_top10")
     has_effect = ap50 is not None and recall is not None and recall > 0.5 and ap50 < 0.1
     fix = f"ema_decay = {max(0.0, 1 - 10 / max(planned, 10)):.4g} or less, or use_ema = False"
@@ -64,8 +64,8 @@ def average_too_slow(history: History) -> Cause | None:
 
 def _average_is_worse(history: History) -> Cause | None:
     """The EMA is far worse than the weights themselves, in a log that evaluates both."""
-    plain = history.judged(UNAVERAGED)[-2:]
-    averaged = history.judged(AP50_PER_CLASS)[-2:]
+    plain = history.evaluated(UNAVERAGED)[-2:]
+    averaged = history.evaluated(AP50_PER_CLASS)[-2:]
     if min(len(plain), len(averaged)) < 2 or min(p for _, p in plain) < 0.1:
         return None
     if max(a for _, a in averaged) > min(p for _, p in plain) / 3:
@@ -79,7 +79,7 @@ def training_does_not_carry_over(history: History) -> Cause | None:
     if (last := last_after(history, 3)) is None:
         return None
     recall = last.get("recall_top10")
-    ap50 = last.judged(AP50)
+    ap50 = last.evaluated(AP50)
     if recall is None or ap50 is None or recall < 0.6 or ap50 > 0.05 or average_too_slow(history):
         return None
     skill = last.get("class_skill")
@@ -93,8 +93,8 @@ def training_does_not_carry_over(history: History) -> Cause | None:
 
 def validation_near_zero(history: History) -> Cause | None:
     """AP50 is near zero in many evaluations, or in late ones."""
-    series = [found for name in (AP50, AP50_PER_CLASS, UNAVERAGED) if (found := history.judged(name))]
-    evaluations = history.judged(AP50_PER_CLASS)
+    series = [found for name in (AP50, AP50_PER_CLASS, UNAVERAGED) if (found := history.evaluated(name))]
+    evaluations = history.evaluated(AP50_PER_CLASS)
     is_late = bool(evaluations) and evaluations[-1][0] + 1 >= LATE  # a resumed run's log may begin late
     fewest = 2 if is_late else 5
     best = max((value for found in series for _, value in found), default=0.0)

@@ -101,7 +101,7 @@ def categories_not_learned(history: History) -> Cause | None:
     """Boxes are detected, but their category is no better than the most common one for all."""
     if (last := last_after(history, 3)) is None:
         return None
-    counts = last.figures.get("boxes_by_category")
+    counts = last.metrics.get("boxes_by_category")
     error = last.get("class_error")
     matched = last.get("class_error_n")
     if not isinstance(counts, dict) or sum(counts.values()) < 50 or error is None or (matched or 0) < 50:

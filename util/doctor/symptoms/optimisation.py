@@ -47,9 +47,9 @@ def _epochs_not_finite(history: History) -> Cause:
 def loss_not_finite(history: History) -> Cause | None:
     """The loss in the log is NaN or infinite."""
     last = history.last
-    if last is None or "loss" not in last.figures or last.get("loss") is not None or last.figures["loss"] is None:
+    if last is None or "loss" not in last.metrics or last.get("loss") is not None or last.metrics["loss"] is None:
         return None
-    evidence = f"the loss of epoch {last.number} is {last.figures['loss']}"
+    evidence = f"the loss of epoch {last.number} is {last.metrics['loss']}"
     return Cause("not_finite", FAILING, evidence, "a lower lr, a longer warm-up, or no mixed precision", 95)
 
 
@@ -115,7 +115,7 @@ def loss_rises(history: History) -> Cause | None:
         return None
     rise = means[-1] / max(min(means), 1e-12) - 1
     names = ("all/agnostic/AP50", "all/per_class/AP50", "model/all/per_class/AP50")
-    values = [v for name in names for _, v in history.judged(name)]
+    values = [v for name in names for _, v in history.evaluated(name)]
     is_poor = len(values) >= 5 and max(values) < 0.1
     if rise < 0.05:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 from util.config.schema import Config
 from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
@@ -77,10 +77,10 @@ class Evaluation:
         position = {"epoch": max(0, epoch - 1), "step": step, "weights": weights, **more}
         save_detections(folder / DETECTIONS, self.study.found)
         save_truth(folder / TRUTH, self.study.truth)
-        write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
+        write_atomically(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
         save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
         log.row("eval", **position, **self.numbers)
-        log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
+        log.info(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
 
 
 def evaluate_as_configured(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from util.base.errors import UserError
-from util.base.files import keep_copy
+from util.base.files import link_copy
 from util.base.text import first_few
 from util.training.checkpoints.categories import CLASS_TABLES
 from util.training.checkpoints.earlier_training import require_none
@@ -96,7 +96,7 @@ def rotate(folder: Path, keep_last: int) -> None:
     for newer, path in reversed(list(pairwise(older))):
         if newer.is_file():
             newer.replace(path)
-    keep_copy(own, older[0])
+    link_copy(own, older[0])
 
 
 def take_best_along(source: Path, folder: Path) -> bool:
@@ -104,7 +104,7 @@ def take_best_along(source: Path, folder: Path) -> bool:
     best = source.with_name(BEST_NAME)
     if not best.is_file():
         return False
-    keep_copy(best, folder / BEST_NAME)
+    link_copy(best, folder / BEST_NAME)
     return True
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from util.base.files import write_whole
+from util.base.files import write_atomically
 
 COMMENT = b"CRC-32 of the bytes before this comment: %08x"
 COMMENT_BEGINS = COMMENT[:10]
@@ -64,7 +64,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(dict(content), summed)
         summed.finish()
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
 def read_tensors(path: Path) -> Any:

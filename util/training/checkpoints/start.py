@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from util.base.console import remark
+from util.base.console import print_note
 from util.base.errors import UserError
-from util.config.load import completed, flatten, load_config, resolve, without_paths
+from util.config.load import add_later_knobs, flatten, load_config, resolve, without_paths
 from util.config.schema import PATHS, Config
 from util.training.checkpoints import checkpoint
 
@@ -36,7 +36,7 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
 def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None) -> Config:
     """The config that a checkpoint holds but for its paths, with KEY=VALUE options on top."""
     source = f"{path} (the config inside)"
-    return resolve(without_paths(completed(content["config"], source)), options, source=source)
+    return resolve(without_paths(add_later_knobs(content["config"], source)), options, source=source)
 
 
 def _tell_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None:
@@ -44,4 +44,4 @@ def _tell_paths(path: Path, recorded: Mapping[str, Any], config: Config) -> None
     used = flatten(config)
     for key in PATHS:
         if recorded.get(key) and not used[key]:
-            remark(f"{path}: {key} of its training is not used; to name a folder: --options {key}=DIR")
+            print_note(f"{path}: {key} of its training is not used; to name a folder: --options {key}=DIR")

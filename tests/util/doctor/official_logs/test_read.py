@@ -177,10 +177,10 @@ def test_an_epoch_of_the_console_is_read_to_its_evaluations(tmp_path):
     first, second = history.epochs
     assert (first.is_whole, second.is_whole) == (True, False)
     assert (first.get("loss"), first.get("test_loss"), first.get("ema_test_loss")) == (3.25, 1.5, 1.25)
-    assert first.judged("all/per_class/AP") == 0.2
-    assert first.judged("model/all/per_class/AP") == 0.1
-    assert (first.judged("all/per_class/AR1"), first.judged("all/per_class/AR100")) == (0.2, 0.6)
-    assert first.judged("all/per_class/AP75") is None
+    assert first.evaluated("all/per_class/AP") == 0.2
+    assert first.evaluated("model/all/per_class/AP") == 0.1
+    assert (first.evaluated("all/per_class/AR1"), first.evaluated("all/per_class/AR100")) == (0.2, 0.6)
+    assert first.evaluated("all/per_class/AP75") is None
     assert second.get("loss") == 5.0
 
 
@@ -258,7 +258,7 @@ def test_a_real_failed_and_a_real_healthy_log_give_back_what_is_known_of_the_dat
         assert [text.split(" ")[0] for text in history.artefacts] == ["class_error", "cardinality_error"]
     assert all(skill < -0.3 for n, skill in runs["failed"].series("class_skill_if_alpha_25") if n >= 14)
     assert all(skill > 0.6 for n, skill in runs["healthy"].series("class_skill_if_alpha_75") if n >= 4)
-    assert max(ap for _, ap in runs["failed"].judged("all/per_class/AP")) == pytest.approx(0.0382, abs=1e-4)
+    assert max(ap for _, ap in runs["failed"].evaluated("all/per_class/AP")) == pytest.approx(0.0382, abs=1e-4)
 
 
 @pytest.mark.data
