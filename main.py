@@ -30,6 +30,7 @@ from datasets.annotations.facts import evaluated_source, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
+from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, choose_attention, speed_up
@@ -42,7 +43,7 @@ from util.base.seed import seed_everything
 from util.config import load_config
 from util.config.command_line import parse_arguments
 from util.distributed import collectives
-from util.doctor.checkup import consult
+from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
 from util.training.checkpoints.start import choose_start, load_for_evaluation, unused_warnings
@@ -126,7 +127,7 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
         state.finish_epoch()
         run.folder.save_checkpoint(state)
         after_epoch(run)
-        consult(log, process, config.runtime.on_failing)
+        check_progress(log, process, config.runtime.on_failing, EXPECTED_RESULTS)
     STOP.ignore_further_signals()
     log.info(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.best_epoch}")
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env python
-"""How long a training step, a prediction or deformable attention takes, part by part, and in how much memory.
+"""Time a training step, inference or deformable attention, part by part, and measure its memory.
 
     python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch_size N] [--size H[xW]]
     python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch" "amp=bf16" [--output F]
     python scripts/measure/benchmark.py -c CONFIG --profile trace.json
 
-Any knob is set with --options, for all, or in a setting of --compare, on top: then settings take turns in one process
-and the first is the yardstick. Images are noise, weights come from the seed, nothing is downloaded. On a CPU the unit
-is processor time of all threads, which other programs disturb least; on a GPU time of the device. Times are medians
-with quartiles. Parts are timed in repeats of their own, and their shares add up to 100. "kept" is what autograd saves
-in a part for the backward pass; "memory" is the peak of a fresh process that does nothing else, less what it held
-before the network was built: weights, gradients, moments and activations. "differs by" compares the answers of the
-first repeat, losses or scores, with the yardstick's; half precision differs by its own rounding.
+Knobs are set for all settings with --options, and in addition for one setting of --compare: settings then run
+alternately in one process, and the first is the baseline. Images are noise, weights come from the seed, nothing is
+downloaded. On a CPU the unit is processor time of all threads, which other programs affect least; on a GPU device
+time. Times are medians with quartiles. Parts are timed in separate repeats, and their shares add up to 100. "kept" is
+what autograd saves in a part for the backward pass; "memory" is the peak of a fresh process minus its memory before the
+network was built: weights, gradients, moments and activations. "differs by" compares the results of the first repeat,
+losses or scores, with the baseline; half precision differs by its own rounding.
 """
 
 import argparse
@@ -36,8 +36,8 @@ import torch
 
 from scripts.measure.machine import describe_machine
 from scripts.measure.stopwatch import Clock, Lap, PartPath, Spread, Stopwatch
-from scripts.measure.tables import Measured, as_rows, report
-from scripts.measure.workloads import Case, Work, count_operations, works_of
+from scripts.measure.tables import Measurement, as_rows, report
+from scripts.measure.workloads import Case, Workload, build_workloads, count_operations
 from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.files import write_atomically
@@ -66,9 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
     command = shlex.join(["python", *sys.argv])
     machine = describe_machine(device)
     echo(f"{headline(args, case)}\n{machine}\n{command}")
-    works = [works_of(config, case) for config in configs]
+    works = [build_workloads(config, case) for config in configs]
     for setting, own in zip(settings, works, strict=True):
-        echo("\n".join(f"{setting + ': ' if setting else ''}{line}" for line in own[0].said.splitlines()))
+        echo("\n".join(f"{setting + ': ' if setting else ''}{line}" for line in own[0].description.splitlines()))
     found = measure(works, settings, args)
     memories = {setting: None if args.no_memory else memory_apart(args, setting) for setting in settings}
     for row in found:
@@ -100,7 +100,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     add("--compare", nargs="+", metavar="SETTING", help='two or more, each "KEY=VALUE ..."')
     add("--no_memory", action="store_true", help="do not start a process per setting to measure its memory")
     add("--profile", type=Path, metavar="FILE", help="one repeat under the profiler: a Chrome trace, and a table")
-    hide_aliases(add("--output", "--json", type=Path, metavar="FILE", help="JSON file of all figures"))
+    hide_aliases(add("--output", "--json", type=Path, metavar="FILE", help="JSON file of all measurements"))
     add("--memory_of", metavar="SETTING", help=argparse.SUPPRESS)  # what the fresh process is started with
     args = parser.parse_args(arguments)
     if min(args.batch_size, args.repeats) < 1 or min(args.warmup, args.num_boxes) < 0 or (args.threads or 1) < 1:
@@ -128,14 +128,14 @@ def parse_size(text: str | None, config: Config) -> tuple[int, int]:
 
 
 def headline(args: argparse.Namespace, case: Case) -> str:
-    """What is measured, in a line."""
+    """What is measured, in one line."""
     options = f", {' '.join(args.options)}" if args.options else ""
     h, w = case.size
     return f"{args.config_file.name}: {case.task}, {case.batch} x {h} x {w} pixels, {case.boxes} boxes each{options}"
 
 
-def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespace) -> list[Measured]:
-    """Time each work in all settings by turns; who begins changes from round to round. Then its parts."""
+def measure(works: list[list[Workload]], settings: list[str], args: argparse.Namespace) -> list[Measurement]:
+    """Time each workload in all settings alternately, with changing order; then its parts."""
     has_parts = len(settings) == 1 and works[0][0].timed is not None
     per_work = 1 + args.warmup + args.repeats + (PART_REPEATS + 2 if has_parts else 0)
     progress = Progress("benchmark", per_work * len(works[0]) * len(settings), "repeats")
@@ -143,10 +143,10 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
     found = []
     gc.collect()
     for same in zip(*works, strict=True):
-        answers = []
+        results = []
         for work in same:
             work.prepare()
-            answers.append(work.run())
+            results.append(work.run())
             for _ in range(args.warmup):
                 work.run()
         progress.advance((1 + args.warmup) * len(same))
@@ -156,19 +156,21 @@ def measure(works: list[list[Work]], settings: list[str], args: argparse.Namespa
                 same[i].prepare()
                 laps[i].append(clock.lap(same[i].run))
                 progress.advance()
-        parts = parts_of(same[0], clock, progress) if has_parts else []
+        parts = parts_of(same[0], clock, progress) if len(settings) == 1 else []
         found += [
-            Measured(work.name, setting, own, answer.detach().float().cpu(), parts)
-            for work, setting, own, answer in zip(same, settings, laps, answers, strict=True)
+            Measurement(work.name, setting, own, result.detach().float().cpu(), parts)
+            for work, setting, own, result in zip(same, settings, laps, results, strict=True)
         ]
     progress.close()
     return found
 
 
-def parts_of(work: Work, clock: Clock, progress: Progress) -> list[dict[str, Any]]:
-    """Milliseconds, share and kept bytes of each part, outer before inner; "rest" is what no part covers."""
+def parts_of(work: Workload, clock: Clock, progress: Progress) -> list[dict[str, Any]]:
+    """Milliseconds, share and kept bytes of each part, outer before inner; "rest" is the time outside of all parts."""
+    if work.timed is None:
+        return []
     watch = Stopwatch(clock)
-    rounds: list[dict[PartPath, float]] = []
+    repeats: list[dict[PartPath, float]] = []
     with work.timed(watch):
         with watch.counting(work.known):
             work.run()
@@ -178,36 +180,37 @@ def parts_of(work: Work, clock: Clock, progress: Progress) -> list[dict[str, Any
         progress.advance(2)
         for _ in range(PART_REPEATS):
             lap = clock.lap(work.run)
-            rounds.append({(): lap.headline, **watch.milliseconds()})
+            repeats.append({(): lap.headline, **watch.milliseconds()})
             progress.advance()
-    return with_shares(rounds, watch.kept)
+    return with_shares(repeats, watch.kept)
 
 
-def with_shares(rounds: list[dict[PartPath, float]], kept: dict[PartPath, int]) -> list[dict[str, Any]]:
-    """The rows of the table from the milliseconds of each round; the empty path is the whole."""
-    paths = list(dict.fromkeys(path for times in rounds for path in times))
+def with_shares(repeats: list[dict[PartPath, float]], kept: dict[PartPath, int]) -> list[dict[str, Any]]:
+    """The rows of the table from the milliseconds of each repeat; the empty path is the whole."""
+    paths = list(dict.fromkeys(path for times in repeats for path in times))
     for parent in paths:
         if children := [path for path in paths if path and path[:-1] == parent]:
-            kept[(*parent, "rest")] = kept.get(parent, 0) - sum(kept.get(path, 0) for path in children)
-            for times in rounds:
-                times[(*parent, "rest")] = times[parent] - sum(times.get(path, 0.0) for path in children)
-    whole = sum(times[()] for times in rounds)
+            rest = (*parent, "rest")
+            kept[rest] = kept.get(parent, 0) - sum(kept.get(path, 0) for path in children)
+            for times in repeats:
+                times[rest] = times[parent] - sum(times.get(path, 0.0) for path in children)
+    whole = sum(times[()] for times in repeats)
     rows = []
-    for path in in_order(list(dict.fromkeys(path for times in rounds for path in times)), ()):
-        values = [times.get(path, 0.0) for times in rounds]
+    for path in in_order(list(dict.fromkeys(path for times in repeats for path in times)), ()):
+        values = [times.get(path, 0.0) for times in repeats]
         share = 100 * sum(values) / whole
         rows.append({"path": path, "ms": asdict(Spread.of(values)), "share": share, "kept_bytes": kept.get(path, 0)})
     return rows
 
 
 def in_order(paths: list[PartPath], parent: PartPath) -> list[PartPath]:
-    """The parts inside one, each followed by its own."""
+    """The parts inside a part, each followed by its inner parts."""
     inner = [path for path in paths if path and path[:-1] == parent]
     return [p for path in inner for p in (path, *in_order(paths, path))]
 
 
 def memory_apart(args: argparse.Namespace, setting: str) -> dict[str, float]:
-    """What `memory_here` finds in a process of its own.
+    """Run `memory_here` in a fresh process.
 
     Raises:
         UserError: that process fails; its message is passed on.
@@ -224,12 +227,12 @@ def memory_apart(args: argparse.Namespace, setting: str) -> dict[str, float]:
 
 
 def memory_here(config: Config, case: Case) -> dict[str, float]:
-    """Peak of two repeats in megabytes, above what there was before the network was built, and that.
+    """Peak memory of two repeats above that before the network was built, and the latter, in megabytes.
 
-    On a GPU of the device's memory, on a CPU of the resident memory of this process.
+    On a GPU device memory, on a CPU resident memory of this process.
     """
     before = 0 if case.device.type == "cuda" else resident_bytes() or 0
-    for work in works_of(config, case):
+    for work in build_workloads(config, case):
         work.prepare()
         for _ in range(2):
             work.run()
@@ -237,8 +240,8 @@ def memory_here(config: Config, case: Case) -> dict[str, float]:
     return {"peak_mb": (peak - before) / MEGABYTE, "before_mb": before / MEGABYTE}
 
 
-def profile(works: list[Work], device: torch.device, path: Path) -> None:
-    """One repeat under PyTorch's profiler: the dearest operators, and a trace for chrome://tracing or Perfetto."""
+def profile(works: list[Workload], device: torch.device, path: Path) -> None:
+    """Profile one repeat: the most expensive operators, and a trace for chrome://tracing or Perfetto."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)

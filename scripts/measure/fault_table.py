@@ -9,14 +9,16 @@ ends after its last epoch, or as soon as the doctor calls it failing. Runs that 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,14 @@ import torch
 from torch import nn
 
 import main as program
-from models import dino
 from util.base.console import echo
 from util.base.processes import usable_cores
 from util.config.command_line import Parser, hide_aliases
-from util.doctor.diagnosis import diagnose
-from util.doctor.symptoms import FAILING, NOTE
+from util.doctor import FAILING, NOTE, diagnose
 from util.runlog.history import history_of
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
+from util.study.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
@@ -54,16 +55,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """One row of the table: what is broken, and the causes of which the doctor must name one in its first two."""
+    """One row of the table: a fault, and the causes of which the doctor must name one among its first two."""
 
-    causes: tuple[str, ...]  # none: the run is healthy
+    causes: tuple[str, ...]  # empty: the run is healthy
     options: dict[str, Any] = field(default_factory=dict)
-    damage: Callable[[Record, np.random.Generator], None] | None = None  # to the training annotations
-    broken: Callable[[int], Any] | None = None  # a context in which the program runs, by seed
+    damage: Callable[[Record, np.random.Generator], None] | None = None  # changes the training annotations
+    change: Callable[[nn.Module, int], None] | None = None  # changes the network before training, by seed
 
 
 def shuffle_boxes(content: Record, rng: np.random.Generator) -> None:
-    """Every image gets the boxes of another one."""
+    """Assign the boxes of every image to another image."""
     ids = [image["id"] for image in content["images"]]
     other = dict(zip(ids, rng.permutation(ids).tolist(), strict=True))
     for box in content["annotations"]:
@@ -71,7 +72,7 @@ def shuffle_boxes(content: Record, rng: np.random.Generator) -> None:
 
 
 def double_boxes(content: Record, _rng: np.random.Generator) -> None:
-    """Boxes twice as wide and high, about their centres, cut off at the border."""
+    """Enlarge boxes by 2 around their centres, clipped to the image."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     for box in content["annotations"]:
         x, y, w, h = box["bbox"]
@@ -85,62 +86,42 @@ def double_boxes(content: Record, _rng: np.random.Generator) -> None:
 
 
 def shuffle_categories(content: Record, rng: np.random.Generator) -> None:
-    """Every box gets the category of another one."""
+    """Shuffle the categories of the boxes."""
     categories = rng.permutation([box["category_id"] for box in content["annotations"]]).tolist()
     for box, category in zip(content["annotations"], categories, strict=True):
         box["category_id"] = category
 
 
 def remove_boxes(content: Record, _rng: np.random.Generator) -> None:
-    """No image has a box."""
+    """Remove all boxes."""
     content["annotations"] = []
 
 
-def high_prior(_seed: int) -> Any:
-    """Every query starts with a score of .99 instead of .01."""
-    return patch.object(dino, "PRIOR", 0.99)
+def raise_prior(model: nn.Module, _seed: int) -> None:
+    """Start all queries with a score of .99 instead of .01."""
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name and name.endswith("bias"):
+            nn.init.constant_(parameter, math.log(0.99 / 0.01))
 
 
-@contextmanager
-def after_building(change: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Do something to the network as soon as it is there."""
-    build = program.build_model
-
-    def build_and_change(*arguments: Any) -> Any:
-        model, *rest = build(*arguments)
-        change(model)
-        return model, *rest
-
-    with patch.object(program, "build_model", build_and_change):
-        yield
+def freeze_heads(model: nn.Module, _seed: int) -> None:
+    """Freeze the class heads."""
+    for name, parameter in model.named_parameters():
+        if "class_embed" in name:
+            parameter.requires_grad_(False)
 
 
-def frozen_head(_seed: int) -> Any:
-    """The class heads keep their first weights."""
-
-    def freeze(model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            if "class_embed" in name:
-                parameter.requires_grad_(False)
-
-    return after_building(freeze)
-
-
-def not_a_number(seed: int) -> Any:
-    """At one forward pass of the second epoch the images are NaN."""
+def poison_one_step(model: nn.Module, seed: int) -> None:
+    """Set the images of one forward pass of the second epoch to NaN."""
     moment = int(np.random.default_rng(seed).integers(200, 340))
+    calls = itertools.count()
 
-    def poison(model: nn.Module) -> None:
-        calls = iter(range(10**9))
+    def hook(module: nn.Module, inputs: tuple) -> Any:
+        if module.training and next(calls) == moment:
+            return (inputs[0] * torch.nan, *inputs[1:])
+        return None
 
-        def hook(module: nn.Module, inputs: tuple) -> Any:
-            if module.training and next(calls) == moment:
-                return (inputs[0] * torch.nan, *inputs[1:])
-            return None
-
-        model.register_forward_pre_hook(hook)
-
-    return after_building(poison)
+    model.register_forward_pre_hook(hook)
 
 
 FAULTS = {
@@ -151,27 +132,25 @@ FAULTS = {
     "boxes scaled by 2": Fault(("train_and_val_boxes_differ",), damage=double_boxes),
     "learning rate x 100": Fault(("learning_rate_too_high",), {"lr": 0.1, "lr_backbone": 0.1}),
     "learning rate 0": Fault(("learning_rate_zero",), {"lr": 0.0, "lr_backbone": 0.0}),
-    "prior .99": Fault(("predicts_everything",), broken=high_prior),
+    "prior .99": Fault(("predicts_everything",), change=raise_prior),
     "class loss weight 0": Fault(("class_head_not_learning",), {"cls_loss_coef": 0.0}),
     "all images empty": Fault(("no_boxes",), damage=remove_boxes),
-    "class heads frozen": Fault(("class_head_not_learning",), broken=frozen_head),
-    "NaN at one step": Fault(("not_finite",), broken=not_a_number),
+    "class heads frozen": Fault(("class_head_not_learning",), change=freeze_heads),
+    "NaN at one step": Fault(("not_finite",), change=poison_one_step),
 }
 
 
 def slug(name: str, seed: int) -> str:
-    """A folder's name for a run."""
+    """Folder name of a run."""
     return "".join(c if c.isalnum() else "_" for c in f"{name}_{seed}")
 
 
 def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
-    """The phantom with damaged training annotations; images are shared."""
+    """A copy of the phantom with damaged training annotations and hard links to the images."""
     if fault.damage is None:
         return source
-    for file in sorted(source.rglob("*")):
-        if file.is_file() and not (target / file.relative_to(source)).exists():
-            (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            os.link(file, target / file.relative_to(source))
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link)
     content = json.loads((source / TRAIN_FILE).read_text())
     fault.damage(content, np.random.default_rng(seed))
     (target / TRAIN_FILE).unlink()
@@ -180,18 +159,26 @@ def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
 
 
 def run_one(name: str, seed: int, data: Path, folder: Path) -> None:
-    """One training in this process."""
+    """Train one run in this process."""
     torch.set_num_threads(1)
     fault = FAULTS[name]
     data = damaged_copy(data, folder.with_name(f"{folder.name}_data"), fault, seed)
     options = [f"{key}={value}" for key, value in {**OPTIONS, **fault.options, "seed": seed}.items()]
     arguments = ["-c", str(CONFIG), "--data_path", str(data), "--output_dir", str(folder), "--device", "cpu"]
-    with fault.broken(seed) if fault.broken else nullcontext():
+    build_model = program.build_model
+
+    def build_and_change(*arguments: Any) -> Any:
+        model, *rest = build_model(*arguments)
+        if fault.change:
+            fault.change(model, seed)
+        return model, *rest
+
+    with patch.object(program, "build_model", build_and_change):
         program.main([*arguments, "--options", *options])
 
 
 def main() -> None:
-    """Run what is missing."""
+    """Train the missing runs, and print the table."""
     parser = Parser(__doc__)
     add = parser.add_argument
     output = "folder for the phantom and the runs"
@@ -216,44 +203,30 @@ def main() -> None:
 
 
 def table(out: Path, faults: list[str], seeds: list[int]) -> str:
-    """Markdown: what the doctor says of every run, its first two causes, and whether the fault is among them."""
-    lines = [
-        "| what is broken | seed | verdict | since epoch | first two causes | named | AP50 | seconds |",
-        "|---" * 8 + "|",
-    ]
-    for name in faults:
-        for seed in seeds:
-            folder = out / slug(name, seed)
-            if (folder / ROWS).exists():
-                lines.append(line_of(name, seed, folder))
-    return "\n".join(lines)
+    """Verdict and first two causes of every run, and whether the fault is among them."""
+    head = ["fault", "seed", "verdict", "since epoch", "first two causes", "named", "AP50", "seconds"]
+    runs = [(name, seed) for name in faults for seed in seeds if (out / slug(name, seed) / ROWS).exists()]
+    return markdown_table(head, [table_line(name, seed, out / slug(name, seed)) for name, seed in runs])
 
 
-def line_of(name: str, seed: int, folder: Path) -> str:
-    """One run in the table."""
+def table_line(name: str, seed: int, folder: Path) -> list[object]:
+    """The cells of one run."""
     history = history_of(read_rows(folder / ROWS))
-    found = diagnose(history)
+    diagnosis = diagnose(history)
     fault = FAULTS[name]
-    first = [cause.name for cause in found.causes][:2]
-    is_named = any(c.name in fault.causes and c.level != NOTE for c in found.causes[:2])  # healthy runs get notes, too
-    answer = ("yes" if is_named else "NO") if fault.causes else "FALSE ALARM" if found.verdict == FAILING else "-"
+    first = diagnosis.causes[:2]
+    is_named = any(cause.name in fault.causes and cause.level != NOTE for cause in first)  # healthy runs get notes, too
+    answer = (
+        ("yes" if is_named else "NO") if fault.causes else "FALSE POSITIVE" if diagnosis.verdict == FAILING else "-"
+    )
+    causes = ", ".join(cause.name for cause in first) or "none"
     ap50 = max((value for _, value in history.evaluated("all/agnostic/AP50")), default=0.0)
     seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
-    cells = [
-        name,
-        seed,
-        found.verdict,
-        found.epoch,
-        ", ".join(first) or "none",
-        answer,
-        f"{ap50:.3f}",
-        f"{seconds:.0f}",
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+    return [name, seed, diagnosis.verdict, diagnosis.epoch, causes, answer, f"{ap50:.3f}", f"{seconds:.0f}"]
 
 
 def launch(out: Path, name: str, seed: int) -> None:
-    """One run in a process of its own, unless it is done."""
+    """Train one run in a separate process, unless it is done."""
     folder = out / slug(name, seed)
     done = out / f"{folder.name}.done"
     if done.exists():

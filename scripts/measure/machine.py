@@ -1,4 +1,4 @@
-"""Which machine figures of speed are of."""
+"""Describe the machine of a measurement."""
 
 import platform
 
@@ -8,7 +8,7 @@ from util.base.memory import CPU_INFO, kernel_values
 
 
 def describe_machine(device: torch.device) -> str:
-    """Processor, threads, versions; of a GPU its name, capability and whether float32 is rounded to TF32."""
+    """Processor, threads and versions; for a GPU its name, capability and TF32 settings."""
     parts = [f"{processor()}, {torch.get_num_threads()} threads", f"Python {platform.python_version()}"]
     parts.append(f"torch {torch.__version__}")
     if device.type == "cuda":
@@ -21,5 +21,5 @@ def describe_machine(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Its name, as the kernel tells it."""
+    """Name of the processor."""
     return kernel_values(CPU_INFO).get("model name") or platform.processor() or platform.machine()

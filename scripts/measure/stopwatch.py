@@ -1,7 +1,7 @@
-"""How long a piece of work and its parts take, and what its parts keep for the backward pass."""
+"""Time a workload and its parts, and count the memory that its parts save for the backward pass."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
@@ -16,7 +16,7 @@ MILLISECONDS = 1000.0
 
 @dataclass(frozen=True)
 class Lap:
-    """One repeat, in milliseconds."""
+    """The times of one repeat, in milliseconds."""
 
     wall: float
     cpu: float  # of all threads of the process
@@ -24,13 +24,13 @@ class Lap:
 
     @property
     def headline(self) -> float:
-        """Device time on a GPU; on a CPU processor time, which other programs disturb least."""
+        """Device time on a GPU; on a CPU processor time, which other programs affect least."""
         return self.cpu if self.device is None else self.device
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What several repeats say."""
+    """Median, quartiles and range over repeats."""
 
     median: float
     low: float  # lower quartile
@@ -41,7 +41,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """The spread of one value or more."""
+        """The spread of one or more values."""
         low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
         return Spread(median(values), low, high, min(values), max(values), len(values))
 
@@ -54,7 +54,7 @@ class _Mark:
 
 
 class Clock:
-    """Takes the time of work on a device.
+    """Times work on a device.
 
     Args:
         device_type: "cpu" or "cuda".
@@ -64,7 +64,7 @@ class Clock:
         self.is_cuda = device_type == "cuda"
 
     def lap(self, work: Callable[[], object]) -> Lap:
-        """Do the work, to its end on the device, and time it."""
+        """Run the work until the device has finished, and time it."""
         self.wait()
         start = self.mark()
         work()
@@ -75,7 +75,7 @@ class Clock:
         return Lap(MILLISECONDS * (now[0] - start.wall), MILLISECONDS * (now[1] - start.cpu), device)
 
     def mark(self) -> _Mark:
-        """A moment; on a GPU the one when the device gets there."""
+        """Record a point in time; on a GPU an event in its stream."""
         event = None
         if self.is_cuda:
             event = torch.cuda.Event(enable_timing=True)
@@ -83,17 +83,28 @@ class Clock:
         return _Mark(time.perf_counter(), time.process_time(), event)
 
     def between(self, start: _Mark, end: _Mark) -> float:
-        """Milliseconds, of the device or of the processor. On a GPU call `wait` before."""
+        """Device or processor milliseconds between two marks; on a GPU call `wait` before."""
         return start.event.elapsed_time(end.event) if self.is_cuda else MILLISECONDS * (end.cpu - start.cpu)
 
     def wait(self) -> None:
-        """Until the device has nothing more to do."""
+        """Synchronise with the device."""
         if self.is_cuda:
             torch.cuda.synchronize()
 
 
+def time_alternately(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Processor seconds of every repeat of several functions, called in turn, in reverse order every other time."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(repeats):
+        for name in sorted(functions, reverse=bool(repeat % 2)):
+            start = time.process_time()
+            functions[name]()
+            seconds[name].append(time.process_time() - start)
+    return seconds
+
+
 class Stopwatch:
-    """Times nested parts of a repeat; a part that comes several times adds up.
+    """Times nested parts of a repeat; times of repeated parts are summed.
 
     Args:
         clock: of the device.
@@ -107,20 +118,20 @@ class Stopwatch:
 
     @property
     def path(self) -> PartPath:
-        """The innermost part under way."""
+        """Path of the innermost open part."""
         return self._open[-1][0] if self._open else ()
 
     def begin(self, name: str) -> None:
-        """A part begins."""
+        """Open a part."""
         self._open.append(((*self.path, name), self.clock.mark()))
 
     def end(self) -> None:
-        """The innermost part ends."""
+        """Close the innermost part."""
         path, start = self._open.pop()
         self._closed.append((path, start, self.clock.mark()))
 
     def times(self, name: str, function: Callable) -> Callable:
-        """The function, as a part. A compiler leaves it alone, so it may stand inside a compiled region."""
+        """Wrap a function as a part; a compiler skips it, so it may stand inside a compiled region."""
 
         @torch.compiler.disable
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -133,7 +144,7 @@ class Stopwatch:
         return timed
 
     def milliseconds(self) -> dict[PartPath, float]:
-        """Of each part since the last call, in the order in which they first came; outer parts before inner ones."""
+        """Milliseconds of each part since the last call, by first start; outer parts before inner ones."""
         self.clock.wait()
         found: dict[PartPath, float] = {}
         for path, start, end in sorted(self._closed, key=lambda part: part[1].wall):
@@ -145,10 +156,10 @@ class Stopwatch:
     def counting(self, known: Iterable[Tensor]) -> Iterator[None]:
         """Count in `kept` the bytes that autograd saves for the backward pass, by the part that saves them first.
 
-        Parts include those inside them; the empty path is all. Not counted is what an operation keeps by itself.
+        Parts include their inner parts; the empty path is the total. Memory of custom operations is not counted.
 
         Args:
-            known: tensors that are there anyway: parameters, buffers, inputs.
+            known: tensors that exist anyway: parameters, buffers, inputs.
         """
         seen = {t.untyped_storage().data_ptr() for t in known}
 
@@ -161,17 +172,3 @@ class Stopwatch:
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             yield
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Give an object an attribute for a while; what its class, or the object itself, had there comes back."""
-    own = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, own)

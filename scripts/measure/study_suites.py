@@ -1,4 +1,4 @@
-"""The suites, as data. A new one is a list of cells and a line in SUITES."""
+"""The suites of studies, as data. A new one is a list of cells and a line in SUITES."""
 
 from util.base.errors import UserError
 from util.study.design import Cell, Contrast, Options, Phantom, Suite, grid
@@ -8,7 +8,27 @@ EPOCHS = 4
 WARMUP = 400  # images over which the learning rate rises
 AVERAGED = 400
 
-# What every run of a study has in common. One thread per run: small tensors gain nothing from more.
+# short name of a metric -> key of report.json
+METRICS = {
+    "AP50": "all/agnostic/AP50",
+    "AP": "all/per_class/AP",
+    "AP50_per_class": "all/per_class/AP50",
+    "AP50_tb_only": "tb_only/agnostic/AP50",
+    "froc_mean": "all/agnostic/froc_mean",
+    "froc@0.125": "all/agnostic/froc@0.125",
+    "froc@0.5": "all/agnostic/froc@0.5",
+    "froc@1": "all/agnostic/froc@1",
+    "froc@4": "all/agnostic/froc@4",
+    "auc": "all/image/auc",
+    "auc_healthy": "all/image/auc_healthy",
+    "auc_sick": "all/image/auc_sick",
+    "sensitivity": "all/image/sensitivity",
+    "specificity": "all/image/specificity",
+    "alarms_healthy": "all/image/false_alarms_healthy",
+    "alarms_sick": "all/image/false_alarms_sick",
+    "threshold": "operating_point/threshold",
+}
+# Options of every run. One thread per run: small tensors gain nothing from more.
 SHORT = {
     "data_aug_scales": [160, 192, 224],
     "num_workers": 0,
@@ -25,7 +45,7 @@ SHORT = {
 
 
 def images_per_step(total: int, batch_size: int) -> dict[str, object]:
-    """Options of a step of `total` images. Warm-up and averaging last equally many images, whatever the step."""
+    """Options for `total` images per step; warm-up and EMA cover the same number of images at every step size."""
     return {
         "batch_size": batch_size,
         "gradient_accumulation_steps": total // batch_size,
@@ -62,6 +82,7 @@ ALPHA = Suite(
     options=SHORT,
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=3,
+    metrics=METRICS,
     document="focal_alpha.md",
     contrasts=(
         Contrast("focal_alpha", within="images per step"),
@@ -71,7 +92,7 @@ ALPHA = Suite(
     ),
 )
 
-# Four epochs cannot show a collapse that comes late, as one was reported: the first recipe's step, four times as long.
+# Four epochs cannot show a late collapse, as one was reported: the first recipe's step size for four times as long.
 LATE = Suite(
     name="late",
     title="focal_alpha over sixteen epochs",
@@ -83,12 +104,13 @@ LATE = Suite(
     options={**SHORT, "epochs": 16, "lr_drop": [12], "eval_every": 16},
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=2,
+    metrics=METRICS,
     document="focal_alpha.md",
     tables=("setup", "cells", "skill"),
-    figures=("skill",),
+    plots=("skill",),
 )
 
-# The parts of DINO_4scale_tbx11k_strong.py that a small network shows: all but bfloat16 and the unfrozen stem.
+# The parts of DINO_4scale_tbx11k_strong.py that a small network can show: all but bfloat16 and the unfrozen stem.
 PARTS: dict[str, tuple[str, Options]] = {
     "steps of 16, lr x 2": ("step16", {**images_per_step(16, 16), "lr": 2e-3, "lr_backbone": 2e-3}),
     "positive_fraction .25": ("positives", {"positive_fraction": 0.25}),
@@ -98,7 +120,7 @@ PARTS: dict[str, tuple[str, Options]] = {
     "flat_cosine": ("flatcosine", {"lr_schedule": "flat_cosine"}),
 }
 STRONG = {key: value for _, options in PARTS.values() for key, value in options.items()}
-# What could be tried on top of it.
+# Additions to it.
 EXTRAS: dict[str, tuple[str, Options]] = {
     "positive_fraction .5": ("half", {"positive_fraction": 0.5}),
     "cls_loss varifocal": ("varifocal", {"cls_loss": "varifocal"}),
@@ -128,13 +150,14 @@ RECIPE = Suite(
     options=SHORT,
     phantom=Phantom(train=TRAIN, val=600, size=256),
     seeds=3,
+    metrics=METRICS,
     document="recipes.md",
     contrasts=(Contrast("switch", within="recipe"),),
     tables=("setup", "cells"),
-    figures=("effects",),
+    plots=("effects",),
 )
 
-# What RECIPE, by few seeds, says is best: once more, by more seeds, on data that nothing was chosen on.
+# The best recipes of RECIPE, confirmed with more seeds on data that no choice was based on.
 CONFIRM = Suite(
     name="confirm",
     title="the recommended recipe against the first one, on new data",
@@ -152,9 +175,10 @@ CONFIRM = Suite(
     options=SHORT,
     phantom=Phantom(train=TRAIN, val=600, size=256, seed=1),
     seeds=8,
+    metrics=METRICS,
     document="recipes.md",
     tables=("setup", "effects", "cells"),
-    figures=("effects",),
+    plots=("effects",),
 )
 
 SMOKE = Suite(
@@ -178,6 +202,7 @@ SMOKE = Suite(
     },
     phantom=Phantom(train=24, val=24, size=96),
     seeds=2,
+    metrics=METRICS,
     document="smoke.md",
     home="logs/study/smoke",
 )

@@ -1,20 +1,20 @@
 #!/usr/bin/env python
-"""How long an image takes on one core, in three ways in turns, so that all meet the same machine.
+"""Time the loading of an image on one core in three ways, alternately.
 
     python scripts/measure/time_loading.py -c CONFIG --data_path DIR --cache CACHE
 
-"usual" is the yardstick: the file opened by Pillow, in RGB through the same augmentation with the same draws, at the
-end a normalised float tensor. "files" and "cache" are what training does, from the image files and from the cache.
+"usual" is the baseline: the file opened by Pillow, converted to RGB, with the same augmentation and random numbers,
+then a normalised float tensor. "files" and "cache" are the paths of training, from the image files and from the cache.
 
-"image" is what the cache replaces: file to pixels. "sample" is all that a loader process does for training: image,
-boxes, augmentation, tensor. "input" is what the network gets, were this core the device: normalised, too. Every image
-is read once before, so that the disk is not what is measured.
+"image" is the part that the cache replaces: file to pixels. "sample" is the work of a loader process: image, boxes,
+augmentation, tensor. "input" adds the normalisation of the network's input, on this core. Every image is read once
+before, so that the disk is not measured.
 """
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -32,6 +32,7 @@ from torch import Tensor
 from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import CocoDataset
+from scripts.measure.stopwatch import time_alternately
 from util.base.console import echo
 from util.config import load_config
 from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
@@ -48,7 +49,7 @@ def main() -> None:
     """Print the table."""
     args = parse_args()
     torch.set_num_threads(1)  # as in a loader process
-    tell(*prepare(args), args.num_images, args.repeats)
+    compare(*prepare(args), args.num_images, args.repeats)
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +70,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare(args: argparse.Namespace) -> tuple[Split, DataConfig, DataConfig]:
-    """The training split, and the config without and with the cache."""
+    """The training split, and the data config without and with the cache."""
     config, cached = (
         load_config(args.config_file, [*args.options, f"image_cache={folder!r}"]) for folder in ("", str(args.cache))
     )
@@ -77,25 +78,32 @@ def prepare(args: argparse.Namespace) -> tuple[Split, DataConfig, DataConfig]:
     return split, config.data, cached.data
 
 
-def tell(split: Split, from_files: DataConfig, from_cache: DataConfig, num: int, rounds: int) -> None:
+def compare(split: Split, from_files: DataConfig, from_cache: DataConfig, num: int, rounds: int) -> None:
     """Measure and print."""
     num = min(num, split.num_images)
-    plain, cached = (
-        build_train_loader(split, data, batch_size=1, accumulation=1, seed=0)[0].dataset
-        for data in (from_files, from_cache)
-    )
+    ways_by_part = ways_to(train_dataset(split, from_files), train_dataset(split, from_cache))
     echo(f"{num} images of {split.name}, milliseconds per image on one core,")
-    echo(f"median of {rounds} rounds in turns [fastest..slowest]; ratio: usual to cache")
+    echo(f"median of {rounds} alternating rounds [fastest..slowest]; ratio: usual to cache")
     echo(f"{'':8}{'usual':>21}{'files':>21}{'cache':>21}{'ratio':>8}")
-    for what, ways in ways_to(plain, cached).items():
-        times = in_turns(ways, num, rounds)
+    for part, ways in ways_by_part.items():
+        for way in ways.values():
+            read_all(way, num)
+        seconds = time_alternately({name: partial(read_all, way, num) for name, way in ways.items()}, rounds)
+        times = {name: [MILLISECONDS * value / num for value in own] for name, own in seconds.items()}
         columns = (f"{median(own):7.3f} [{min(own):.2f}..{max(own):.2f}]" for own in times.values())
         ratio = median(times["usual"]) / median(times["cache"])
-        echo(f"{what:8}{''.join(f'{column:>21}' for column in columns)}{ratio:7.1f}x")
+        echo(f"{part:8}{''.join(f'{column:>21}' for column in columns)}{ratio:7.1f}x")
+
+
+def train_dataset(split: Split, data: DataConfig) -> CocoDataset:
+    """The dataset of the training loader."""
+    dataset = build_train_loader(split, data, batch_size=1, accumulation=1, seed=0)[0].dataset
+    assert isinstance(dataset, CocoDataset), type(dataset)
+    return dataset
 
 
 def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]]:
-    """Per work the three ways to do it."""
+    """The three ways to load each part."""
     split = plain.split
 
     def usual_image(index: int) -> Image.Image:
@@ -118,23 +126,10 @@ def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]
     }
 
 
-def in_turns(ways: Mapping[str, Way], num: int, rounds: int) -> dict[str, list[float]]:
-    """Per way and round the milliseconds per image; which way begins changes from round to round."""
-    for way in ways.values():
-        read_all(way, num)
-    times = {name: [] for name in ways}
-    for turn in range(rounds):
-        for name in sorted(ways, reverse=bool(turn % 2)):
-            times[name].append(MILLISECONDS * read_all(ways[name], num) / num)
-    return times
-
-
-def read_all(way: Way, num: int) -> float:
-    """Processor seconds: what other programs do meanwhile does not count."""
-    start = time.process_time()
+def read_all(way: Way, num: int) -> None:
+    """Read `num` images."""
     for index in range(num):
         way(index)
-    return time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 #!/usr/bin/env python
-"""How long the twelve COCO figures take here and by pycocotools, from arrays in memory, in turns.
+"""Time the twelve COCO metrics of this repository and of pycocotools, from arrays in memory, alternately.
 
     python scripts/measure/time_scoring.py --num_images 1800 --num_detections 300 --with_boxes 0.1
 
-Boxes and detections are drawn by chance, ten detections about each box. Both must give the same figures: those of one
-category to the last digit; in the mean over several pycocotools adds up in another order, and rounds otherwise.
+Boxes and detections are random, with ten detections around each box. Both must give the same metrics: for one category
+to the last digit; for the mean over several, pycocotools sums in another order and rounds differently.
 """
 
 import argparse
 import io
 import sys
-import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from scripts.measure.stopwatch import time_alternately
 from util.base.console import echo
 from util.config.command_line import Parser, hide_aliases
 from util.metrics.coco.ap import FIGURES, coco_ap
@@ -41,21 +41,24 @@ ROUNDING = 1e-15
 
 
 def main() -> int:
-    """Print the table; 1 where the figures differ."""
+    """Print the table; exit code 1 where the metrics differ."""
     args = parse_args()
     names = {k: f"category {k}" for k in range(1, args.num_categories + 1)}
-    truth, found = draw(args, names)
-    ways = {"here": coco_ap, "pycocotools": official}
-    seconds, results = in_turns(ways, truth, found, args.repeats)
-    echo(f"{args.num_images} images x {args.num_detections} detections, {len(truth)} boxes in {len(names)} categories,")
-    echo(f"processor seconds, median of {args.repeats} rounds in turns [fastest..slowest]")
-    for name, own in seconds.items():
-        echo(f"{name:12}{median(own):8.3f} [{min(own):.3f}..{max(own):.3f}]")
+    ground_truth, detections = draw(args, names)
+    ways = {"here": coco_ap, "pycocotools": pycocotools_ap}
+    results = {name: way(ground_truth, detections) for name, way in ways.items()}
+    functions = {name: partial(way, ground_truth, detections) for name, way in ways.items()}
+    seconds = time_alternately(functions, args.repeats)
+    boxes = f"{len(ground_truth)} boxes in {len(names)} categories"
+    echo(f"{args.num_images} images x {args.num_detections} detections, {boxes},")
+    echo(f"processor seconds, median of {args.repeats} alternating rounds [fastest..slowest]")
+    for name, values in seconds.items():
+        echo(f"{name:12}{median(values):8.3f} [{min(values):.3f}..{max(values):.3f}]")
     echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
-    ours, theirs = results.values()
-    apart = max(abs(ours.get(key, -1.0) - theirs[key]) for key in FIGURES)
-    echo(f"largest difference of the {len(FIGURES)} figures: {apart:.2g}")
-    return int(apart > (ROUNDING if len(names) > 1 else 0.0))
+    own, reference = results.values()
+    gap = max(abs(own.get(key, -1.0) - reference[key]) for key in FIGURES)
+    echo(f"largest difference of the {len(FIGURES)} metrics: {gap:.2g}")
+    return int(gap > (ROUNDING if len(names) > 1 else 0.0))
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,78 +78,62 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, Detections]:
-    """Tables by chance, the same each time."""
+    """Random tables, the same at every call."""
     rng = np.random.default_rng(0)
     images = np.arange(1, args.num_images + 1)
     with_boxes = images[: max(1, round(args.num_images * args.with_boxes))]
     of_box = np.repeat(with_boxes, rng.integers(1, 4, len(with_boxes)))
-    boxes = boxes_by_chance(rng, len(of_box))
+    boxes = random_boxes(rng, len(of_box))
     labels = rng.integers(1, len(names) + 1, len(of_box))
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     crowd = np.zeros(len(of_box), dtype=bool)
     ids = tuple(images.tolist())
-    truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
-    of_found = np.repeat(images, args.num_detections)
-    said = boxes_by_chance(rng, len(of_found))
-    given = rng.integers(1, len(names) + 1, len(of_found))
-    score = rng.random(len(of_found)) / 2
+    ground_truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
+    of_detection = np.repeat(images, args.num_detections)
+    predicted = random_boxes(rng, len(of_detection))
+    predicted_labels = rng.integers(1, len(names) + 1, len(of_detection))
+    score = rng.random(len(of_detection)) / 2
     for image, box, label in zip(of_box.tolist(), boxes, labels.tolist(), strict=True):
         rows = (image - 1) * args.num_detections + rng.choice(args.num_detections, NEAR, replace=False)
-        said[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
-        given[rows] = label
+        predicted[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
+        predicted_labels[rows] = label
         score[rows] = rng.random(NEAR)
-    said = np.concatenate([np.minimum(said[:, :2], said[:, 2:]), np.maximum(said[:, :2], said[:, 2:])], axis=1)
-    return truth, Detections(ids, of_found, given, said, score)
+    predicted = np.sort(predicted.reshape(-1, 2, 2), axis=1).reshape(-1, 4)  # corners in order
+    return ground_truth, Detections(ids, of_detection, predicted_labels, predicted, score)
 
 
-def boxes_by_chance(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
-    """[num, 4] xyxy of all of COCO's sizes."""
+def random_boxes(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
+    """Random boxes [num, 4] xyxy of all of COCO's sizes."""
     middle = rng.uniform(0, SIDE, (num, 2))
     sides = np.exp(rng.uniform(np.log(16), np.log(200), (num, 2)))
     return np.concatenate([middle - sides / 2, middle + sides / 2], axis=1).clip(0, SIDE)
 
 
-def in_turns(
-    ways: dict[str, Callable], truth: GroundTruth, found: Detections, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Per way the processor seconds of each round, and what came out."""
-    seconds = {name: [] for name in ways}
-    results = {}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.process_time()
-            results[name] = way(truth, found)
-            seconds[name].append(time.process_time() - start)
-    return seconds, results
-
-
-def official(truth: GroundTruth, found: Detections) -> dict[str, float]:
-    """The figures by pycocotools; -1 where there is no truth."""
+def pycocotools_ap(ground_truth: GroundTruth, detections: Detections) -> dict[str, float]:
+    """The metrics by pycocotools; -1 where there is no ground truth."""
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(index(truth, truth, area=truth.area), index(truth, found, score=found.score), "bbox")
+        targets = to_coco(ground_truth, ground_truth, area=ground_truth.area)
+        evaluation = COCOeval(targets, to_coco(ground_truth, detections, score=detections.score), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
 
 
-def index(truth: GroundTruth, table: Boxes, **columns: NDArray[np.float64]) -> COCO:
-    """A table as pycocotools wants it."""
-    made = COCO()
+def to_coco(ground_truth: GroundTruth, table: Boxes, **more: NDArray[np.float64]) -> COCO:
+    """Convert a table for pycocotools."""
     xywh = to_xywh(table.xyxy)
-    columns = {
-        "image_id": table.image_id,
-        "category_id": table.label,
-        "bbox": xywh,
-        "area": xywh[:, 2] * xywh[:, 3],
-        **columns,
+    columns = {"image_id": table.image_id, "category_id": table.label, "bbox": xywh, "area": xywh[:, 2] * xywh[:, 3]}
+    columns |= more
+    rows = enumerate(zip(*(column.tolist() for column in columns.values()), strict=True), start=1)
+    converted = COCO()
+    converted.dataset = {
+        "images": [{"id": i} for i in ground_truth.images],
+        "categories": [{"id": k, "name": name} for k, name in ground_truth.names.items()],
+        "annotations": [{"id": n, "iscrowd": 0, **dict(zip(columns, row, strict=True))} for n, row in rows],
     }
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    rows = [{"id": n, "iscrowd": 0, **dict(zip(columns, row, strict=True))} for n, row in enumerate(values, start=1)]
-    categories = [{"id": k, "name": name} for k, name in truth.names.items()]
-    made.dataset = {"images": [{"id": i} for i in truth.images], "categories": categories, "annotations": rows}
-    made.createIndex()
-    return made
+    converted.createIndex()
+    return converted
 
 
 if __name__ == "__main__":

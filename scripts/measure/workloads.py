@@ -1,20 +1,24 @@
-"""What benchmark.py measures: a training step, a prediction, deformable attention alone; on images of noise."""
+"""The workloads of benchmark.py: a training step, inference, deformable attention alone; on images of noise."""
 
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine import Learner, predict, train_one_epoch
+from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
+from models.dino import DINO
+from models.losses.criterion import SetCriterion
 from models.ops.backends import backend_for
+from models.postprocess import PostProcess
 from models.transformer.denoising import num_groups
 from models.transformer.encoder import cell_centres
-from scripts.measure.stopwatch import Stopwatch, replaced
+from scripts.measure.stopwatch import Stopwatch
 from util.base.memory import keep_freed_memory
 from util.base.seed import derive_seed, seed_everything
 from util.config import Config
@@ -33,7 +37,7 @@ ADAMW_PASSES = 7  # reads weight, gradient and two moments; writes weight and mo
 
 @dataclass(frozen=True)
 class Case:
-    """What a setting is measured on."""
+    """Task, input size and device of a measurement."""
 
     task: str  # "train", "inference", "attention"
     batch: int  # images
@@ -43,26 +47,26 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Work:
-    """Something to repeat."""
+class Workload:
+    """A piece of work to repeat and time."""
 
     name: str
-    run: Callable[[], Tensor]  # one repeat; its answer, to compare with that of other settings
-    timed: Callable[[Stopwatch], AbstractContextManager] | None  # while it is open parts report; None: it has none
+    run: Callable[[], Tensor]  # one repeat; its result is compared with that of other settings
+    timed: Callable[[Stopwatch], AbstractContextManager] | None  # a context that times its parts, if there are any
     device_type: str
     known: list[Tensor]  # tensors that live longer than a repeat
-    said: str = ""  # how it is computed
+    description: str = ""  # how it is computed
     keeps_memory: bool = False  # freed memory stays with the process
 
     def prepare(self) -> None:
-        """Treat memory as the setting does, before a repeat: settings share the process."""
+        """Set the memory policy of this setting before a repeat; all settings share the process."""
         if self.device_type == "cpu":
             keep_freed_memory(self.keeps_memory)
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations, and bytes that have to be moved at least, of a repeat."""
+    """Floating-point operations of a repeat, and a lower bound of the bytes it moves."""
 
     forward: int
     backward: int
@@ -70,19 +74,19 @@ class Operations:
 
     @property
     def total(self) -> int:
-        """Both passes."""
+        """Operations of both passes."""
         return self.forward + self.backward
 
 
-def works_of(config: Config, case: Case) -> list[Work]:
-    """What a task consists of, built with the same weights and images for every setting."""
-    works = {"train": training, "inference": inference, "attention": attention}[case.task](config, case)
-    return [replace(work, keeps_memory=config.speed.fast_layers) for work in works]
+def build_workloads(config: Config, case: Case) -> list[Workload]:
+    """Build the workloads of a task, with the same weights and images for every setting."""
+    workloads = {"train": training, "inference": inference, "attention": attention}[case.task](config, case)
+    return [replace(work, keeps_memory=config.speed.fast_layers) for work in workloads]
 
 
-def training(config: Config, case: Case) -> list[Work]:
+def training(config: Config, case: Case) -> list[Workload]:
     """The step of engine.train_one_epoch on one batch: forward, criterion, backward, clipping, AdamW."""
-    model, criterion, _, said = build(config, case)
+    model, criterion, _, description = build(config, case)
     optim = config.optim
     batch = noise_batch(case)
     optimizer = build_optimizer(
@@ -100,24 +104,25 @@ def training(config: Config, case: Case) -> list[Work]:
     learner = Learner(model, criterion, optimizer, precision, case.device, max_norm)
 
     def run() -> Tensor:
-        steps = []
+        steps: list[Step] = []
         train_one_epoch(learner, [batch], accum_steps=1, before_step=StepRequests, after_step=steps.append)
         return torch.stack(list(steps[0].losses[0].values())).cpu()
 
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
         enter = stack.enter_context
-        enter(replaced(criterion, "examine", watch.times("criterion", criterion.examine)))
-        enter(replaced(criterion, "matcher", watch.times("matching", criterion.matcher)))
+        enter(patch.object(criterion, "examine", watch.times("criterion", criterion.examine)))
+        enter(patch.object(criterion, "matcher", watch.times("matching", criterion.matcher)))
         time_backward(watch, precision, enter)
         return stack
 
-    return [Work("training step", run, timed, case.device.type, [*model.parameters(), *model.buffers()], said)]
+    known = [*model.parameters(), *model.buffers()]
+    return [Workload("training step", run, timed, case.device.type, known, description)]
 
 
-def inference(config: Config, case: Case) -> list[Work]:
+def inference(config: Config, case: Case) -> list[Workload]:
     """engine.predict on one batch: forward and post-processing."""
-    model, _, postprocess, said = build(config, case)
+    model, _, postprocess, description = build(config, case)
     precision = Precision(config.optim.amp, case.device.type)
     batch = noise_batch(case)
     postprocess.to(case.device)
@@ -128,27 +133,28 @@ def inference(config: Config, case: Case) -> list[Work]:
 
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
-        stack.enter_context(replaced(postprocess, "forward", watch.times("post-processing", postprocess.forward)))
+        stack.enter_context(patch.object(postprocess, "forward", watch.times("post-processing", postprocess.forward)))
         return stack
 
-    return [Work("inference", run, timed, case.device.type, [*model.parameters(), *model.buffers()], said)]
+    return [Workload("inference", run, timed, case.device.type, [*model.parameters(), *model.buffers()], description)]
 
 
-def attention(config: Config, case: Case) -> list[Work]:
+def attention(config: Config, case: Case) -> list[Workload]:
     """Deformable attention without its linear layers, at the shapes of the encoder and of the decoder."""
     model = config.model
-    works = []
+    workloads = []
     for name in ("encoder", "decoder"):
         for is_training in (False, True):
             run, known = sampler(config, case, name, is_training=is_training)
             kind = "forward + backward" if is_training else "forward"
-            works.append(Work(f"{name}, {kind}", run, None, case.device.type, known))
-    said = ", ".join(f"{h} x {w}" for h, w in level_shapes(model, case.size))
-    return [replace(works[0], said=f"levels {said}; {num_decoder_queries(model, case)} decoder queries"), *works[1:]]
+            workloads.append(Workload(f"{name}, {kind}", run, None, case.device.type, known))
+    levels = ", ".join(f"{h} x {w}" for h, w in level_shapes(model, case.size))
+    description = f"levels {levels}; {num_decoder_queries(model, case)} decoder queries"
+    return [replace(workloads[0], description=description), *workloads[1:]]
 
 
 def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    """One call of the backend, and its inputs: points some cells around cell centres, or inside boxes."""
+    """One call of the backend and its inputs; sampling points lie around cell centres, or inside boxes."""
     model = config.model
     device = case.device
     shapes = level_shapes(config.model, case.size)
@@ -184,8 +190,8 @@ def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tup
     return run, [value, locations, weights]
 
 
-def build(config: Config, case: Case) -> tuple[nn.Module, nn.Module, nn.Module, str]:
-    """Network, loss and post-processing, from the seed; and how it is computed."""
+def build(config: Config, case: Case) -> tuple[DINO, SetCriterion, PostProcess, str]:
+    """Network, loss and post-processing, initialised from the seed, and a description of the kernels in use."""
     seed_everything(config.runtime.seed)
     model, criterion, postprocess = build_model(config, range(1, config.model.num_classes))
     model.to(case.device)
@@ -193,7 +199,7 @@ def build(config: Config, case: Case) -> tuple[nn.Module, nn.Module, nn.Module, 
 
 
 def noise_batch(case: Case) -> Batch:
-    """Images of random grey levels with random boxes, always the same."""
+    """A batch of random images with random boxes, the same at every call."""
     draw = torch.Generator().manual_seed(0)
     pixels = [torch.randint(0, 256, (3, *case.size), generator=draw, dtype=torch.uint8) for _ in range(case.batch)]
     targets = [noise_target(i, case, draw) for i in range(case.batch)]
@@ -214,18 +220,19 @@ def noise_target(number: int, case: Case, draw: torch.Generator) -> Target:
     }
 
 
-def time_network(watch: Stopwatch, model: nn.Module) -> ExitStack:
-    """The parts of the forward pass, without a change to the network: its functions are wrapped for a while."""
+def time_network(watch: Stopwatch, model: DINO) -> ExitStack:
+    """Time the parts of the forward pass: a context in which the functions of the network are wrapped."""
     stack = ExitStack()
     transformer = model.transformer
-    wraps = [(model, "forward", "forward")]
+    wraps: list[tuple[nn.Module, str, str]] = [(model, "forward", "forward")]
     wraps += [(part, "forward", "projections") for part in model.input_proj]
     wraps += [(transformer.encoder, "forward", "encoder"), (transformer.decoder, "forward", "decoder")]
     wraps += [(transformer, "_select", "query selection"), (transformer.decoder, "predict", "heads")]
-    wraps += [(layer.self_attn, "forward", "deformable attention") for layer in transformer.encoder.layers]
-    wraps += [(layer.cross_attn, "forward", "deformable attention") for layer in transformer.decoder.layers]
+    attentions = [layer.get_submodule("self_attn") for layer in transformer.encoder.layers]
+    attentions += [layer.get_submodule("cross_attn") for layer in transformer.decoder.layers]
+    wraps += [(module, "forward", "deformable attention") for module in attentions]
     for owner, name, part in wraps:
-        stack.enter_context(replaced(owner, name, watch.times(part, getattr(owner, name))))
+        stack.enter_context(patch.object(owner, name, watch.times(part, getattr(owner, name))))
     # the backbone may be compiled as a whole, with whatever its forward is: so it is wrapped from outside
     backbone = model.backbone[0]
     stack.callback(lambda: model.backbone.__setitem__(0, backbone))
@@ -234,7 +241,7 @@ def time_network(watch: Stopwatch, model: nn.Module) -> ExitStack:
 
 
 class Timed(nn.Module):
-    """A module that reports to a stopwatch, from outside of whatever a compiler makes of it."""
+    """A module timed from outside, so that it may be compiled as a whole."""
 
     def __init__(self, watch: Stopwatch, name: str, inner: nn.Module) -> None:
         super().__init__()
@@ -242,12 +249,12 @@ class Timed(nn.Module):
         self.call = watch.times(name, inner)
 
     def forward(self, *args: Tensor) -> object:
-        """Call it."""
+        """Call the module."""
         return self.call(*args)
 
 
 def time_backward(watch: Stopwatch, precision: Precision, enter: Callable) -> None:
-    """Backward is what happens between scaling the loss and clipping the gradient."""
+    """Time backward, clipping and optimizer; backward is between scaling the loss and clipping the gradient."""
     scale = precision.scale
     clip = watch.times("clip", precision.unscale_and_clip)
 
@@ -260,13 +267,13 @@ def time_backward(watch: Stopwatch, precision: Precision, enter: Callable) -> No
         watch.end()
         return clip(*args)
 
-    enter(replaced(precision, "scale", scale_and_begin))
-    enter(replaced(precision, "unscale_and_clip", end_and_clip))
-    enter(replaced(precision, "step", watch.times("optimizer", precision.step)))
+    enter(patch.object(precision, "scale", scale_and_begin))
+    enter(patch.object(precision, "unscale_and_clip", end_and_clip))
+    enter(patch.object(precision, "step", watch.times("optimizer", precision.step)))
 
 
 def count_operations(config: Config, case: Case) -> dict[str, Operations]:
-    """Of each work of a case, by its name; of the algorithm, whatever computes it.
+    """Operations of each workload by name, counted for the algorithm and not for the kernel in use.
 
     PyTorch counts those of convolutions and products of matrices on the plain path. Those of deformable attention are
     added: 10 per sampling point and channel forward, 20 backward.
@@ -303,7 +310,7 @@ def count_operations(config: Config, case: Case) -> dict[str, Operations]:
 
 
 def attention_operations(model: ModelConfig, case: Case, which: str) -> int:
-    """Of one call of deformable attention, forward."""
+    """Operations of one forward call of deformable attention."""
     cells = sum(h * w for h, w in level_shapes(model, case.size))
     queries = cells if which == "encoder" else num_decoder_queries(model, case)
     points = model.num_feature_levels * (model.enc_n_points if which == "encoder" else model.dec_n_points)
@@ -311,12 +318,12 @@ def attention_operations(model: ModelConfig, case: Case, which: str) -> int:
 
 
 def level_shapes(model: ModelConfig, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """(h, w) of the levels of the transformer."""
+    """(h, w) of the feature levels of the transformer."""
     stages = range(model.return_interm_indices[0], model.return_interm_indices[0] + model.num_feature_levels)
     return [tuple(math.ceil(side / (4 * 2**stage)) for side in size) for stage in stages]
 
 
 def num_decoder_queries(model: ModelConfig, case: Case) -> int:
-    """Matching queries, and in training those of denoising."""
+    """Number of decoder queries; in training with those of denoising."""
     is_denoising = model.dn_number and case.boxes and case.task != "inference"
     return model.num_queries + (2 * num_groups(model.dn_number, case.boxes) * case.boxes if is_denoising else 0)

@@ -8,14 +8,14 @@ from functools import partial
 import pytest
 import torch
 
-from scripts.measure.stopwatch import Clock, Spread, Stopwatch, replaced
+from scripts.measure import benchmark
+from scripts.measure.stopwatch import Clock, Spread, Stopwatch
 from scripts.measure.tables import difference
 from scripts.measure.workloads import Case, count_operations, level_shapes
 from tests.helpers import training as end_to_end
 from util.config import load_config
 from util.distributed.exit_codes import run_to_exit_code
 
-benchmark = end_to_end.load_script("benchmark")
 TINY = ["--size", "64", "--device", "cpu", "--warmup", "1", "--no_memory"]
 CPU = torch.device("cpu")
 
@@ -163,18 +163,6 @@ def test_kept_bytes_are_those_autograd_saves_once_per_storage():
         watch.times("part", square_twice)().sum().backward()
     assert watch.kept == {(): 40, ("part",): 40}
     assert weight.grad.tolist() == [16.0] * 10
-
-
-def test_a_replaced_attribute_comes_back():
-    class Thing:
-        def speak(self):
-            return "own"
-
-    thing = Thing()
-    with replaced(thing, "speak", lambda: "other"):
-        assert thing.speak() == "other"
-    assert thing.speak() == "own"
-    assert not vars(thing)
 
 
 def test_the_spread_is_median_and_quartiles():

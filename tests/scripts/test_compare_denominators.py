@@ -82,13 +82,13 @@ def test_the_floor_per_rank_is_wrong_exactly_where_boxes_are_fewer_than_ranks(bo
     assert np.allclose(found[CLAMP], found[TRUE]) == (max(1, sum(boxes)) >= ranks)
 
 
-def test_a_step_is_cut_in_the_order_of_the_epoch_and_the_last_may_be_short():
-    assert script.Cut(2, 1, 2).micro_batches([5, 3, 0, 1, 4, 2, 6]) == [[[5, 3], [0, 1]], [[4, 2], [6]]]
+def test_a_step_is_split_in_the_order_of_the_epoch_and_the_last_may_be_short():
+    assert script.StepLayout(2, 1, 2).micro_batches([5, 3, 0, 1, 4, 2, 6]) == [[[5, 3], [0, 1]], [[4, 2], [6]]]
 
 
 def test_the_table_of_weights_is_that_of_a_count_by_hand():
     # steps (0, 2) and (0, 0): the sum counts the empty image beside two boxes twice, the mean halves the empty step
-    told = script.tell_weights(np.array([0, 2, 0, 0]), [0, 1, 2, 3], [script.Cut(1, 2, 1)])
+    told = script.weights_table(np.array([0, 2, 0, 0]), [0, 1, 2, 3], [script.StepLayout(1, 2, 1)])
     mean, undivided = ([c.strip() for c in line.split("|")[1:-1]] for line in told.splitlines()[2:])
     assert mean == [
         "1 x 2 x 1",
@@ -137,8 +137,8 @@ def test_the_command_needs_annotations_alone_and_repeats_itself(annotations_only
     assert len(lines) == 2 + 4 + 2 + 2 * 4
     for part in (lines[:6], lines[6:]):
         assert len({tuple(i for i, c in enumerate(line) if c == "|") for line in part}) == 1
-    cuts = [script.Cut(1, 2, 1), script.Cut(1, 1, 2)]
-    script.report(annotations_only, "TBX11K_train", cuts, 1, 0)
+    layouts = [script.StepLayout(1, 2, 1), script.StepLayout(1, 1, 2)]
+    script.report(annotations_only, "TBX11K_train", layouts, 1, 0)
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")] == lines
 
 
@@ -162,15 +162,15 @@ def test_what_cannot_be_read_is_one_error(annotations_only, monkeypatch, capsys,
 def test_a_split_without_a_box_has_weights_but_no_gradients(tmp_path, capsys):
     write(tmp_path, [0, 0, 0])
     with pytest.raises(script.UserError, match=r"TBX11K_train\.json: no image has a box"):
-        script.report(tmp_path, "TBX11K_train", [script.Cut(1, 2, 1)], 1, 0)
-    script.report(tmp_path, "TBX11K_train", [script.Cut(1, 2, 1)], 0, 0)
+        script.report(tmp_path, "TBX11K_train", [script.StepLayout(1, 2, 1)], 1, 0)
+    script.report(tmp_path, "TBX11K_train", [script.StepLayout(1, 2, 1)], 0, 0)
     assert "| undivided sum         | 0.0%  | -" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["1x2", "0x1x1", "axbxc", "1x2x1x1", "1x-2x1"])
-def test_a_cut_is_three_numbers(text):
+def test_a_layout_is_three_numbers(text):
     with pytest.raises(script.argparse.ArgumentTypeError, match="such as 1x8x2"):
-        script.Cut.read(text)
+        script.StepLayout.parse(text)
 
 
 @pytest.mark.data
@@ -181,8 +181,8 @@ def test_most_steps_of_the_real_epoch_have_no_box(shared):
     split = script.load_split(file.parent, file)
     counts = np.diff(split.first_box)
     order = script.ShuffledOrder(split.num_images, 0).of_epoch(0).tolist()
-    steps = script.Cut(1, 1, 2).micro_batches(order)
+    steps = script.StepLayout(1, 1, 2).micro_batches(order)
     assert np.mean([counts[np.concatenate(s)].sum() == 0 for s in steps]) == pytest.approx(0.83, abs=0.01)
-    lines = script.tell_weights(counts, order, [script.Cut(1, 1, 2)]).splitlines()
+    lines = script.weights_table(counts, order, [script.StepLayout(1, 1, 2)]).splitlines()
     wrong = float(next(line for line in lines if CLAMP in line).split("|")[3].strip(" %"))
     assert wrong == pytest.approx(91.5, abs=1)  # steps of two images with at most one box

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from scripts.measure.study import in_ranges
+from scripts.measure.study_job import in_ranges
 from tests.helpers.training import ROOT, call_apart
-from util.study.runs import hold
+from util.study.runs import lock_file
 
 
 def study(tmp_path, *more):
@@ -88,7 +88,7 @@ def test_a_study_that_is_stopped_lets_its_runs_save_and_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, out + err
-    assert "alpha25-seed0: stopped, goes on another time" in out
+    assert "alpha25-seed0: stopped, the same command resumes it" in out
     assert "2 runs are left" in out
     assert (log.parent / "checkpoint.pth").exists()
     again = call_apart(*study(tmp_path, "--num_seeds", 1), timeout=300)
@@ -126,10 +126,10 @@ def test_mistakes_are_one_line(arguments, phrase):
 
 
 def test_a_run_has_one_process_at_a_time(tmp_path):
-    first = hold(tmp_path / "a.lock")
-    assert hold(tmp_path / "a.lock") is None
+    first = lock_file(tmp_path / "a.lock")
+    assert lock_file(tmp_path / "a.lock") is None
     first.close()
-    assert hold(tmp_path / "a.lock") is not None
+    assert lock_file(tmp_path / "a.lock") is not None
 
 
 @pytest.mark.parametrize(

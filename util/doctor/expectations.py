@@ -1,4 +1,4 @@
-"""What a run of the tbx11k recipes on TBX11K is expected to do, and what it did. On other data nothing is expected."""
+"""The expected results of a recipe on its data set, compared with what a run reached."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 from util.runlog.history import History
 
-TBX11K_IMAGES = 6000  # the training list has 6600
-STABLE_STEPS = 1000
-# first and last epoch (from 1 on, as people count), lowest and highest AP
-AP_BY_EPOCH = ((10, 12, 0.05, 0.12), (50, 50, 0.18, 0.25))
+
+@dataclass(frozen=True)
+class ExpectedResults:
+    """What a recipe should reach on one data set."""
+
+    dataset_file: str  # knob of the runs that this is about
+    min_train_images: int  # with fewer images the run used another training list, and nothing is expected of it
+    finite_steps: int  # the first optimizer steps that must all be finite
+    ap_by_epoch: tuple[tuple[int, int, float, float], ...]  # (first epoch, last epoch, lowest AP, highest AP), from 1
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """One line of the plan."""
+    """One expectation and the value that was measured."""
 
     what: str
     measured: str
@@ -23,27 +28,28 @@ class Expectation:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """One line of the report."""
         answer = {True: "yes", False: "no", None: "not yet"}[self.is_met]
         return f"{self.what}: {answer}{f' ({self.measured})' if self.measured else ''}"
 
 
-def expectations(history: History) -> tuple[Expectation, ...]:
-    """The plan line by line; empty where it is of no concern."""
-    if history.start.get("train", {}).get("images", 0) < TBX11K_IMAGES:
+def compare_with_expected(history: History, expected: ExpectedResults | None) -> tuple[Expectation, ...]:
+    """Every expectation with its measured value; empty where the run used other data."""
+    if expected is None or history.config.get("dataset_file") != expected.dataset_file:
         return ()
-    if history.config.get("dataset_file") != "tbx11k":
+    if history.start.get("train", {}).get("images", 0) < expected.min_train_images:
         return ()
-    return (_stable(history), _class_error_falls(history), *(_ap(history, *line) for line in AP_BY_EPOCH))
+    bands = (_ap_in_band(history, *band) for band in expected.ap_by_epoch)
+    return (_first_steps_finite(history, expected.finite_steps), _class_error_falls(history), *bands)
 
 
-def _stable(history: History) -> Expectation:
-    what = f"the first {STABLE_STEPS} optimizer steps are finite"
+def _first_steps_finite(history: History, first: int) -> Expectation:
+    what = f"the first {first} optimizer steps are finite"
     steps = max((epoch.get("step") or 0 for epoch in history.epochs), default=0)
-    bad = sum(row["step"] <= STABLE_STEPS for row in history.not_finite)
+    bad = sum(row["step"] <= first for row in history.not_finite)
     if bad:
         return Expectation(what, f"{bad} were not", is_met=False)
-    return Expectation(what, f"{steps:.0f} steps so far", is_met=True if steps >= STABLE_STEPS else None)
+    return Expectation(what, f"{steps:.0f} steps so far", is_met=True if steps >= first else None)
 
 
 def _class_error_falls(history: History) -> Expectation:
@@ -55,12 +61,13 @@ def _class_error_falls(history: History) -> Expectation:
     return Expectation(what, f"{errors[0]:.1f} % and {errors[1]:.1f} %", is_met=errors[1] < errors[0], is_sure=False)
 
 
-def _ap(history: History, first: int, last: int, low: float, high: float) -> Expectation:
+def _ap_in_band(history: History, first: int, last: int, low: float, high: float) -> Expectation:
     when = f"epoch {last}" if first == last else f"epochs {first} to {last}"
     what = f"AP of {low:g} to {high:g} in {when} (counted from 1)"
-    values = [value for number, value in history.evaluated("all/per_class/AP") if first <= number + 1 <= last]
+    evaluations = history.evaluated("all/per_class/AP")
+    values = [value for number, value in evaluations if first <= number + 1 <= last]
     if not values:
         return Expectation(what, "", is_met=None)
-    is_over = any(number + 1 >= last for number, _ in history.evaluated("all/per_class/AP"))
+    is_over = any(number + 1 >= last for number, _ in evaluations)
     best = max(values)
     return Expectation(what, f"{best:.3f}", is_met=best >= low if best >= low or is_over else None)

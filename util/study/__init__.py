@@ -1,1 +1,1 @@
-"""Studies: many trainings that differ in few settings, and the tables and figures that compare them."""
+"""Studies: many trainings that differ in few settings, and the tables and plots that compare them."""

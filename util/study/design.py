@@ -1,4 +1,4 @@
-"""What a study is: its cells, its seeds, its data, and the order in which its runs come."""
+"""The design of a study: its cells, seeds, data, and the order of its runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Options = Mapping[str, Any]  # knob -> value, as after --options
 
 @dataclass(frozen=True)
 class Phantom:
-    """Synthetic data, as scripts/make_phantom.py makes them. Without a share, that of TBX11K: 9.1 % with boxes."""
+    """The synthetic data of a study; the share of images with boxes is the generator's default."""
 
     train: int  # images
     val: int
@@ -22,12 +22,12 @@ class Phantom:
 
     @property
     def name(self) -> str:
-        """Of its folder: suites with the same phantom share it."""
+        """Name of its folder; suites with the same phantom share it."""
         return f"{self.train}_{self.val}_{self.size}px_seed{self.seed}"
 
     @property
     def arguments(self) -> list[str]:
-        """For scripts/make_phantom.py."""
+        """Command-line arguments for the generator."""
         values = {"train": self.train, "val": self.val, "size": self.size, "seed": self.seed}
         return [word for key, value in values.items() for word in (f"--{key}", str(value))]
 
@@ -36,8 +36,8 @@ class Phantom:
 class Cell:
     """One recipe of a study."""
 
-    name: str  # of its run folders
-    levels: Mapping[str, str]  # factor -> level: where the cell stands in the grid, in the words of the tables
+    name: str  # first part of the names of its run folders
+    levels: Mapping[str, str]  # factor -> level: the place of the cell in the grid, as the tables print it
     options: Options  # what it changes
     config: str = CONFIG
 
@@ -51,21 +51,27 @@ class PlannedRun:
     seed: int
     settings: Options  # every option it is started with; two runs with other settings are not the same run
     phantom: Phantom
+    metrics: Mapping[str, str]  # as in the suite
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """Name of its folder."""
         return f"{self.cell.name}-seed{self.seed}"
 
     @property
-    def words(self) -> list[str]:
-        """The settings as words after --options."""
+    def key(self) -> tuple[str, int]:
+        """Cell and seed, which identify a run within its suite."""
+        return self.cell.name, self.seed
+
+    @property
+    def arguments(self) -> list[str]:
+        """The settings as command-line arguments after --options."""
         return [f"{key}={value!r}".replace(" ", "") for key, value in self.settings.items()]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A difference that the tables state: one factor's levels against its reference, within the levels of another."""
+    """A comparison for the tables: one factor's levels against its reference, within the levels of another factor."""
 
     factor: str
     within: str
@@ -73,7 +79,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Suite:
-    """A study. Adding one is adding cells; nothing else knows what they are about."""
+    """A study as data. A new one is a list of cells; no other code depends on what they vary."""
 
     name: str
     title: str
@@ -81,11 +87,12 @@ class Suite:
     references: Mapping[str, str]  # factor -> the level that its others are compared with; the first is the subject
     options: Options  # of all cells
     phantom: Phantom
-    seeds: int  # that are planned
+    seeds: int  # planned
     document: str  # below the home folder
+    metrics: Mapping[str, str]  # short name -> key of report.json
     contrasts: Sequence[Contrast] = field(default=())
     tables: Sequence[str] = ("setup", "effects", "cells", "verdicts", "skill")  # in its document, besides the contrasts
-    figures: Sequence[str] = ("effects", "skill")
+    plots: Sequence[str] = ("effects", "skill")
     home: str = "docs"
 
     def levels(self, factor: str) -> list[str]:
@@ -93,9 +100,9 @@ class Suite:
         return list(dict.fromkeys(cell.levels[factor] for cell in self.cells))
 
     def runs(self, seeds: int) -> list[PlannedRun]:
-        """All cells with seed 0, then all with seed 1: wherever it is cut off, whole seeds are done before.
+        """All cells with seed 0, then all with seed 1, so that a study that is cut off has whole seeds.
 
-        Within a seed the levels of the first factor follow each other, so that what is there can be compared.
+        Within a seed the levels of the first factor follow each other, so that what is finished can be compared.
         """
         subject = next(iter(self.references))
         groups: dict[tuple[str, ...], list[Cell]] = {}
@@ -105,7 +112,8 @@ class Suite:
         return [self._run(cell, seed) for seed in range(seeds) for cell in cells]
 
     def _run(self, cell: Cell, seed: int) -> PlannedRun:
-        return PlannedRun(self.name, cell, seed, {**self.options, **cell.options, "seed": seed}, self.phantom)
+        settings = {**self.options, **cell.options, "seed": seed}
+        return PlannedRun(self.name, cell, seed, settings, self.phantom, self.metrics)
 
 
 def grid(factors: Mapping[str, Mapping[str, tuple[str, Options]]]) -> list[Cell]:

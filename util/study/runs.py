@@ -1,4 +1,4 @@
-"""The runs of a study as processes: started side by side, watched, ended politely, and turned into rows."""
+"""Run the trainings of a study as processes: start several in parallel, watch them, stop them, collect results."""
 
 from __future__ import annotations
 
@@ -7,54 +7,51 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import IO
 
+from util.base.console import clear_progress, echo
 from util.base.errors import UserError
 from util.base.files import truncate
 from util.distributed.exit_codes import INTERRUPTED, REQUEUE
 from util.runlog.run_log import ROWS
 from util.study.design import Phantom, PlannedRun
-from util.study.planning import Budget, in_words, seconds_left
-from util.study.results import Row, load_row, row_of, save_row
+from util.study.planning import Budget, format_duration, seconds_left
+from util.study.results import RunResult, load_result, result_of, save_result
 
 ROOT = Path(__file__).resolve().parents[2]
-STOPPED = (
-    REQUEUE,
-    INTERRUPTED,
-    -signal.SIGTERM,
-    -signal.SIGKILL,
-)  # of a run that was asked to stop
-LOOK_EVERY = 0.2  # seconds
+STOPPED = (REQUEUE, INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL)  # of a run that was asked to stop and can resume
+POLL_SECONDS = 0.2
 ONE_THREAD = ("env", "OMP_NUM_THREADS=1")
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where runs and data lie."""
+class StudyFolders:
+    """The folders of runs and data."""
 
     runs: Path  # a folder per suite, in it one per run
     data: Path  # a folder per phantom
 
-    def folder(self, run: PlannedRun) -> Path:
-        """Of a run."""
+    def run(self, run: PlannedRun) -> Path:
+        """The folder of a run."""
         return self.runs / run.suite / run.name
 
     def phantom(self, phantom: Phantom) -> Path:
-        """Of the data."""
+        """The folder of a phantom."""
         return self.data / phantom.name
 
     @property
     def cache(self) -> Path:
-        """Of the decoded images."""
+        """The folder of the decoded images."""
         return self.data / "cache"
 
 
-def hold(path: Path, *, waits: bool = False) -> IO[str] | None:
-    """A lock that the system lets go of when this process and its children are gone; None where another has it."""
+def lock_file(path: Path, *, waits: bool = False) -> IO[str] | None:
+    """Lock a file until this process and its children have ended; None where another process has the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = path.open("a")
     try:
@@ -65,27 +62,23 @@ def hold(path: Path, *, waits: bool = False) -> IO[str] | None:
     return stream
 
 
-def prepare(phantom: Phantom, config: str, places: Places) -> None:
-    """Draw the phantom and decode its images once, unless that is done.
+def prepare_data(folder: Path, commands: Sequence[Sequence[object]]) -> None:
+    """Run the commands that prepare a data folder, in one process at a time.
 
     Raises:
-        UserError: a script failed; it has said why.
+        UserError: a command failed; it has printed why.
     """
-    folder = places.phantom(phantom)
-    with hold(folder.with_name(f"{folder.name}.lock"), waits=True) as _:
-        make = [sys.executable, ROOT / "scripts/make_phantom.py", "--output_dir", folder, *phantom.arguments]
-        cache = [sys.executable, ROOT / "scripts/build_cache.py", "-c", config, "--data_path", folder]
-        try:
-            subprocess.run(list(map(str, make)), check=True)
-            command = list(map(str, [*ONE_THREAD, *cache, "--cache", places.cache]))
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-        except subprocess.CalledProcessError as error:
-            raise UserError(f"{folder}: the data could not be made, see above") from error
+    lock = lock_file(folder.with_name(f"{folder.name}.lock"), waits=True)
+    for command in commands:
+        if subprocess.run(list(map(str, [*ONE_THREAD, sys.executable, *command])), check=False, cwd=ROOT).returncode:
+            raise UserError(f"{folder}: the data could not be made, see above")
+    if lock is not None:
+        lock.close()
 
 
 @dataclass
-class Process:
-    """A run that is going on."""
+class RunningTraining:
+    """A training process."""
 
     run: PlannedRun
     folder: Path
@@ -93,25 +86,25 @@ class Process:
     lock: IO[str]
     console: IO[bytes]
     start: float
-    is_whole: bool  # not the rest of one that was interrupted
+    is_resumed: bool
 
     def ask_to_stop(self, *, insists: bool) -> None:
-        """SIGTERM: it saves and ends. SIGKILL: it ends, and goes on from its last checkpoint another time."""
+        """Send SIGTERM, after which it saves and ends, or SIGKILL; either way it can resume from its checkpoint."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL if insists else signal.SIGTERM)
 
 
-def begin(run: PlannedRun, places: Places) -> Process | None:
-    """Start a run, or go on with it; None where another process has it."""
-    folder = places.folder(run)
-    lock = hold(folder.with_name(f"{folder.name}.lock"))
+def start_run(run: PlannedRun, folders: StudyFolders) -> RunningTraining | None:
+    """Start or resume a run; None where another process is running it."""
+    folder = folders.run(run)
+    lock = lock_file(folder.with_name(f"{folder.name}.lock"))
     if lock is None:
         return None
-    is_whole = not (folder / ROWS).exists()
+    is_resumed = (folder / ROWS).exists()
     console = folder.with_name(f"{folder.name}.out")
     truncate(console, 0)
-    where = ["--data_path", places.phantom(run.phantom).resolve(), "--output_dir", folder.resolve(), "--device", "cpu"]
-    options = ["--options", f"image_cache={str(places.cache.resolve())!r}", *run.words]
+    where = ["--data_path", folders.phantom(run.phantom).resolve(), "--output_dir", folder.resolve(), "--device", "cpu"]
+    options = ["--options", f"image_cache={str(folders.cache.resolve())!r}", *run.arguments]
     command = [*ONE_THREAD, sys.executable, "main.py", "--config_file", run.cell.config, *where, *options]
     stream = console.open("ab")
     process = subprocess.Popen(
@@ -121,99 +114,123 @@ def begin(run: PlannedRun, places: Places) -> Process | None:
         stdout=stream,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C reaches the study alone, which then asks its runs to save
-        pass_fds=(lock.fileno(),),  # should the study be killed, the run that goes on still holds its lock
+        pass_fds=(lock.fileno(),),  # if the study is killed, the run that continues still holds its lock
     )
-    return Process(run, folder, process, lock, stream, time.monotonic(), is_whole)
+    return RunningTraining(run, folder, process, lock, stream, time.monotonic(), is_resumed)
 
 
-def finish(one: Process) -> tuple[Row | None, str]:
-    """The row of a run that has ended, kept in its folder, and a line about it; no row where it was only stopped."""
-    code = one.process.returncode
-    seconds = time.monotonic() - one.start
-    one.console.close()
+def finish_run(training: RunningTraining) -> tuple[RunResult | None, str]:
+    """The result of a run that has ended, saved in its folder, and a line about it; no result if it was stopped."""
+    code = training.process.returncode
+    seconds = time.monotonic() - training.start
+    name = training.run.name
+    training.console.close()
     if code in STOPPED:
-        one.lock.close()
-        return None, f"{one.run.name}: stopped, goes on another time"
-    row = row_of(one.run, one.folder, code, seconds if one.is_whole else None)
-    save_row(row, one.folder)
-    one.lock.close()
-    if not row.is_done:
-        return row, f"{one.run.name}: FAILED with exit code {code}, see {one.console.name}"
-    told = ", ".join(f"{name} {value:.3f}" for name in ("AP50", "froc_mean") if (value := row.figure(name)) is not None)
-    return row, f"{one.run.name}: {told or 'no figures'}, {row.verdict}, {in_words(seconds)}"
+        training.lock.close()
+        return None, f"{name}: stopped, the same command resumes it"
+    result = result_of(training.run, training.folder, code, None if training.is_resumed else seconds)
+    save_result(result, training.folder)
+    training.lock.close()
+    if not result.is_done:
+        return result, f"{name}: FAILED with exit code {code}, see {training.console.name}"
+    values = [
+        f"{metric} {value:.3f}" for metric in ("AP50", "froc_mean") if (value := result.metric(metric)) is not None
+    ]
+    return result, f"{name}: {', '.join(values) or 'no metrics'}, {result.verdict}, {format_duration(seconds)}"
 
 
-def finished_before(run: PlannedRun, places: Places) -> Row | None:
-    """The row of a run whose folder says that it is done."""
-    row = load_row(places.folder(run))
-    return row if row is not None and row.is_done else None
+def run_alone(run: PlannedRun, folders: StudyFolders) -> tuple[RunResult | None, str]:
+    """Run one training to its end; signals are passed on to it.
+
+    Raises:
+        UserError: another process is running it.
+    """
+    training = start_run(run, folders)
+    if training is None:
+        raise UserError(f"{run.name}: another process is running it; wait for its end")
+    with on_signals(lambda count: training.ask_to_stop(insists=count > 1)):
+        training.process.wait()
+    return finish_run(training)
+
+
+def finished_before(run: PlannedRun, folders: StudyFolders) -> RunResult | None:
+    """The result in the folder of a run that has finished."""
+    result = load_result(folders.run(run))
+    return result if result is not None and result.is_done else None
+
+
+def _log(line: str) -> None:
+    clear_progress()
+    echo(line)
+
+
+@contextmanager
+def on_signals(stop: Callable[[int], None]) -> Iterator[list[int]]:
+    """Call `stop` with the number of signals so far at every SIGINT and SIGTERM; yields the list of signals."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        stop(len(received))
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass
-class Crew:
-    """Works through runs, some at a time.
+class WorkerPool:
+    """Runs trainings in parallel."""
 
-    Args:
-        places: where they lie.
-        workers: runs at a time.
-        budget: after which none begins that would not end in it.
-        durations: seconds of earlier runs, from which is guessed how long one takes.
-        keep: called with every row.
-        say: called with every line.
-        show: called with the running line, again and again.
-    """
-
-    places: Places
-    workers: int
-    budget: Budget
-    durations: list[float]
-    keep: Callable[[Row], None]
-    say: Callable[[str], None]
-    show: Callable[[str], None]
+    folders: StudyFolders
+    workers: int  # runs at a time
+    budget: Budget  # no run starts that would exceed it
+    durations: list[float]  # seconds of earlier runs, from which the duration of a run is estimated
+    save: Callable[[RunResult], None]  # called with every result
+    show_progress: Callable[[str], None]  # called with the progress line, again and again
     is_stopping: bool = False
-    going: list[Process] = field(default_factory=list)
-    not_started: list[PlannedRun] = field(default_factory=list)
+    running: list[RunningTraining] = field(default_factory=list)
 
-    def stop(self, *_: object) -> None:
-        """For signals: the first one asks all runs to save and end, the second one ends them."""
-        for one in self.going:
-            one.ask_to_stop(insists=self.is_stopping)
+    def stop(self, num_signals: int) -> None:
+        """At the first signal ask all runs to save and end, at later ones kill them."""
         self.is_stopping = True
+        for training in self.running:
+            training.ask_to_stop(insists=num_signals > 1)
 
-    def work(self, runs: Sequence[PlannedRun]) -> list[Row]:
-        """Do what can be done; the rows that came of it. `not_started` are the others."""
+    def train(self, runs: Sequence[PlannedRun]) -> list[RunResult]:
+        """Train as many runs as the budget and signals allow; return their results."""
         waiting = list(runs)
-        rows = []
-        total = len(runs)
-        while self.going or self._may_start(waiting):
-            while len(self.going) < self.workers and self._may_start(waiting):
+        results: list[RunResult] = []
+        while self.running or self._may_start(waiting):
+            while len(self.running) < self.workers and self._may_start(waiting):
                 self._start(waiting.pop(0))
-            time.sleep(LOOK_EVERY)
-            self.show(f"[{len(rows)}/{total}] {len(self.going)} going, {self._outlook(waiting)}")
-            for one in [one for one in self.going if one.process.poll() is not None]:
-                self.going.remove(one)
-                row, told = finish(one)
-                if row is not None:
-                    rows.append(row)
-                    self.keep(row)
-                    if row.seconds is not None and row.is_done:
-                        self.durations.append(row.seconds)
-                self.say(f"[{len(rows)}/{total}] {told}; {self._outlook(waiting)}")
-        self.not_started += waiting
-        return rows
+            time.sleep(POLL_SECONDS)
+            self.show_progress(f"[{len(results)}/{len(runs)}] {len(self.running)} running, {self._time_left(waiting)}")
+            for training in [one for one in self.running if one.process.poll() is not None]:
+                self.running.remove(training)
+                result, line = finish_run(training)
+                if result is not None:
+                    results.append(result)
+                    self.save(result)
+                    if result.seconds is not None and result.is_done:
+                        self.durations.append(result.seconds)
+                _log(f"[{len(results)}/{len(runs)}] {line}; {self._time_left(waiting)}")
+        return results
 
-    def _outlook(self, waiting: Sequence[PlannedRun]) -> str:
-        left = seconds_left(len(waiting) + len(self.going), self.workers, self.durations)
+    def _time_left(self, waiting: Sequence[PlannedRun]) -> str:
+        left = seconds_left(len(waiting) + len(self.running), self.workers, self.durations)
         rate = f"{3600 * self.workers / median(self.durations):.1f} runs an hour, " if self.durations else ""
-        return f"{rate}{in_words(left)} left"
+        return f"{rate}{format_duration(left)} left"
 
     def _may_start(self, waiting: Sequence[PlannedRun]) -> bool:
         return bool(waiting) and not self.is_stopping and self.budget.allows(time.monotonic(), self.durations)
 
     def _start(self, run: PlannedRun) -> None:
-        one = begin(run, self.places)
-        if one is None:
-            self.say(f"{run.name}: another process is at it; left out")
-            self.not_started.append(run)
+        training = start_run(run, self.folders)
+        if training is None:
+            _log(f"{run.name}: another process is running it; skipped")
         else:
-            self.going.append(one)
+            self.running.append(training)

@@ -1,4 +1,4 @@
-"""Means and differences of runs, with intervals that say how sure they are."""
+"""Means and differences over runs, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from statistics import mean
 from scipy.stats import binomtest, sem
 from scipy.stats import t as student
 
-from util.study.results import Row
+from util.study.results import RunResult
 
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its interval; without an interval where there are fewer than two values."""
+    """A mean and its confidence interval; fewer than two values have none."""
 
     value: float
     low: float | None
@@ -26,12 +26,12 @@ class Estimate:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval is on one side of zero."""
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """The mean and Student's t interval, 95 %, of the values that are there; None without any."""
+    """The mean of the known values with Student's 95 % t interval; None without any."""
     known = [value for value in values if value is not None and isfinite(value)]
     if not known:
         return None
@@ -44,22 +44,24 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 
 def share(hits: int, total: int) -> Estimate | None:
-    """A share and Wilson's 95 % interval (Wilson 1927), which stays inside 0 to 1; None of nothing."""
+    """A share with Wilson's 95 % interval; None where the total is zero."""
     if not total:
         return None
     interval = binomtest(hits, total).proportion_ci(LEVEL, method="wilson")
     return Estimate(hits / total, float(interval.low), float(interval.high), total)
 
 
-def pairs(rows: Sequence[Row], levels: Mapping[str, Mapping[str, str]], factor: str, a: str, b: str) -> list[tuple]:
-    """(row at level a, row at level b) of all runs that share the seed and the levels of all other factors.
+def pairs(
+    rows: Sequence[RunResult], levels: Mapping[str, Mapping[str, str]], factor: str, a: str, b: str
+) -> list[tuple[RunResult, RunResult]]:
+    """Pairs of runs at levels a and b of a factor that share the seed and the levels of all other factors.
 
     Args:
         rows: runs that are done.
         levels: cell -> factor -> level.
     """
 
-    def rest(row: Row) -> tuple:
+    def rest(row: RunResult) -> tuple:
         return row.seed, tuple(sorted((k, v) for k, v in levels[row.cell].items() if k != factor))
 
     partners = {rest(row): row for row in rows if levels[row.cell][factor] == b}
@@ -67,7 +69,7 @@ def pairs(rows: Sequence[Row], levels: Mapping[str, Mapping[str, str]], factor: 
     return [(row, partners[rest(row)]) for row in first if rest(row) in partners]
 
 
-def difference(couples: Sequence[tuple[Row, Row]], figure: str) -> Estimate | None:
-    """The mean of second less first over pairs of rows, with Student's t interval over the pairs."""
-    values = [(a.figure(figure), b.figure(figure)) for a, b in couples]
+def difference(couples: Sequence[tuple[RunResult, RunResult]], metric: str) -> Estimate | None:
+    """The mean difference, second minus first, over pairs of runs, with Student's t interval over the pairs."""
+    values = [(a.metric(metric), b.metric(metric)) for a, b in couples]
     return estimate(y - x for x, y in values if x is not None and y is not None)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.doctor.diagnosis import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
+from datasets.checks.expected_results import EXPECTED_RESULTS
+from util.doctor import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
 from util.runlog.history import history_of
 
 STEPS = 90
@@ -92,7 +93,7 @@ def rows_of(*, epochs=8, start=None, figures=lambda _: {}, evaluation=lambda _: 
 
 
 def diagnosis(**changes):
-    return diagnose(history_of(rows_of(**changes)))
+    return diagnose(history_of(rows_of(**changes)), EXPECTED_RESULTS)
 
 
 def names(found):
@@ -195,7 +196,7 @@ def test_a_failure_is_named_in_the_first_two_causes(fault):
     found = diagnosis(**changes)
     assert found.verdict == FAILING
     assert name in names(found)[:2]
-    assert all(cause.evidence and cause.mend for cause in found.causes)
+    assert all(cause.evidence and cause.fix for cause in found.causes)
 
 
 DOUBTS = {
@@ -304,7 +305,7 @@ def test_the_answer_is_json_and_text():
     assert {"verdict", "epoch", "causes", "evidence", "artefacts"} <= told.keys()
     assert told["causes"][0]["name"] == "no_boxes"
     assert "verdict: failing (since epoch 0)" in found.as_text()
-    assert "mend: check train_list" in found.as_text()
+    assert "fix: check train_list" in found.as_text()
 
 
 VALUES = st.one_of(

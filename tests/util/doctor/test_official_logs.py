@@ -5,8 +5,7 @@ import math
 
 import pytest
 
-from util.doctor.diagnosis import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose
-from util.doctor.official_logs.read import read_foreign
+from util.doctor import CANNOT_TELL, FAILING, HEALTHY, SUSPICIOUS, diagnose, read_official_log
 
 
 def row(epoch, ap50, loss=2.0, **changes):
@@ -18,7 +17,7 @@ def row(epoch, ap50, loss=2.0, **changes):
 def diagnosis(tmp_path):
     def of(rows, **stated):
         (tmp_path / "log.txt").write_text("".join(json.dumps(r) + "\n" for r in rows))
-        return diagnose(read_foreign(tmp_path / "log.txt", stated))
+        return diagnose(read_official_log(tmp_path / "log.txt", stated))
 
     return of
 

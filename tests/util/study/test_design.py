@@ -33,13 +33,13 @@ def test_names_of_runs_are_folders_of_their_own():
 @pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
 def test_every_run_of_a_suite_is_a_config_that_loads(suite):
     for run in suite.runs(1):
-        config = load_config(run.cell.config, run.words)
+        config = load_config(run.cell.config, run.arguments)
         assert config.runtime.seed == 0
         assert config.eval.eval_every == config.optim.epochs, "evaluated once, at the end"
 
 
 def test_the_cells_of_alpha_make_the_steps_they_name_and_share_all_but_their_factors():
-    made = {run.cell.name: load_config(run.cell.config, run.words) for run in ALPHA.runs(1)}
+    made = {run.cell.name: load_config(run.cell.config, run.arguments) for run in ALPHA.runs(1)}
     for cell in ALPHA.cells:
         config = made[cell.name]
         step = config.optim.batch_size * config.optim.gradient_accumulation_steps
@@ -72,11 +72,11 @@ def test_a_phantom_is_named_after_all_that_makes_it():
 def test_what_the_study_calls_strong_has_the_parts_of_the_strong_config():
     parts = load_config("config/DINO/DINO_4scale_tbx11k_strong.py", [])
     (run,) = [run for run in find_suite("recipe").runs(1) if run.cell.name == "strong-alone"]
-    tried = load_config(run.cell.config, run.words)
+    tried = load_config(run.cell.config, run.arguments)
     (first,) = [run for run in find_suite("recipe").runs(1) if run.cell.name == "seed-alone"]
     before, tried_before = (
         load_config("config/DINO/DINO_4scale_tbx11k_1gpu.py", []),
-        load_config(first.cell.config, first.words),
+        load_config(first.cell.config, first.arguments),
     )
     for section, knobs in {
         "optim": (

@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.measure.study_suites import SMOKE
-from util.study.planning import Budget, in_words, pending, seconds_left
+from util.study.planning import Budget, format_duration, pending, seconds_left
 
 
 def test_a_run_begins_only_if_it_would_end_in_time_by_the_median_so_far():
@@ -40,4 +40,4 @@ def test_what_is_left_is_shared_by_the_workers():
     [(None, "an unknown time"), (40.4, "40 s"), (99, "99 s"), (100, "2 min"), (3540, "59 min"), (3900, "1 h 05 min")],
 )
 def test_durations_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words

@@ -7,7 +7,15 @@ import pytest
 
 from scripts.measure.study_suites import SMOKE
 from util.base.errors import UserError
-from util.study.results import load_row, load_rows, read_metrics, require_of, row_of, save_row, save_rows
+from util.study.results import (
+    load_result,
+    load_results,
+    read_metrics,
+    require_same_settings,
+    result_of,
+    save_result,
+    save_results,
+)
 
 RUNS = SMOKE.runs(2)
 SKILLS = (-0.4, 0.25)
@@ -25,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_a_row_holds_what_report_log_and_doctor_say(folder):
-    row = row_of(RUNS[1], folder, 0, 12.34)
+    row = result_of(RUNS[1], folder, 0, 12.34)
     assert row.key == ("alpha75", 0)
     assert (row.is_done, row.seconds, row.verdict) == (True, 12.3, "cannot tell")
     assert row.metrics == {"AP50": 0.123457, "auc": 0.5}
@@ -35,36 +43,36 @@ def test_a_row_holds_what_report_log_and_doctor_say(folder):
 
 
 def test_a_run_that_failed_has_a_row_without_figures_and_is_not_done(tmp_path):
-    row = row_of(RUNS[0], tmp_path, 1, 3.0)
+    row = result_of(RUNS[0], tmp_path, 1, 3.0)
     assert (row.is_done, row.exit_code, row.metrics, row.epochs) == (False, 1, {}, [])
 
 
 def test_a_finished_run_without_its_report_is_an_error(folder):
     (folder / "report.json").write_text('{"all/agn')
     with pytest.raises(UserError, match=r"report\.json: the report of a finished run cannot be read"):
-        row_of(RUNS[0], folder, 0, None)
+        result_of(RUNS[0], folder, 0, None)
     (folder / "report.json").write_text("[]")
     with pytest.raises(UserError, match="expected a JSON object, got a list"):
-        read_metrics(folder / "report.json")
+        read_metrics(folder / "report.json", SMOKE.metrics)
 
 
 def test_a_row_comes_back_from_its_folder_as_it_was(folder):
-    row = row_of(RUNS[0], folder, 0, None)
-    assert load_row(folder) is None
-    save_row(row, folder)
-    assert load_row(folder) == row
+    row = result_of(RUNS[0], folder, 0, None)
+    assert load_result(folder) is None
+    save_result(row, folder)
+    assert load_result(folder) == row
 
 
 def test_rows_are_kept_by_seed_and_in_the_order_of_the_cells(folder):
-    rows = [row_of(run, folder, 0, 1.0) for run in RUNS]
+    rows = [result_of(run, folder, 0, 1.0) for run in RUNS]
     file = folder / "study/smoke.jsonl"
-    save_rows(file, SMOKE, reversed(rows))
-    assert list(load_rows(file, SMOKE)) == [(run.cell.name, run.seed) for run in RUNS]
-    assert list(load_rows(file, SMOKE).values()) == rows
+    save_results(file, SMOKE, reversed(rows))
+    assert list(load_results(file, SMOKE)) == [(run.cell.name, run.seed) for run in RUNS]
+    assert list(load_results(file, SMOKE).values()) == rows
 
 
 def test_without_a_file_there_are_no_rows(tmp_path):
-    assert load_rows(tmp_path / "none.jsonl", SMOKE) == {}
+    assert load_results(tmp_path / "none.jsonl", SMOKE) == {}
 
 
 @pytest.mark.parametrize(
@@ -83,22 +91,22 @@ def test_without_a_file_there_are_no_rows(tmp_path):
 )
 def test_a_line_that_is_no_row_of_the_suite_is_named(folder, damage, phrase):
     file = folder / "smoke.jsonl"
-    save_rows(file, SMOKE, [row_of(run, folder, 0, 1.0) for run in RUNS])
+    save_results(file, SMOKE, [result_of(run, folder, 0, 1.0) for run in RUNS])
     lines = file.read_text().splitlines()
     assert damage(lines[1]) != lines[1]
     file.write_text("\n".join([lines[0], damage(lines[1]), *lines[2:]]))
     with pytest.raises(UserError) as error:
-        load_rows(file, SMOKE)
+        load_results(file, SMOKE)
     assert phrase in str(error.value)
 
 
 def test_a_row_that_is_there_twice_is_named(folder):
     file = folder / "smoke.jsonl"
-    file.write_text(2 * (json.dumps(asdict(row_of(RUNS[0], folder, 0, 1.0))) + "\n"))
+    file.write_text(2 * (json.dumps(asdict(result_of(RUNS[0], folder, 0, 1.0))) + "\n"))
     with pytest.raises(UserError, match=r"smoke\.jsonl:2: alpha25, seed 0, is there twice"):
-        load_rows(file, SMOKE)
+        load_results(file, SMOKE)
 
 
 def test_a_seed_beyond_the_plan_is_a_row_like_any_other(folder):
-    row = row_of(RUNS[0], folder, 0, 1.0)
-    require_of(SMOKE, replace(row, seed=7, settings={**row.settings, "seed": 7}), "here")
+    row = result_of(RUNS[0], folder, 0, 1.0)
+    require_same_settings(SMOKE, replace(row, seed=7, settings={**row.settings, "seed": 7}), "here")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from util.study.results import Row
+from util.study.results import RunResult
 from util.study.statistics import difference, estimate, pairs, share
 
 LEVELS = {
@@ -16,7 +16,7 @@ LEVELS = {
 
 
 def row(cell, seed=0, ap50=0.5, verdict="healthy", skills=(0.1,)):
-    return Row(
+    return RunResult(
         suite="s", cell=cell, seed=seed, state="done", exit_code=0, config="c", settings={}, phantom={},
         metrics={} if ap50 is None else {"AP50": ap50}, epochs=[{"class_skill": s} for s in skills],
         verdict=verdict, since=0, causes=[], seconds=1.0,
@@ -68,7 +68,7 @@ def test_the_difference_of_pairs_is_second_less_first():
 
 
 def test_failing_and_skill_are_figures_too():
-    assert row("a1b1", verdict="failing").figure("failing") == 1
-    assert row("a1b1", verdict="suspicious").figure("failing") == 0
-    assert row("a1b1", skills=(0.1, 0.4)).figure("skill") == 0.4
-    assert row("a1b1", skills=()).figure("skill") is None
+    assert row("a1b1", verdict="failing").metric("failing") == 1
+    assert row("a1b1", verdict="suspicious").metric("failing") == 0
+    assert row("a1b1", skills=(0.1, 0.4)).metric("skill") == 0.4
+    assert row("a1b1", skills=()).metric("skill") is None

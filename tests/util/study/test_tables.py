@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from util.study.design import Contrast, Phantom, Suite, grid
-from util.study.figures import draw_effects, draw_skill, in_full
-from util.study.results import Row
+from util.study.plots import draw_effects, draw_skill, level_label
+from util.study.results import RunResult
 from util.study.statistics import Estimate
 from util.study.tables import cells, contrasts, effects, sections, setup, signed, skill, verdicts
 
@@ -24,13 +24,14 @@ SUITE = Suite(
     phantom=Phantom(12, 6, 64),
     seeds=2,
     document="made.md",
+    metrics={},
     contrasts=(Contrast("alpha", within="step"),),
 )
 AP50 = {"low-one": 0.1, "low-eight": 0.2, "high-one": 0.3, "high-eight": 0.6}
 
 
 def made(cell, seed, ap50, verdict="healthy", causes=()):
-    return Row(
+    return RunResult(
         suite="made", cell=cell, seed=seed, state="done", exit_code=0, config="c", settings={}, phantom={},
         metrics={"AP50": ap50, "alarms_healthy": 2.0}, epochs=[{"class_skill": -0.5}, {"class_skill": ap50}],
         verdict=verdict, since=0, causes=list(causes), seconds=60.0,
@@ -130,6 +131,6 @@ def test_a_contrast_names_only_levels_that_have_a_cell_there():
 
 
 def test_a_level_that_is_a_bare_number_is_shown_with_its_factor():
-    assert in_full("focal_alpha", ".25") == "focal_alpha .25"
-    assert in_full("switch", "none") == "switch none"
-    assert in_full("sampling", "positive_fraction .25") == "positive_fraction .25"
+    assert level_label("focal_alpha", ".25") == "focal_alpha .25"
+    assert level_label("switch", "none") == "switch none"
+    assert level_label("sampling", "positive_fraction .25") == "positive_fraction .25"

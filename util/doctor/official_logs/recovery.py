@@ -1,4 +1,4 @@
-"""What averages over steps without boxes still tell: figures recovered from logs of the official DINO code.
+"""Recover metrics from logs of the official DINO code, whose averages include steps without boxes.
 
 The official criterion (IDEA-Research/DINO, models/dino/dino.py) logs, for a batch on one GPU and averaged over batches:
 
@@ -19,22 +19,22 @@ import numpy as np
 from scipy.special import gammaln, xlog1py, xlogy
 
 from util.base.numbers import number
-from util.doctor.official_logs.console import PREFIXES, RawEpoch, figure
+from util.doctor.official_logs.console import PREFIXES, RawEpoch, finite_value
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 
 OFFICIAL = {"dn_number": 100, "batch_size": 1, "world_size": 1, "focal_gamma": 2.0}  # gamma is fixed in its code
-FEW = 0.3  # share of steps without boxes up to which class_error still speaks of the network
+FEW_EMPTY = 0.3  # share of steps without boxes up to which class_error still describes the network
 CROWDED = 3  # boxes per image with boxes, from which the denoising queries are fewer than 2 dn_number
 
 ROUND_NUMBERS = (100, 300, 500, 600, 900, 1000, 1200, 1500, 2000, 3000)  # of queries
 AGREEMENT = 0.05  # relative difference of two largest cardinality errors that both counted every query
 POINTS = 0.5  # of class_error: epochs differ by crops that lose a box
-TBX11K_MIX = (0.8, 0.2)  # boxes by class in its training split
+FEW_CLASSES_MIX = (0.8, 0.2)  # assumed shares of the boxes: one common class, one rare one
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What the averages of a log still tell; None where they do not."""
+    """Values recovered from the averages of a log; None where that is not possible."""
 
     num_queries: int | None
     boxes_per_image: float | None
@@ -44,14 +44,18 @@ class Recovered:
     test_share_of_images: float | None
     lowest_class_error: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()  # assumptions behind the figures
+
+    @property
+    def boxes_per_positive(self) -> float | None:
+        """Boxes per training image with boxes."""
+        return self.boxes_per_image / self.share_of_images if self.boxes_per_image and self.share_of_images else None
 
     @property
     def is_class_error_known(self) -> bool:
-        """Whether class_error as logged speaks of the network: steps without boxes are few."""
-        if self.lowest_class_error is not None and self.lowest_class_error < 100 * FEW:
+        """Whether class_error as logged describes the network: steps without boxes are few."""
+        if self.lowest_class_error is not None and self.lowest_class_error < 100 * FEW_EMPTY:
             return True
-        return self.share_of_steps is not None and 1 - self.share_of_steps <= FEW
+        return self.share_of_steps is not None and 1 - self.share_of_steps <= FEW_EMPTY
 
     def class_error(self, logged: float) -> float | None:
         """Over steps with boxes, in percent."""
@@ -64,7 +68,7 @@ class Recovered:
 
 
 def recover(epochs: Sequence[RawEpoch], settings: Mapping[str, Any]) -> Recovered:
-    """What the figures of all epochs tell together; one that was cut off counts only where there is no other."""
+    """Recover from all epochs together; one that was cut off counts only where there is no other."""
     values = [e.values for e in epochs if e.is_whole] or [e.values for e in epochs]
     used = OFFICIAL | {k: v for k, v in settings.items() if k in OFFICIAL and k != "focal_gamma"}
     errors = {part: _cardinality(values, part) for part in ("train", "test")}
@@ -80,13 +84,11 @@ def recover(epochs: Sequence[RawEpoch], settings: Mapping[str, Any]) -> Recovere
         lowest_test = _least(values, ("test_class_error", "ema_test_class_error"))
         tried = (share_of_test_images(boxes, train / images, lowest_test) for boxes in (test, train))
         test_share = next((share for share in tried if share is not None), None)  # else as many as in training
-    remarks = tuple(_assumptions(settings, steps))
-    facts = {**settings, **used}
-    return Recovered(num_queries, train, steps, images, test, test_share, lowest, facts, remarks)
+    return Recovered(num_queries, train, steps, images, test, test_share, lowest, {**settings, **used})
 
 
 def guess_num_queries(largest: float) -> int | None:
-    """The smallest usual number of queries that a cardinality error allows; None where none is within a tenth."""
+    """The smallest usual number of queries that a cardinality error allows; None where none lies within a tenth."""
     fits = [n for n in ROUND_NUMBERS if 0.9 * n <= largest <= n]
     return fits[0] if fits else None
 
@@ -98,7 +100,7 @@ def boxes_per_image(num_queries: int, cardinality_errors: Sequence[float]) -> fl
     counted, which shows in two errors being alike.
 
     Returns:
-        None where no two of them are alike, or the head counts too few queries to say.
+        None where no two of them are alike, or the head counts too few queries.
     """
     boxes = sorted(num_queries - error for error in cardinality_errors)[:2]
     if not boxes or boxes[0] < -1e-6 or boxes[0] > 0.1 * num_queries:
@@ -168,12 +170,12 @@ def share_of_test_images(
 
 
 def class_mix(num_classes: int | None) -> tuple[float, ...]:
-    """Shares of boxes by class, assumed: those of TBX11K up to four classes, else the k-th class has 1/k of the first.
+    """Assumed shares of boxes by class: 80 and 20 % up to four classes, else the k-th class has 1/k of the first.
 
     With more classes, or more even ones, the best constant is worse: with too few assumed the skill is a lower bound.
     """
     if num_classes is None or num_classes <= 4:
-        return TBX11K_MIX
+        return FEW_CLASSES_MIX
     weights = [1 / k for k in range(1, num_classes)]
     return tuple(w / sum(weights) for w in weights)
 
@@ -187,7 +189,7 @@ def constant_loss(
     batch_size: int = 1,
     world_size: int = 1,
 ) -> float:
-    """The least `loss_ce` of a predictor that never looks at an image, in the official units: a mean over steps.
+    """The least `loss_ce` of a predictor that ignores the image, in the official units: a mean over steps.
 
     A step's loss is divided by max(1, boxes of all ranks / ranks); of its images, a binomial number has boxes.
 
@@ -211,40 +213,21 @@ def constant_loss(
 
 
 def _images(steps: float, boxes: float, batch_size: int) -> float:
-    """The share of images; with many boxes each, that of steps is too low to take a root of what it leaves."""
+    """The share of images with boxes; with many boxes each, the share of steps is too low to take the root."""
     return steps if boxes > CROWDED * steps else share_of_images(steps, batch_size)
 
 
 def _cardinality(values: Iterable[Mapping[str, Any]], part: str, *, is_denoising: bool = False) -> list[float]:
-    """Cardinality errors of all layers; those of a test are of the model and the EMA, on the same images."""
-    heads = [f"{prefix}cardinality_error" for prefix in PREFIXES if prefix.endswith(f"{part}_")]
+    """Cardinality errors of all layers; a test has those of the model and of the EMA, on the same images."""
+    heads = tuple(f"{prefix}cardinality_error" for prefix in PREFIXES if prefix.endswith(f"{part}_"))
     found = []
     for row in values:
         for key, value in row.items():
-            if key.startswith(tuple(heads)) and ("_dn" in key) == is_denoising and number(value) is not None:
+            if key.startswith(heads) and ("_dn" in key) == is_denoising and number(value) is not None:
                 found.append(float(value))
     return found
 
 
 def _least(values: Iterable[Mapping[str, Any]], names: Iterable[str]) -> float | None:
-    found = [v for row in values for name in names if (v := figure(row, name)) is not None]
+    found = [v for row in values for name in names if (v := finite_value(row, name)) is not None]
     return min(found, default=None)
-
-
-def _assumptions(settings: Mapping[str, Any], steps: float | None) -> list[str]:
-    """What the log does not tell and was taken for granted."""
-    told = []
-    if "focal_alpha" not in settings:
-        told.append("focal_alpha is not told: class_skill is given for .25 and .75")
-    if settings.get("focal_gamma", OFFICIAL["focal_gamma"]) != OFFICIAL["focal_gamma"]:
-        told.append(
-            f"focal_gamma {settings['focal_gamma']} was printed; the official code reads it nowhere and takes 2"
-        )
-    missing = [name for name in ("dn_number", "batch_size", "world_size") if name not in settings]
-    if missing:
-        told.append("assumed: " + ", ".join(f"{name} {OFFICIAL[name]}" for name in missing))
-    if "num_classes" not in settings:
-        told.append("boxes by class are assumed as in TBX11K (80 and 20 %); with more classes class_skill is higher")
-    if steps is None:
-        told.append("the share of images with boxes could not be recovered, and so neither class_error nor class_skill")
-    return told

@@ -3,7 +3,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from util.doctor.official_logs.console import Reading, json_row, means
+from util.doctor.official_logs.console import LogParser, json_row, means
 
 LINE = "Epoch: [{}]  [ {}/100]  eta: 0:00:01  lr: 0.000100  class_error: 50.00  loss: 0.5000 ({})  time: 0.1  data: 0.0"
 PIECES = ("Epoch: [1]  [ 0/9]", " loss: 1.0 (nan)", "Test:  [ 0/9]", "Averaged stats: loss: 1 (2)", '{"train_loss": ')
@@ -16,7 +16,7 @@ PIECES += (
 
 
 def read(*lines):
-    reading = Reading()
+    reading = LogParser()
     for line in lines:
         reading.feed(line)
     reading.finish()
@@ -36,8 +36,7 @@ def test_the_last_line_of_an_epoch_counts_and_a_repeated_epoch_replaces():
     lines = [LINE.format(e, i, v) for e, i, v in [(0, 0, 1), (0, 50, 2), (1, 0, 3), (1, 90, 4), (0, 0, 5), (0, 10, 6)]]
     reading = read(*lines)
     assert [(e.number, e.values["train_loss"], e.is_whole) for e in reading.epochs()] == [(0, 6.0, False)]
-    assert reading.dropped == [1]
-    assert reading.shown.lines == 6
+    assert reading.shown["class_error"] == 6
 
 
 def test_an_epoch_is_whole_with_its_last_step_its_average_or_the_next_epoch():

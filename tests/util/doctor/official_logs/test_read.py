@@ -3,7 +3,8 @@ import json
 import pytest
 
 from util.base.errors import UserError
-from util.doctor.official_logs.read import ForeignLogError, read_foreign, read_with_recovery
+from util.doctor import read_official_log
+from util.doctor.official_logs.read import OfficialLogError
 
 EMPTY, BOXES, QUERIES = 0.9, 0.15, 300  # made up: nine of ten images have no box
 
@@ -60,7 +61,7 @@ def summary(ap, ap50=0.4):
 
 
 def test_the_class_error_of_images_with_boxes_comes_out_of_that_of_all(tmp_path):
-    (epoch,) = read_foreign(write(tmp_path, row(3))).epochs
+    (epoch,) = read_official_log(write(tmp_path, row(3))).epochs
     assert epoch.number == 3
     assert epoch.get("boxes_per_image") == pytest.approx(0.15)
     assert epoch.get("images_share_with_boxes") == pytest.approx(0.1)
@@ -69,7 +70,7 @@ def test_the_class_error_of_images_with_boxes_comes_out_of_that_of_all(tmp_path)
 
 
 def test_losses_come_without_their_weights(tmp_path):
-    epoch = read_foreign(write(tmp_path, row(0))).last
+    epoch = read_official_log(write(tmp_path, row(0))).last
     assert epoch.get("loss") == 2.0
     assert epoch.get("loss_ce") == 0.05
     assert epoch.get("loss_bbox") == 0.01  # as logged without weight
@@ -77,13 +78,13 @@ def test_losses_come_without_their_weights(tmp_path):
 
 
 def test_the_class_skill_is_given_for_both_alphas_until_the_log_tells_which(tmp_path):
-    epoch = read_foreign(write(tmp_path, row(0))).last
+    epoch = read_official_log(write(tmp_path, row(0))).last
     low, high = epoch.get("class_skill_if_alpha_25"), epoch.get("class_skill_if_alpha_75")
     assert low == pytest.approx(1 - 0.05 / epoch.get("loss_ce_of_best_constant_if_alpha_25"))
     assert low < high
     assert epoch.get("class_skill") is None
     (tmp_path / "config_args_all.json").write_text(json.dumps({"focal_alpha": 0.75, "lr": 1e-4, "modelname": "dino"}))
-    history = read_foreign(tmp_path / "log.txt")
+    history = read_official_log(tmp_path / "log.txt")
     assert history.last.get("class_skill") == pytest.approx(high)
     assert history.last.get("test_class_skill") is not None
     assert history.last.get("class_skill_if_alpha_25") is None
@@ -92,7 +93,7 @@ def test_the_class_skill_is_given_for_both_alphas_until_the_log_tells_which(tmp_
 
 def test_evaluations_are_of_the_ema_and_those_of_the_model_stand_beside(tmp_path):
     ema = [0.2, 0.5, 0.1, -1.0, 0.1, 0.1, 0.3, 0.4, 0.7, -1.0, 0.4, 0.5]
-    judged = read_foreign(write(tmp_path, row(0, ema_test_coco_eval_bbox=ema))).last.evaluation
+    judged = read_official_log(write(tmp_path, row(0, ema_test_coco_eval_bbox=ema))).last.evaluation
     assert judged["weights"] == "ema"
     names = ("AP", "AP50", "AR1", "AR100")
     assert [judged[f"all/per_class/{n}"] for n in names] == [0.2, 0.5, 0.3, 0.7]
@@ -100,12 +101,12 @@ def test_evaluations_are_of_the_ema_and_those_of_the_model_stand_beside(tmp_path
 
 
 def test_without_an_ema_the_evaluation_is_of_the_model(tmp_path):
-    judged = read_foreign(write(tmp_path, row(0))).last.evaluation
+    judged = read_official_log(write(tmp_path, row(0))).last.evaluation
     assert (judged["weights"], judged["all/per_class/AP"]) == ("model", 0.1)
 
 
-def test_class_error_and_cardinality_error_are_named_as_saying_nothing(tmp_path):
-    class_error, cardinality = read_foreign(write(tmp_path, row(0), row(1))).artefacts
+def test_class_error_and_cardinality_error_are_named_as_misleading(tmp_path):
+    class_error, cardinality = read_official_log(write(tmp_path, row(0), row(1))).artefacts
     assert "90.0% of the steps have none" in class_error
     assert "class_error (92.0)" in class_error
     assert "it is 20 in the last epoch" in class_error
@@ -115,35 +116,33 @@ def test_class_error_and_cardinality_error_are_named_as_saying_nothing(tmp_path)
 def test_class_error_is_as_logged_where_nearly_all_images_have_boxes(tmp_path):
     crowded = {"train_cardinality_error_unscaled": 893.0, "train_cardinality_error_0_unscaled": 892.9}
     crowded |= {"train_cardinality_error_dn_unscaled": 187.0, "train_class_error": 9.5}
-    history = read_foreign(write(tmp_path, row(0, **crowded)))
+    history = read_official_log(write(tmp_path, row(0, **crowded)))
     assert history.last.get("class_error") == 9.5
     assert not any(text.startswith("class_error") for text in history.artefacts)
 
 
 def test_a_share_that_cannot_be_recovered_is_said_to_be_unknown(tmp_path):
-    history, recovered = read_with_recovery(write(tmp_path, row(0, train_cardinality_error_dn_unscaled=None)))
+    history = read_official_log(write(tmp_path, row(0, train_cardinality_error_dn_unscaled=None)))
     assert history.last.get("class_error") is None
     assert history.last.get("class_skill_if_alpha_25") is None
     assert "could not be recovered" in history.artefacts[0]
-    assert any("could not be recovered" in text for text in recovered.remarks)
 
 
 def test_an_epoch_that_comes_again_replaces_it_and_what_followed(tmp_path):
     rows = [row(0), row(1), row(2, train_loss=9.0), row(3), row(2, train_loss=1.0)]
-    history, recovered = read_with_recovery(write(tmp_path, *rows))
+    history = read_official_log(write(tmp_path, *rows))
     assert history.series("loss") == [(0, 2.0), (1, 2.0), (2, 1.0)]
-    assert "epochs 3 from before" in recovered.remarks[-1]
 
 
 def test_a_cut_last_line_and_noise_are_left_out(tmp_path):
     path = write(tmp_path, row(0), "\x00\xff garbage {\n", "{}\n", json.dumps(row(1))[:200])
-    assert [e.number for e in read_foreign(path).epochs] == [0]
+    assert [e.number for e in read_official_log(path).epochs] == [0]
 
 
 @pytest.mark.parametrize("token", ["NaN", "nan", '"NaN"', "-inf"])
 def test_a_loss_that_is_not_finite_is_told_and_no_figure(tmp_path, token):
     text = json.dumps(row(1, train_loss=777.0)).replace("777.0", token)
-    history = read_foreign(write(tmp_path, row(0), text + "\n"))
+    history = read_official_log(write(tmp_path, row(0), text + "\n"))
     assert history.not_finite == ({"kind": "nonfinite", "epoch": 1},)
     assert history.series("loss") == [(0, 2.0)]
     assert history.last.get("loss_ce") == 0.05
@@ -151,21 +150,21 @@ def test_a_loss_that_is_not_finite_is_told_and_no_figure(tmp_path, token):
 
 def test_rows_without_their_epoch_are_counted_and_lone_evaluations_left_out(tmp_path):
     path = write(tmp_path, row(None), {"test_loss": 7.0}, row(None))
-    history = read_foreign(path)
+    history = read_official_log(path)
     assert [e.number for e in history.epochs] == [0, 1]
     assert history.series("test_loss") == [(0, 1.5), (1, 1.5)]
 
 
 def test_the_console_tells_means_and_what_the_eye_sees(tmp_path):
     lines = [step(4, i, error=100.0 if i else 0.0) for i in (0, 10, 20, 30)]
-    history = read_foreign(write(tmp_path, *lines, name="job.out"))
+    history = read_official_log(write(tmp_path, *lines, name="job.out"))
     assert history.last.number == 4
     assert not history.last.is_whole
     assert history.last.get("loss") == 2.0
     assert history.last.get("class_error") == pytest.approx(20.0)
     assert history.last.get("data_share") == pytest.approx(0.25)
     assert "exactly 100.00 on 75% of 4 console lines" in history.artefacts[2]
-    assert "loss reads 0.0000 on 100% of 4 console lines" in history.artefacts[3]
+    assert "loss is 0.0000 on 100% of 4 console lines" in history.artefacts[3]
     assert "in brackets, is 2" in history.artefacts[3]
 
 
@@ -174,7 +173,7 @@ def test_an_epoch_of_the_console_is_read_to_its_evaluations(tmp_path):
     averaged = "Averaged stats: class_error: 0.00  loss: 0.1 ({})  loss_ce_unscaled: 0.0 (0.07)\n"
     lines = [step(0, 0), step(0, 99), averaged.format(3.25)]
     lines += [test, averaged.format(1.5), summary(0.1), test, averaged.format(1.25), summary(0.2), summary(0.9)]
-    history = read_foreign(write(tmp_path, *lines, step(1, 0, loss=(5.0, 5.0)), name="job.out"))
+    history = read_official_log(write(tmp_path, *lines, step(1, 0, loss=(5.0, 5.0)), name="job.out"))
     first, second = history.epochs
     assert (first.is_whole, second.is_whole) == (True, False)
     assert (first.get("loss"), first.get("test_loss"), first.get("ema_test_loss")) == (3.25, 1.5, 1.25)
@@ -188,7 +187,7 @@ def test_an_epoch_of_the_console_is_read_to_its_evaluations(tmp_path):
 def test_settings_are_taken_from_what_the_job_printed(tmp_path):
     args = "args: Namespace(batch_size=1, dn_number=100, focal_alpha=0.25, num_classes=4, num_queries=300, lr=0.0001)\n"
     path = write(tmp_path, "focal_alpha = 0.5\n", args, step(0, 99), "dn_number: 7\n", step(1, 99), name="job.out")
-    history = read_foreign(path)
+    history = read_official_log(path)
     assert [(s["kind"], s["epoch"]) for s in history.starts] == [("start", 0)]
     assert history.config["focal_alpha"] == 0.25
     assert history.config["num_queries"] == 300
@@ -198,25 +197,25 @@ def test_settings_are_taken_from_what_the_job_printed(tmp_path):
 def test_a_resume_with_other_settings_is_a_second_start(tmp_path):
     args = "Namespace(batch_size=1, focal_alpha={}, num_queries=300)\n"
     lines = [args.format(0.25), step(0, 99), args.format(0.75), step(1, 0)]
-    history = read_foreign(write(tmp_path, *lines, name="job.out"))
+    history = read_official_log(write(tmp_path, *lines, name="job.out"))
     assert [(s["epoch"], s["config"]["focal_alpha"]) for s in history.starts] == [(0, 0.25), (1, 0.75)]
 
 
 def test_a_config_dump_counts_as_settings(tmp_path):
     dump = 'num_queries = 300\n  "focal_alpha": 0.75,\n'
-    history = read_foreign(write(tmp_path, dump, step(0, 99), name="job.out"))
+    history = read_official_log(write(tmp_path, dump, step(0, 99), name="job.out"))
     assert history.config == {"num_queries": 300, "focal_alpha": 0.75}
 
 
 def test_a_run_that_stopped_at_nan_is_told(tmp_path):
     path = write(tmp_path, step(2, 10), "Loss is nan, stopping training\n", name="job.out")
-    assert read_foreign(path).not_finite == ({"kind": "nonfinite", "epoch": 2},)
+    assert read_official_log(path).not_finite == ({"kind": "nonfinite", "epoch": 2},)
 
 
 def test_a_folder_is_read_by_its_log_and_its_console(tmp_path):
     write(tmp_path, "Namespace(focal_alpha=0.75)\n", step(0, 99), step(1, 5), name="info.txt")
     write(tmp_path, row(0, train_loss=2.5))
-    history = read_foreign(tmp_path)
+    history = read_official_log(tmp_path)
     assert history.series("loss") == [(0, 2.5), (1, 2.0)]
     assert history.config == {"focal_alpha": 0.75}
 
@@ -224,29 +223,31 @@ def test_a_folder_is_read_by_its_log_and_its_console(tmp_path):
 def test_what_windows_wrote_is_read(tmp_path):
     path = tmp_path / "job.out"
     path.write_text(step(0, 99), encoding="utf-16")
-    assert read_foreign(path).last.get("loss") == 2.0
+    assert read_official_log(path).last.get("loss") == 2.0
 
 
-def test_own_logs_are_not_foreign(tmp_path):
+def test_own_logs_are_not_official_ones(tmp_path):
     own = {"kind": "epoch", "epoch": 0, "loss": 1.0, "train_loss": 2.0}
-    console = "Epoch: [0]  [ 2/2]  eta: 0:00:00  lr: 0.000040  loss: 3.1  grad_norm: 4.1 (3% clipped)\n"
-    for text, name in ((json.dumps(own), "log.txt"), (console, "job.out")):
-        with pytest.raises(ForeignLogError, match="neither"):
-            read_foreign(write(tmp_path, text, name=name))
+    console = "Epoch: [0]  [ 2/2]  eta: 0:00:00  lr: 0.000040  loss: 3.1  grad_norm: 4.1 (3% clipped)"
+    for line in (own, console):
+        with pytest.raises(OfficialLogError, match="neither"):
+            read_official_log(write(tmp_path, line))
+    for line in (row(0), step(0, 0), summary(0.1)):
+        assert read_official_log(write(tmp_path, line)).epochs
 
 
 def test_garbage_gives_one_error_for_the_user(tmp_path):
     path = tmp_path / "log.txt"
     path.write_bytes(bytes(range(256)) * 50)
-    with pytest.raises(ForeignLogError, match=r"log\.txt: expected a log\.txt with one JSON object per epoch"):
-        read_foreign(path)
+    with pytest.raises(OfficialLogError, match=r"log\.txt: expected a log\.txt with one JSON object per epoch"):
+        read_official_log(path)
     with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read"):
-        read_foreign(tmp_path / "nowhere.txt")
+        read_official_log(tmp_path / "nowhere.txt")
 
 
 @pytest.mark.data
 def test_a_real_failed_and_a_real_healthy_log_give_back_what_is_known_of_the_data(shared):
-    runs = {name: read_foreign(shared / "eval" / f"fork_{name}.log.txt") for name in ("failed", "healthy")}
+    runs = {name: read_official_log(shared / "eval" / f"fork_{name}.log.txt") for name in ("failed", "healthy")}
     for history in runs.values():
         assert [e.number for e in history.epochs] == list(range(24))
         assert history.last.get("boxes_per_image") == pytest.approx(902 / 6888, rel=0.01)
@@ -262,7 +263,7 @@ def test_a_real_failed_and_a_real_healthy_log_give_back_what_is_known_of_the_dat
 
 @pytest.mark.data
 def test_a_real_console_shows_nothing_but_artefacts(shared):
-    history = read_foreign(shared / "eval" / "fork_healthy_console_excerpt.out")
+    history = read_official_log(shared / "eval" / "fork_healthy_console_excerpt.out")
     assert [e.number for e in history.epochs] == [24]
     assert not history.last.is_whole
     assert history.last.get("images_share_with_boxes") == pytest.approx(0.087, abs=0.005)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from util.doctor.official_logs import recovery as recovery
+from util.doctor.official_logs import recovery
 from util.doctor.official_logs.console import RawEpoch
 from util.runlog.class_skill import FocalSettings, best_constant_loss
 
@@ -118,7 +118,6 @@ def test_an_epoch_that_was_cut_off_does_not_count_beside_a_whole_one():
 def test_a_gamma_that_the_official_code_does_not_read_is_not_taken():
     recovered = recovery.recover([RawEpoch(0)], {"focal_gamma": 3.0})
     assert recovered.settings["focal_gamma"] == 2.0
-    assert any("focal_gamma 3.0" in remark for remark in recovered.remarks)
 
 
 def test_crowded_images_are_not_taken_for_empty_ones():
