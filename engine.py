@@ -113,7 +113,7 @@ def accumulate(
             moved = batch.to(learner.device)
             with learner.precision.autocast():
                 outputs = learner.model(moved.images, moved.mask, moved.targets, plan.most_boxes)
-            losses, events = learner.criterion.examine(outputs, moved.targets, plan.num_boxes)
+            losses, events = learner.criterion.losses_and_events(outputs, moved.targets, plan.num_boxes)
             if batch.is_ghost:  # keeps step with the other ranks and contributes nothing
                 losses = {name: value * 0.0 for name, value in losses.items()}
             scaled = learner.precision.scale(losses["loss"])

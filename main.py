@@ -38,7 +38,7 @@ from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
 from models import build_model, speed_up
 from models.backbones.weights import load_backbone_weights
-from models.inference.load import build_filled
+from models.inference.load import build_model_with_weights
 from util.base.console import Progress
 from util.base.errors import ToldElsewhere
 from util.base.seed import seed_everything
@@ -211,7 +211,7 @@ def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.devi
     path, content, config = load_judged(args)
     num_classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
-    model, criterion, postprocess = build_filled(config, split.names, content, path)
+    model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, here.world_size)
     state.epoch, state.step = (content[name] if is_count(content.get(name)) else 0 for name in ("epoch", "step"))
     state.operating_point = content.get("operating_point") or {}

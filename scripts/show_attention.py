@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from models.inference.attention_maps import Look, look_at
+from models.inference.attention_maps import DetectionTrace, trace_detection
 from models.inference.load import load_detector
 from util.base.console import echo
 from util.base.errors import UserError
@@ -59,7 +59,7 @@ def draw(args: argparse.Namespace) -> Path:
         image = read_image(args.image).convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"{args.image}: cannot be read as an image ({error}); give another file") from error
-    look = look_at(detector, image, args.detection)
+    look = trace_detection(detector, image, args.detection)
     title = f"{look.name} {look.score:.2f}, detection {look.rank} of {look.num_detections} on {args.image.name}"
     figure = draw_attention(np.asarray(image), panels(look), look.cells, title)
     output = args.output_dir / f"{args.image.stem}_detection{look.rank}.png"
@@ -67,7 +67,7 @@ def draw(args: argparse.Namespace) -> Path:
     return output
 
 
-def panels(look: Look) -> list[Panel]:
+def panels(look: DetectionTrace) -> list[Panel]:
     """One per layer."""
     return [
         Panel(

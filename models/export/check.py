@@ -26,7 +26,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.dino import DINO
-from models.export.portable import PostProcessing, given_tokens, seen_tokens
+from models.export.portable import PostProcessing, forced_tokens, recorded_tokens
 from models.export.writers import Runner
 from models.outputs import DINOOutput, Prediction
 from models.postprocess import PostProcess
@@ -81,15 +81,15 @@ def compare(
     """
     sizes = torch.tensor([images.shape[-2:]] * len(images))
     outputs = runner(images, sizes)
-    theirs = outputs[:3] if post_processing == "inside" else postprocess.best(Prediction(*outputs[:2]), sizes)
+    theirs = outputs[:3] if post_processing == "inside" else postprocess.select_top(Prediction(*outputs[:2]), sizes)
     tokens = outputs[-1]
     own, own_tokens = _forward(model, images)
     is_same = (tokens == own_tokens).all(dim=1)
-    with given_tokens(model, tokens):
+    with forced_tokens(model, tokens):
         given = own if is_same.all() else _forward(model, images)[0]
     everything = PostProcess(2**31, 0.0, _ids(postprocess))
-    ours = everything.best(postprocess.answer(given), sizes)
-    ours_alone = postprocess.best(postprocess.answer(own), sizes)
+    ours = everything.select_top(postprocess.gated_prediction(given), sizes)
+    ours_alone = postprocess.select_top(postprocess.gated_prediction(own), sizes)
     parts = []
     for i in range(len(images)):
         their = _image(theirs, i)
@@ -142,7 +142,7 @@ def measure_speed(runner: Runner, model: DINO, images: Tensor, repeats: int) -> 
 @torch.inference_mode()
 def _forward(model: DINO, images: Tensor) -> tuple[DINOOutput, Tensor]:
     """The network's answer, and the tokens that it chose itself."""
-    with seen_tokens(model) as tokens:
+    with recorded_tokens(model) as tokens:
         outputs = model(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
     return outputs, tokens[0]
 

@@ -96,8 +96,8 @@ class OnnxNetwork:
         if self.session.facts.post_processing == "inside":
             best = outputs[:3]
         else:
-            best = self.postprocess.best(Prediction(*outputs[:2]), sizes)
-        return [self.postprocess.without_overlaps(*image) for image in zip(*best, strict=True)]
+            best = self.postprocess.select_top(Prediction(*outputs[:2]), sizes)
+        return [self.postprocess.apply_nms(*image) for image in zip(*best, strict=True)]
 
     def _check_size(self, height: int, width: int) -> None:
         facts = self.session.facts

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.dino import DINO
 from models.outputs import Prediction
-from models.postprocess import PostProcess, gated
+from models.postprocess import PostProcess, apply_image_gate
 from util.base.errors import UserError
 
 PostProcessing = Literal["inside", "outside"]
@@ -83,7 +83,7 @@ class PortableNetwork(nn.Module):
 
     Args:
         model: all images of a batch have one size, so nothing is padding.
-        image_gate: as in `models.postprocess.gated`; it is inside, whatever else is not.
+        image_gate: as in `models.postprocess.apply_image_gate`; it is inside, whatever else is not.
     """
 
     def __init__(self, model: DINO, image_gate: float = 0.0) -> None:
@@ -97,8 +97,8 @@ class PortableNetwork(nn.Module):
         A token is the cell that a query started from, counted over all levels.
         """
         mask = torch.zeros_like(images[:, 0], dtype=torch.bool)
-        with seen_tokens(self.model) as tokens:
-            last = gated(self.model(images, mask), self.image_gate)
+        with recorded_tokens(self.model) as tokens:
+            last = apply_image_gate(self.model(images, mask), self.image_gate)
         return last.logits, last.boxes, tokens[0]
 
 
@@ -107,7 +107,7 @@ class PortableDetector(nn.Module):
 
     Args:
         model: as for `PortableNetwork`.
-        postprocess: of which `best` is taken.
+        postprocess: of which `select_top` is taken.
     """
 
     def __init__(self, model: DINO, postprocess: PostProcess) -> None:
@@ -122,11 +122,11 @@ class PortableDetector(nn.Module):
             scores [B, N] descending, category ids [B, N], boxes [B, N, 4] xyxy pixels of the file, tokens [B, Q].
         """
         logits, boxes, tokens = self.network(images)
-        return *self.postprocess.best(Prediction(logits, boxes), sizes), tokens
+        return *self.postprocess.select_top(Prediction(logits, boxes), sizes), tokens
 
 
 @contextmanager
-def seen_tokens(model: DINO) -> Iterator[list[Tensor]]:
+def recorded_tokens(model: DINO) -> Iterator[list[Tensor]]:
     """What the network chooses inside: a list to which each forward pass adds its tokens [B, Q]."""
     seen: list[Tensor] = []
     handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, chosen: seen.append(chosen))
@@ -137,7 +137,7 @@ def seen_tokens(model: DINO) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def given_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
+def forced_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
     """Inside, the network starts its queries from these tokens [B, Q] instead of choosing."""
     handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, _chosen: tokens)
     try:

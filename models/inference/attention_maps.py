@@ -20,7 +20,7 @@ from util.detection.boxes import cxcywh_to_xyxy
 
 
 @dataclass(frozen=True)
-class LayerLook:
+class LayerTrace:
     """One query in one layer of the decoder. Boxes are xyxy, everything in pixels of the file."""
 
     reference: NDArray  # [4] the box it starts from
@@ -32,7 +32,7 @@ class LayerLook:
 
 
 @dataclass(frozen=True)
-class Look:
+class DetectionTrace:
     """One detection, and how the decoder came to it."""
 
     name: str  # of the category
@@ -40,10 +40,10 @@ class Look:
     rank: int  # 1 is the strongest detection
     num_detections: int
     cells: tuple[float, ...]  # side of a cell of each level, pixels of the file
-    layers: tuple[LayerLook, ...]
+    layers: tuple[LayerTrace, ...]
 
 
-def look_at(detector: Detector, image: Image.Image, rank: int) -> Look:
+def trace_detection(detector: Detector, image: Image.Image, rank: int) -> DetectionTrace:
     """Follow one detection back through the decoder.
 
     Args:
@@ -64,14 +64,14 @@ def look_at(detector: Detector, image: Image.Image, rank: int) -> Look:
         raise UserError(f"--detection {rank}: the image has {len(found['scores'])} detections, ranks from 1 on")
     score, label, box = (found[k][rank - 1] for k in ("scores", "labels", "boxes"))
     frame = torch.tensor([image.width, image.height] * 2, device=box.device)
-    answer = network.postprocess.answer(outputs)
+    answer = network.postprocess.gated_prediction(outputs)
     query = _query_of(answer.logits[0, :, label].sigmoid(), answer.boxes[0], score, box / frame)
     layers = []
     for (references, locations, weights), prediction in zip(seen, outputs.layers, strict=True):
         num_heads, num_levels, num_points = weights.shape[2:]
         levels = torch.arange(num_levels)[None, :, None].expand(num_heads, -1, num_points)
         layers.append(
-            LayerLook(
+            LayerTrace(
                 reference=_numpy(cxcywh_to_xyxy(references[0, query, 0]) * frame),
                 box=_numpy(cxcywh_to_xyxy(prediction.boxes[0, query]) * frame),
                 score=float(prediction.logits[0, query, label].sigmoid()),
@@ -81,7 +81,7 @@ def look_at(detector: Detector, image: Image.Image, rank: int) -> Look:
             )
         )
     cells = tuple(image.height / h for h, _ in calls[0][3])
-    return Look(detector.names[int(label)], float(score), rank, len(found["scores"]), cells, tuple(layers))
+    return DetectionTrace(detector.names[int(label)], float(score), rank, len(found["scores"]), cells, tuple(layers))
 
 
 Call = tuple[MSDeformAttn, Tensor, Tensor, list[tuple[int, int]]]  # layer, query, references, (h, w) of each level
@@ -108,7 +108,7 @@ def _points(
     module: MSDeformAttn, query: Tensor, references: Tensor, shapes: list[tuple[int, int]]
 ) -> tuple[Tensor, ...]:
     """References, locations and weights of all queries of a layer."""
-    return references, *module.where_to_look(query, references, shapes)
+    return references, *module.sampling_points(query, references, shapes)
 
 
 def _query_of(scores: Tensor, boxes: Tensor, score: Tensor, box: Tensor) -> int:

@@ -76,7 +76,7 @@ def load_detector(
     return Detector(views, build_merge(merge, merge_iou, num_kept), names=names, threshold=threshold)
 
 
-def build_filled(
+def build_model_with_weights(
     config: Config, names: Mapping[int, str], content: Mapping[str, Any], path: Path
 ) -> tuple[DINO, SetCriterion, PostProcess]:
     """As `build_model`, with the weights of a checkpoint: compared first, before any memory is taken for the network.
@@ -128,7 +128,7 @@ def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
     # what computed in training may not be there, and compiling takes longer than most predictions
     config = config_inside(path, content, [*as_options(INFERENCE), *options])
     names = {int(category): str(name) for category, name in content["category_names"].items()}
-    model, _, postprocess = build_filled(config, names, content, path)
+    model, _, postprocess = build_model_with_weights(config, names, content, path)
     speed_up([model], config.speed, device)
     network = TrainedNetwork(model, postprocess, Precision(config.optim.amp, device.type), device)
     return _Member(path, network, config, names, (content.get("operating_point") or {}).get("threshold"))

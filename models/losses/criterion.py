@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.losses.box_losses import giou_loss, image_terms, l1_loss
 from models.losses.class_losses import ClassLoss
 from models.losses.events import count_events
-from models.losses.matcher import Assignment, HungarianMatcher, matched_truth, one_hot_targets
+from models.losses.matcher import Assignment, HungarianMatcher, matched_targets, one_hot_targets
 from models.outputs import Denoised, DINOOutput, Prediction
 from util.detection.batch import Target, on_device
 from util.detection.boxes import cxcywh_to_xyxy, iou
@@ -58,9 +58,9 @@ class SetCriterion(nn.Module):
         Returns:
             the same keys on every step; terms that nothing contributes to are zero.
         """
-        return self.examine(outputs, targets, num_boxes)[0]
+        return self.losses_and_events(outputs, targets, num_boxes)[0]
 
-    def examine(
+    def losses_and_events(
         self, outputs: DINOOutput, targets: Sequence[Target], num_boxes: float
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses as `forward` gives them, and what the log tells besides, both from one matching.
@@ -73,12 +73,12 @@ class SetCriterion(nn.Module):
         matched = self._chosen(outputs.matched())
         assignments = self.matcher(list(matched.values()), targets)
         joint = Assignment(*(torch.stack(c) for c in zip(*(a.columns for a in assignments), strict=True)))
-        truth = matched_truth(targets, joint)
+        truth = matched_targets(targets, joint)
         parts = [self._terms(matched, joint, truth, num_boxes)]
         if denoised := self._chosen(outputs.denoised()):
             groups = outputs.denoising.groups
             known, counts = self._assign_denoising(outputs.denoising, targets)
-            parts.append(self._terms(denoised, known, matched_truth(targets, known), num_boxes * groups, counts))
+            parts.append(self._terms(denoised, known, matched_targets(targets, known), num_boxes * groups, counts))
         if IMAGE_TERM in self.weights:
             parts.append(self._image_part(outputs.image_logits, targets, num_boxes))
         for part in parts:

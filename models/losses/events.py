@@ -11,8 +11,8 @@ from util.detection.batch import Target
 from util.detection.boxes import cxcywh_to_xyxy, iou
 
 TOP_K = 10  # answers per image among which a true box is looked for
-FOUND_AT_IOU = 0.5
-SHOWN_FROM = 0.3  # a box with this score or a higher one counts as predicted
+HIT_IOU = 0.5
+MIN_PREDICTED_SCORE = 0.3  # a box with this score or a higher one counts as predicted
 EVENTS = (
     "matched",
     "wrong_class",
@@ -48,7 +48,7 @@ def count_events(
     best = scores.amax(dim=1)
     zero = scores.new_zeros(())
     answers = prediction.logits[assignment.image, assignment.query]
-    predicted = (scores >= SHOWN_FROM).sum(dim=1).float()
+    predicted = (scores >= MIN_PREDICTED_SCORE).sum(dim=1).float()
     values = (
         zero + len(assignment.box),
         (answers.argmax(dim=-1) != labels).sum().float(),
@@ -67,4 +67,4 @@ def _found(scores: Tensor, boxes: Tensor, true_boxes: Tensor) -> Tensor:
         return scores.new_zeros(())
     top = boxes[scores.topk(min(TOP_K, len(scores))).indices].float()
     overlaps = iou(cxcywh_to_xyxy(top)[:, None], cxcywh_to_xyxy(true_boxes.float()))
-    return (overlaps.amax(dim=0) >= FOUND_AT_IOU).sum().float()
+    return (overlaps.amax(dim=0) >= HIT_IOU).sum().float()

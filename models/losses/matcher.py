@@ -103,7 +103,7 @@ def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack((image, query, box)).astype(np.int64)
 
 
-def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
+def matched_targets(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
     """Labels [..., N] and boxes [..., N, 4] of the assigned boxes, for columns [..., N]."""
     starts = torch.tensor([0, *(len(t["labels"]) for t in targets)]).cumsum(0)
     rows = on_device(starts, assignment.box.device)[assignment.image] + assignment.box

@@ -68,14 +68,14 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(source)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
-        locations, weights = self.where_to_look(query, references, shapes)
+        locations, weights = self.sampling_points(query, references, shapes)
         value = value.unflatten(-1, (self.n_heads, -1))
         attend = backend_for(self.backend, value.device.type)
         with torch.autocast(value.device.type, enabled=False):
             blended = attend(value, shapes, locations, weights)
         return self.output_proj(blended)
 
-    def where_to_look(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
+    def sampling_points(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
         """The sampling points of each query, and what each counts.
 
         Args:

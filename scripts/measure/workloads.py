@@ -107,7 +107,7 @@ def training(config: Config, case: Case) -> list[Work]:
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
         enter = stack.enter_context
-        enter(replaced(criterion, "examine", watch.times("criterion", criterion.examine)))
+        enter(replaced(criterion, "losses_and_events", watch.times("criterion", criterion.losses_and_events)))
         enter(replaced(criterion, "matcher", watch.times("matching", criterion.matcher)))
         time_backward(watch, precision, enter)
         return stack
