@@ -36,9 +36,7 @@ from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
 from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model, speed_up
-from models.backbones.weights import load_backbone_weights
-from models.inference.load import build_model_with_weights
+from models import build_model, build_model_with_weights, check_model, load_backbone_weights, speed_up
 from util.base.console import Progress
 from util.base.errors import ToldElsewhere
 from util.base.seed import seed_everything
@@ -169,6 +167,7 @@ def evaluate(args: argparse.Namespace, here: Ranks, device: torch.device, held: 
 def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device) -> Run:
     """Check and load everything; only then is something written."""
     config = load_config(args.config_file, args.options)
+    check_model(config.model)
     start = checkpoint.choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = checkpoint.unused(start, args.resume, args.pretrain_model_path)
     num_classes = config.model.num_classes
@@ -209,6 +208,7 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
 def prepare_evaluation(args: argparse.Namespace, here: Ranks, device: torch.device, held: ExitStack) -> Run:
     """The same for a checkpoint to evaluate, whose results go into a folder of their own."""
     path, content, config = load_judged(args)
+    check_model(config.model)
     num_classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=here.is_main)
     model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)

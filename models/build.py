@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 import torch
 
-from models.backbones.build import build_backbone
+from models.backbones.build import build_backbone, check_backbone
 from models.dino import DINO
 from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
 from models.losses.criterion import SetCriterion, loss_weights
@@ -32,6 +32,15 @@ def build_model(config: Config, category_ids: Collection[int] | None = None) -> 
         ids = tuple(sorted(category_ids))
     model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
     return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
+
+
+def check_model(cfg: ModelConfig) -> None:
+    """Refuse a network that cannot be built, before anything is loaded for it.
+
+    Raises:
+        ConfigError: there is no such backbone, or it does not have these settings.
+    """
+    check_backbone(cfg.backbone, norm=cfg.backbone_norm, freeze_at=cfg.backbone_freeze_at)
 
 
 def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -> str:

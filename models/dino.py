@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.backbones.base import Backbone
 from models.layers import MLP, Linear, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
 from models.transformer.decoder import DecoderLayer
@@ -23,7 +24,7 @@ class DINO(nn.Module):
     """Backbone, projections, denoising queries, transformer, heads.
 
     Args:
-        backbone: images [B, 3, H, W] -> list of feature maps, with `num_channels` per map.
+        backbone: images [B, 3, H, W] -> list of feature maps.
         encoder_layer: copied `enc_layers` times.
         decoder_layer: copied `dec_layers` times.
         denoiser: makes denoising queries in training.
@@ -40,7 +41,7 @@ class DINO(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         encoder_layer: EncoderLayer,
         decoder_layer: DecoderLayer,
         denoiser: Denoiser,
@@ -135,8 +136,8 @@ class DINO(nn.Module):
 def build_heads(hidden_dim: int, num_classes: int) -> tuple[MLP, Linear]:
     """A box head that starts by changing nothing, and a class head that starts at the prior."""
     bbox_embed = MLP(hidden_dim, hidden_dim, 4, 3)
-    nn.init.zeros_(bbox_embed.layers[-1].weight)
-    nn.init.zeros_(bbox_embed.layers[-1].bias)
+    for parameter in bbox_embed.layers[-1].parameters():
+        nn.init.zeros_(parameter)
     class_embed = Linear(hidden_dim, num_classes)
     nn.init.constant_(class_embed.bias, -math.log((1 - PRIOR) / PRIOR))
     return bbox_embed, class_embed
@@ -150,7 +151,8 @@ def build_input_proj(num_channels: tuple[int, ...], hidden_dim: int, num_levels:
         convolutions.append(nn.Conv2d(channels, hidden_dim, kernel_size=3, stride=2, padding=1))
     for convolution in convolutions:
         nn.init.xavier_uniform_(convolution.weight)
-        nn.init.zeros_(convolution.bias)
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
     return nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, hidden_dim)) for c in convolutions)
 
 

@@ -6,16 +6,18 @@ from typing import Literal
 import torch
 from torch import nn
 
+from models.backbones.resnet import FrozenBatchNorm2d
 from models.dino import DINO
+from models.layers import Linear
 from models.ops.compiler import allow_programs, why_not
 from models.transformer.decoder import Decoder
 from models.transformer.encoder import Encoder
 
 
-def set_speed(model: nn.Module, *, fast_layers: bool, channels_last: bool, activation_checkpointing: bool) -> nn.Module:
+def set_speed(model: DINO, *, fast_layers: bool, channels_last: bool, activation_checkpointing: bool) -> DINO:
     """Switch a network, in place; meanings as in util.config.schema. No weight changes, and none changes its name."""
     for module in model.modules():
-        if hasattr(module, "is_fast"):
+        if isinstance(module, Linear | FrozenBatchNorm2d):
             module.is_fast = fast_layers
         if isinstance(module, Encoder | Decoder):
             module.is_recomputed = activation_checkpointing

@@ -89,13 +89,6 @@ def kept_checkpoints_happen(save_checkpoint_interval: int, epochs: int) -> str |
     return None
 
 
-def frozen_norm_fits_backbone(backbone: str, backbone_norm: str, backbone_freeze_at: int) -> str | None:
-    """Swin and ConvNeXt bring their own normalisation and train throughout."""
-    if not backbone.startswith("resnet") and (backbone_norm != "frozen_bn" or backbone_freeze_at):
-        return f"backbone_norm 'group_norm' and backbone_freeze_at are for ResNets; {backbone} wants 'frozen_bn' and 0"
-    return None
-
-
 def average_follows(use_ema: bool, ema_decay: float) -> str | None:
     """The average takes 1 - ema_decay of the weights at each step."""
     if use_ema and ema_decay >= 1:
@@ -177,7 +170,6 @@ RULES = (
     scales_stay_below_max,
     evaluation_happens,
     kept_checkpoints_happen,
-    frozen_norm_fits_backbone,
     average_follows,
     operating_target_fits,
     one_kind_of_sampling,
