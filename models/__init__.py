@@ -2,7 +2,8 @@
 
 from models.backbones.weights import load_backbone_weights
 from models.build import build_model, check_model, speed_up
-from models.inference.load import build_model_with_weights, load_detector
+from models.inference import load_detector
+from models.inference.load import build_model_with_weights
 
 __all__ = [
     "build_model",

@@ -32,8 +32,8 @@ import torch
 from datasets.annotations.split import load_split
 from datasets.build import usable_cores
 from models import load_detector
-from models.inference.detector import Detector
-from models.inference.load import MERGE_IOU
+from models.export import load_onnx_detector
+from models.inference import MERGE_IOU, Detector
 from util.base.console import Progress, echo, remark
 from util.base.csv_text import csv_lines
 from util.base.errors import UserError
@@ -222,10 +222,6 @@ def told_inputs(listing: Listing, sources: Sequence[Source]) -> None:
 def load(args: argparse.Namespace, device: str) -> Detector:
     """The detector that the flags ask for."""
     if args.onnx:
-        try:
-            from models.export.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
-        except ModuleNotFoundError as error:
-            raise UserError(f"--onnx needs the package {error.name}: pip install -r requirements-extra.txt") from error
         return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)
     return load_detector(
         *args.models,

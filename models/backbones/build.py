@@ -15,7 +15,7 @@ from models.backbones.base import Backbone
 from models.backbones.resnet import NUM_STAGES, FoldingBasicBlock, FoldingBottleneck, Norm
 from util.config.load import ConfigError
 
-FIRST_STRIDE = 4
+FIRST_STRIDE = 4  # of stage 0; each further stage doubles it
 LONGEST_SHOWN = 100  # characters of an unknown name in a message
 
 

@@ -184,5 +184,5 @@ def test_facts_survive_the_file():
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{", '{"names": {}}', '{"names": {"a": "b"}}'])
 def test_a_file_that_does_not_say_how_to_use_it_is_refused(text):
-    with pytest.raises(UserError, match=r"x.onnx: its metadata does not say .* scripts/export.py"):
+    with pytest.raises(UserError, match=r"x.onnx: its metadata has no complete entry .* scripts/export.py"):
         ExportFacts.from_json(text, "x.onnx")

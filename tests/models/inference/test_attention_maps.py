@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.inference.attention_maps import seen_cross_attention, trace_detection
+from models.inference.attention_maps import recorded_cross_attention, trace_detection
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.ops.definition import ms_deform_attn
 from models.ops.ms_deform_attn import MSDeformAttn
@@ -73,7 +73,7 @@ def test_nothing_is_left_hanging_on_the_network(detector, image):
     model = detector.views[0].network.model
     trace_detection(detector, image, 1)
     assert not any(layer.cross_attn._forward_pre_hooks for layer in model.transformer.decoder.layers)
-    with seen_cross_attention(model) as calls:
+    with recorded_cross_attention(model) as calls:
         detector(image)
     assert len(calls) == 3
 
