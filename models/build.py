@@ -7,7 +7,7 @@ import torch
 from models.backbones.build import build_backbone, check_backbone
 from models.dino import DINO
 from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
-from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.criterion import SetCriterion, build_weight_dict
 from models.losses.matcher import HungarianMatcher
 from models.ops.backends import choose
 from models.postprocess import PostProcess
@@ -122,7 +122,7 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
         focal_alpha=cfg.focal_alpha if alpha is None else alpha,
         focal_gamma=cfg.focal_gamma if gamma is None else gamma,
     )
-    weights = loss_weights(
+    weights = build_weight_dict(
         num_layers=model.dec_layers,
         cls=cfg.cls_loss_coef,
         bbox=cfg.bbox_loss_coef,

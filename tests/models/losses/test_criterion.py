@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.losses.class_losses import MAL, Focal
-from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.criterion import SetCriterion, build_weight_dict
 from models.losses.events import EVENTS
 from models.losses.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
@@ -19,7 +19,7 @@ COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_box
 
 
 def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, class_loss=None, **coefficients):
-    weights = loss_weights(num_layers=layers, denoising=denoising, **{**COEFFICIENTS, **coefficients})
+    weights = build_weight_dict(num_layers=layers, denoising=denoising, **{**COEFFICIENTS, **coefficients})
     matcher = HungarianMatcher(2.0, 5.0, 2.0, focal_alpha=alpha, focal_gamma=gamma)
     class_loss = class_loss or Focal(alpha, gamma)
     return SetCriterion(matcher, weights, class_loss=class_loss, dn_padding_loss=padding)
@@ -97,7 +97,7 @@ def test_training_and_evaluation_mode_say_the_same():
 
 def test_the_keys_are_the_official_ones_that_have_a_weight():
     official = {k for k in table("losses")["A/alpha0.25/train"]["losses"]}
-    weights = loss_weights(num_layers=6, denoising=True, **COEFFICIENTS)
+    weights = build_weight_dict(num_layers=6, denoising=True, **COEFFICIENTS)
     assert weights.keys() == official
     assert len(weights) == 39
 
