@@ -1,4 +1,4 @@
-"""From a config to the network, its loss and its post-processing. The only reader of config in this room."""
+"""Build the network, its loss and its post-processing from a config."""
 
 from collections.abc import Collection, Iterable
 
@@ -20,12 +20,12 @@ from util.config.schema import Config, EvalConfig, LossConfig, ModelConfig, Spee
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
-    """The network, its loss and its post-processing. Nothing is downloaded.
+    """Build the network, its loss and its post-processing. Nothing is downloaded.
 
     Args:
         config: as from util.config.load.load_config.
-        category_ids: the ids that the data's categories have. Given, and with `restrict_to_categories`, no other id
-            is selected, predicted or drawn as denoising noise.
+        category_ids: the category ids of the data. With `restrict_to_categories`, no other id is selected, predicted
+            or drawn as denoising noise.
     """
     ids = None
     if config.model.restrict_to_categories and category_ids is not None:
@@ -44,15 +44,15 @@ def check_model(cfg: ModelConfig) -> None:
 
 
 def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -> str:
-    """Compile the networks and treat memory as the config wants it; what computes them, line by line for the log.
+    """Compile the networks and set up memory by the config; lines for the log about what computes them.
 
     Args:
-        models: all that will be called: the one in training and its average. One may come twice.
+        models: all that will be called: the one in training and its average. Duplicates are allowed.
         speed: as in the config.
         device: where they will run.
 
     Raises:
-        UserError: `attn_backend` names one that cannot be used there.
+        UserError: `attn_backend` cannot be used on the device.
     """
     name, objection = choose(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
@@ -63,7 +63,7 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
         reason = compile_parts({id(m): m for m in models}.values(), speed.compile, device)
         parts = "the backbone" if speed.compile == "backbone" else "the backbone and the layers of the transformer"
         lines.append(
-            f"warning: compile='{speed.compile}' is not possible on this machine, going on without ({reason})"
+            f"warning: compile='{speed.compile}' is not possible on this machine, continuing without it ({reason})"
             if reason
             else f"compiled at their first use, which takes minutes: {parts}"
         )
@@ -71,7 +71,7 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
 
 
 def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig, *, use_padding: bool) -> DINO:
-    """The network, freshly initialised."""
+    """Build the network, freshly initialised."""
     backbone = build_backbone(
         cfg.backbone,
         norm=cfg.backbone_norm,
@@ -113,7 +113,7 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
 
 
 def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
-    """The loss."""
+    """Build the matcher and the losses."""
     alpha, gamma = cfg.matcher_focal_alpha, cfg.matcher_focal_gamma
     matcher = HungarianMatcher(
         cost_class=cfg.set_cost_class,
@@ -137,7 +137,7 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
 
 
 def build_class_loss(cfg: LossConfig) -> ClassLoss:
-    """The class loss of the name `cls_loss`, with its own knobs."""
+    """Build the class loss named by `cls_loss`, with its own knobs."""
     losses: dict[str, ClassLoss] = {
         "focal": Focal(cfg.focal_alpha, cfg.focal_gamma),
         "varifocal": Varifocal(cfg.varifocal_alpha, cfg.varifocal_gamma),
@@ -149,5 +149,5 @@ def build_class_loss(cfg: LossConfig) -> ClassLoss:
 
 
 def build_postprocess(cfg: EvalConfig, ids: tuple[int, ...] | None) -> PostProcess:
-    """The step from the network's answer to detections."""
+    """Build the step from the network's output to detections."""
     return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids, cfg.image_gate)

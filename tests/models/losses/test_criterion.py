@@ -283,7 +283,8 @@ def test_gradients_reach_every_prediction():
 
 def mal_by_hand(prediction, goal, pairs):
     """MAL with the exponent 1.5, summed; pairs of image, query and box."""
-    p, target, wanted = prediction.logits.sigmoid(), *torch.zeros(2, *prediction.logits.shape, dtype=torch.float64)
+    p = prediction.logits.sigmoid()
+    target, wanted = torch.zeros(2, *prediction.logits.shape, dtype=torch.float64)
     for image, query, box in pairs:
         ours, theirs = (cxcywh_to_xyxy(b) for b in (prediction.boxes[image, query], goal[image]["boxes"][box]))
         place = image, query, goal[image]["labels"][box]
