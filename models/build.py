@@ -16,7 +16,7 @@ from models.transformer.decoder import DecoderLayer
 from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer
 from util.base.memory import keep_freed_memory
-from util.config.schema import Config, EvalConfig, LossConfig, ModelConfig, SpeedConfig
+from util.config.schema import Config, LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
@@ -31,7 +31,9 @@ def build_model(config: Config, category_ids: Collection[int] | None = None) -> 
     if config.model.restrict_to_categories and category_ids is not None:
         ids = tuple(sorted(category_ids))
     model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
-    return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
+    values = config.eval
+    postprocess = PostProcess(values.num_select, values.nms_iou_threshold, ids, values.image_gate)
+    return model, build_criterion(config.loss, config.model), postprocess
 
 
 def check_model(cfg: ModelConfig) -> None:
@@ -104,12 +106,7 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         temperature_w=cfg.pe_temperatureW,
         image_head=cfg.image_head,
     )
-    return set_speed(
-        model,
-        fast_layers=speed.fast_layers,
-        channels_last=speed.channels_last,
-        activation_checkpointing=speed.activation_checkpointing,
-    )
+    return set_speed(model, speed)
 
 
 def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
@@ -146,8 +143,3 @@ def build_class_loss(cfg: LossConfig) -> ClassLoss:
         "position_supervised": PositionSupervised(cfg.position_supervised_gamma),
     }
     return losses[cfg.cls_loss]
-
-
-def build_postprocess(cfg: EvalConfig, ids: tuple[int, ...] | None) -> PostProcess:
-    """Build the step from the network's output to detections."""
-    return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids, cfg.image_gate)

@@ -12,16 +12,17 @@ from models.layers import Linear
 from models.ops.compiler import allow_programs, why_not
 from models.transformer.decoder import Decoder
 from models.transformer.encoder import Encoder
+from util.config.schema import SpeedConfig
 
 
-def set_speed(model: DINO, *, fast_layers: bool, channels_last: bool, activation_checkpointing: bool) -> DINO:
+def set_speed(model: DINO, speed: SpeedConfig) -> DINO:
     """Set the knobs of speed in place, as in util.config.schema. Weights and their names stay the same."""
     for module in model.modules():
         if isinstance(module, Linear | FrozenBatchNorm2d):
-            module.is_fast = fast_layers
+            module.is_fast = speed.fast_layers
         if isinstance(module, Encoder | Decoder):
-            module.is_recomputed = activation_checkpointing
-    if channels_last:  # the weights are enough: a convolution follows their layout, and its output has it too
+            module.is_recomputed = speed.activation_checkpointing
+    if speed.channels_last:  # the weights are enough: a convolution follows their layout, and its output has it too
         model.backbone.to(memory_format=torch.channels_last)
         model.input_proj.to(memory_format=torch.channels_last)
     return model

@@ -94,13 +94,9 @@ class ConvNeXtBlock(nn.Module):
 
 def official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict in timm's or the authors' naming, under the authors' names."""
-
-    def renamed(key: str) -> str:
-        for pattern, replacement in TIMM_NAMES:
-            key = re.sub(pattern, replacement, key)
-        return key
-
-    return {renamed(key): tensor for key, tensor in tensors.items()}
+    for pattern, replacement in TIMM_NAMES:
+        tensors = {re.sub(pattern, replacement, key): tensor for key, tensor in tensors.items()}
+    return tensors
 
 
 def layer_norm_2d(dim: int) -> LayerNorm2d:

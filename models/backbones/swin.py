@@ -164,12 +164,9 @@ def official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     In timm merging opens a stage; in the authors' network it closes the one before.
     """
     if not any(key.startswith("layers.3.downsample.") for key in tensors):
-        return dict(tensors)
-
-    def renamed(key: str) -> str:
-        return re.sub(r"^layers\.(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) - 1}.downsample.", key)
-
-    return {renamed(key): tensor for key, tensor in tensors.items()}
+        return tensors
+    merging = re.compile(r"^layers\.(\d)\.downsample\.")
+    return {merging.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample.", key): t for key, t in tensors.items()}
 
 
 def window_attention(dim: int, heads: int, window: int) -> WindowAttention:

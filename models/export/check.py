@@ -14,6 +14,7 @@ Pixels are those of the network's input, for files of any size.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -87,14 +88,15 @@ def compare(
     is_same = (tokens == own_tokens).all(dim=1)
     with forced_tokens(model, tokens):
         given = own if is_same.all() else _forward(model, images)[0]
-    keep_all = PostProcess(2**31, 0.0, _ids(postprocess))
+    keep_all = copy.copy(postprocess)
+    keep_all.num_select = 2**31
     reference = keep_all.select_top(postprocess.gated_prediction(given), sizes)
     unforced = postprocess.select_top(postprocess.gated_prediction(own), sizes)
     parts = []
     for i in range(len(images)):
         detections = _image(exported, i)
         box, score = _deviations(detections, _image(reference, i))
-        choice = _choice_deviation(given, own, tokens, i, _ids(postprocess))
+        choice = _choice_deviation(given, own, tokens, i, postprocess.category_ids)
         ratios = pair(detections, _image(unforced, i))[2]
         paired = int((ratios < 1).sum())
         parts.append(Agreement(1, box, max(score, choice), int(is_same[i]), len(detections[0]), paired))
@@ -157,12 +159,12 @@ def _deviations(exported: TopK, reference: TopK) -> tuple[float, float]:
     return _largest(box), max(_largest(score), _largest(kept))
 
 
-def _choice_deviation(given: DINOOutput, own: DINOOutput, tokens: Tensor, i: int, ids: Sequence[int] | None) -> float:
+def _choice_deviation(given: DINOOutput, own: DINOOutput, tokens: Tensor, i: int, ids: Tensor | None) -> float:
     """Largest difference, place by place, of the scores of the cells that the file and PyTorch chose."""
     if len(tokens[i].unique()) < len(tokens[i]):
         return float("inf")  # a cell was chosen twice
     scores = [output.proposals.logits[i].sigmoid() for output in (given, own)]
-    exported, reference = (s.amax(-1) if ids is None else s[:, list(ids)].amax(-1) for s in scores)
+    exported, reference = (s.amax(-1) if ids is None else s[:, ids].amax(-1) for s in scores)
     return _largest((exported - reference).abs())
 
 
@@ -173,7 +175,3 @@ def _largest(deviations: Tensor) -> float:
 def _image(best: Sequence[Tensor], i: int) -> TopK:
     scores, labels, boxes = (column[i] for column in best)
     return scores, labels, boxes
-
-
-def _ids(postprocess: PostProcess) -> tuple[int, ...] | None:
-    return None if postprocess.category_ids is None else tuple(postprocess.category_ids.tolist())
