@@ -4,11 +4,13 @@ from models.backbones.weights import load_backbone_weights
 from models.build import build_model, check_model, speed_up
 from models.inference import load_detector
 from models.inference.load import build_model_with_weights
+from models.ops.backends import choose_attention
 
 __all__ = [
     "build_model",
     "build_model_with_weights",
     "check_model",
+    "choose_attention",
     "load_backbone_weights",
     "load_detector",
     "speed_up",

@@ -9,7 +9,8 @@ from models.dino import DINO
 from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
 from models.losses.criterion import SetCriterion, build_weight_dict
 from models.losses.matcher import HungarianMatcher
-from models.ops.backends import choose
+from models.ops.backends import choose_attention
+from models.ops.native_library import has_compiler
 from models.postprocess import PostProcess
 from models.speed import compile_parts, set_speed
 from models.transformer.decoder import DecoderLayer
@@ -56,9 +57,10 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
     Raises:
         UserError: `attn_backend` cannot be used on the device.
     """
-    name, objection = choose(speed.attn_backend, device.type)
+    name, objection = choose_attention(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
-    lines = [f"deformable attention: {name}{why}"]
+    prefix = "warning: " if name == "sparse" and objection and has_compiler() else ""
+    lines = [f"{prefix}deformable attention: {name}{why}"]
     if device.type == "cpu":
         keep_freed_memory(speed.fast_layers)
     if speed.compile != "off":

@@ -1,18 +1,25 @@
 """Ways to compute the same network faster or in less memory; a network is built without them."""
 
+import subprocess
+import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Literal
 
 import torch
+import torch.fx.experimental._config
 from torch import nn
 
 from models.backbones.resnet import FrozenBatchNorm2d
 from models.dino import DINO
 from models.layers import Linear
-from models.ops.compiler import allow_programs, why_not
 from models.transformer.decoder import Decoder
 from models.transformer.encoder import Encoder
 from util.config.schema import SpeedConfig
+
+# A function gets one program per kind of layer, mode (training, inference), number of images (one, several), presence
+# of denoising queries and type. Beyond torch's limit of 8 it would compile none, without a warning.
+MOST_PROGRAMS = 64
 
 
 def set_speed(model: DINO, speed: SpeedConfig) -> DINO:
@@ -49,7 +56,8 @@ def compile_parts(
         return None
     if reason := why_not(device.type):
         return reason
-    allow_programs()
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_PROGRAMS)
+    torch.fx.experimental._config.use_duck_shape = False  # or a square image gives a program for squares only
     for model in models:
         for part in parts_of(model, which):
             part.compile(dynamic=True)
@@ -60,3 +68,20 @@ def parts_of(model: DINO, which: str) -> list[nn.Module]:
     """The parts to compile: the backbone; for "model" the transformer's layers too."""
     layers = [*model.transformer.encoder.layers, *model.transformer.decoder.layers] if which == "model" else []
     return [model.backbone[0], *layers]
+
+
+@cache
+def why_not(device_type: str) -> str | None:
+    """Why torch.compile cannot be used on "cpu" or "cuda", in one line, or None; tested once, on a tiny function.
+
+    The function holds a number that was never compiled before, so that the cache on disk does not hide a compiler that
+    is gone.
+    """
+    number = time.time_ns() % 10**9 / 10**9
+    function = torch.compile(lambda x: (x * number).sin() + 1, dynamic=False)
+    try:
+        function(torch.ones(64, device=device_type))
+    except (RuntimeError, ImportError, OSError, AssertionError, subprocess.SubprocessError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        return f"{type(error).__name__}: {first}"[:300]
+    return None

@@ -26,34 +26,21 @@ from PIL import Image
 from datasets.phantom.render import Case, render_case
 from datasets.phantom.statistics import sample_lesions
 from models.export import BATCHES, BOX_BOUND, SCORE_BOUND, WRITERS, ExportSettings, export_checkpoint
-from util.base.console import echo
+from util.base.console import complain, echo
 from util.base.errors import UserError
 from util.base.seed import derive_rng
-from util.distributed.exit_codes import INTERRUPTED
+from util.config.command_line import Parser
+from util.distributed.exit_codes import FAILED
 from util.images.common import UNREADABLE, to_image
 from util.images.reader import read_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512
-FAILED = 1
-
-
-def main() -> int:
-    """0: the file is written; 1: it failed its check and is not there; 2: it cannot be made; 130: interrupted."""
-    args = parse_args()
-    try:
-        return export(args)
-    except (UserError, OSError) as error:
-        echo(f"export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        echo("export: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="checkpoint of this repository; averaged weights are used")
     add("--format", choices=list(WRITERS), default="onnx", help="kind of file (default: onnx)")
@@ -92,16 +79,16 @@ def size(text: str) -> tuple[int | None, int | None]:
     return int(height), int(width or height)
 
 
-def export(args: argparse.Namespace) -> int:
-    """Write, check, and print the verdict; the exit code."""
+def main() -> int:
+    """Write, check, and print the verdict; 1 where the check failed and there is no file."""
+    args = parse_args()
     source = str(args.images) if args.images else "phantom"
     settings = ExportSettings(args.format, args.size, args.post_processing, source, args.repeats)
     images = x_rays(args.images, args.num_images)
     output, facts, agreement = export_checkpoint(args.checkpoint, args.output, settings, images, echo)
     deviation = f"largest deviation {agreement.box:.1e} px of a box, {agreement.score:.1e} of a score"
     if not agreement.is_good:
-        allowed = f"{BOX_BOUND:g} px and {SCORE_BOUND:g}"
-        echo(f"export: {deviation}; less than {allowed} is allowed: {output} is not written", file=sys.stderr)
+        complain(f"{deviation}; less than {BOX_BOUND:g} px and {SCORE_BOUND:g} is allowed: {output} is not written")
         return FAILED
     echo(f"\n{output}: {deviation}; {facts.notice}")
     if facts.nms_iou_threshold > 0:

@@ -186,7 +186,7 @@ def build_weight_dict(
     interm_boxes: bool,
     aux: bool,
     denoising: bool,
-    image: float | None = None,
+    image: float | None,
 ) -> dict[str, float]:
     """The weight of every loss term by name; terms without an entry are not computed."""
     base = dict(zip(TERMS, (cls, bbox, giou), strict=True))

@@ -16,6 +16,7 @@ from typing import IO
 
 from util.base.console import remark
 from util.base.files import WriteError, write_whole
+from util.base.memory import CPU_INFO, kernel_values
 
 COMPILERS = ("c++", "g++", "clang++")
 # sums may be reordered, for vectorisation; NaN and infinity keep their meaning
@@ -25,7 +26,6 @@ FLAGS = (
 )
 CPU_FLAGS = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "aarch64": ("-mcpu=native",)}
 TIME_LIMIT = 300.0  # seconds for a compiler
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 class BuildError(RuntimeError):
@@ -53,6 +53,14 @@ def load_library(source: Path) -> ctypes.CDLL:
         except OSError:
             return _build(source, flags, folder / name)  # a damaged file, or a folder that may not hold programs
     return _build(source, flags, folder / name if folder else None)
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler is named in $CXX or installed; it may fail all the same."""
+    try:
+        return bool(_compiler())
+    except BuildError:
+        return False
 
 
 def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
@@ -152,7 +160,6 @@ def _fingerprint(source: Path, flags: tuple[str, ...]) -> str:
 
 def _processor() -> list[str]:
     """What `-march=native` depends on: nodes that share a home folder may differ."""
-    if not CPU_INFO.exists():
-        return [platform.processor()]
-    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
-    return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    values = kernel_values(CPU_INFO)
+    names = ("model name", "flags", "Features", "CPU part")
+    return [values[name] for name in names if name in values] if values else [platform.processor()]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.metric_tables import report
 from tests.helpers.training import call, call_apart, metrics, torchrun, training
 from util.base.memory import peak_resident_bytes
-from util.metrics.report.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
@@ -116,7 +116,7 @@ def test_no_detection_and_no_truth_have_defined_reports(tmp_path):
 def test_what_is_no_detection_is_one_clear_error(tmp_path, found, phrase):
     outcome, _ = scored(tmp_path, found)
     assert (outcome.code, outcome.err.count("\n"), outcome.out) == (2, 1, "")
-    assert outcome.err.startswith(f"score: {tmp_path / 'found.json'}: ")
+    assert outcome.err.startswith(f"error: {tmp_path / 'found.json'}: ")
     assert phrase in outcome.err
     assert not (tmp_path / "R.json").exists()
 

@@ -27,7 +27,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset
-from pydicom.pixels import get_decoder, pixel_array
+from pydicom.pixels import apply_windowing, get_decoder, pixel_array
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
@@ -265,7 +265,7 @@ def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.
     centre = _first(header.get("WindowCenter"))
     width = _first(header.get("WindowWidth"))
     if centre is not None and width is not None:
-        return _through_window(values, centre, width, header.get("VOILUTFunction") or "LINEAR")
+        return _through_window(header, values, width)
     if header.BitsStored <= DEEPEST_IDENTITY:
         least = -(1 << header.BitsStored >> 1) if header.PixelRepresentation else 0
         ends = _modality(header, np.array([least, least + (1 << header.BitsStored) - 1]))
@@ -276,21 +276,29 @@ def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.
     return (values - low) / (high - low) if low < high else np.zeros_like(values)
 
 
-def _through_window(values: NDArray[np.float64], centre: float, width: float, function: str) -> NDArray[np.float64]:
-    """C.11.2.1.2 and C.11.2.1.3, for an output from 0 to 1."""
-    if function == "LINEAR" and width == 1:  # a threshold
-        return (values > centre - 0.5).astype(np.float64)
-    if function == "LINEAR" and width > 1:
-        return (values - (centre - 0.5)) / (width - 1) + 0.5
-    if function == "LINEAR_EXACT" and width > 0:
-        return (values - centre) / width + 0.5
-    if function == "SIGMOID" and width > 0:
-        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
-    raise RefusedDicom(f"has a window that cannot be: width {width:g}, or an unknown VOI LUT function")
+def _through_window(header: Dataset, values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
+    """C.11.2.1.2 and C.11.2.1.3 by pydicom, for an output from 0 to 1: the values that one unsigned bit can hold."""
+    window = Dataset()
+    window.update({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": 1, "PixelRepresentation": 0})
+    for name in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if header.get(name) not in (None, ""):
+            window[name] = header[name]
+    try:
+        with np.errstate(over="ignore"):
+            shares = apply_windowing(values, window)
+    except ValueError:
+        shares = np.full_like(values, np.nan)
+    if np.isnan(shares).any():
+        raise RefusedDicom(f"has a window that cannot be: width {width:g}, or an unknown VOI LUT function")
+    return shares
 
 
 def _look_up(header: Dataset, table: Dataset, values: NDArray) -> tuple[NDArray[np.float64], int]:
-    """The entries of a table for `values`, and how many bits they have. Values beyond its ends get the entry there."""
+    """The entries of a table for `values`, and how many bits they have. Values beyond its ends get the entry there.
+
+    Not by pydicom: it counts positions modulo 256 where entries have 8 bits, and takes modality tables of 8 or 16 bits
+    alone and none of single bytes.
+    """
     count, first, bits = (int(number) for number in table.LUTDescriptor)
     count = count or 65536
     first = _signed(header, first)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.metrics.coco.match import HIT, IGNORED
-from util.metrics.matching import IOU, pair
+from util.metrics.matching import pair
 from util.metrics.tables import Detections, GroundTruth
 
 BINS = 10
@@ -34,24 +34,24 @@ class Reliability:
         return float(np.nanmax(np.abs(self.share - self.score)))
 
 
-def reliability(truth: GroundTruth, found: Detections, bins: int = BINS, iou: float = IOU) -> Reliability | None:
+def reliability(truth: GroundTruth, found: Detections) -> Reliability | None:
     """The share of detections that find a box of their class, by score.
 
     None where that has no meaning: no box to find, no detection, or scores outside [0, 1].
     """
     found = found.on(truth.images)
-    outcome = pair(truth, found, iou).outcome
+    outcome = pair(truth, found).outcome
     rows = outcome != IGNORED
     order = np.lexsort((outcome[rows], found.score[rows]))  # sums must not depend on the order of the rows
     score = found.score[rows][order]
     is_hit = (outcome[rows] == HIT)[order]
     if truth.is_crowd.all() or not len(score) or score.min() < 0 or score.max() > 1:
         return None
-    edges = np.linspace(0, 1, bins + 1)
-    which = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
+    edges = np.linspace(0, 1, BINS + 1)
+    which = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, BINS - 1)
+    count = np.bincount(which, minlength=BINS)
     means = [
-        np.divide(np.bincount(which, column, bins), count, out=np.full(bins, np.nan), where=count > 0)
+        np.divide(np.bincount(which, column, BINS), count, out=np.full(BINS, np.nan), where=count > 0)
         for column in (score, is_hit.astype(float))
     ]
     return Reliability(edges, count, *means)

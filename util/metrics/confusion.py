@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.metrics.coco.match import ALARM
-from util.metrics.matching import IOU, once_rows, one_label, pair, rows_of
+from util.metrics.matching import once_rows, one_label, pair, rows_of
 from util.metrics.tables import Detections, GroundTruth
 
 BACKGROUND = "background"
 
 
-def confusion(truth: GroundTruth, found: Detections, threshold: float, iou: float = IOU) -> dict[str, dict[str, int]]:
+def confusion(truth: GroundTruth, found: Detections, threshold: float) -> dict[str, dict[str, int]]:
     """Counts as {true class: {found class: n}}; "background" stands for a box not found and for a false alarm.
 
     Detections of at least `threshold` are paired with boxes whatever their class; of the same box under two classes
@@ -24,7 +24,7 @@ def confusion(truth: GroundTruth, found: Detections, threshold: float, iou: floa
     strong = rows_of(strong, np.argsort(strong.label, kind="stable"))  # of equal scores the lower label speaks
     speaking = rows_of(strong, once_rows(one_label(strong)))
     labels = speaking.label
-    pairs = pair(one_label(truth), one_label(speaking), iou)
+    pairs = pair(one_label(truth), one_label(speaking))
     counts = _Counts({**{int(k): str(k) for k in np.unique(labels)}, **truth.names})
     hit = pairs.box >= 0
     counts.add(truth.label[pairs.box[hit]], labels[hit])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from util.metrics.bootstrap import Steps, build_steps
 from util.metrics.coco.match import HIT, IGNORED
-from util.metrics.matching import IOU, pair
+from util.metrics.matching import pair
 from util.metrics.tables import Detections, GroundTruth
 
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -47,18 +47,10 @@ class FrocCurve:
         return values | {"froc_mean": table.mean(axis=0)}
 
 
-def froc(truth: GroundTruth, found: Detections) -> dict[str, float]:
-    """Sensitivity at each rate of RATES as `froc@RATE`, and their mean; nothing where there is no box to find."""
-    if not (~truth.is_crowd).any():
-        return {}
-    ones = np.ones((len(truth.images), 1))
-    return {name: float(value[0]) for name, value in froc_curve(truth, found).values(ones).items()}
-
-
-def froc_curve(truth: GroundTruth, found: Detections, iou: float = IOU) -> FrocCurve:
+def froc_curve(truth: GroundTruth, found: Detections) -> FrocCurve:
     """The curve of the evaluated images, those of `truth`; image i is the i-th of the rising ids."""
     found = found.on(truth.images)
-    outcome = pair(truth, found, iou).outcome
+    outcome = pair(truth, found).outcome
     rows = outcome != IGNORED
     is_hit = outcome[rows] == HIT
     scores = np.unique(found.score[rows][is_hit])[::-1]

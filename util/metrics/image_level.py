@@ -87,25 +87,23 @@ def auc(score: NDArray, positive: NDArray, negative: NDArray) -> NDArray[np.floa
     return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-def partial_auc(
-    score: NDArray, positive: NDArray, negative: NDArray, sensitivity: float = HIGH_SENSITIVITY
-) -> NDArray[np.float64]:
-    """[D]: the mean specificity over the sensitivities from `sensitivity` to 1, on the ROC curve drawn with lines."""
+def partial_auc(score: NDArray, positive: NDArray, negative: NDArray) -> NDArray[np.float64]:
+    """[D]: the mean specificity over sensitivities from HIGH_SENSITIVITY to 1, on the ROC curve drawn with lines."""
     hits = _tally(score, positive)
     alarms = _tally(score, negative)
     values = np.full(hits.shape[1], np.nan)
     for draw in np.flatnonzero((hits[-1] > 0) & (alarms[-1] > 0)):
         x = alarms[:, draw] / alarms[-1, draw]
         y = hits[:, draw] / hits[-1, draw]
-        last = int(np.searchsorted(y, sensitivity, side="left"))  # the first point at or above
-        if y[last] > sensitivity:
-            share = (sensitivity - y[last - 1]) / (y[last] - y[last - 1])
+        last = int(np.searchsorted(y, HIGH_SENSITIVITY, side="left"))  # the first point at or above
+        if y[last] > HIGH_SENSITIVITY:
+            share = (HIGH_SENSITIVITY - y[last - 1]) / (y[last] - y[last - 1])
             x = np.concatenate([[x[last - 1] + share * (x[last] - x[last - 1])], x[last:]])
-            y = np.concatenate([[sensitivity], y[last:]])
+            y = np.concatenate([[HIGH_SENSITIVITY], y[last:]])
         else:
             x = x[last:]
             y = y[last:]
-        values[draw] = (np.diff(y) * (1 - (x[1:] + x[:-1]) / 2)).sum() / (1 - sensitivity)
+        values[draw] = (np.diff(y) * (1 - (x[1:] + x[:-1]) / 2)).sum() / (1 - HIGH_SENSITIVITY)
     return values
 
 

@@ -49,14 +49,6 @@ class Boxes:
         kept = tuple(i for i in self.images if i in wanted)
         return self._rows(np.isin(self.image_id, kept), images=kept)
 
-    def relabelled(self: BoxesT, names: Mapping[int, int]) -> BoxesT:
-        """The same boxes under other labels; boxes whose label is not named are dropped.
-
-        `names` maps label -> new label, so {1: 1, 2: 1, 3: 1} makes three classes one.
-        """
-        rows = self._rows(np.isin(self.label, list(names)))
-        return replace(rows, label=np.array([names[k] for k in rows.label.tolist()], dtype=np.int64))
-
     def _rows(self: BoxesT, keep: NDArray[np.bool_], **changes: object) -> BoxesT:
         columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in NOT_COLUMNS}
         return replace(self, **columns, **changes)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.ops import definition, sparse
-from models.ops.backends import backend_for, choose
+from models.ops.backends import backend_for, choose_attention
 
 maps = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5)
 
@@ -113,15 +113,15 @@ def test_it_takes_inputs_that_are_not_contiguous():
 
 
 def test_it_is_what_auto_takes_on_a_cpu():
-    assert choose("auto", "cpu") == ("sparse", None)
+    assert choose_attention("auto", "cpu") == ("sparse", None)
     assert backend_for("auto", "cpu") is sparse.ms_deform_attn
 
 
 def test_without_mkl_auto_goes_without_it_and_says_so(monkeypatch):
-    choose.cache_clear()
+    choose_attention.cache_clear()
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    name, reason = choose("auto", "cpu")
-    choose.cache_clear()
+    name, reason = choose_attention("auto", "cpu")
+    choose_attention.cache_clear()
     assert name == "torch"
     assert "without MKL" in reason
 

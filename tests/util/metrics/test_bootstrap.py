@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, truth_of
+from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, report, truth_of
 from util.metrics.bootstrap import difference, draw_weights, interval, resample
 from util.metrics.coco.ap import ap_curve, figures, match_categories, per_category
-from util.metrics.report.protocols import Study, compare, report
+from util.metrics.report.protocols import Study, compare
 
 SEEDS = st.integers(0, 2**32 - 1)
 HEADLINES = ("AP", "AP50", "AP75")

@@ -1,7 +1,7 @@
 """COCO average precision and recall of boxes.
 
 The figures are those of the COCO detection challenge (Lin et al. 2014, https://cocodataset.org/#detection-eval), equal
-to pycocotools' to the last digit. Class-agnostic figures are this same function on relabelled tables.
+to pycocotools' to the last digit. Class-agnostic figures are this same function on tables of one label.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

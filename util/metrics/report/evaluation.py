@@ -11,7 +11,7 @@ from util.base.files import write_whole
 from util.config.schema import Config
 from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import REPORT, facts_of, load_report
+from util.metrics.report.file import REPORT, facts_of
 from util.metrics.report.per_image import per_image_csv
 from util.metrics.report.protocols import Figures, Study, report_of
 from util.metrics.report.text_table import format_table
@@ -81,16 +81,6 @@ class Evaluation:
         save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
         log.row("eval", **position, **self.numbers)
         log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
-
-
-def load_threshold(folder: Path) -> float | None:
-    """The operating point at which the evaluation in a folder was reported; None where it had none.
-
-    Raises:
-        UserError: report.json is no report.
-    """
-    report = load_report(folder)
-    return report.threshold if report else None
 
 
 def evaluate_as_configured(

@@ -131,15 +131,7 @@ VIEWS = ("all", "tb_only")
 MEASURES = (AGNOSTIC, ONCE, PER_CLASS)
 
 
-def report(
-    truth: GroundTruth,
-    found: Detections,
-    *,
-    kinds: Mapping[int, str] | None = None,
-    threshold: float | None = None,
-    draws: int = 0,
-    seed: int = 0,
-) -> Figures:
+def report_of(study: Study, *, draws: int, seed: int) -> Figures:
     """Every figure under a flat key; a figure without truth is absent. docs/evaluation.md defines them.
 
     {all,tb_only}/per_class/AP is the mean over categories, .../per_class/NAME/AP one category, .../agnostic/AP with
@@ -148,18 +140,10 @@ def report(
     classes counted once). all/image/... are of whole images.
 
     Args:
-        truth: of the evaluated images.
-        found: their detections, and perhaps others, which are left out.
-        kinds: what kind of image by id, as far as known, such as "healthy".
-        threshold: the operating point; None: figures that need one are absent.
+        study: of the evaluated images.
         draws: of the bootstrap; each figure that has one gets its interval as KEY/ci95.
         seed: of the draws.
     """
-    return report_of(Study(truth, found, kinds or {}, threshold), draws=draws, seed=seed)
-
-
-def report_of(study: Study, *, draws: int = 0, seed: int = 0) -> Figures:
-    """The same of a study."""
     values: Figures = {}
     for view in VIEWS:
         images, curves = study.view(view)

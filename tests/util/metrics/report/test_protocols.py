@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from tests.helpers.metric_tables import report
 from util.metrics.coco.ap import FIGURES
-from util.metrics.report.protocols import report
 from util.metrics.report.text_table import SENSITIVITIES, format_table
 from util.metrics.tables import Detections, GroundTruth
 
