@@ -2,8 +2,7 @@
 
 from models.backbones.weights import load_backbone_weights
 from models.build import build_model, check_model, speed_up
-from models.inference import load_detector
-from models.inference.load import build_model_with_weights
+from models.inference.load import build_model_with_weights, load_detector
 from models.ops.backends import choose_attention
 
 __all__ = [

@@ -19,7 +19,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from models.inference import DetectionTrace, load_detector, trace_detection
+from models import load_detector
+from models.inference import DetectionTrace, trace_detection
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole

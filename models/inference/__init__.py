@@ -2,7 +2,7 @@
 
 from models.inference.attention_maps import DetectionTrace, trace_detection
 from models.inference.detector import Detector, TrainedNetwork, View
-from models.inference.load import MERGE_IOU, LoadedNetwork, build_network, load_detector
+from models.inference.load import MERGE_IOU, LoadedNetwork, build_network
 
 __all__ = [
     "MERGE_IOU",
@@ -12,6 +12,5 @@ __all__ = [
     "TrainedNetwork",
     "View",
     "build_network",
-    "load_detector",
     "trace_detection",
 ]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from models import load_detector
 from models.export import WRITERS, ExportSettings, exporter
 from models.export.writers import write_onnx
-from models.inference import build_network, load_detector
+from models.inference import build_network
 from tests.helpers.training import call_apart, load_script
 from util.base.errors import UserError
 from util.detection.pixels import resized_size
