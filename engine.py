@@ -26,7 +26,7 @@ class Criterion(Protocol):
     def train(self) -> Any:
         """Switch to training mode."""
 
-    def examine(
+    def losses_and_events(
         self, outputs: Any, targets: Sequence[Target], num_boxes: float
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of a batch, and the events that the log counts."""
@@ -134,7 +134,7 @@ def accumulate(
             moved = batch.to(learner.device)
             with learner.precision.autocast():
                 outputs = learner.model(moved.images, moved.mask, moved.targets, plan.most_boxes)
-            losses, events = learner.criterion.examine(outputs, moved.targets, plan.num_boxes)
+            losses, events = learner.criterion.losses_and_events(outputs, moved.targets, plan.num_boxes)
             if batch.is_ghost:  # keeps pace with the other ranks and contributes nothing
                 losses = {name: value * 0.0 for name, value in losses.items()}
             scaled = learner.precision.scale(losses["loss"])

@@ -33,10 +33,15 @@ from datasets.build import build_eval_loader, build_split, build_splits, build_t
 from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model, choose_attention, speed_up
-from models.backbones.weights import load_backbone_weights
+from models import (
+    build_model,
+    build_model_with_weights,
+    check_model,
+    choose_attention,
+    load_backbone_weights,
+    speed_up,
+)
 from models.dino import DINO
-from models.inference.load import build_filled
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
 from util.base.seed import seed_everything
@@ -135,6 +140,7 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
 def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: torch.device) -> Run:
     """Check config, start and data, build the parts, load the weights; only then is something written."""
     config = load_config(args.config_file, args.options)
+    check_model(config.model)
     start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = unused_warnings(start, args.resume, args.pretrain_model_path)
     network = config.model
@@ -167,10 +173,11 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
 def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> Run:
     """Load a checkpoint to evaluate, check the data, and hold a folder of its own for the results."""
     path, content, config = load_for_evaluation(args)
+    check_model(config.model)
     num_classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main)
 
-    model, criterion, postprocess = build_filled(config, split.names, content, path)
+    model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
     state.load_position(content)
     computation = speed_up([state.model, state.average.module], config.speed, device)

@@ -1,15 +1,15 @@
-"""From a config to the network, its loss and its post-processing. The only reader of config in this room."""
+"""Build the network, its loss and its post-processing from a config."""
 
 from collections.abc import Collection, Iterable
 
 import torch
 
-from models.backbones.build import build_backbone
+from models.backbones.build import build_backbone, check_backbone
 from models.dino import DINO
 from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSupervised, Varifocal
-from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.criterion import SetCriterion, build_weight_dict
 from models.losses.matcher import HungarianMatcher
-from models.ops.backends import choose
+from models.ops.backends import choose_attention
 from models.ops.native_library import has_compiler
 from models.postprocess import PostProcess
 from models.speed import compile_parts, set_speed
@@ -18,36 +18,47 @@ from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer
 from util.base.memory import keep_freed_memory
 from util.config import Config
-from util.config.schema import EvalConfig, LossConfig, ModelConfig, SpeedConfig
+from util.config.schema import LossConfig, ModelConfig, SpeedConfig
 
 
 def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
-    """The network, its loss and its post-processing. Nothing is downloaded.
+    """Build the network, its loss and its post-processing. Nothing is downloaded.
 
     Args:
         config: as from util.config.load.load_config.
-        category_ids: the ids that the data's categories have. Given, and with `restrict_to_categories`, no other id
-            is selected, predicted or drawn as denoising noise.
+        category_ids: the category ids of the data. With `restrict_to_categories`, no other id is selected, predicted
+            or drawn as denoising noise.
     """
     ids = None
     if config.model.restrict_to_categories and category_ids is not None:
         ids = tuple(sorted(category_ids))
     model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
-    return model, build_criterion(config.loss, config.model), build_postprocess(config.eval, ids)
+    values = config.eval
+    postprocess = PostProcess(values.num_select, values.nms_iou_threshold, ids, values.image_gate)
+    return model, build_criterion(config.loss, config.model), postprocess
+
+
+def check_model(cfg: ModelConfig) -> None:
+    """Refuse a network that cannot be built, before anything is loaded for it.
+
+    Raises:
+        ConfigError: there is no such backbone, or it does not have these settings.
+    """
+    check_backbone(cfg.backbone, norm=cfg.backbone_norm, freeze_at=cfg.backbone_freeze_at)
 
 
 def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -> str:
-    """Compile the networks and treat memory as the config wants it; what computes them, line by line for the log.
+    """Compile the networks and set up memory by the config; lines for the log about what computes them.
 
     Args:
-        models: all that will be called: the one in training and its average. One may come twice.
+        models: all that will be called: the one in training and its average. Duplicates are allowed.
         speed: as in the config.
         device: where they will run.
 
     Raises:
-        UserError: `attn_backend` names one that cannot be used there.
+        UserError: `attn_backend` cannot be used on the device.
     """
-    name, objection = choose(speed.attn_backend, device.type)
+    name, objection = choose_attention(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
     prefix = "warning: " if name == "sparse" and objection and has_compiler() else ""
     lines = [f"{prefix}deformable attention: {name}{why}"]
@@ -57,7 +68,7 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
         reason = compile_parts({id(m): m for m in models}.values(), speed.compile, device)
         parts = "the backbone" if speed.compile == "backbone" else "the backbone and the layers of the transformer"
         lines.append(
-            f"warning: compile='{speed.compile}' is not possible on this machine, going on without ({reason})"
+            f"warning: compile='{speed.compile}' is not possible on this machine, continuing without it ({reason})"
             if reason
             else f"compiled at their first use, which takes minutes: {parts}"
         )
@@ -65,7 +76,7 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
 
 
 def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig, *, use_padding: bool) -> DINO:
-    """The network, freshly initialised."""
+    """Build the network, freshly initialised."""
     backbone = build_backbone(
         cfg.backbone,
         norm=cfg.backbone_norm,
@@ -98,16 +109,11 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         temperature_w=cfg.pe_temperatureW,
         image_head=cfg.image_head,
     )
-    return set_speed(
-        model,
-        fast_layers=speed.fast_layers,
-        channels_last=speed.channels_last,
-        activation_checkpointing=speed.activation_checkpointing,
-    )
+    return set_speed(model, speed)
 
 
 def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
-    """The loss."""
+    """Build the matcher and the losses."""
     alpha, gamma = cfg.matcher_focal_alpha, cfg.matcher_focal_gamma
     matcher = HungarianMatcher(
         cost_class=cfg.set_cost_class,
@@ -116,7 +122,7 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
         focal_alpha=cfg.focal_alpha if alpha is None else alpha,
         focal_gamma=cfg.focal_gamma if gamma is None else gamma,
     )
-    weights = loss_weights(
+    weights = build_weight_dict(
         num_layers=model.dec_layers,
         cls=cfg.cls_loss_coef,
         bbox=cfg.bbox_loss_coef,
@@ -131,7 +137,7 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
 
 
 def build_class_loss(cfg: LossConfig) -> ClassLoss:
-    """The class loss of the name `cls_loss`, with its own knobs."""
+    """Build the class loss named by `cls_loss`, with its own knobs."""
     losses: dict[str, ClassLoss] = {
         "focal": Focal(cfg.focal_alpha, cfg.focal_gamma),
         "varifocal": Varifocal(cfg.varifocal_alpha, cfg.varifocal_gamma),
@@ -140,8 +146,3 @@ def build_class_loss(cfg: LossConfig) -> ClassLoss:
         "position_supervised": PositionSupervised(cfg.position_supervised_gamma),
     }
     return losses[cfg.cls_loss]
-
-
-def build_postprocess(cfg: EvalConfig, ids: tuple[int, ...] | None) -> PostProcess:
-    """The step from the network's answer to detections."""
-    return PostProcess(cfg.num_select, cfg.nms_iou_threshold, ids, cfg.image_gate)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.backbones.base import Backbone
 from models.layers import MLP, Linear, at_least_float32
 from models.outputs import Denoised, DINOOutput, Prediction
 from models.transformer.decoder import DecoderLayer
@@ -23,24 +24,24 @@ class DINO(nn.Module):
     """Backbone, projections, denoising queries, transformer, heads.
 
     Args:
-        backbone: images [B, 3, H, W] -> list of feature maps, with `num_channels` per map.
+        backbone: images [B, 3, H, W] -> list of feature maps.
         encoder_layer: copied `enc_layers` times.
         decoder_layer: copied `dec_layers` times.
-        denoiser: makes denoising queries in training.
+        denoiser: adds denoising queries in training.
         hidden_dim: width of the transformer.
         num_classes: classes of the heads.
         num_queries: matching queries.
-        num_feature_levels: maps of the transformer; those beyond the backbone's are strided convolutions.
-        dn_labelbook_size: rows of the denoising label table, less one.
+        num_feature_levels: feature maps of the transformer; strided convolutions make those beyond the backbone's.
+        dn_labelbook_size: rows of the denoising label table, minus one.
         category_ids: classes that may be selected as queries, None for all.
         temperature_h: of the position embedding's rows.
         temperature_w: of the position embedding's columns.
-        image_head: also say of the whole image whether it has any box.
+        image_head: add the auxiliary head that classifies the image as with or without boxes.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         encoder_layer: EncoderLayer,
         decoder_layer: DecoderLayer,
         denoiser: Denoiser,
@@ -89,14 +90,14 @@ class DINO(nn.Module):
         *,
         only_last: bool = False,
     ) -> DINOOutput:
-        """Predict.
+        """Predict classes and boxes.
 
         Args:
             images: [B, 3, H, W], normalised, zero on padding.
             mask: [B, H, W], True on padding.
-            targets: the truth, for denoising; used in training mode only.
+            targets: ground truth, for denoising; used in training mode only.
             most_boxes: boxes of the fullest image of the optimizer step; None: of this batch.
-            only_last: the answer alone, without those of the layers before it.
+            only_last: predict from the last decoder layer alone.
         """
         features = self._project(self.backbone[0](images))
         masks = [resize_mask(mask, f.shape[-2:]) for f in features]
@@ -105,14 +106,14 @@ class DINO(nn.Module):
         if self.training and targets is not None:
             queries = self.denoiser(targets, self.label_enc, most_boxes)
         decoded = self.transformer(features, masks, positions, queries)
-        # a zero that keeps the label table in every graph: distributed training waits for all gradients, and the last
+        # adding zero keeps the label table in every graph: DDP waits for the gradients of all parameters, and the last
         # layer is the one whose loss cannot be switched off
         decoded.states[-1] = decoded.states[-1] + 0.0 * self.label_enc.weight[0, 0]
         with torch.autocast(images.device.type, enabled=False):  # in half precision many scores would be equal
             first = len(decoded.states) - 1 if only_last else 0
             states = [at_least_float32(state) for state in decoded.states[first:]]
             references = decoded.references[first:]
-            layers = [Prediction(*answer) for answer in self.transformer.decoder.predict(states, references)]
+            layers = [Prediction(*prediction) for prediction in self.transformer.decoder.predict(states, references)]
         proposals = Prediction(at_least_float32(decoded.proposal_logits), at_least_float32(decoded.proposal_boxes))
         image_logits = self.image_head(decoded.memory, decoded.padding) if self.image_head else None
         if queries is None:
@@ -133,10 +134,10 @@ class DINO(nn.Module):
 
 
 def build_heads(hidden_dim: int, num_classes: int) -> tuple[MLP, Linear]:
-    """A box head that starts by changing nothing, and a class head that starts at the prior."""
+    """The box head, initialised to a zero refinement, and the class head, initialised to the prior."""
     bbox_embed = MLP(hidden_dim, hidden_dim, 4, 3)
-    nn.init.zeros_(bbox_embed.layers[-1].weight)
-    nn.init.zeros_(bbox_embed.layers[-1].bias)
+    for parameter in bbox_embed.layers[-1].parameters():
+        nn.init.zeros_(parameter)
     class_embed = Linear(hidden_dim, num_classes)
     nn.init.constant_(class_embed.bias, -math.log((1 - PRIOR) / PRIOR))
     return bbox_embed, class_embed
@@ -150,7 +151,8 @@ def build_input_proj(num_channels: tuple[int, ...], hidden_dim: int, num_levels:
         convolutions.append(nn.Conv2d(channels, hidden_dim, kernel_size=3, stride=2, padding=1))
     for convolution in convolutions:
         nn.init.xavier_uniform_(convolution.weight)
-        nn.init.zeros_(convolution.bias)
+        if convolution.bias is not None:
+            nn.init.zeros_(convolution.bias)
     return nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, hidden_dim)) for c in convolutions)
 
 

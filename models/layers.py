@@ -10,14 +10,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 LOGIT_EPS = 1e-3
-ONEDNN_FROM = 20_480  # numbers from which on PyTorch gives a convolution to oneDNN
+ONEDNN_FROM = 20_480  # elements above which PyTorch gives a convolution to oneDNN
 
 
 class Linear(nn.Linear):
-    """A linear layer that may run as a 1x1 convolution.
+    """A linear layer that can run as a 1x1 convolution.
 
     In float32 on a CPU PyTorch gives a matrix product to MKL, but a convolution to oneDNN, which is twice as fast on
-    processors that MKL does not favour. Nothing is copied: pixels with channels innermost are the rows of a matrix.
+    processors that MKL does not favour. Nothing is copied: the rows of a matrix are the pixels in channels-last format.
     """
 
     is_fast = False
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
         if torch.compiler.is_compiling() or not (self.is_fast and self._suits_onednn(x)):
-            return super().forward(x)  # a compiler chooses for itself, and must not compile anew for each size
+            return super().forward(x)  # a compiler chooses for itself, and must not recompile for each size
         pixels = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)  # [1, in, N, 1]
         out = functional.conv2d(pixels, self.weight[:, :, None, None], self.bias)
         return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
 
 def feed_forward(x: Tensor, widen: Linear, narrow: Linear, dropout: nn.Module) -> Tensor:
-    """Two linear layers with ReLU and dropout between them; a fast one keeps the wide tensor once instead of twice."""
+    """Two linear layers with ReLU and dropout between them; `is_fast` saves a copy of the wide tensor."""
     wide = widen(x)
     return narrow(dropout(wide.relu_() if widen.is_fast else wide.relu()))
 
@@ -58,14 +58,14 @@ class MLP(nn.Module):
 
 
 def run_layer(layer: nn.Module, *arguments: Any, is_recomputed: bool) -> Tensor:
-    """`layer(*arguments)`; recomputed in the backward pass, it keeps its arguments only until then."""
+    """`layer(*arguments)`; with activation checkpointing only its arguments are kept for the backward pass."""
     if is_recomputed and torch.is_grad_enabled():
         return checkpoint(layer, *arguments, use_reentrant=False)
     return layer(*arguments)
 
 
 def inverse_sigmoid(x: Tensor) -> Tensor:
-    """Logit of x in [0, 1], both x and 1 - x held at LOGIT_EPS or more.
+    """Logit of x in [0, 1], both x and 1 - x clamped to LOGIT_EPS or more.
 
     1e-3 is the official value: it bounds the logit to +-6.9, and boxes at the border move when it changes.
     """
@@ -74,10 +74,10 @@ def inverse_sigmoid(x: Tensor) -> Tensor:
 
 
 def clones(module: nn.Module, count: int) -> nn.ModuleList:
-    """`count` copies that start equal and are independent from then on."""
+    """`count` independent deep copies of a module."""
     return nn.ModuleList(copy.deepcopy(module) for _ in range(count))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision raised to float32; float32 and float64 as they are."""
+    """Half precision converted to float32; float32 and float64 unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

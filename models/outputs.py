@@ -1,4 +1,4 @@
-"""What the network says, with shapes. B images, Q queries, C classes."""
+"""The outputs of the network, with shapes. B images, Q queries, C classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer per query."""
+    """Class logits and a box for each query."""
 
     logits: Tensor  # [B, Q, C], sigmoid gives a score per class
     boxes: Tensor  # [B, Q, 4], cxcywh in [0, 1] of the unpadded image
@@ -18,7 +18,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Denoised:
-    """What became of the denoising queries. Slot g * 2 * slots + k: positive of an image's k-th box, group g."""
+    """Predictions for the denoising queries. Query g * 2 * slots + k: positive of an image's k-th box, group g."""
 
     layers: tuple[Prediction, ...]  # Q = groups * 2 * slots
     groups: int
@@ -29,24 +29,24 @@ class Denoised:
 class DINOOutput:
     """All predictions of a forward pass."""
 
-    layers: tuple[Prediction, ...]  # one per decoder layer that was asked for, the last is the answer
+    layers: tuple[Prediction, ...]  # one per computed decoder layer; the last is the result
     proposals: Prediction  # of the encoder, for the selected tokens
     denoising: Denoised | None = None  # training only, and only if the batch has a box
-    image_logits: Tensor | None = None  # [B], whether the image has any box; only where the network has such a head
+    image_logits: Tensor | None = None  # [B], whether the image has any box; only with the image head
 
     @property
     def last(self) -> Prediction:
-        """The answer."""
+        """The prediction of the last decoder layer."""
         return self.layers[-1]
 
     def matched(self) -> Iterator[tuple[str, Prediction]]:
-        """Predictions that the matcher assigns: suffix "", then "_0", "_1", ..., then "_interm"."""
+        """Predictions matched by the matcher: suffix "", then "_0", "_1", ..., then "_interm"."""
         yield "", self.last
         yield from ((f"_{i}", layer) for i, layer in enumerate(self.layers[:-1]))
         yield "_interm", self.proposals
 
     def denoised(self) -> Iterator[tuple[str, Prediction]]:
-        """Predictions that are assigned by construction: suffix "_dn", then "_dn_0", "_dn_1", ..."""
+        """Predictions matched by construction: suffix "_dn", then "_dn_0", "_dn_1", ..."""
         if self.denoising:
             *inner, last = self.denoising.layers
             yield "_dn", last

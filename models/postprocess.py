@@ -1,4 +1,4 @@
-"""From the network's answer to detections in pixels."""
+"""From the network's output to detections in pixels."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,16 @@ from util.detection.boxes import cxcywh_to_xyxy
 
 
 class PostProcess(nn.Module):
-    """Keep the best (query, class) pairs of each image.
+    """Keep the (query, class) pairs of each image with the highest scores.
 
     Args:
         num_select: pairs kept per image.
-        nms_iou_threshold: class-agnostic suppression above this IoU; 0 switches it off.
+        nms_iou_threshold: class-agnostic NMS above this IoU; 0 switches it off.
         category_ids: classes that may be predicted, None for all.
-        image_gate: see `gated`.
+        image_gate: see `apply_image_gate`.
     """
+
+    category_ids: Tensor | None
 
     def __init__(
         self,
@@ -48,17 +50,20 @@ class PostProcess(nn.Module):
             per image `scores` [n], `labels` [n] category ids, `boxes` [n, 4] xyxy pixels of the file, not clipped.
         """
         sizes = targets if isinstance(targets, Tensor) else torch.stack([t["orig_size"] for t in targets])
-        return [self.without_overlaps(*image) for image in zip(*self.best(self.answer(outputs), sizes), strict=True)]
+        return [
+            self.apply_nms(*image)
+            for image in zip(*self.select_top(self.gated_prediction(outputs), sizes), strict=True)
+        ]
 
-    def answer(self, outputs: DINOOutput) -> Prediction:
-        """The network's answer for each query, with the gate."""
-        return gated(outputs, self.image_gate)
+    def gated_prediction(self, outputs: DINOOutput) -> Prediction:
+        """The last layer's prediction, with the image gate."""
+        return apply_image_gate(outputs, self.image_gate)
 
-    def best(self, prediction: Prediction, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best pairs of each image, by descending score, before any is suppressed.
+    def select_top(self, prediction: Prediction, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs of each image with the highest scores, in descending order, before NMS.
 
         Args:
-            prediction: as from `answer`.
+            prediction: as from `gated_prediction`.
             sizes: [B, 2], (h, w) pixels of the files.
 
         Returns:
@@ -76,8 +81,8 @@ class PostProcess(nn.Module):
         boxes = cxcywh_to_xyxy(prediction.boxes).gather(1, query[..., None].expand(-1, -1, 4))
         return scores, labels, boxes * sizes[:, [1, 0, 1, 0]].to(boxes)[:, None]
 
-    def without_overlaps(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-        """One image's part of what `best` gives, less the boxes that a stronger one overlaps too far."""
+    def apply_nms(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        """NMS over one image's part of what `select_top` gives."""
         if self.nms_iou_threshold > 0:
             kept = nms(boxes, scores, self.nms_iou_threshold)
             scores = scores[kept]
@@ -86,15 +91,15 @@ class PostProcess(nn.Module):
         return {"scores": scores, "labels": labels, "boxes": boxes}
 
 
-def gated(outputs: DINOOutput, gate: float) -> Prediction:
-    """The last layer's answer, with scores multiplied by (score that the image has any box)^gate.
+def apply_image_gate(outputs: DINOOutput, gate: float) -> Prediction:
+    """The last layer's prediction, with scores multiplied by (score that the image has any box)^gate.
 
-    A box in an image that looks healthy as a whole counts less. The product is written as logits again, computed from
-    logarithms, so that what comes after need not know.
+    That lowers the scores in images without a lesion. The product is returned as logits, computed from logarithms.
     """
     last = outputs.last
     if gate == 0.0:
         return last
-    whole = functional.logsigmoid(outputs.image_logits)[:, None, None]
-    log_score = functional.logsigmoid(last.logits) + gate * whole
+    assert outputs.image_logits is not None, "image_gate needs a network with an image head"
+    log_image_score = functional.logsigmoid(outputs.image_logits)[:, None, None]
+    log_score = functional.logsigmoid(last.logits) + gate * log_image_score
     return Prediction(log_score - torch.log(-torch.expm1(log_score)), last.boxes)

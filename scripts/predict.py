@@ -30,10 +30,9 @@ import torch
 
 from datasets.annotations.split import load_split
 from models import load_detector
-from models.inference.detector import Detector
-from models.inference.load import MERGE_IOU
+from models.export import load_onnx_detector
+from models.inference import MERGE_IOU, Detector
 from util.base.console import echo, print_note
-from util.base.errors import UserError
 from util.base.processes import usable_cores
 from util.base.text import first_few, printable
 from util.config.command_line import Parser, add_device_argument, hide_aliases
@@ -179,10 +178,6 @@ def log_inputs(listing: Listing, num_unlisted: int) -> None:
 def load(args: argparse.Namespace, device: str) -> Detector:
     """Load the detector."""
     if args.onnx:
-        try:
-            from models.export.onnx_detector import load_onnx_detector  # needs a package that checkpoints do not
-        except ModuleNotFoundError as error:
-            raise UserError(f"--onnx needs the package {error.name}: pip install -r requirements-extra.txt") from error
         return load_onnx_detector(args.onnx, flip=args.flip, merge=args.merge, merge_iou=args.merge_iou)
     return load_detector(
         *args.models,

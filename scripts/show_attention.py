@@ -1,8 +1,8 @@
-"""Draw where the decoder looks for one detection, layer by layer.
+"""Draw the decoder's attention for one detection, layer by layer.
 
     python scripts/show_attention.py --checkpoint logs/RUN/best.pth X-RAY.png --output_dir OUT
 
-Research use, not a medical device: the picture shows how a network computes, not what is on the X-ray.
+Research use, not a medical device: the plot shows how a network computes, not what is on the X-ray.
 docs/attention.md says how to read it.
 """
 
@@ -19,8 +19,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from models.inference.attention_maps import Look, look_at
-from models.inference.load import load_detector
+from models import load_detector
+from models.inference import DetectionTrace, trace_detection
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_atomically
@@ -48,32 +48,32 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(args: argparse.Namespace) -> Path:
-    """The picture of one detection."""
+    """Write the plot of one detection; its path."""
     detector = load_detector(args.checkpoint, device="cpu")
     try:
         image = read_image(args.image).convert("RGB")
     except UNREADABLE as error:
         raise UserError(f"{args.image}: cannot be read as an image ({error}); give another file") from error
-    look = look_at(detector, image, args.detection)
-    title = f"{look.name} {look.score:.2f}, detection {look.rank} of {look.num_detections} on {args.image.name}"
-    figure = draw_attention(np.asarray(image), panels(look), look.cells, title)
-    output = args.output_dir / f"{args.image.stem}_detection{look.rank}.png"
+    trace = trace_detection(detector, image, args.detection)
+    title = f"{trace.name} {trace.score:.2f}, detection {trace.rank} of {trace.num_detections} on {args.image.name}"
+    figure = draw_attention(np.asarray(image), panels(trace), trace.cells, title)
+    output = args.output_dir / f"{args.image.stem}_detection{trace.rank}.png"
     write_atomically(output, lambda file: figure.savefig(file, format="png", metadata={"Comment": NOTICE}))
     return output
 
 
-def panels(look: Look) -> list[LayerPanel]:
-    """One per layer."""
+def panels(trace: DetectionTrace) -> list[LayerPanel]:
+    """One panel per layer."""
     return [
         LayerPanel(
-            f"decoder layer {i} of {len(look.layers)}: score {layer.score:.2f}",
+            f"decoder layer {i} of {len(trace.layers)}: score {layer.score:.2f}",
             layer.reference,
             layer.box,
             layer.points,
             layer.weights,
             layer.levels,
         )
-        for i, layer in enumerate(look.layers, start=1)
+        for i, layer in enumerate(trace.layers, start=1)
     ]
 
 

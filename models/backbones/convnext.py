@@ -1,19 +1,28 @@
 """ConvNeXt feature maps (Liu et al. 2022), with the state-dict names of the authors."""
 
+import re
 from itertools import pairwise
 
 import torch
 from timm.layers import LayerNorm2d, trunc_normal_
 from torch import Tensor, nn
 
+from models.backbones.base import Backbone
 from util.base.errors import UserError
 
 NORM_EPS = 1e-6
 LAYER_SCALE = 1e-6
 SMALLEST_IMAGE = 32
+TIMM_NAMES = (  # pattern of a name in timm, replacement of the authors
+    (r"^stem\.", "downsample_layers.0."),
+    (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+    (r"^stages\.(\d)\.blocks\.", r"stages.\1."),
+    (r"\.conv_dw\.", ".dwconv."),
+    (r"\.mlp\.fc([12])\.", r".pwconv\1."),
+)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Backbone):
     """Four stages of depthwise convolutions; stage i has stride 4 * 2^i.
 
     `norm0` to `norm3` all exist, as in public checkpoints, but only those of the returned stages are used. The
@@ -83,6 +92,13 @@ class ConvNeXtBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+def official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in timm's or the authors' naming, under the authors' names."""
+    for pattern, replacement in TIMM_NAMES:
+        tensors = {re.sub(pattern, replacement, key): tensor for key, tensor in tensors.items()}
+    return tensors
+
+
 def layer_norm_2d(dim: int) -> LayerNorm2d:
     """LayerNorm over the channels of [B, C, H, W]."""
     return LayerNorm2d(dim, eps=NORM_EPS)
@@ -92,4 +108,5 @@ def initialise(module: nn.Module) -> None:
     """Convolutions and linear layers start as in the authors' network."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -8,13 +8,15 @@ from torch.nn import functional
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
+from models.backbones.base import Backbone
+
 Norm = Literal["frozen_bn", "group_norm"]
 NUM_STAGES = 4
 GROUPS = 32
 STANDARD_WIDTH = 64
 
 
-class ResNetBackbone(nn.Module):
+class ResNetBackbone(Backbone):
     """A ResNet (He et al. 2016; the stride sits on the 3x3 convolution) without its classifier.
 
     The network stands under `body`, so its names are torchvision's: body.conv1, body.bn1, body.layer1 ... body.layer4.
@@ -79,24 +81,24 @@ class NarrowableResNet(ResNet):
 
 
 class FoldingBasicBlock(BasicBlock):
-    """torchvision's block, its frozen norms folded into the convolutions where that is asked for."""
+    """torchvision's block; its frozen norms are folded into the convolutions where `is_fast` asks for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
         out = self.relu(normed(self.conv1, self.bn1, x))
         out = normed(self.conv2, self.bn2, out)
-        return self.relu(out.add_(x if self.downsample is None else normed(*self.downsample, x)))
+        return self.relu(out.add_(x if self.downsample is None else normed(self.downsample[0], self.downsample[1], x)))
 
 
 class FoldingBottleneck(Bottleneck):
-    """The same for the deeper networks."""
+    """torchvision's bottleneck block, for ResNet-50 and deeper, with the same folding."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C', H / stride, W / stride]."""
         out = self.relu(normed(self.conv1, self.bn1, x))
         out = self.relu(normed(self.conv2, self.bn2, out))
         out = normed(self.conv3, self.bn3, out)
-        return self.relu(out.add_(x if self.downsample is None else normed(*self.downsample, x)))
+        return self.relu(out.add_(x if self.downsample is None else normed(self.downsample[0], self.downsample[1], x)))
 
 
 def normed(convolution: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
@@ -124,6 +126,11 @@ class FrozenBatchNorm2d(TorchvisionFrozenBatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same, computed in the wider type of x and the buffers and rounded once."""
         return super().forward(x).to(x.dtype)
+
+
+def official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in torchvision's naming, under the names of this module."""
+    return {f"body.{key.removeprefix('body.')}": tensor for key, tensor in tensors.items()}
 
 
 def norm_layer(norm: Norm) -> Callable[[int], nn.Module]:

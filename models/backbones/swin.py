@@ -6,18 +6,22 @@ shrinks a window to a small map, as public DINO weights expect. State-dict names
 Shape letters: B images, H x W positions of a map, C channels, N = window * window tokens of a window.
 """
 
+import re
+
 import torch
 from timm.layers import DropPath, Mlp, trunc_normal_
 from timm.models.swin_transformer import WindowAttention, window_partition, window_reverse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.backbones.base import Backbone
+
 PATCH = 4
 MLP_RATIO = 4
 BETWEEN_REGIONS = -100.0
 
 
-class SwinTransformer(nn.Module):
+class SwinTransformer(Backbone):
     """Four stages of window attention; stage i has stride 4 * 2^i and embed_dim * 2^i channels.
 
     Args:
@@ -62,7 +66,7 @@ class SwinTransformer(nn.Module):
             x = layer(x)
             if stage in self.return_interm_indices:
                 maps.append(getattr(self, f"norm{stage}")(x).permute(0, 3, 1, 2).contiguous())
-            if layer.downsample is not None:
+            if isinstance(layer.downsample, PatchMerging):
                 x = layer.downsample(x)
         return maps
 
@@ -154,10 +158,22 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
+def official_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in timm's or the authors' naming, under the authors' names.
+
+    In timm merging opens a stage; in the authors' network it closes the one before.
+    """
+    if not any(key.startswith("layers.3.downsample.") for key in tensors):
+        return tensors
+    merging = re.compile(r"^layers\.(\d)\.downsample\.")
+    return {merging.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample.", key): t for key, t in tensors.items()}
+
+
 def window_attention(dim: int, heads: int, window: int) -> WindowAttention:
     """timm's window attention, its table of indices kept in the state dict as in public checkpoints."""
     attention = WindowAttention(dim, num_heads=heads, window_size=window)
-    attention.register_buffer("relative_position_index", attention.relative_position_index, persistent=True)
+    index = attention.get_buffer("relative_position_index")
+    attention.register_buffer("relative_position_index", index, persistent=True)
     return attention
 
 

@@ -16,43 +16,21 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import get_weight
 
+from models.backbones.build import BACKBONES
 from util.base.errors import UserError
 from util.base.text import first_few
 from util.training.checkpoints.file import LOAD_ERRORS, read_tensors
 from util.training.checkpoints.schema import tensor_problem
 
-PUBLISHED = {
-    "resnet18": "ResNet18_Weights.IMAGENET1K_V1",
-    "resnet34": "ResNet34_Weights.IMAGENET1K_V1",
-    "resnet50": "ResNet50_Weights.IMAGENET1K_V1",
-    "resnet101": "ResNet101_Weights.IMAGENET1K_V1",
-    "swin_T_224_1k": "swin_tiny_patch4_window7_224.ms_in1k",
-    "swin_S_224_1k": "swin_small_patch4_window7_224.ms_in1k",
-    "swin_B_224_22k": "swin_base_patch4_window7_224.ms_in22k",
-    "swin_B_384_22k": "swin_base_patch4_window12_384.ms_in22k",
-    "swin_L_224_22k": "swin_large_patch4_window7_224.ms_in22k",
-    "swin_L_384_22k": "swin_large_patch4_window12_384.ms_in22k",
-    "convnext_tiny_22k": "convnext_tiny.fb_in22k",
-    "convnext_base_22k": "convnext_base.fb_in22k",
-    "convnext_large_22k": "convnext_large.fb_in22k",
-    "convnext_xlarge_22k": "convnext_xlarge.fb_in22k",
-}
 NEVER_LOADED = re.compile(  # classifiers and what the network computes itself
     r"(^|\.)(fc|head)\.|^norm\.(weight|bias)$|attn_mask$|relative_position_index$|num_batches_tracked$"
 )
 ADDED_FOR_DETECTION = re.compile(r"^norm[0-3]\.|relative_position_index$")
-TIMM_CONVNEXT = (
-    (r"^stem\.", "downsample_layers.0."),
-    (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
-    (r"^stages\.(\d)\.blocks\.", r"stages.\1."),
-    (r"\.conv_dw\.", ".dwconv."),
-    (r"\.mlp\.fc([12])\.", r".pwconv\1."),
-)
 NUM_SHOWN = 4
 
 
 class WeightsError(UserError):
-    """A weights file cannot serve the backbone; the message names the file, what is wrong and the mend."""
+    """A weights file cannot serve the backbone; the message names the file, what is wrong and the fix."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +41,7 @@ class LoadedWeights:
         source: the file, or "none".
         loaded: how many tensors of the backbone were filled.
         missing: names of the backbone that keep their initialisation.
-        unexpected: names of the file that nothing here needs.
+        unexpected: names of the file that the backbone does not need.
     """
 
     source: str
@@ -86,7 +64,7 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> Loade
 
     Args:
         backbone: the network.
-        name: its name, one of util.config.schema.BACKBONES.
+        name: its name, one of `models.backbones.build.BACKBONES`.
         weights: "none" leaves the initialisation; "imagenet" takes the published weights, from the cache of
             torch.hub or else by download; anything else is the path of a torch or safetensors file.
 
@@ -105,9 +83,9 @@ def load_backbone_weights(backbone: nn.Module, name: str, weights: str) -> Loade
 
 def read_published(backbone: nn.Module, name: str) -> tuple[Path, object]:
     """The published ImageNet file of a backbone and its content, from the cache of torch.hub or by download."""
-    if name not in PUBLISHED:
+    if BACKBONES[name].weights is None:
         raise WeightsError(f"{name} has no published ImageNet weights; set backbone_weights='none' or name a file")
-    if name.startswith("resnet") and any(isinstance(module, nn.GroupNorm) for module in backbone.modules()):
+    if any(isinstance(module, nn.GroupNorm) for module in backbone.modules()):
         raise WeightsError(
             f"the published weights of {name} belong to batch norm; "
             "set backbone_norm='frozen_bn', or backbone_weights='none' with 'group_norm'"
@@ -131,10 +109,15 @@ def read_published(backbone: nn.Module, name: str) -> tuple[Path, object]:
 
 
 def published_url(name: str) -> str:
-    """Where torchvision or timm says the weights of the paper's authors lie."""
-    if name.startswith("resnet"):
-        return get_weight(PUBLISHED[name]).url
-    return get_pretrained_cfg(PUBLISHED[name]).url
+    """The address of a backbone's weights of the paper's authors, as torchvision or timm has it."""
+    weights = BACKBONES[name].weights
+    assert weights is not None, f"{name} has no published weights"
+    if BACKBONES[name].is_resnet:
+        return get_weight(weights).url
+    published = get_pretrained_cfg(weights)
+    assert published is not None, f"timm does not know {weights}"
+    assert isinstance(published.url, str), f"timm has no address of {weights}"
+    return published.url
 
 
 def read_file(path: Path) -> object:
@@ -150,7 +133,7 @@ def read_file(path: Path) -> object:
 
 
 def unreadable(path: Path, error: Exception) -> WeightsError:
-    """The error for a file that is no file of tensors, or a torn one."""
+    """The error for a file that is not a file of tensors, or is damaged."""
     reason = str(error).splitlines()[0] if str(error) else "empty"
     return WeightsError(
         f"{path} cannot be read as a file of tensors ({type(error).__name__}: {reason}); "
@@ -177,53 +160,30 @@ def tensors_of(path: Path, content: object) -> dict[str, Tensor]:
 
 def copy_weights(backbone: nn.Module, name: str, source: Path, tensors: dict[str, Tensor]) -> LoadedWeights:
     """Copy what fits by name; refuse a file that is not of this backbone."""
-    wanted = backbone.state_dict()
+    expected = backbone.state_dict()
     useful = {key: tensor for key, tensor in tensors.items() if not NEVER_LOADED.search(key)}
-    offered = own_names(name, useful)
-    missing = tuple(key for key in wanted if key not in offered)
-    surplus = [key for key in offered if key not in wanted and not ADDED_FOR_DETECTION.search(key)]
-    problems = {
+    offered = BACKBONES[name].official_names(useful)
+    missing = tuple(key for key in expected if key not in offered)
+    surplus = [key for key in offered if key not in expected and not ADDED_FOR_DETECTION.search(key)]
+    differences = {
         "lacks": [key for key in missing if not ADDED_FOR_DETECTION.search(key)],
         "has besides": surplus,
         "has another shape for": [
-            f"{key} {list(tensor.shape)} (not {list(wanted[key].shape)})"
+            f"{key} {list(tensor.shape)} (not {list(expected[key].shape)})"
             for key, tensor in offered.items()
-            if key in wanted and tensor.shape != wanted[key].shape
+            if key in expected and tensor.shape != expected[key].shape
         ],
     }
-    complaints = [f"it {what} {len(keys)} tensors{listed(keys)}" for what, keys in problems.items() if keys]
-    if complaints:
+    problems = [f"it {what} {len(keys)} tensors{listed(keys)}" for what, keys in differences.items() if keys]
+    if problems:
         raise WeightsError(
-            f"{source} does not fit backbone {name}: {'; '.join(complaints)}. Give the file of this very network, "
+            f"{source} does not fit backbone {name}: {'; '.join(problems)}. Give the file of this very network, "
             "of this window size, with batch norm if backbone_norm is 'frozen_bn', or set backbone to what the file is"
         )
-    loaded = {key: tensor for key, tensor in offered.items() if key in wanted}
+    loaded = {key: tensor for key, tensor in offered.items() if key in expected}
     backbone.load_state_dict(loaded, strict=False)
-    ignored = tuple(key for key in tensors if key not in useful) + tuple(key for key in offered if key not in wanted)
+    ignored = tuple(key for key in tensors if key not in useful) + tuple(key for key in offered if key not in expected)
     return LoadedWeights(str(source), len(loaded), missing, ignored)
-
-
-def own_names(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict in torchvision's, the authors' or timm's naming, under the names of this repository."""
-    if name.startswith("resnet"):
-        return {f"body.{key.removeprefix('body.')}": tensor for key, tensor in tensors.items()}
-    if name.startswith("convnext"):
-        return {convnext_name(key): tensor for key, tensor in tensors.items()}
-    if any(key.startswith("layers.3.downsample.") for key in tensors):
-        return {swin_name(key): tensor for key, tensor in tensors.items()}
-    return dict(tensors)
-
-
-def convnext_name(key: str) -> str:
-    """The authors' name for one of timm's; theirs stay as they are."""
-    for pattern, replacement in TIMM_CONVNEXT:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def swin_name(key: str) -> str:
-    """The authors' name for one of timm's, where merging opens a stage; here it closes the one before."""
-    return re.sub(r"^layers\.(\d)\.downsample\.", lambda found: f"layers.{int(found[1]) - 1}.downsample.", key)
 
 
 def listed(names: list[str] | tuple[str, ...]) -> str:

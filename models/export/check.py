@@ -1,19 +1,20 @@
-"""How far an exported file is from the network it was made of.
+"""How far an exported file deviates from the network it was made of.
 
 Two computations of the same network round differently, which has two consequences besides small differences:
 
-- Of cells whose scores are equal up to rounding another one may become a query, or two of them may change places. A
+- Of cells whose scores are equal up to rounding, another one may become a query, or two of them may change places. A
   query's learned content belongs to its place, so from there on the two compute different things. Hence a file also
-  gives the cells it chose. The choice is checked by its scores, place by place; then PyTorch computes from the same
-  cells, and what comes out is compared.
-- Of answers whose scores are equal up to rounding another one may be the last that is kept. Hence each detection of the
-  file is looked for among all that PyTorch's queries say, and the kept scores are compared in descending order.
+  outputs the cells it chose. The choice is checked by its scores, place by place; then PyTorch computes from the same
+  cells, and the results are compared.
+- Of detections whose scores are equal up to rounding, another one may be the last that is kept. Hence each detection of
+  the file is matched with all that PyTorch's queries predict, and the kept scores are compared in descending order.
 
 Pixels are those of the network's input, for files of any size.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from models.dino import DINO
-from models.export.portable import PostProcessing, given_tokens, seen_tokens
+from models.export.portable import PostProcessing, forced_tokens, recorded_tokens
 from models.export.writers import Runner
 from models.outputs import DINOOutput, Prediction
 from models.postprocess import PostProcess
@@ -34,19 +35,19 @@ from models.postprocess import PostProcess
 BOX_BOUND = 1e-3  # pixels
 SCORE_BOUND = 1e-4  # on [0, 1]
 FAR = 1e12  # in bounds; further than any true distance, and finite
-Best = tuple[Tensor, Tensor, Tensor]  # scores, labels, boxes of one image
+TopK = tuple[Tensor, Tensor, Tensor]  # scores, labels, boxes of one image
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What comparing a number of images found."""
+    """How far the file and PyTorch agree on a number of images."""
 
     num_images: int
     box: float  # largest deviation of a box's side, pixels of the network's input
     score: float  # largest deviation of a score, of detections and of chosen cells
     num_same_choice: int  # images for which the file chose the same cells in the same order
     num_detections: int
-    num_paired: int  # detections within the bounds of one of PyTorch's, each of its own, had cells not been taken over
+    num_paired: int  # detections within the bounds of one of PyTorch's one to one, without the forced choice
 
     @property
     def is_good(self) -> bool:
@@ -55,7 +56,7 @@ class Agreement:
 
 
 def merge_agreements(parts: Iterable[Agreement]) -> Agreement:
-    """The worst of all, and the sums."""
+    """The largest deviations, and the sums of the counts."""
     parts = list(parts)
     return Agreement(
         num_images=sum(p.num_images for p in parts),
@@ -70,7 +71,7 @@ def merge_agreements(parts: Iterable[Agreement]) -> Agreement:
 def compare(
     runner: Runner, post_processing: PostProcessing, model: DINO, postprocess: PostProcess, images: Tensor
 ) -> Agreement:
-    """Put one batch through the file and through PyTorch.
+    """Compare the file with PyTorch on one batch.
 
     Args:
         runner: runs the file.
@@ -81,40 +82,40 @@ def compare(
     """
     sizes = torch.tensor([images.shape[-2:]] * len(images))
     outputs = runner(images, sizes)
-    theirs = outputs[:3] if post_processing == "inside" else postprocess.best(Prediction(*outputs[:2]), sizes)
+    exported = outputs[:3] if post_processing == "inside" else postprocess.select_top(Prediction(*outputs[:2]), sizes)
     tokens = outputs[-1]
     own, own_tokens = _forward(model, images)
     is_same = (tokens == own_tokens).all(dim=1)
-    with given_tokens(model, tokens):
+    with forced_tokens(model, tokens):
         given = own if is_same.all() else _forward(model, images)[0]
-    everything = PostProcess(2**31, 0.0, _ids(postprocess))
-    ours = everything.best(postprocess.answer(given), sizes)
-    ours_alone = postprocess.best(postprocess.answer(own), sizes)
+    keep_all = copy.copy(postprocess)
+    keep_all.num_select = 2**31
+    reference = keep_all.select_top(postprocess.gated_prediction(given), sizes)
+    unforced = postprocess.select_top(postprocess.gated_prediction(own), sizes)
     parts = []
     for i in range(len(images)):
-        their = _image(theirs, i)
-        our = _image(ours, i)
-        box, score = _deviations(their, our)
-        choice = _choice_deviation(given, own, tokens, i, _ids(postprocess))
-        ratios = pair(their, _image(ours_alone, i))[2]
+        detections = _image(exported, i)
+        box, score = _deviations(detections, _image(reference, i))
+        choice = _choice_deviation(given, own, tokens, i, postprocess.category_ids)
+        ratios = pair(detections, _image(unforced, i))[2]
         paired = int((ratios < 1).sum())
-        parts.append(Agreement(1, box, max(score, choice), int(is_same[i]), len(their[0]), paired))
+        parts.append(Agreement(1, box, max(score, choice), int(is_same[i]), len(detections[0]), paired))
     return merge_agreements(parts)
 
 
-def pair(theirs: Best, ours: Best) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """One to one pairs of detections with the same label that lie together closest.
+def pair(exported: TopK, reference: TopK) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Match detections of the same label one to one, by the least deviation.
 
     Returns:
-        positions in `theirs`, positions in `ours`, and the larger of the two deviations in units of its bound.
+        positions in `exported`, positions in `reference`, and the larger of the two deviations in units of its bound.
     """
     rows = []
     columns = []
     ratios = []
-    for label in theirs[1].unique():
-        a, b = (torch.nonzero(side[1] == label)[:, 0] for side in (theirs, ours))
-        box = (theirs[2][a][:, None] - ours[2][b][None]).abs().amax(-1) / BOX_BOUND
-        score = (theirs[0][a][:, None] - ours[0][b][None]).abs() / SCORE_BOUND
+    for label in exported[1].unique():
+        a, b = (torch.nonzero(side[1] == label)[:, 0] for side in (exported, reference))
+        box = (exported[2][a][:, None] - reference[2][b][None]).abs().amax(-1) / BOX_BOUND
+        score = (exported[0][a][:, None] - reference[0][b][None]).abs() / SCORE_BOUND
         cost = torch.maximum(box, score).double().nan_to_num(nan=FAR).clamp(max=FAR).numpy()
         i, j = linear_sum_assignment(cost)
         rows.append(a.numpy()[i])
@@ -124,7 +125,7 @@ def pair(theirs: Best, ours: Best) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def measure_speed(runner: Runner, model: DINO, images: Tensor, repeats: int) -> tuple[float, float]:
-    """CPU seconds per image of PyTorch and of the file, by turns: medians of `repeats` after one that does not count.
+    """CPU seconds per image of PyTorch and of the file, run alternately: medians of `repeats` after a warm-up.
 
     CPU seconds are those of all threads together; other work on the machine changes them little.
     """
@@ -135,46 +136,42 @@ def measure_speed(runner: Runner, model: DINO, images: Tensor, repeats: int) -> 
             start = time.process_time()
             run()
             spent.append(time.process_time() - start)
-    ours, theirs = (median(spent[1:]) / len(images) for spent in seconds)
-    return ours, theirs
+    pytorch, file = (median(spent[1:]) / len(images) for spent in seconds)
+    return pytorch, file
 
 
 @torch.inference_mode()
 def _forward(model: DINO, images: Tensor) -> tuple[DINOOutput, Tensor]:
-    """The network's answer, and the tokens that it chose itself."""
-    with seen_tokens(model) as tokens:
+    """The network's output, and the tokens that it chose itself."""
+    with recorded_tokens(model) as tokens:
         outputs = model(images, torch.zeros_like(images[:, 0], dtype=torch.bool))
     return outputs, tokens[0]
 
 
-def _deviations(theirs: Best, ours: Best) -> tuple[float, float]:
-    """Largest deviation of a box and of a score; `ours` is everything that PyTorch's queries say, strongest first."""
-    rows, columns, _ = pair(theirs, ours)
-    if len(rows) < len(theirs[0]):
-        return float("inf"), float("inf")  # a label that PyTorch does not know
-    box = (theirs[2][rows] - ours[2][columns]).abs()
-    score = (theirs[0][rows] - ours[0][columns]).abs()
-    kept = (theirs[0] - ours[0][: len(theirs[0])]).abs()
+def _deviations(exported: TopK, reference: TopK) -> tuple[float, float]:
+    """Largest deviation of a box and of a score; `reference` is all that PyTorch's queries predict."""
+    rows, columns, _ = pair(exported, reference)
+    if len(rows) < len(exported[0]):
+        return float("inf"), float("inf")  # a label that PyTorch does not predict
+    box = (exported[2][rows] - reference[2][columns]).abs()
+    score = (exported[0][rows] - reference[0][columns]).abs()
+    kept = (exported[0] - reference[0][: len(exported[0])]).abs()
     return _largest(box), max(_largest(score), _largest(kept))
 
 
-def _choice_deviation(given: DINOOutput, own: DINOOutput, tokens: Tensor, i: int, ids: Sequence[int] | None) -> float:
+def _choice_deviation(given: DINOOutput, own: DINOOutput, tokens: Tensor, i: int, ids: Tensor | None) -> float:
     """Largest difference, place by place, of the scores of the cells that the file and PyTorch chose."""
     if len(tokens[i].unique()) < len(tokens[i]):
         return float("inf")  # a cell was chosen twice
     scores = [output.proposals.logits[i].sigmoid() for output in (given, own)]
-    theirs, ours = (s.amax(-1) if ids is None else s[:, list(ids)].amax(-1) for s in scores)
-    return _largest((theirs - ours).abs())
+    exported, reference = (s.amax(-1) if ids is None else s[:, ids].amax(-1) for s in scores)
+    return _largest((exported - reference).abs())
 
 
 def _largest(deviations: Tensor) -> float:
     return float(deviations.nan_to_num(nan=float("inf"), posinf=float("inf")).max()) if deviations.numel() else 0.0
 
 
-def _image(best: Sequence[Tensor], i: int) -> Best:
+def _image(best: Sequence[Tensor], i: int) -> TopK:
     scores, labels, boxes = (column[i] for column in best)
     return scores, labels, boxes
-
-
-def _ids(postprocess: PostProcess) -> tuple[int, ...] | None:
-    return None if postprocess.category_ids is None else tuple(postprocess.category_ids.tolist())

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor
 
 from models.export.portable import FACTS_KEY, ExportFacts
 from models.export.seal import is_sealed
-from models.inference.detector import Detector, View
-from models.inference.load import MERGE_IOU
+from models.inference import MERGE_IOU, Detector, View
 from models.outputs import Prediction
-from util.base.errors import UserError
+from util.base.errors import MissingPackage, UserError
 from util.detection.batch import Batch
 from util.detection.fusion import ImageDetections, Method, build_merge
-
-NO_MODEL = (  # what onnxruntime raises on a file that is no model, or none that it can run
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-    onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument,
-)
 
 
 class OnnxSession:
@@ -33,20 +23,34 @@ class OnnxSession:
         path: the file.
 
     Raises:
-        UserError: it is not there, is no ONNX file, does not say how to use it, or was changed.
+        MissingPackage: onnxruntime, which is optional, is not installed.
+        UserError: it is not there, is not an ONNX file, lacks its metadata, or was changed.
     """
 
     def __init__(self, path: Path) -> None:
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            raise MissingPackage(
+                f"{path}: needs the package {error.name}: pip install -r requirements-extra.txt"
+            ) from error
         if not path.is_file():
             raise UserError(f"{path}: no such file; make it with scripts/export.py --format onnx")
+        errors = onnxruntime.capi.onnxruntime_pybind11_state
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except NO_MODEL as error:
+        except (
+            errors.InvalidProtobuf,
+            errors.InvalidGraph,
+            errors.NotImplemented,
+            errors.Fail,
+            errors.InvalidArgument,
+        ) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
-                f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({reason}); make it anew with "
+                f"{path}: onnxruntime {onnxruntime.__version__} cannot load it ({reason}); make it again with "
                 "scripts/export.py --format onnx"
             ) from error
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -54,15 +58,15 @@ class OnnxSession:
         if not is_sealed(path, self.facts.seal):
             raise UserError(
                 f"{path}: is not as scripts/export.py left it (its checksum differs), so nobody has checked it; make "
-                "it anew with scripts/export.py --format onnx"
+                "it again with scripts/export.py --format onnx"
             )
         self.path = path
 
     def run(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] float32 and the (h, w) of their files [B, 2] -> outputs by `portable.OUTPUTS`."""
-        given = {"images": images.numpy(), "sizes": sizes.numpy()}
-        wanted = {i.name: given[i.name] for i in self._session.get_inputs()}
-        return tuple(torch.from_numpy(output) for output in self._session.run(None, wanted))
+        arrays = {"images": images.numpy(), "sizes": sizes.numpy()}
+        inputs = {i.name: arrays[i.name] for i in self._session.get_inputs()}
+        return tuple(torch.from_numpy(output) for output in self._session.run(None, inputs))
 
 
 class OnnxNetwork:
@@ -82,45 +86,45 @@ class OnnxNetwork:
         """
         batch = batch.to(torch.device("cpu"))  # normalises
         sides = [(int((~m[:, 0]).sum()), int((~m[0]).sum())) for m in batch.mask]
-        found: dict[int, ImageDetections] = {}
+        detections: dict[int, ImageDetections] = {}
         for height, width in dict.fromkeys(sides):
             self._check_size(height, width)
-            where = [i for i, side in enumerate(sides) if side == (height, width)]
-            images = batch.images[where, :, :height, :width].contiguous()
-            sizes = torch.stack([batch.targets[i]["orig_size"] for i in where])
-            found |= dict(zip(where, self._detect(images, sizes), strict=True))
-        return [found[i] for i in range(len(sides))]
+            indices = [i for i, side in enumerate(sides) if side == (height, width)]
+            images = batch.images[indices, :, :height, :width].contiguous()
+            sizes = torch.stack([batch.targets[i]["orig_size"] for i in indices])
+            detections |= dict(zip(indices, self._detect(images, sizes), strict=True))
+        return [detections[i] for i in range(len(sides))]
 
     def _detect(self, images: Tensor, sizes: Tensor) -> list[ImageDetections]:
         outputs = self.session.run(images, sizes)
         if self.session.facts.post_processing == "inside":
             best = outputs[:3]
         else:
-            best = self.postprocess.best(Prediction(*outputs[:2]), sizes)
-        return [self.postprocess.without_overlaps(*image) for image in zip(*best, strict=True)]
+            best = self.postprocess.select_top(Prediction(*outputs[:2]), sizes)
+        return [self.postprocess.apply_nms(*image) for image in zip(*best, strict=True)]
 
     def _check_size(self, height: int, width: int) -> None:
         facts = self.session.facts
         if facts.height is not None and (height, width) != (facts.height, facts.width):
             raise UserError(
-                f"{self.session.path}: takes images of {facts.width} x {facts.height} pixels (width x height) alone, "
-                f"this one comes to {width} x {height}; make a file for any size: scripts/export.py --size dynamic"
+                f"{self.session.path}: takes only images of {facts.width} x {facts.height} pixels (width x height), "
+                f"this one is resized to {width} x {height}; export for any size: scripts/export.py --size dynamic"
             )
 
 
 def load_onnx_detector(
     path: str | Path, *, flip: bool = False, merge: Method = "wbf", merge_iou: float = MERGE_IOU
 ) -> Detector:
-    """A detector from an ONNX file of scripts/export.py, which holds all it takes.
+    """Load a detector from an ONNX file of scripts/export.py, which holds weights, names and settings.
 
     Args:
         path: the file.
-        flip: look at the mirrored image too.
-        merge: how the detections of the two views become one: `util.detection.fusion`.
-        merge_iou: overlap beyond which two boxes of a class are the same there.
+        flip: test-time augmentation by the mirrored image.
+        merge: how the detections of the two views are fused: `util.detection.fusion`.
+        merge_iou: IoU above which the fusion takes two boxes of a class for the same.
 
     Raises:
-        UserError: it is no such file.
+        UserError: as `OnnxSession`.
     """
     session = OnnxSession(Path(path))
     facts = session.facts

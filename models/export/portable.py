@@ -1,4 +1,4 @@
-"""A trained network as a graph of plain tensors, and what a file of it has to say of itself.
+"""A trained network as a graph of plain tensors, and the metadata of its file.
 
 B images, Q queries, C classes, N kept pairs of a query and a class.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.dino import DINO
 from models.outputs import Prediction
-from models.postprocess import PostProcess, gated
+from models.postprocess import PostProcess, apply_image_gate
 from util.base.errors import UserError
 
 PostProcessing = Literal["inside", "outside"]
@@ -31,13 +31,13 @@ OUTPUTS: dict[PostProcessing, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ExportFacts:
-    """All that it takes to use the file of an exported network; the file holds it as JSON."""
+    """The metadata of an exported network's file, which holds it as JSON: all that using it takes."""
 
     names: dict[int, str]  # category id -> name
-    threshold: float | None  # the operating point: the score from which on a box counts
+    threshold: float | None  # score threshold of the operating point
     post_processing: PostProcessing
     num_select: int
-    nms_iou_threshold: float  # above 0: suppression of overlapping boxes is the caller's
+    nms_iou_threshold: float  # above 0: NMS is left to the caller
     category_ids: tuple[int, ...] | None  # the classes that may be predicted, None for all
     scale: int  # the shorter side of an image, pixels
     max_size: int  # the longer side at most, pixels
@@ -69,21 +69,21 @@ class ExportFacts:
             return cls(**values)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{source}: its metadata does not say how to use it (no whole entry {FACTS_KEY!r}); make the file with "
+                f"{source}: its metadata has no complete entry {FACTS_KEY!r}; make the file with "
                 "scripts/export.py of this version"
             ) from error
 
     def postprocess(self) -> PostProcess:
-        """The step that a caller takes where it is not inside, or the last part of it where it is."""
+        """The post-processing that is left to the caller: all of it, or NMS alone."""
         return PostProcess(self.num_select, self.nms_iou_threshold, self.category_ids)
 
 
 class PortableNetwork(nn.Module):
-    """The network alone.
+    """The network, without the selection of detections.
 
     Args:
         model: all images of a batch have one size, so nothing is padding.
-        image_gate: as in `models.postprocess.gated`; it is inside, whatever else is not.
+        image_gate: as in `models.postprocess.apply_image_gate`; always part of the file.
     """
 
     def __init__(self, model: DINO, image_gate: float = 0.0) -> None:
@@ -97,17 +97,17 @@ class PortableNetwork(nn.Module):
         A token is the cell that a query started from, counted over all levels.
         """
         mask = torch.zeros_like(images[:, 0], dtype=torch.bool)
-        with seen_tokens(self.model) as tokens:
-            last = gated(self.model(images, mask), self.image_gate)
+        with recorded_tokens(self.model) as tokens:
+            last = apply_image_gate(self.model(images, mask), self.image_gate)
         return last.logits, last.boxes, tokens[0]
 
 
 class PortableDetector(nn.Module):
-    """The network and the choice of its best answers; overlapping boxes are not suppressed.
+    """The network and the selection of detections by score, without NMS.
 
     Args:
         model: as for `PortableNetwork`.
-        postprocess: of which `best` is taken.
+        postprocess: of which `select_top` is taken.
     """
 
     def __init__(self, model: DINO, postprocess: PostProcess) -> None:
@@ -122,12 +122,12 @@ class PortableDetector(nn.Module):
             scores [B, N] descending, category ids [B, N], boxes [B, N, 4] xyxy pixels of the file, tokens [B, Q].
         """
         logits, boxes, tokens = self.network(images)
-        return *self.postprocess.best(Prediction(logits, boxes), sizes), tokens
+        return *self.postprocess.select_top(Prediction(logits, boxes), sizes), tokens
 
 
 @contextmanager
-def seen_tokens(model: DINO) -> Iterator[list[Tensor]]:
-    """What the network chooses inside: a list to which each forward pass adds its tokens [B, Q]."""
+def recorded_tokens(model: DINO) -> Iterator[list[Tensor]]:
+    """Record the tokens [B, Q] that become queries: each forward pass inside adds its own to the list."""
     seen: list[Tensor] = []
     handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, chosen: seen.append(chosen))
     try:
@@ -137,8 +137,8 @@ def seen_tokens(model: DINO) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def given_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
-    """Inside, the network starts its queries from these tokens [B, Q] instead of choosing."""
+def forced_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
+    """Make the network start its queries from these tokens [B, Q] instead of selecting them."""
     handle = model.transformer.selection.register_forward_hook(lambda _module, _inputs, _chosen: tokens)
     try:
         yield
@@ -149,7 +149,7 @@ def given_tokens(model: DINO, tokens: Tensor) -> Iterator[None]:
 def smallest_side(num_queries: int, strides: list[int]) -> int:
     """The smallest side, in pixels, of a square image whose maps have a cell for each query, and each map several.
 
-    `torch.export` takes a map of one cell for one that can have no more.
+    `torch.export` would fix a map of one cell to that size.
     """
     side = max(strides) + 1
     while sum(math.ceil(side / stride) ** 2 for stride in strides) < num_queries:

@@ -1,4 +1,4 @@
-"""A checksum that a file carries inside: whether it is still the one that was checked."""
+"""A checksum inside the file that it covers: proof that the file is the one that was checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ENTRY = '"seal": "{}"'  # of the JSON object in the metadata; what no weight spe
 
 
 def seal(path: Path) -> None:
-    """Put the SHA-256 of the file, which holds `BLANK` as its entry, in the place of that."""
+    """Replace the entry `BLANK` of a file by the SHA-256 of the file."""
     content = path.read_bytes()
     path.write_bytes(content.replace(_entry(BLANK), _entry(hashlib.sha256(content).hexdigest()), 1))
 
 
 def is_sealed(path: Path, checksum: str | None) -> bool:
-    """Whether the file is, byte for byte, as `seal` left it; `checksum` is what its entry says."""
+    """Whether the file is, byte for byte, as `seal` left it; `checksum` is the value of its entry."""
     if checksum is None:
         return False
     content = path.read_bytes().replace(_entry(checksum), _entry(BLANK), 1)

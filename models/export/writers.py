@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from models.export.onnx_detector import OnnxSession
 from models.export.portable import FACTS_KEY, OUTPUTS, ExportFacts
 from models.export.seal import BLANK, seal
 from util.base.errors import MissingPackage, UserError
@@ -28,22 +29,22 @@ PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxr
 OPSET = 20  # of ONNX: the first in which GridSample is what PyTorch calls it
 LARGEST_SIDE = 8192
 LARGEST_BATCH = 4096
-LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes room too
-EXAMPLE_BATCH = 2  # an example of one image would be taken for a batch that can be nothing else
+LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the graph takes some of it
+EXAMPLE_BATCH = 2  # an example of one image would fix the batch size to one
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, `models.export.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 def require_packages(kind: Format) -> None:
-    """See that what writes and runs a kind of file is there, before the work begins.
+    """Refuse a kind of file whose packages are not installed, before the work begins.
 
     Raises:
-        MissingPackage: something is not.
+        MissingPackage: naming them.
     """
-    lacking = [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]
-    if lacking:
+    missing = [name for name in PACKAGES.get(kind, ()) if find_spec(name) is None]
+    if missing:
         raise MissingPackage(
-            f"--format {kind} takes packages that are not here: pip install {' '.join(lacking)}, or all "
+            f"--format {kind} needs packages that are not installed: pip install {' '.join(missing)}, or all "
             "of requirements-extra.txt"
         )
 
@@ -53,7 +54,7 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
 
     Args:
         network: a PortableNetwork or PortableDetector, in evaluation mode.
-        facts: what the file says of itself.
+        facts: the metadata.
         smallest: the smallest side that an image of any size may have, pixels.
         path: the file.
 
@@ -69,12 +70,19 @@ def write_onnx(network: nn.Module, facts: ExportFacts, smallest: int, path: Path
     program = _program(network, facts, smallest)
     try:
         with _quiet():
-            names = {"input_names": list(inputs_of(facts)), "output_names": list(OUTPUTS[facts.post_processing])}
-            made = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+            exported = torch.onnx.export(
+                program,
+                input_names=list(inputs_of(facts)),
+                output_names=list(OUTPUTS[facts.post_processing]),
+                dynamo=True,
+                opset_version=OPSET,
+                verbose=False,
+            )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"PyTorch cannot write this network as ONNX: {str(error).strip().splitlines()[0]}") from error
-    made.model.metadata_props[FACTS_KEY] = replace(facts, seal=BLANK).to_json()
-    made.save(path, external_data=False)
+    assert exported is not None, "the exporter for dynamo=True returns a program"
+    exported.model.metadata_props[FACTS_KEY] = replace(facts, seal=BLANK).to_json()
+    exported.save(path, external_data=False)
     seal(path)
 
 
@@ -95,10 +103,8 @@ WRITERS = {"onnx": write_onnx, "torchscript": write_torchscript, "torch_export":
 
 
 def open_runner(path: Path, kind: Format, facts: ExportFacts) -> Runner:
-    """What runs a file, on the CPU."""
+    """Load a file for the CPU."""
     if kind == "onnx":
-        from models.export.onnx_detector import OnnxSession
-
         return OnnxSession(path).run
     with _quiet():
         if kind == "torchscript":
@@ -149,15 +155,12 @@ def _example(facts: ExportFacts, smallest: int) -> dict[str, Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of the exporters, which are about themselves; what they cannot do they raise."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")]
-    levels = [logger.level for logger in loggers]
+    """Silence the exporters' log and warnings; failures are raised."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)

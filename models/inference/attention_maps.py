@@ -1,4 +1,7 @@
-"""Where the decoder looks to find one detection, layer by layer."""
+"""Visualisation of the decoder's attention: where each layer samples the image for one detection.
+
+The attention itself is computed in `models.ops.ms_deform_attn`.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.inference.detector import Detector
-from models.ops.ms_deform_attn import MSDeformAttn
+from models.dino import DINO
+from models.inference.detector import Detector, TrainedNetwork
+from models.ops.ms_deform_attn import MSDeformAttn, Shapes
 from util.base.errors import UserError
 from util.detection.batch import collate
 from util.detection.boxes import cxcywh_to_xyxy
 
 
 @dataclass(frozen=True)
-class LayerLook:
+class LayerTrace:
     """One query in one layer of the decoder. Boxes are xyxy, everything in pixels of the file."""
 
     reference: NDArray  # [4] the box it starts from
@@ -28,87 +32,84 @@ class LayerLook:
     score: float  # of the detection's category, after this layer; without the image_gate of the detection
     points: NDArray  # [N, 2] x and y: M heads x L levels x P points
     weights: NDArray  # [N] attention, summing to one over all heads
-    levels: NDArray  # [N] level of each point, from 0, the finest, on
+    levels: NDArray  # [N] level of each point; 0 is the finest
 
 
 @dataclass(frozen=True)
-class Look:
-    """One detection, and how the decoder came to it."""
+class DetectionTrace:
+    """One detection, and the query behind it layer by layer."""
 
     name: str  # of the category
     score: float
-    rank: int  # 1 is the strongest detection
+    rank: int  # 1 is the detection with the highest score
     num_detections: int
     cells: tuple[float, ...]  # side of a cell of each level, pixels of the file
-    layers: tuple[LayerLook, ...]
+    layers: tuple[LayerTrace, ...]
 
 
-def look_at(detector: Detector, image: Image.Image, rank: int) -> Look:
-    """Follow one detection back through the decoder.
+def trace_detection(detector: Detector, image: Image.Image, rank: int) -> DetectionTrace:
+    """Follow one detection back through the layers of the decoder.
 
     Args:
-        detector: of one checkpoint, seen in one way.
+        detector: of one checkpoint, without test-time augmentation.
         image: RGB.
-        rank: of the detection by score, from 1 on.
+        rank: of the detection by score; 1 is the highest.
 
     Raises:
         UserError: the image has fewer detections.
     """
     network = detector.views[0].network
+    assert isinstance(network, TrainedNetwork), "only the network of a checkpoint can be traced"
     batch = collate([detector.views[0].prepare(image)]).to(network.device)
-    with torch.inference_mode(), network.precision.autocast(), seen_cross_attention(network.model) as calls:
+    with torch.inference_mode(), network.precision.autocast(), recorded_cross_attention(network.model) as calls:
         outputs = network.model(batch.images, batch.mask)
-        found = network.postprocess(outputs, batch.targets)[0]
-        seen = [_points(*call) for call in calls]
-    if not 1 <= rank <= len(found["scores"]):
-        raise UserError(f"--detection {rank}: the image has {len(found['scores'])} detections, ranks from 1 on")
-    score, label, box = (found[k][rank - 1] for k in ("scores", "labels", "boxes"))
+        detections = network.postprocess(outputs, batch.targets)[0]
+        samples = [module.sampling_points(query, references, shapes) for module, query, references, shapes in calls]
+    num_detections = len(detections["scores"])
+    if not 1 <= rank <= num_detections:
+        raise UserError(f"--detection {rank}: the image has {num_detections} detections, ranks from 1 on")
+    score, label, box = (detections[name][rank - 1] for name in ("scores", "labels", "boxes"))
     frame = torch.tensor([image.width, image.height] * 2, device=box.device)
-    answer = network.postprocess.answer(outputs)
-    query = _query_of(answer.logits[0, :, label].sigmoid(), answer.boxes[0], score, box / frame)
+    prediction = network.postprocess.gated_prediction(outputs)
+    query = _query_of(prediction.logits[0, :, label].sigmoid(), prediction.boxes[0], score, box / frame)
     layers = []
-    for (references, locations, weights), prediction in zip(seen, outputs.layers, strict=True):
+    for (_, _, references, _), (locations, weights), layer in zip(calls, samples, outputs.layers, strict=True):
         num_heads, num_levels, num_points = weights.shape[2:]
         levels = torch.arange(num_levels)[None, :, None].expand(num_heads, -1, num_points)
         layers.append(
-            LayerLook(
+            LayerTrace(
                 reference=_numpy(cxcywh_to_xyxy(references[0, query, 0]) * frame),
-                box=_numpy(cxcywh_to_xyxy(prediction.boxes[0, query]) * frame),
-                score=float(prediction.logits[0, query, label].sigmoid()),
+                box=_numpy(cxcywh_to_xyxy(layer.boxes[0, query]) * frame),
+                score=float(layer.logits[0, query, label].sigmoid()),
                 points=_numpy(locations[0, query].flatten(0, 2) * frame[:2]),
                 weights=_numpy(weights[0, query].flatten() / num_heads),
                 levels=levels.flatten().numpy(),
             )
         )
     cells = tuple(image.height / h for h, _ in calls[0][3])
-    return Look(detector.names[int(label)], float(score), rank, len(found["scores"]), cells, tuple(layers))
-
-
-Call = tuple[MSDeformAttn, Tensor, Tensor, list[tuple[int, int]]]  # layer, query, references, (h, w) of each level
+    return DetectionTrace(detector.names[int(label)], float(score), rank, num_detections, cells, tuple(layers))
 
 
 @contextmanager
-def seen_cross_attention(model: nn.Module) -> Iterator[list[Call]]:
-    """What each decoder layer's attention to the image is asked: a list that a forward pass fills, layer by layer."""
-    calls: list[Call] = []
+def recorded_cross_attention(model: DINO) -> Iterator[list[tuple[MSDeformAttn, Tensor, Tensor, Shapes]]]:
+    """Record the inputs of each decoder layer's attention to the image.
 
-    def note(module: MSDeformAttn, inputs: tuple[Any, ...]) -> None:
+    Yields:
+        a list that a forward pass fills, layer by layer: module, query, references, (h, w) of each level.
+    """
+    calls: list[tuple[MSDeformAttn, Tensor, Tensor, Shapes]] = []
+
+    def record(module: MSDeformAttn, inputs: tuple[Any, ...]) -> None:
         query, references, _, shapes, _ = inputs
         calls.append((module, query, references, shapes))
 
-    handles = [layer.cross_attn.register_forward_pre_hook(note) for layer in model.transformer.decoder.layers]
+    attentions = [module for module in model.transformer.decoder.modules() if isinstance(module, MSDeformAttn)]
+    handles = [attention.register_forward_pre_hook(record) for attention in attentions]
     try:
         yield calls
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _points(
-    module: MSDeformAttn, query: Tensor, references: Tensor, shapes: list[tuple[int, int]]
-) -> tuple[Tensor, ...]:
-    """References, locations and weights of all queries of a layer."""
-    return references, *module.where_to_look(query, references, shapes)
 
 
 def _query_of(scores: Tensor, boxes: Tensor, score: Tensor, box: Tensor) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
+from models.dino import DINO
+from models.postprocess import PostProcess
 from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
 from util.detection.fusion import ImageDetections, Merge
@@ -22,16 +23,16 @@ from util.metrics.collect import table_of
 from util.metrics.tables import Detections
 from util.training.precision import Precision
 
-# What can be looked at: a file, an image of Pillow's, or 8-bit pixels, grey [h, w] or red, green, blue [h, w, 3]
-Picture = str | Path | Image.Image | NDArray[np.uint8]
-# One forward pass -> the detections of each image in pixels of its file. Any other engine that keeps to this will do.
+# An input of a detector: a file, an image of Pillow's, or 8-bit pixels, grey [h, w] or red, green, blue [h, w, 3]
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+# One forward pass -> the detections of each image in pixels of its file
 Network = Callable[[Batch], list[ImageDetections]]
-# An image as each view of a detector sees it
+# The input of each view of a detector for one image
 Prepared = tuple[Sample, ...]
 
 
 class TrainedNetwork:
-    """The network of a checkpoint as `Network`: computes what an evaluation in training computes.
+    """The network of a checkpoint as a `Network`: it computes what an evaluation in training computes.
 
     Args:
         model: images [B, 3, H, W] and their mask to outputs.
@@ -40,7 +41,7 @@ class TrainedNetwork:
         device: where both are.
     """
 
-    def __init__(self, model: nn.Module, postprocess: nn.Module, precision: Precision, device: torch.device) -> None:
+    def __init__(self, model: DINO, postprocess: PostProcess, precision: Precision, device: torch.device) -> None:
         self.model = model.eval().to(device)
         self.postprocess = postprocess.to(device)
         self.precision = precision
@@ -59,7 +60,7 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image."""
+    """A network with one test-time augmentation: the scale of its input, and mirroring."""
 
     network: Network
     scale: int  # the shorter side, pixels
@@ -67,39 +68,39 @@ class View:
     is_flipped: bool = False  # left and right exchanged
 
     def prepare(self, image: Image.Image) -> Sample:
-        """What the network gets of a grey or RGB image."""
+        """The network's input for a grey or RGB image."""
         size = resized_size(image.width, image.height, self.scale, self.max_size)
         pixels = network_pixels(image.resize(size, Image.Resampling.BILINEAR))
         target = {"orig_size": torch.tensor([image.height, image.width]), "image_id": torch.tensor(0)}
         return Sample(pixels.flip(-1) if self.is_flipped else pixels, target)
 
     def detect(self, samples: Sequence[Sample]) -> list[ImageDetections]:
-        """The detections on each image, as it is in its file."""
-        found = self.network(collate(samples))
+        """The detections of each image; boxes in pixels of its file, with the mirroring undone."""
+        detections = self.network(collate(samples))
         if not self.is_flipped:
-            return found
-        return [self._mirrored(image, sample) for image, sample in zip(found, samples, strict=True)]
+            return detections
+        return [self._mirrored(image, sample) for image, sample in zip(detections, samples, strict=True)]
 
     @staticmethod
-    def _mirrored(found: ImageDetections, sample: Sample) -> ImageDetections:
-        left, top, right, bottom = found["boxes"].unbind(dim=1)
+    def _mirrored(detections: ImageDetections, sample: Sample) -> ImageDetections:
+        left, top, right, bottom = detections["boxes"].unbind(dim=1)
         width = sample.target["orig_size"][1]
-        return {**found, "boxes": torch.stack([width - right, top, width - left, bottom], dim=1)}
+        return {**detections, "boxes": torch.stack([width - right, top, width - left, bottom], dim=1)}
 
 
 class Detector:
-    """Images to detections, seen in one way, or in several whose detections are merged.
+    """Images to detections, by one view or by an ensemble of views whose detections are fused.
 
         detector = load_detector("logs/RUN/best.pth")
-        found = detector("x.png")
-        for label, score, box in zip(found.label, found.score, found.xyxy):
+        detections = detector("x.png")
+        for label, score, box in zip(detections.label, detections.score, detections.xyxy):
             print(detector.names[label], score, box)
 
     Args:
-        views: the ways to look at an image; at least one.
-        merge: makes the detections of several views one.
+        views: networks and test-time augmentations; at least one.
+        merge: fuses the detections of several views.
         names: of the categories, by id.
-        threshold: the operating point, the score from which on a box counts; None where none was chosen.
+        threshold: score threshold of the operating point; None where none was chosen.
     """
 
     def __init__(
@@ -110,39 +111,39 @@ class Detector:
         self.names = dict(names)
         self.threshold = threshold
 
-    def __call__(self, *images: Picture) -> Detections:
-        """All detections on some images, which get the ids 1, 2, ...; boxes in pixels of the files.
+    def __call__(self, *images: ImageLike) -> Detections:
+        """Detect on some images, which get the ids 1, 2, ...; boxes in pixels of the files.
 
-        Nothing is left out: take `found.score >= detector.threshold` for the boxes that count.
+        Detections below the operating point are included: filter by `detections.score >= detector.threshold`.
 
         Raises:
             DataError: a file is missing, damaged, or no image; MissingPackage where reading it takes a package.
         """
-        found = [self.detect([self.prepare(_opened(image))])[0] for image in images]
-        return table_of(range(1, len(images) + 1), found)
+        detections = [self.detect([self.prepare(_opened(image))])[0] for image in images]
+        return table_of(range(1, len(images) + 1), detections)
 
     def prepare(self, image: Image.Image) -> Prepared:
-        """An image as each view sees it: work for the CPU, which any thread may do."""
+        """The input of each view for an image: work for the CPU, safe in any thread."""
         return tuple(view.prepare(image) for view in self.views)
 
     def detect(self, images: Sequence[Prepared]) -> list[ImageDetections]:
-        """The detections on each image, strongest first.
+        """The detections of each image by descending score.
 
-        Images of one size are exactly what they are alone; others are padded to the largest, which changes figures
-        slightly (docs/architecture.md).
+        In a batch of one size each image gives exactly what it gives alone; otherwise images are padded to the
+        largest, which changes scores and boxes slightly (docs/architecture.md).
         """
-        seen = [view.detect(samples) for view, samples in zip(self.views, zip(*images, strict=True), strict=True)]
-        if len(seen) == 1:
-            return seen[0]
-        return [self.merge(answers) for answers in zip(*seen, strict=True)]
+        by_view = [view.detect(samples) for view, samples in zip(self.views, zip(*images, strict=True), strict=True)]
+        if len(by_view) == 1:
+            return by_view[0]
+        return [self.merge(detections) for detections in zip(*by_view, strict=True)]
 
 
-def _opened(image: Picture) -> Image.Image:
-    """The RGB image that somebody means."""
+def _opened(image: ImageLike) -> Image.Image:
+    """The image of a file, of Pillow or of an array."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise DataError(
-                f"an array of {image.dtype} {list(image.shape)} is no image; give 8-bit pixels, [h, w] or [h, w, 3]"
+                f"an array of {image.dtype} {list(image.shape)} is not an image; give 8-bit pixels, [h, w] or [h, w, 3]"
             )
         return to_image(np.ascontiguousarray(image))
     try:

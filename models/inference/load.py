@@ -1,4 +1,4 @@
-"""From checkpoints to a detector; like `models.build` a reader of config."""
+"""From checkpoints to a detector, by the config inside each checkpoint."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ def load_detector(
     merge_iou: float = MERGE_IOU,
     options: Iterable[str] | None = None,
 ) -> Detector:
-    """A detector from a checkpoint of this repository, which holds all it takes: config, category names, weights.
+    """Load a detector from a checkpoint of this repository, which holds config, category names and weights.
 
     Averaged weights are used where there are any.
 
     Args:
         path: the checkpoint.
-        others: more of them, for an ensemble; of the same categories.
+        others: further checkpoints of an ensemble, of the same categories.
         device: "cpu", "cuda", or "auto": a GPU where there is one.
-        flip: look at the mirrored image too.
-        scales: shorter sides to look at the image with, pixels; by default the `data_eval_scale` of each config.
-        merge: how the detections of several views become one: `util.detection.fusion`.
-        merge_iou: overlap beyond which two boxes of a class are the same there.
+        flip: test-time augmentation by the mirrored image.
+        scales: shorter sides of the network's input, pixels; by default the `data_eval_scale` of each config.
+        merge: how the detections of several views are fused: `util.detection.fusion`.
+        merge_iou: IoU above which the fusion takes two boxes of a class for the same.
         options: KEY=VALUE, knobs of the config that are changed.
 
     Raises:
-        CheckpointError: a file is no checkpoint, holds no config or category names, is damaged, or does not go with
-            the others; another UserError where an argument cannot be.
+        CheckpointError: a file is not a checkpoint, holds no config or category names, is damaged, or has other
+            categories; another UserError for an invalid argument.
     """
-    kind = choose_device_type(device)
+    on_device = torch.device(choose_device_type(device))
     options = list(options or [])
-    members = [_member(Path(p), torch.device(kind), options) for p in (path, *others)]
+    members = [build_network(Path(p), load(Path(p)), on_device, options) for p in (path, *others)]
     names = members[0].names
     for member in members[1:]:
         if member.names != names:
             raise CheckpointError(
-                f"{member.path}: finds {member.names}, {path} finds {names}; an ensemble needs the same categories"
+                f"{member.path}: detects {member.names}, {path} detects {names}; an ensemble needs the same categories"
             )
     views = [
         member.view(scale, is_flipped=is_flipped)
@@ -70,16 +70,18 @@ def load_detector(
         for scale in (scales or (member.config.data.data_eval_scale,))
         for is_flipped in ((False, True) if flip else (False,))
     ]
-    thresholds = [member.threshold for member in members]
-    threshold = None if None in thresholds else sum(thresholds) / len(thresholds)
+    thresholds = [member.threshold for member in members if member.threshold is not None]
+    threshold = sum(thresholds) / len(thresholds) if len(thresholds) == len(members) else None
     num_kept = members[0].config.eval.num_select
     return Detector(views, build_merge(merge, merge_iou, num_kept), names=names, threshold=threshold)
 
 
-def build_filled(
+def build_model_with_weights(
     config: Config, names: Mapping[int, str], content: Mapping[str, Any], path: Path
 ) -> tuple[DINO, SetCriterion, PostProcess]:
-    """As `build_model`, with the weights of a checkpoint: compared first, before any memory is taken for the network.
+    """Build the network, its loss and its post-processing, with the weights of a checkpoint.
+
+    Shapes are compared first, before any memory is taken for the network.
 
     Args:
         config: of the network.
@@ -89,7 +91,7 @@ def build_filled(
 
     Raises:
         CheckpointError: its weights do not fit.
-        CategoryError: it calls other classes by the same ids.
+        CategoryError: its categories have other names.
     """
     require_same_classes(content, names, path)
     ids = content.get("category_ids") or tuple(names)
@@ -102,33 +104,45 @@ def build_filled(
 
 
 @dataclass(frozen=True)
-class _Member:
-    """What a checkpoint holds."""
+class LoadedNetwork:
+    """A checkpoint's network, and what its checkpoint says about it."""
 
     path: Path
     network: TrainedNetwork
     config: Config
     names: dict[int, str]  # category id -> name
-    threshold: float | None
+    threshold: float | None  # score threshold of the operating point
 
     def view(self, scale: int, *, is_flipped: bool) -> View:
-        """The network at a scale; the longest side allowed grows with it, so that the frame stays the same."""
+        """The network at a scale; the longest side allowed grows with it, so that the aspect ratios stay the same."""
         data = self.config.data
         return View(self.network, scale, round(data.data_aug_max_size * scale / data.data_eval_scale), is_flipped)
 
 
-def _member(path: Path, device: torch.device, options: list[str]) -> _Member:
-    content = load(path)
+def build_network(
+    path: Path, content: Mapping[str, Any], device: torch.device, options: Iterable[str]
+) -> LoadedNetwork:
+    """Build the network of a checkpoint that was read, for inference.
+
+    Args:
+        path: the checkpoint.
+        content: of it.
+        device: where the network will run.
+        options: KEY=VALUE, knobs of the config that are changed.
+
+    Raises:
+        CheckpointError: the content lacks something, or does not fit its own config.
+    """
     lacking = [key for key in ("config", "category_names") if not isinstance(content.get(key), dict)]
     if lacking:
         raise CheckpointError(
-            f"{path}: holds no {' and no '.join(lacking)}, as official and older checkpoints do not; go on training "
+            f"{path}: holds no {' and no '.join(lacking)}, as official and older checkpoints do not; continue training "
             "from it with main.py and --pretrain_model_path or --resume, which writes one that does"
         )
-    # what computed in training may not be there, and compiling takes longer than most predictions
+    # the backend of the training may be missing here, and compiling takes longer than most predictions
     config = config_inside(path, content, [*as_options(INFERENCE), *options])
     names = {int(category): str(name) for category, name in content["category_names"].items()}
-    model, _, postprocess = build_filled(config, names, content, path)
+    model, _, postprocess = build_model_with_weights(config, names, content, path)
     speed_up([model], config.speed, device)
     network = TrainedNetwork(model, postprocess, Precision(config.optim.amp, device.type), device)
-    return _Member(path, network, config, names, (content.get("operating_point") or {}).get("threshold"))
+    return LoadedNetwork(path, network, config, names, (content.get("operating_point") or {}).get("threshold"))

@@ -1,1 +1,1 @@
-"""The criterion: matching, class losses, box losses, and the events that are logged."""
+"""The criterion: matching, class losses, box losses, and the event counts that are logged."""

@@ -1,4 +1,4 @@
-"""The loss terms of boxes and of whole images: pure functions of tensors."""
+"""The losses of boxes and of the image head: pure functions of tensors."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -6,8 +6,8 @@ from torch.nn import functional
 from util.detection.boxes import cxcywh_to_xyxy, generalized_iou
 
 
-def image_terms(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy [B] of what is said of whole images: logits [B], targets [B], 1 where an image has a box."""
+def image_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy [B] of the image head: logits [B], targets [B], 1 where an image has a box."""
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 

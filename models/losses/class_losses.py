@@ -1,17 +1,18 @@
-"""What a class score should be: the focal loss of DINO, and losses that ask a score to tell how well a box fits.
+"""Class losses: the focal loss of DINO, and losses whose target for a positive depends on the IoU of its box.
 
-All have one form. The targets say for every query and class whether it answers for a box (`wanted`) and, where it does,
-how much its box overlaps the true one (`quality`, an IoU). Each returns one term per query and class; who calls sums
-them up and divides. p is the score, the sigmoid of a logit. Terms are computed from logarithms of p and 1 - p, so none
-overflows. Gradients flow through every p in a formula but for that in the target of `IABCE`; none flows through an IoU.
+All have one form. For every query and class, `positives` is 1 where the query is matched with a ground-truth box of the
+class, and `quality` is the IoU of the two boxes there. Each returns one term per query and class, without reduction.
+p is the score, the sigmoid of a logit. Terms are computed from logarithms of p and 1 - p, so none overflows. Gradients
+flow through every p in a formula except that in the target of `IABCE`; none flows through an IoU.
 BCE(p, t) is the cross-entropy -t log p - (1 - t) log(1 - p).
 
-Where the code of the papers does otherwise:
+Differences from the code of the papers:
 
 - The weight p^g of the negatives is a constant in DEIM, and in the varifocal loss of RT-DETR; gradients flow through it
   in the code of VarifocalNet, Align-DETR and Stable-DINO, as here.
-- A query whose box misses its true one (q = 0) is a negative of the varifocal loss; RT-DETR gives it no loss.
-- Align-DETR holds the target of IA-BCE at .01 or more.
+- A query whose box does not touch its ground truth (q = 0) is a negative of the varifocal loss; RT-DETR gives it no
+  loss.
+- Align-DETR clamps the target of IA-BCE to .01 or more.
 - Stable-DINO raises the targets q^2 of an image until the largest is 1, and weighs positives by .25 and negatives by
   .75. With one or two lesions in an image that is nearly the focal loss, so the targets stay as they are here.
 """
@@ -31,14 +32,14 @@ class ClassLoss(Protocol):
 
     needs_quality: ClassVar[bool]  # whether `quality` is read
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
-        """Terms of the shape of `logits`.
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor:
+        """One term per query and class, of the shape of `logits`.
 
         Args:
             logits: [..., C].
-            wanted: as `logits`, 1 where a query answers for a box of this class, else 0.
-            quality: as `logits`, the IoU of the two boxes where `wanted` is 1, else 0; without gradient. None where
-                `needs_quality` is False.
+            positives: as `logits`, 1 where a query is matched with a box of this class, else 0.
+            quality: as `logits`, the IoU of the two boxes where `positives` is 1, else 0; without gradient. Not read
+                where `needs_quality` is False.
         """
 
 
@@ -50,12 +51,12 @@ class Focal:
     gamma: float
     needs_quality: ClassVar[bool] = False
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """See `ClassLoss`."""
-        # z > 0 is right; log p and log (1 - p) of the true side, without ever forming p
-        z = torch.where(wanted > 0, logits, -logits)
+        # z > 0 is right; log p and log (1 - p) of the right side, without forming p
+        z = torch.where(positives > 0, logits, -logits)
         loss = -functional.logsigmoid(z) * torch.exp(self.gamma * functional.logsigmoid(-z))
-        return loss * (self.alpha * wanted + (1 - self.alpha) * (1 - wanted))
+        return loss * (self.alpha * positives + (1 - self.alpha) * (1 - positives))
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class Varifocal:
     gamma: float
     needs_quality: ClassVar[bool] = True
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:  # noqa: ARG002
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor:  # noqa: ARG002
         """See `ClassLoss`."""
-        others = self.alpha * _damped(logits, self.gamma)
-        return torch.where(quality > 0, quality * _bce(logits, quality), others)
+        negatives = self.alpha * _damped(logits, self.gamma)
+        return torch.where(quality > 0, quality * _bce(logits, quality), negatives)
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class MAL:
     gamma: float
     needs_quality: ClassVar[bool] = True
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor:
         """See `ClassLoss`."""
-        return torch.where(wanted > 0, _bce(logits, quality**self.gamma), _damped(logits, self.gamma))
+        return torch.where(positives > 0, _bce(logits, quality**self.gamma), _damped(logits, self.gamma))
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ class IABCE:
     gamma: float
     needs_quality: ClassVar[bool] = True
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor:
         """See `ClassLoss`."""
         target = (logits.detach().sigmoid() ** self.alpha) * quality ** (1 - self.alpha)
-        return torch.where(wanted > 0, _bce(logits, target), _damped(logits, self.gamma))
+        return torch.where(positives > 0, _bce(logits, target), _damped(logits, self.gamma))
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class PositionSupervised:
     gamma: float
     needs_quality: ClassVar[bool] = True
 
-    def __call__(self, logits: Tensor, wanted: Tensor, quality: Tensor | None) -> Tensor:
+    def __call__(self, logits: Tensor, positives: Tensor, quality: Tensor) -> Tensor:
         """See `ClassLoss`."""
         target = quality**2
         distance = (target - logits.sigmoid()).abs() ** self.gamma
-        return torch.where(wanted > 0, distance * _bce(logits, target), _damped(logits, self.gamma))
+        return torch.where(positives > 0, distance * _bce(logits, target), _damped(logits, self.gamma))
 
 
 def _bce(logits: Tensor, target: Tensor) -> Tensor:

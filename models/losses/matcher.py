@@ -18,7 +18,7 @@ PROBABILITY_EPS = 1e-8
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which query answers for which box, over a batch: three columns, a row per pair; [P, N] for P predictions."""
+    """Matched pairs of queries and boxes over a batch: three columns, a row per pair; [P, N] for P predictions."""
 
     image: Tensor  # [N] index into the batch
     query: Tensor  # [N]
@@ -26,7 +26,7 @@ class Assignment:
 
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All of it."""
+        """The three columns."""
         return self.image, self.query, self.box
 
 
@@ -51,14 +51,14 @@ class HungarianMatcher:
         Returns:
             P assignments.
 
-        A prediction that is not finite is matched before all others: then the loss is not finite either, which all
-        ranks get to know. An error here would leave the other ranks waiting for this one.
+        A prediction that is not finite is matched before all others, so that the loss is not finite either, and all
+        ranks skip the step. An error here would leave the other ranks waiting for this one.
         """
         counts = [len(t["labels"]) for t in targets]
         device = predictions[0].logits.device
-        if not any(counts):  # most batches of X-rays: nothing to match, and nothing to wait for
-            nothing = Assignment(*torch.empty(3, 0, dtype=torch.int64, device=device))
-            return [nothing] * len(predictions)
+        if not any(counts):  # most batches of X-rays: nothing to match, and no synchronisation with the device
+            empty = Assignment(*torch.empty(3, 0, dtype=torch.int64, device=device))
+            return [empty] * len(predictions)
         logits = torch.stack([p.logits for p in predictions])
         boxes = torch.stack([p.boxes for p in predictions])
         costs = [
@@ -72,26 +72,26 @@ class HungarianMatcher:
         pairs = np.stack([assign([image[p] for image in per_image]) for p in range(len(predictions))])
         return [Assignment(*columns) for columns in on_device(torch.from_numpy(pairs), device)]
 
-    def cost_matrix(self, logits: Tensor, boxes: Tensor, labels: Tensor, true_boxes: Tensor) -> Tensor:
-        """What it costs to let a query answer for a box.
+    def cost_matrix(self, logits: Tensor, boxes: Tensor, labels: Tensor, gt_boxes: Tensor) -> Tensor:
+        """The cost of matching each query with each box.
 
         Args:
             logits: [..., Q, C].
             boxes: [..., Q, 4] cxcywh in [0, 1].
             labels: [N].
-            true_boxes: [N, 4] cxcywh in [0, 1].
+            gt_boxes: [N, 4] cxcywh in [0, 1].
 
         Returns:
             [..., Q, N]
         """
         alpha, gamma = self.focal_alpha, self.focal_gamma
         p = logits.sigmoid()[..., labels]
-        reward = alpha * (1 - p) ** gamma * -torch.log(p + PROBABILITY_EPS)
-        penalty = (1 - alpha) * p**gamma * -torch.log(1 - p + PROBABILITY_EPS)
-        true_boxes = true_boxes.to(boxes.dtype)
-        distance = (boxes[..., :, None, :] - true_boxes).abs().sum(-1)
-        overlap = generalized_iou(cxcywh_to_xyxy(boxes)[..., :, None, :], cxcywh_to_xyxy(true_boxes))
-        return self.cost_bbox * distance + self.cost_class * (reward - penalty) - self.cost_giou * overlap
+        positive = alpha * (1 - p) ** gamma * -torch.log(p + PROBABILITY_EPS)
+        negative = (1 - alpha) * p**gamma * -torch.log(1 - p + PROBABILITY_EPS)
+        gt_boxes = gt_boxes.to(boxes.dtype)
+        distance = (boxes[..., :, None, :] - gt_boxes).abs().sum(-1)
+        overlap = generalized_iou(cxcywh_to_xyxy(boxes)[..., :, None, :], cxcywh_to_xyxy(gt_boxes))
+        return self.cost_bbox * distance + self.cost_class * (positive - negative) - self.cost_giou * overlap
 
 
 def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
@@ -103,15 +103,16 @@ def assign(costs: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack((image, query, box)).astype(np.int64)
 
 
-def matched_truth(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
-    """Labels [..., N] and boxes [..., N, 4] of the assigned boxes, for columns [..., N]."""
+def matched_targets(targets: Sequence[Target], assignment: Assignment) -> tuple[Tensor, Tensor]:
+    """Labels [..., N] and boxes [..., N, 4] of the matched ground truth, for columns [..., N]."""
     starts = torch.tensor([0, *(len(t["labels"]) for t in targets)]).cumsum(0)
     rows = on_device(starts, assignment.box.device)[assignment.image] + assignment.box
     return torch.cat([t["labels"] for t in targets])[rows], torch.cat([t["boxes"] for t in targets])[rows]
 
 
-def one_hot_targets(logits: Tensor, place: tuple[Tensor, ...], labels: Tensor, values: Tensor | float = 1.0) -> Tensor:
-    """Zeros like `logits` [..., C], with a value for the class of each place, an index of all but the last."""
+def one_hot_targets(logits: Tensor, index: tuple[Tensor, ...], labels: Tensor, values: Tensor | float = 1.0) -> Tensor:
+    """Zeros like `logits` [..., C], with `values` at the class of each pair; `index` covers all axes but the last."""
     target = torch.zeros_like(logits)
-    target[(*place, labels)] = values
+    entries = (*index, labels)
+    target[entries] = values
     return target

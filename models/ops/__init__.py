@@ -1,1 +1,1 @@
-"""Operations of the network."""
+"""Multi-scale deformable attention: the layer, its definition, and faster backends."""

@@ -1,13 +1,14 @@
-"""Which implementation of deformable attention computes it: by wish, or by device.
+"""Choice of the backend that computes deformable attention: named by the config, or the best for the device.
 
 A backend is a module of this folder with two functions: `ms_deform_attn`, with the contract of `definition`, and
-`why_not(device_type)`, what stands against using it on "cpu" or "cuda" here, as the end of an error message, or None.
-It is imported when it is chosen and not before.
+`why_not(device_type)`, the reason why it cannot be used on "cpu" or "cuda", as the end of an error message, or None.
+It is imported when it is first considered.
 """
 
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 
 from torch import Tensor
 
@@ -25,30 +26,32 @@ Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 
 @cache
-def choose(wish: str, device_type: str) -> tuple[str, str | None]:
-    """The backend for a device, and what stood against a better one where the wish is "auto".
+def choose_attention(backend: str, device_type: str) -> tuple[str, str | None]:
+    """The backend for a device, and for "auto" why no better one can be used.
 
     Raises:
-        UserError: an explicit wish cannot be met.
+        UserError: a backend is named that cannot be used.
     """
-    if wish != "auto":
-        if reason := _module(wish).why_not(device_type):
-            raise UserError(f"attn_backend '{wish}' cannot be used on {device_type}: {reason}; 'auto' takes what can")
-        return wish, None
-    objections = []
+    if backend != "auto":
+        if reason := _module(backend).why_not(device_type):
+            raise UserError(
+                f"attn_backend '{backend}' cannot be used on {device_type}: {reason}; 'auto' takes what can"
+            )
+        return backend, None
+    reasons: list[str] = []
     for name in AUTO.get(device_type, ()):
         reason = _module(name).why_not(device_type)
         if reason is None:
-            return name, "; ".join(objections) or None
-        objections.append(f"{name}: {reason}")
-    return "torch", "; ".join(objections) or None
+            return name, "; ".join(reasons) or None
+        reasons.append(f"{name}: {reason}")
+    return "torch", "; ".join(reasons) or None
 
 
 @cache
-def backend_for(wish: str, device_type: str) -> Backend:
-    """The function behind `choose`."""
-    return _module(choose(wish, device_type)[0]).ms_deform_attn
+def backend_for(backend: str, device_type: str) -> Backend:
+    """The function of the backend that `choose_attention` takes."""
+    return _module(choose_attention(backend, device_type)[0]).ms_deform_attn
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     return import_module(f"models.ops.{MODULES[name]}")

@@ -12,7 +12,7 @@ Shapes = list[tuple[int, int]]  # (h, w) of each level
 
 
 def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Sample each query's points from every level and blend them.
+    """Sample each query's points from every level and sum them by their weights.
 
     Half precision cannot address a pixel of a large map: whatever the type of `value`, sampling and blending run in
     that of `locations`, and the result is rounded once.
@@ -40,6 +40,6 @@ def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Te
     return out.view(b, m * d, q).transpose(1, 2).to(value.dtype)
 
 
-def why_not(device_type: str) -> str | None:  # noqa: ARG001 the same question is put to every backend
-    """Nothing stands against it on any device."""
+def why_not(device_type: str) -> str | None:  # noqa: ARG001 every backend has this signature
+    """None: it runs on every device."""
     return None

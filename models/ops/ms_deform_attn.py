@@ -34,7 +34,7 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Equal weights; point p of head h looks p + 1 cells away in the direction 2 pi h / n_heads."""
+        """Equal weights; point p of head h lies p + 1 cells away in the direction 2 pi h / n_heads."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angles = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
@@ -49,7 +49,7 @@ class MSDeformAttn(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    @torch.compiler.disable  # a backend is not to be compiled again: models/speed.py
+    @torch.compiler.disable  # torch.compile must not trace into a backend: models/speed.py
     def forward(
         self, query: Tensor, references: Tensor, source: Tensor, shapes: Shapes, padding: Tensor | None
     ) -> Tensor:
@@ -68,15 +68,15 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(source)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0)
-        locations, weights = self.where_to_look(query, references, shapes)
+        locations, weights = self.sampling_points(query, references, shapes)
         value = value.unflatten(-1, (self.n_heads, -1))
         attend = backend_for(self.backend, value.device.type)
         with torch.autocast(value.device.type, enabled=False):
             blended = attend(value, shapes, locations, weights)
         return self.output_proj(blended)
 
-    def where_to_look(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
-        """The sampling points of each query, and what each counts.
+    def sampling_points(self, query: Tensor, references: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
+        """The sampling points of each query, and their attention weights.
 
         Args:
             query: [B, Q, C], content plus position.
@@ -94,7 +94,7 @@ class MSDeformAttn(nn.Module):
 
 
 def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
-    """Where to look: the reference plus the offset, in cells around a point, in half sides around a box.
+    """The reference plus the offset, in cells around a point, in half sides around a box.
 
     Args:
         references: [B, Q, L, 2] or [B, Q, L, 4].
@@ -115,7 +115,7 @@ def sampling_locations(references: Tensor, offsets: Tensor, shapes: Shapes) -> T
 def cell_counts(shapes: Shapes, like: Tensor) -> Tensor:
     """[L, 2] columns and rows of each level, of the type and on the device of `like`.
 
-    In an export for images of any size they are symbols, which no list of numbers holds.
+    In an export for images of any size they are symbols, which torch.tensor does not take.
     """
     if all(isinstance(side, int) for shape in shapes for side in shape):
         return on_device(torch.tensor([(w, h) for h, w in shapes], dtype=like.dtype), like.device)

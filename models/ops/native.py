@@ -27,7 +27,7 @@ KINDS = {
 
 
 def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """What `definition.ms_deform_attn` says, for tensors on the CPU. Can be derived once, not twice."""
+    """As `definition.ms_deform_attn`, for tensors on the CPU; without second derivatives."""
     kind = value.dtype
     if (kind, locations.dtype) not in KINDS:
         value = value.to(locations.dtype)
@@ -38,7 +38,7 @@ def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Te
 
 @cache
 def why_not(device_type: str) -> str | None:
-    """What stands against it: it is for CPUs, and needs a C++ compiler at the first use."""
+    """Why it cannot be used: it is for CPUs, and needs a C++ compiler at the first use; None if it can."""
     if device_type != "cpu":
         return "it is written for CPUs"
     try:
@@ -68,9 +68,9 @@ def _backward(
     grad_out: Tensor, value: Tensor, heights: Sequence[int], widths: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = (value.contiguous(), locations.contiguous(), weights.contiguous())
-    gradients = tuple(x.new_empty(x.shape) for x in inputs)
-    _call("backward", (heights, widths), inputs, (grad_out.contiguous(), *gradients))
-    return gradients
+    grad_value, grad_locations, grad_weights = (x.new_empty(x.shape) for x in inputs)
+    _call("backward", (heights, widths), inputs, (grad_out.contiguous(), grad_value, grad_locations, grad_weights))
+    return grad_value, grad_locations, grad_weights
 
 
 def _call(
@@ -82,10 +82,10 @@ def _call(
         name: "forward" or "backward".
         sizes: heights and widths of the levels.
         inputs: value, locations and weights, contiguous.
-        others: what else its pointers mean, contiguous: the result; or its gradient, then those of `inputs`.
+        others: the other arrays, contiguous: the result; or its gradient, then those of `inputs`.
 
     Raises:
-        ValueError: shapes that do not fit; the library would read somewhere.
+        ValueError: shapes that do not fit; the library would read out of bounds.
         MemoryError: no memory for a copy of one head's value, and of its gradient, per thread.
     """
     value, locations, weights = inputs

@@ -1,4 +1,4 @@
-"""A C++ file as a library, compiled at its first use for the processor at hand and kept in the user's cache folder."""
+"""Load a C++ file as a library, compiled at its first use for this processor and kept in the user's cache folder."""
 
 import ctypes
 import hashlib
@@ -18,7 +18,7 @@ from util.base.files import WriteError, write_atomically
 from util.base.memory import CPU_INFO, kernel_values
 
 COMPILERS = ("c++", "g++", "clang++")
-# sums may be taken in any order, as vectors need; NaN and infinity stay what they are
+# sums may be reordered, for vectorisation; NaN and infinity keep their meaning
 FLAGS = (
     *("-std=c++11", "-O3", "-shared", "-fPIC", "-pthread", "-fopenmp-simd"),
     *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
@@ -28,17 +28,17 @@ TIME_LIMIT = 300.0  # seconds for a compiler
 
 
 class BuildError(RuntimeError):
-    """There is no such library on this machine: the message is the reason, as the end of a sentence."""
+    """The library cannot be built on this machine; the message is the reason, as the end of a sentence."""
 
 
 def load_library(source: Path) -> ctypes.CDLL:
-    """The library of a C++ file: as it was kept, else compiled now.
+    """Load the library of a C++ file from the cache, or compile it.
 
-    It is kept under a name made of all that it depends on, and written whole: processes that build at once each build
-    their own, and the last one stays. Where the cache folder cannot be written, it serves this process alone.
+    Its file name is a hash of all that it depends on, and it is written atomically: processes that build at the same
+    time each build their own, and the last one stays. Where the cache folder cannot be written, it is not kept.
 
-    A library is a program that runs in this process, under a name that everybody can compute. So one that others may
-    have put there or changed is built again, and nothing is kept in a folder of others.
+    A library is code that runs in this process, under a name that anybody can compute. So a file that other users may
+    have put there or changed is built again, and nothing is kept in a folder of another user.
 
     Raises:
         BuildError: no compiler, or one that fails.
@@ -63,7 +63,7 @@ def has_compiler() -> bool:
 
 
 def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
-    """Compile a library, load it, and keep it if there is a place for it."""
+    """Compile a library, load it, and write it to `kept` if that is given."""
     try:
         with TemporaryDirectory() as folder:
             built = Path(folder) / f"{source.stem}.so"
@@ -77,6 +77,8 @@ def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CD
 
 
 def _keep(built: Path, kept: Path) -> bool:
+    """Copy a library to the cache folder; False where that cannot be written, and each process compiles anew."""
+
     def write(file: IO[bytes]) -> None:
         os.fchmod(file.fileno(), 0o600)
         file.write(built.read_bytes())
@@ -94,26 +96,26 @@ def _compile(command: list[str]) -> None:
         subprocess.check_output(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=TIME_LIMIT)
     except subprocess.CalledProcessError as error:
         lines = error.output.decode(errors="replace").strip().splitlines()[:3]
-        said = " | ".join(line.strip() for line in lines) or "it says nothing"
-        raise BuildError(f"the C++ compiler {name} failed with exit code {error.returncode}: {said}") from error
+        output = " | ".join(line.strip() for line in lines) or "no output"
+        raise BuildError(f"the C++ compiler {name} failed with exit code {error.returncode}: {output}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise BuildError(f"the C++ compiler {name} cannot be run ({error})") from error
 
 
 def _compiler() -> list[str]:
     try:
-        if wish := shlex.split(os.environ.get("CXX", "")):
-            return wish
+        if command := shlex.split(os.environ.get("CXX", "")):
+            return command
     except ValueError as error:
-        raise BuildError(f"$CXX is no command line: {os.environ['CXX']} ({error})") from error
+        raise BuildError(f"$CXX is not a command line: {os.environ['CXX']} ({error})") from error
     for name in COMPILERS:
-        if found := shutil.which(name):
-            return [found]
+        if path := shutil.which(name):
+            return [path]
     raise BuildError(f"no C++ compiler found (tried $CXX, {', '.join(COMPILERS)})")
 
 
 def _private_cache_folder() -> Path | None:
-    """Where the user keeps libraries; None where that cannot be, or others may write there too."""
+    """The user's cache folder for libraries; None where there is none that only the user can write."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     folder = (named if named.is_absolute() else Path(os.path.expanduser("~/.cache"))) / "dino-tbx11k"
     if not folder.is_absolute():
@@ -121,7 +123,7 @@ def _private_cache_folder() -> Path | None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_own(folder, stat.S_ISDIR) and not _is_private(folder, stat.S_ISDIR):
-            _shut_others_out(folder)
+            _make_private(folder)
     except OSError:
         return None
     if _is_private(folder, stat.S_ISDIR):
@@ -133,12 +135,12 @@ def _private_cache_folder() -> Path | None:
     return None
 
 
-def _shut_others_out(folder: Path) -> None:
-    """Take away the right to write, and the libraries that others may have put there."""
+def _make_private(folder: Path) -> None:
+    """Remove the write permission of other users, and the libraries that they may have put there."""
     folder.chmod(0o700)
     for library in folder.glob("*.so"):
         library.unlink()
-    print_note(f"{folder}: other users could write there; now they cannot, and the libraries are compiled again")
+    print_note(f"{folder}: was writable by other users; fixed, and the libraries are compiled again")
 
 
 def _is_private(path: Path, is_kind: Callable[[int], bool]) -> bool:
@@ -156,12 +158,12 @@ def _is_own(path: Path, is_kind: Callable[[int], bool]) -> bool:
 
 def _fingerprint(source: Path, flags: tuple[str, ...]) -> str:
     machine = (*platform.libc_ver(), platform.system(), platform.machine(), *_processor())
-    told = "\n".join((*flags, *machine)).encode()
-    return hashlib.sha256(source.read_bytes() + b"\0" + told).hexdigest()[:16]
+    properties = "\n".join((*flags, *machine)).encode()
+    return hashlib.sha256(source.read_bytes() + b"\0" + properties).hexdigest()[:16]
 
 
 def _processor() -> list[str]:
-    """What "native" means here: nodes that share a home folder may differ."""
+    """What `-march=native` depends on: nodes that share a home folder may differ."""
     values = kernel_values(CPU_INFO)
     names = ("model name", "flags", "Features", "CPU part")
     return [values[name] for name in names if name in values] if values else [platform.processor()]

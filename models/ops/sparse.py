@@ -1,13 +1,13 @@
-"""Deformable attention as products with a sparse matrix: fast on CPUs, with nothing compiled.
+"""Deformable attention as products with a sparse matrix: fast on CPUs, without a compiler.
 
 Row (image, head, query) of the matrix holds the attention weights times the bilinear weights of the four cells around
 each sampling point; the columns are the cells. Then
     out = A V,   dV = A^T dout,   dA = dout V^T at the places where A has entries,
-and what locations and attention weights get follows from dA by the chain rule. Each level has a border of zeros, so
-that points outside need no care: they are drawn to the border.
+and the gradients of locations and attention weights follow from dA by the chain rule. Each level has a border of
+zeros, to which points outside are clamped.
 
-A V and dA are PyTorch's; for A^T dout SciPy is taken, since PyTorch would sort the matrix first, which takes 20 times
-as long as the product. Nothing depends on the order in which threads come: the same input gives the same bits.
+PyTorch computes A V and dA; SciPy computes A^T dout, for which PyTorch would sort the matrix first, which takes 20
+times as long as the product. Results do not depend on the order of threads: the same input gives the same bits.
 
 Shape letters: B images, S positions over all levels, M heads, D channels of a head, Q queries, L levels, P points,
 R = B * M * Q rows, K = L * P.
@@ -38,7 +38,7 @@ def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Te
 
 
 def why_not(device_type: str) -> str | None:
-    """It needs the CPU and, for A V, the MKL."""
+    """Why it cannot be used: it needs a CPU and, for A V, the MKL; None if it can."""
     if device_type != "cpu":
         return "it is for CPUs"
     if not torch.backends.mkl.is_available():
@@ -106,7 +106,7 @@ def _corners(shapes: Shapes, locations: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     Returns:
         first [R, K] int32: upper left cell among those of the row's head; fraction [2, R, K], x and y: the way to the
-        next cell; is_inside [2, R, K]: False where the point is so far outside that it can move and see nothing.
+        next cell; is_inside [2, R, K]: False where the point is so far outside that its gradient is zero.
     """
     p = locations.shape[4]
     by_head = locations.transpose(1, 2).flatten(3, 4).flatten(0, 2)  # [R, K, 2]

@@ -1,18 +1,18 @@
 """Deformable attention (Deformable DETR, arXiv 2010.04159, equation 3) by GPU kernels, forward and backward.
 
-The definition copies every level, samples each point into memory and blends what lies there; here one kernel reads the
-four cells around each point and keeps the blend in registers. One more kernel gives all gradients: along the location
-and the weight of a point by sums over the channels, along the value by adding to the four cells, where queries meet.
-Sums are float32 whatever the types are; nothing but the inputs is kept for the backward pass.
+The definition copies every level, samples each point into memory and sums the samples; here one kernel reads the four
+cells around each point and sums in registers. A second kernel computes all gradients: of locations and weights by sums
+over the channels, of the value by atomic additions to the four cells. Sums are float32 for all types; only the inputs
+are kept for the backward pass.
 
-What is the same in every run: the output, and the gradients along locations and weights, once a device has chosen among
-the kernels' sizes by measuring (in its first call for each network and type). The gradient along the value adds in the
-order in which the GPU comes to it, so its last bits differ between runs. Under torch.use_deterministic_algorithms it is
-summed by PyTorch in a fixed order instead, several times slower, and nothing depends on a measurement.
+Deterministic are the output and the gradients of locations and weights, once the kernels' sizes are tuned on a device
+(in its first call for each network and type). The atomic additions come in any order, so the last bits of the value's
+gradient differ between runs. Under torch.use_deterministic_algorithms PyTorch sums it in a fixed order instead, several
+times slower, and sizes are not tuned.
 
 The kernels are operators of PyTorch (`dino::ms_deform_attn`), so torch.compile takes them as they are. Triton is
-imported when this backend is asked for and not before. With TRITON_INTERPRET=1, set before that, kernels run on the
-CPU, slowly: for tests.
+imported when this backend is first used. With TRITON_INTERPRET=1, set before that, kernels run on the CPU, slowly: for
+tests.
 
 Shape letters: B images, S positions over all levels, M heads, D channels of a head,
 Q queries, L levels, P points.
@@ -32,7 +32,7 @@ OLDEST = (8, 0)  # compute capability that Triton supports
 
 
 def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Sample each query's points from every level and blend them: the contract of `definition`.
+    """Sample each query's points from every level and sum them by their weights: the contract of `definition`.
 
     Args:
         value: [B, S, M, D] with S = sum of h * w over `shapes`; float32, bfloat16 or float16.
@@ -54,21 +54,21 @@ def ms_deform_attn(value: Tensor, shapes: Shapes, locations: Tensor, weights: Te
             f"float32, got {value.dtype}, {weights.dtype} and {locations.dtype}; attn_backend='torch' takes every type"
         )
     # the kernels would read past the end of a tensor
-    wanted = (b, locations.shape[1], m, len(shapes))
-    if s != sum(h * w for h, w in shapes) or not tuple(locations.shape[:4]) == tuple(weights.shape[:4]) == wanted:
+    expected = (b, locations.shape[1], m, len(shapes))
+    if s != sum(h * w for h, w in shapes) or not tuple(locations.shape[:4]) == tuple(weights.shape[:4]) == expected:
         raise ValueError(f"value {value.shape}, locations {locations.shape}, weights {weights.shape}, levels {shapes}")
     return _attend(value, [side for shape in shapes for side in shape], locations, weights)
 
 
 def why_not(device_type: str) -> str | None:
-    """What stands against these kernels on "cpu" or "cuda" here, found out by running a first one, or None."""
+    """Why these kernels cannot be used on "cpu" or "cuda", tested by running a first one; None if they can."""
     try:
         from models.ops import triton_kernels
     except ModuleNotFoundError as error:
         return f"the package {error.name} is not installed: pip install {error.name}"
     if device_type == "cpu":
-        needs = "it needs a CUDA device (TRITON_INTERPRET=1 lets kernels run on a CPU, slowly, for tests)"
-        return None if triton_kernels.IS_INTERPRETED else needs
+        reason = "it needs a CUDA device (TRITON_INTERPRET=1 lets kernels run on a CPU, slowly, for tests)"
+        return None if triton_kernels.IS_INTERPRETED else reason
     if not torch.cuda.is_available():
         return "it needs a CUDA device"
     if triton_kernels.IS_INTERPRETED:
@@ -91,10 +91,9 @@ def why_not(device_type: str) -> str | None:
 def _attend(value: Tensor, sides: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     from models.ops import triton_kernels
 
-    tensors = [tensor.contiguous() for tensor in (value, locations, weights)]
     levels = _levels(tuple(sides), value.device)
     tuned = not torch.are_deterministic_algorithms_enabled()
-    return triton_kernels.forward(tensors[0], levels, *tensors[1:], tuned=tuned)
+    return triton_kernels.forward(value.contiguous(), levels, locations.contiguous(), weights.contiguous(), tuned=tuned)
 
 
 @_attend.register_fake
@@ -116,12 +115,12 @@ def _gradients(
     grad_out, value, locations, weights = (x.contiguous() for x in (grad_out, value, locations, weights))
     levels = _levels(tuple(sides), value.device)
     fixed = torch.are_deterministic_algorithms_enabled()
-    along_value, along_locations, along_weights = triton_kernels.backward(
+    grad_value, grad_locations, grad_weights = triton_kernels.backward(
         grad_out, value, levels, locations, weights, scatter=not fixed, tuned=not fixed
     )
     if fixed:
-        along_value = _scatter_in_order(grad_out, value, sides, locations, weights)
-    return along_value.to(value.dtype), along_locations, along_weights
+        grad_value = _scatter_in_order(grad_out, value, sides, locations, weights)
+    return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
 @_gradients.register_fake
@@ -137,8 +136,8 @@ def _keep(ctx, inputs, output) -> None:  # noqa: ARG001 PyTorch names them
 
 def _differentiate(ctx, grad_out: Tensor):
     value, locations, weights = ctx.saved_tensors
-    along_value, along_locations, along_weights = _gradients(grad_out, value, ctx.sides, locations, weights)
-    return along_value, None, along_locations, along_weights
+    grad_value, grad_locations, grad_weights = _gradients(grad_out, value, ctx.sides, locations, weights)
+    return grad_value, None, grad_locations, grad_weights
 
 
 _attend.register_autograd(_differentiate, setup_context=_keep)
@@ -146,7 +145,7 @@ _attend.register_autograd(_differentiate, setup_context=_keep)
 
 @lru_cache(maxsize=4096)
 def _levels(sides: tuple[int, ...], device: torch.device) -> Tensor:
-    """h, w and first position of each level [L, 3] int32; made once for each picture size, without waiting."""
+    """h, w and first position of each level [L, 3] int32; made once per image size, without synchronisation."""
     rows = []
     start = 0
     for h, w in zip(sides[::2], sides[1::2], strict=True):
@@ -159,7 +158,7 @@ def _levels(sides: tuple[int, ...], device: torch.device) -> Tensor:
 def _scatter_in_order(
     grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """Gradient along the value [B, S, M, D] in float32: what each corner hands on, by PyTorch's additions in order."""
+    """Gradient of the value [B, S, M, D] in float32, summed by PyTorch in a fixed order."""
     b, s, m, d = value.shape
     grads = grad_out.view(b, -1, m, 1, d).float()
     images = torch.arange(b, device=value.device).view(b, 1, 1, 1)

@@ -1,11 +1,11 @@
-"""The GPU kernels of deformable attention, in Triton. `triton_attention` is their only caller and says what they do.
+"""The GPU kernels of deformable attention, in Triton; called by `triton_attention`, which explains them.
 
 One program serves one head of one image and BLOCK_Q neighbouring queries, whose points lie close together, so that
 the cells which one query reads are still in the cache for the next. Channels lie along the threads of a warp: a cell
 of a head is one stretch of memory.
 
-What belongs to the network (heads, channels, levels, points) is compiled in. What belongs to a picture (sides of the
-maps, number of positions and queries) is data: another picture size needs no other program.
+What belongs to the network (heads, channels, levels, points) is compiled in. What belongs to an image (sides of the
+maps, number of positions and queries) is data: another image size needs no other program.
 
 Shape letters: B images, S positions over all levels, M heads, D channels of a head,
 Q queries, L levels, P points.
@@ -19,10 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# what stops a kernel where its tools are incomplete: no C compiler, no headers, no driver, a card too old
+# errors of a kernel without its tools: no C compiler, no headers, no driver, a GPU too old
 FAILURES = (RuntimeError, OSError, subprocess.SubprocessError, triton.TritonError)
 # (queries of a program, its warps): four or eight channels to a thread at D = 32, so that cells are read and added to
-# 16 bytes at a time without a detour through shared memory; which is best, the card is asked
+# 16 bytes at a time without shared memory; tuning chooses the fastest on the device
 CHOICES = ((8, 2), (16, 4), (16, 2), (32, 4))
 FIXED = {"BLOCK_Q": 16, "num_warps": 4}  # where the order of sums shall not depend on a measurement
 
@@ -48,7 +48,7 @@ def _write_rows(rows, numbers, is_query, column, num_columns):
 @triton.jit
 def _read_point(locations, weights, point, is_query, w, h):
     """Position in cells, the centre of the first cell being (0, 0), and weight of one point of every query."""
-    # A query past the end looks left of the map, where nothing is. The roundings are those of grid_sample: at the start
+    # A query past the end samples left of the map: zeros. The roundings are those of grid_sample: at the start
     # of training every point sits on the centre of a cell, where the slope has two values.
     x = (2 * tl.load(locations + 2 * point, mask=is_query, other=-1.0).to(tl.float32) - 1 + 1) * (w * 0.5) - 0.5
     y = (2 * tl.load(locations + 2 * point + 1, mask=is_query, other=-1.0).to(tl.float32) - 1 + 1) * (h * 0.5) - 0.5
@@ -100,9 +100,9 @@ def _forward(
             x, y, weight = _read_point(locations, weights, point, is_query, w, h)
             for corner in tl.static_range(4):
                 cell, is_inside, near_x, near_y = _corner(x, y, w, h, corner % 2, corner // 2)
-                there = cells + cell[:, None] * (HEADS * CHANNELS) + channel
-                found = tl.load(there, mask=is_inside[:, None] & is_channel, other=0.0).to(tl.float32)
-                blend += (weight * near_x * near_y)[:, None] * found
+                address = cells + cell[:, None] * (HEADS * CHANNELS) + channel
+                sample = tl.load(address, mask=is_inside[:, None] & is_channel, other=0.0).to(tl.float32)
+                blend += (weight * near_x * near_y)[:, None] * sample
     out += image * num_queries * (HEADS * CHANNELS) + head * CHANNELS
     tl.store(out + query[:, None] * (HEADS * CHANNELS) + channel, blend, mask=is_query[:, None] & is_channel)
 
@@ -154,11 +154,11 @@ def _backward(
                 cell, is_inside, near_x, near_y = _corner(x, y, w, h, corner % 2, corner // 2)
                 place = cell[:, None] * (HEADS * CHANNELS) + channel
                 is_there = is_inside[:, None] & is_channel
-                found = tl.load(value + first_cell + place, mask=is_there, other=0.0).to(tl.float32)
-                likeness = tl.sum(grads * found, axis=1)
-                along_weight += near_x * near_y * likeness
-                along_x += (2 * (corner % 2) - 1) * near_y * likeness
-                along_y += (2 * (corner // 2) - 1) * near_x * likeness
+                sample = tl.load(value + first_cell + place, mask=is_there, other=0.0).to(tl.float32)
+                product = tl.sum(grads * sample, axis=1)
+                along_weight += near_x * near_y * product
+                along_x += (2 * (corner % 2) - 1) * near_y * product
+                along_y += (2 * (corner // 2) - 1) * near_x * product
                 if SCATTER:
                     share = (weight * near_x * near_y)[:, None] * grads
                     tl.atomic_add(grad_value + first_cell + place, share, mask=is_there, sem="relaxed")
@@ -218,8 +218,8 @@ def backward(
     Returns:
         For value [B, S, M, D] in float32, without `scatter` a single zero; for locations and for weights, like these.
     """
-    along_value = torch.zeros(value.shape if scatter else (1,), dtype=torch.float32, device=value.device)
-    gradients = (along_value, torch.empty_like(locations), torch.empty_like(weights))
+    grad_value = torch.zeros(value.shape if scatter else (1,), dtype=torch.float32, device=value.device)
+    gradients = (grad_value, torch.empty_like(locations), torch.empty_like(weights))
     tensors = (grad_out, value, sides, locations, weights, *gradients)
     kernel = _tuned(_backward, "grad_value") if tuned else _backward
     _launch(kernel, value, locations, (*tensors, value.shape[1]), SCATTER=scatter)
@@ -228,7 +228,7 @@ def backward(
 
 @cache
 def _tuned(kernel, *added_to: str):
-    """The kernel in the size that the first call found fastest; made late, since Triton may look for a GPU for it."""
+    """The kernel in the size that was fastest in the first call; made late, since Triton may look for a GPU for it."""
     if IS_INTERPRETED:
         return kernel
     return triton.autotune(CONFIGS, key=NETWORK, reset_to_zero=list(added_to))(kernel)

@@ -40,10 +40,10 @@ class DecoderLayer(nn.Module):
         memory: Tensor,
         shapes: Shapes,
         padding: Tensor | None,
-        blocked: Tensor | None = None,
-        absent: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
     ) -> Tensor:
-        """Refine the queries once.
+        """Update the content of the queries.
 
         Args:
             content: [B, Q, C].
@@ -52,19 +52,19 @@ class DecoderLayer(nn.Module):
             memory: [B, S, C].
             shapes: (h, w) of each level.
             padding: [B, S], True where the memory is padding.
-            blocked: [Q, Q], True where a query (row) may not see another (column).
-            absent: [B, Q], True for queries that nobody may see.
+            attn_mask: [Q, Q], True where a query (row) may not attend to another (column).
+            key_padding_mask: [B, Q], True for queries that none may attend to.
 
         Returns:
             [B, Q, C]
         """
-        placed = content + position
-        mixed, _ = self.self_attn(
-            placed, placed, content, attn_mask=blocked, key_padding_mask=absent, need_weights=False
+        query = content + position
+        attended, _ = self.self_attn(
+            query, query, content, attn_mask=attn_mask, key_padding_mask=key_padding_mask, need_weights=False
         )
-        content = self.norm2(content + self.dropout(mixed))
-        seen = self.cross_attn(content + position, references, memory, shapes, padding)
-        content = self.norm1(content + self.dropout(seen))
+        content = self.norm2(content + self.dropout(attended))
+        attended = self.cross_attn(content + position, references, memory, shapes, padding)
+        content = self.norm1(content + self.dropout(attended))
         fed = feed_forward(content, self.linear1, self.linear2, self.dropout)
         return self.norm3(content + self.dropout(fed))
 
@@ -96,8 +96,8 @@ class Decoder(nn.Module):
         shapes: Shapes,
         valid_ratios: Tensor,
         padding: Tensor,
-        blocked: Tensor | None,
-        absent: Tensor | None,
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Run all layers.
 
@@ -108,11 +108,11 @@ class Decoder(nn.Module):
             shapes: (h, w) of each level.
             valid_ratios: [B, L, 2] (w, h).
             padding: [B, S], True where the memory is padding.
-            blocked: [Q, Q] or None, see DecoderLayer.
-            absent: [B, Q] or None, see DecoderLayer.
+            attn_mask: [Q, Q] or None, see DecoderLayer.
+            key_padding_mask: [B, Q] or None, see DecoderLayer.
 
         Returns:
-            per layer the normed content [B, Q, C], and per layer the reference box [B, Q, 4] it started from.
+            per layer the normed content [B, Q, C], and per layer the reference box [B, Q, 4] that it refines.
             The references keep their graph: the prediction of layer i trains the refinement of layer i - 1 too.
         """
         scale = valid_ratios.repeat(1, 1, 2)[:, None]  # [B, 1, L, 4]
@@ -124,10 +124,10 @@ class Decoder(nn.Module):
             on_levels = detached[:, :, None] * scale
             sines = box_sine_embedding(on_levels[:, :, 0], self.d_model // 2)
             position = self.ref_point_head(sines.to(content.dtype))
-            arguments = (content, position, on_levels, memory, shapes, padding, blocked, absent)
+            arguments = (content, position, on_levels, memory, shapes, padding, attn_mask, key_padding_mask)
             content = run_layer(layer, *arguments, is_recomputed=self.is_recomputed)
             states.append(self.norm(content))
-            # the step is read off the content before the shared norm, the prediction off the content after it
+            # the refinement is computed from the content before the shared norm, the prediction from that after it
             reference = (self.bbox_embed[i](content) + inverse_sigmoid(detached)).sigmoid()
             references.append(reference)
         return states, references[:-1]
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
     def predict(self, states: list[Tensor], references: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Per layer the class logits [B, Q, C] and the boxes [B, Q, 4] cxcywh in [0, 1] of the unpadded image.
 
-        Fewer layers are the last ones.
+        With fewer states than layers, they are those of the last layers.
         """
         heads = list(zip(self.class_embed, self.bbox_embed, strict=True))[-len(states) :]
         return [

@@ -1,4 +1,4 @@
-"""Contrastive denoising queries (DINO, section 3.3): true boxes, jittered, to be restored or rejected.
+"""Contrastive denoising queries (DINO, section 3.3): ground-truth boxes with noise, to be restored or rejected.
 
 Shape letters: N boxes of one image, K slots (boxes of the fullest image of the batch), G groups,
 R = 2 G repeats (even: positives, odd: negatives), T = R * K denoising queries, Q matching queries.
@@ -16,21 +16,21 @@ from util.detection.batch import Target, on_device
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """What is put in front of the matching queries."""
+    """The denoising queries, which precede the matching queries."""
 
     content: Tensor  # [B, T, C]
     box_logits: Tensor  # [B, T, 4] cxcywh in logit space
-    blocked: Tensor  # [T + Q, T + Q], True where a query (row) may not see another (column)
-    absent: Tensor | None  # [B, T + Q], True for padding slots that nobody may see
+    attn_mask: Tensor  # [T + Q, T + Q], True where a query (row) may not attend to another (column)
+    key_padding_mask: Tensor | None  # [B, T + Q], True for padding slots that no query may attend to
     groups: int
     slots: int
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How the boxes of one image are disturbed."""
+    """The noise on labels and boxes of one image."""
 
-    labels: Tensor  # [R, N] replacement, or -1 to keep the true label
+    labels: Tensor  # [R, N] replacement, or -1 to keep the label
     shifts: Tensor  # [R, N, 4] of x1, y1, x2, y2, in half sides: |shift| < 1 for positives, in [1, 2) for negatives
 
 
@@ -51,8 +51,8 @@ class Denoiser:
         """Queries for a batch, or None where there is nothing to denoise.
 
         Args:
-            targets: per image `labels` [N] and `boxes` [N, 4] cxcywh in [0, 1]; `noise_seed` [] where the
-                noise shall be a function of the image alone, otherwise it comes from the global generator.
+            targets: per image `labels` [N] and `boxes` [N, 4] cxcywh in [0, 1]; with `noise_seed` [] the noise is a
+                function of the seed, otherwise it comes from the global generator.
             label_enc: the label table.
             most_boxes: boxes of the fullest image of the optimizer step; None: of this batch.
         """
@@ -71,9 +71,9 @@ class Denoiser:
             content[i, :, :n] = label_enc(labels).to(content.dtype)
             box_logits[i, :, :n] = inverse_sigmoid(shift_boxes(target["boxes"], noise.shifts, self.box_noise_scale))
             filled[i, :n] = True
-        blocked = attention_mask(groups, slots, self.num_queries, table.device)
-        absent = None if self.use_padding else self._absent(filled, 2 * groups)
-        return DenoisingQueries(content.flatten(1, 2), box_logits.flatten(1, 2), blocked, absent, groups, slots)
+        mask = attention_mask(groups, slots, self.num_queries, table.device)
+        key_padding = None if self.use_padding else self._key_padding_mask(filled, 2 * groups)
+        return DenoisingQueries(content.flatten(1, 2), box_logits.flatten(1, 2), mask, key_padding, groups, slots)
 
     def _draw(self, targets: Sequence[Target], repeats: int) -> list[Noise]:
         """Noise per image; without seeds one draw over all images at once, as in the official code."""
@@ -101,8 +101,8 @@ class Denoiser:
         sizes[1::2] += 1.0
         return Noise(labels.view(repeats, count), signs.view(repeats, count, 4) * sizes)
 
-    def _absent(self, filled: Tensor, repeats: int) -> Tensor:
-        """[B, K] -> [B, T + Q]: padding slots of every repeat are absent, matching queries never."""
+    def _key_padding_mask(self, filled: Tensor, repeats: int) -> Tensor:
+        """[B, K] -> [B, T + Q]: True for the padding slots of every repeat, False for matching queries."""
         slots = (~filled)[:, None].expand(-1, repeats, -1).flatten(1)
         return torch.cat((slots, slots.new_zeros(len(filled), self.num_queries)), dim=1)
 
@@ -110,8 +110,8 @@ class Denoiser:
 def num_groups(dn_number: int, most_boxes: int) -> int:
     """Groups for a step whose fullest image has `most_boxes` boxes.
 
-    From 50 on, 2 * dn_number queries are shared out. Below 50 dn_number counts groups instead of queries,
-    2 * dn_number of them whatever the boxes: an official peculiarity that public configs rely on.
+    From 50 on, 2 * dn_number queries are divided among the groups. Below 50, dn_number counts groups instead of
+    queries: 2 * dn_number of them, however many boxes. That is an official peculiarity that public configs rely on.
     """
     budget = 2 * dn_number
     if most_boxes == 0:
@@ -133,7 +133,7 @@ def shift_boxes(boxes: Tensor, shifts: Tensor, scale: float) -> Tensor:
 
 
 def attention_mask(groups: int, slots: int, num_queries: int, device: torch.device) -> Tensor:
-    """[T + Q, T + Q], True = blocked: matching queries see no denoising ones, groups do not see each other."""
+    """[T + Q, T + Q], True = blocked: matching queries do not attend to denoising ones, nor groups to each other."""
     group = torch.arange(groups, device=device).repeat_interleave(2 * slots)
     num_denoising = len(group)
     blocked = torch.zeros(num_denoising + num_queries, num_denoising + num_queries, dtype=torch.bool, device=device)

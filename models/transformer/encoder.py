@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
 
 def encoder_references(shapes: Shapes, valid_ratios: Tensor) -> Tensor:
-    """The centre of every cell, as seen on every level.
+    """The reference points: the centre of every cell, on every level.
 
     Args:
         shapes: (h, w) of each level.

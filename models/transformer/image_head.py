@@ -1,4 +1,4 @@
-"""Whether an image has any box: an answer from the encoder, beside those of the queries."""
+"""Auxiliary image classification head: whether an image has any box, from the encoder's tokens."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from models.layers import Linear, at_least_float32
 class ImageHead(nn.Module):
     """A logit per image, from a weighted mean over the encoder's tokens.
 
-    A lesion covers few of the tokens and would drown in a plain mean, so the weights are learned (attention pooling,
+    A lesion covers few of the tokens and would be lost in a plain mean, so the weights are learned (attention pooling,
     arXiv 1802.04712, equation 8 without the hidden layer). They start equal. A bias would cancel in the softmax.
 
     Args:
@@ -30,6 +30,6 @@ class ImageHead(nn.Module):
         """
         with torch.autocast(memory.device.type, enabled=False):
             memory = at_least_float32(memory)
-            notice = self.attention(memory).squeeze(-1).masked_fill(padding, float("-inf"))
-            pooled = torch.einsum("bs,bsc->bc", functional.softmax(notice, dim=1), memory)
+            scores = self.attention(memory).squeeze(-1).masked_fill(padding, float("-inf"))
+            pooled = torch.einsum("bs,bsc->bc", functional.softmax(scores, dim=1), memory)
             return self.answer(pooled).squeeze(-1)

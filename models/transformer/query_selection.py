@@ -1,4 +1,4 @@
-"""Two-stage query selection: every cell proposes a box, the best start the decoder (DINO, section 3.4)."""
+"""Two-stage query selection: every cell proposes a box, the top scores become queries (DINO, section 3.4)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from models.ops.ms_deform_attn import Shapes
 from models.transformer.encoder import cell_centres
 from util.base.errors import UserError
 
-INNER = (0.01, 0.99)  # a proposal counts only if all of cx, cy, w, h lie inside
+INNER = (0.01, 0.99)  # a proposal is usable only if all of cx, cy, w, h lie inside
 BASE_SIZE = 0.05  # side of a proposal on level 0, doubled on each further level
 
 
@@ -20,7 +20,7 @@ def make_proposals(masks: list[Tensor], shapes: Shapes) -> tuple[Tensor, Tensor]
 
     Returns:
         logits [B, S, 4] float32, cxcywh in logit space of the unpadded image, +inf where not usable;
-        usable [B, S], False on padding and for boxes too near or too large for the image.
+        usable [B, S], False on padding and for boxes too near the border or too large.
     """
     boxes = []
     for level, (mask, (h, w)) in enumerate(zip(masks, shapes, strict=True)):
@@ -35,12 +35,14 @@ def make_proposals(masks: list[Tensor], shapes: Shapes) -> tuple[Tensor, Tensor]
 
 
 class TokenSelection(nn.Module):
-    """`select_tokens` as a part of the network, so that its choice can be seen and replaced from outside.
+    """`select_tokens` as a module, so that a forward hook can record and replace the selected tokens.
 
     Args:
-        num_queries: how many tokens to take.
-        category_ids: the classes that may win, or None for all.
+        num_queries: tokens to select.
+        category_ids: the classes whose scores count, or None for all.
     """
+
+    category_ids: Tensor | None
 
     def __init__(self, num_queries: int, category_ids: tuple[int, ...] | None) -> None:
         super().__init__()
@@ -54,12 +56,12 @@ class TokenSelection(nn.Module):
 
 
 def select_tokens(class_logits: Tensor, num_queries: int, category_ids: Tensor | None) -> Tensor:
-    """The tokens whose best class scores highest, in descending order.
+    """The tokens with the highest score of any class, in descending order.
 
     Args:
         class_logits: [B, S, C].
-        num_queries: how many to take.
-        category_ids: the classes that may win, or None for all.
+        num_queries: tokens to select.
+        category_ids: the classes whose scores count, or None for all.
 
     Returns:
         [B, num_queries] indices into S.

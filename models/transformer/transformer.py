@@ -16,10 +16,10 @@ from models.transformer.query_selection import TokenSelection, gather_tokens, ma
 
 @dataclass(frozen=True)
 class TransformerOutput:
-    """What the transformer hands to DINO. B images, Q queries (denoising queries first), C width."""
+    """The output of the transformer. B images, Q queries (denoising queries first), C width."""
 
     states: list[Tensor]  # per decoder layer [B, Q, C]
-    references: list[Tensor]  # per decoder layer [B, Q, 4] cxcywh in [0, 1], where it started from
+    references: list[Tensor]  # per decoder layer [B, Q, 4] cxcywh in [0, 1], the box it refines
     proposal_logits: Tensor  # [B, num_queries, num_classes]
     proposal_boxes: Tensor  # [B, num_queries, 4] cxcywh in [0, 1]
     memory: Tensor  # [B, S, C], of the encoder
@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """Xavier for every matrix, but the heads and deformable attention keep their own start."""
+        """Xavier for every matrix outside the heads and deformable attention, which have their own initialisation."""
         heads = {id(p) for head in (*self.decoder.bbox_embed, *self.decoder.class_embed) for p in head.parameters()}
         heads |= {id(p) for head in (self.enc_out_bbox_embed, self.enc_out_class_embed) for p in head.parameters()}
         for parameter in self.parameters():
@@ -84,7 +84,7 @@ class Transformer(nn.Module):
         valid_ratios = valid_ratios_of(masks)
         memory = self.encoder(tokens, position, shapes, valid_ratios, padding)
         proposal_logits, box_logits = self._select(memory, masks, shapes)
-        content = self.tgt_embed.weight.expand(memory.shape[0], -1, -1)  # an export would fix len()
+        content = self.tgt_embed.weight.expand(memory.shape[0], -1, -1)  # len() would fix the batch size of an export
         reference = box_logits.detach()
         if denoising is not None:
             content = torch.cat((denoising.content, content), dim=1)
@@ -96,8 +96,8 @@ class Transformer(nn.Module):
             shapes,
             valid_ratios,
             padding,
-            None if denoising is None else denoising.blocked,
-            None if denoising is None else denoising.absent,
+            None if denoising is None else denoising.attn_mask,
+            None if denoising is None else denoising.key_padding_mask,
         )
         return TransformerOutput(states, references, proposal_logits, box_logits.sigmoid(), memory, padding)
 
@@ -107,6 +107,6 @@ class Transformer(nn.Module):
         projected = self.enc_output_norm(self.enc_output(memory.masked_fill(~usable[..., None], 0)))
         class_logits = self.enc_out_class_embed(projected)
         index = self.selection(class_logits)
-        # the box head sees the selected tokens only: the others would be thrown away
+        # the box head runs on the selected tokens only: nothing uses the boxes of the others
         box_logits = self.enc_out_bbox_embed(gather_tokens(projected, index)) + gather_tokens(proposals, index)
         return gather_tokens(class_logits, index), box_logits

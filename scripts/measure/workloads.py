@@ -111,7 +111,7 @@ def training(config: Config, case: Case) -> list[Workload]:
     def timed(watch: Stopwatch) -> ExitStack:
         stack = time_network(watch, model)
         enter = stack.enter_context
-        enter(patch.object(criterion, "examine", watch.times("criterion", criterion.examine)))
+        enter(patch.object(criterion, "losses_and_events", watch.times("criterion", criterion.losses_and_events)))
         enter(patch.object(criterion, "matcher", watch.times("matching", criterion.matcher)))
         time_backward(watch, precision, enter)
         return stack

@@ -9,7 +9,7 @@ import torch
 
 from engine import Learner, Step, accumulate, predict
 from models.losses.events import count_events
-from models.losses.matcher import matched_truth
+from models.losses.matcher import matched_targets
 from tests.helpers.networks import tiny_dino
 from util.base.launcher import ProcessInfo
 from util.detection.batch import Window
@@ -138,7 +138,7 @@ def test_counting_events_never_waits_for_the_gpu(waiting_is_an_error):
     batch = batches()[0].to(GPU)
     outputs = model.float().to(GPU).train()(batch.images, batch.mask, batch.targets, batch.most_boxes)
     [assignment, *_] = criterion.to(GPU).matcher([outputs.last], batch.targets)
-    labels, _ = matched_truth(batch.targets, assignment)
+    labels, _ = matched_targets(batch.targets, assignment)
     wanted = count_events(outputs.last, batch.targets, assignment, labels)
     waiting_is_an_error("error")
     found = count_events(outputs.last, batch.targets, assignment, labels)

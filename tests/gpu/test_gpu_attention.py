@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.ops import triton_attention
-from models.ops.backends import choose
+from models.ops.backends import choose_attention
 from models.ops.definition import ms_deform_attn as define
 from tests.helpers.attention.triton_cases import QUANTITIES, deviation, deviations, draw, results
 
@@ -32,7 +32,7 @@ def waiting_is_an_error():
 
 
 def test_a_gpu_gets_these_kernels():
-    assert choose.__wrapped__("auto", "cuda") == ("triton", None)
+    assert choose_attention.__wrapped__("auto", "cuda") == ("triton", None)
 
 
 # rounding moves a point by 1e-5 cells of a map of 64: by so much of a gradient along a location, where cells differ

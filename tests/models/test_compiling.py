@@ -115,7 +115,7 @@ def test_without_a_compiler_there_is_one_warning_and_nothing_is_compiled():
 
 
 def test_an_automatic_choice_is_told_with_what_stood_against_a_better_one():
-    with mock.patch("models.build.choose", return_value=("torch", "triton: there is no Triton")):
+    with mock.patch("models.build.choose_attention", return_value=("torch", "triton: there is no Triton")):
         said = speed_up([], replace(SPEED, attn_backend="auto"), CPU)
     assert said == "deformable attention: torch (auto; triton: there is no Triton)"
 

@@ -1,21 +1,21 @@
 """scripts/export.py: what it writes does what PyTorch does, and what does not is not left behind."""
 
 import argparse
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from models import load_detector
+from models.export import WRITERS, ExportSettings, exporter
 from models.export.writers import write_onnx
-from models.inference.load import load_detector
+from models.inference import build_network
 from tests.helpers.training import call_apart, load_script
 from util.base.errors import UserError
 from util.detection.pixels import resized_size
 from util.distributed.exit_codes import run_to_exit_code
 from util.training.checkpoints import checkpoint
-from util.training.checkpoints.start import config_inside
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -50,12 +50,12 @@ def test_a_number_that_is_too_small_is_refused(monkeypatch, capsys, option, valu
 def test_a_package_that_is_missing_is_named_before_the_work(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("models.export.writers.find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth") == 2
-    told = "takes packages that are not here: pip install onnxscript, or all of requirements-extra.txt\n"
+    told = "needs packages that are not installed: pip install onnxscript, or all of requirements-extra.txt\n"
     assert capsys.readouterr().err == f"error: --format onnx {told}"
 
 
 def test_a_place_where_no_file_can_be_is_refused_before_the_work(monkeypatch, capsys, trained, tmp_path):
-    monkeypatch.setattr(export, "load_detector", None)  # calling it would be a TypeError
+    monkeypatch.setattr(exporter, "build_network", None)  # calling it would be a TypeError
     (tmp_path / "file").write_text("x")
     source = tmp_path / "best.pth"
     source.write_bytes((trained / "best.pth").read_bytes())
@@ -68,14 +68,14 @@ def test_a_place_where_no_file_can_be_is_refused_before_the_work(monkeypatch, ca
         error = capsys.readouterr().err
         assert phrase in error
         assert error.count("\n") == 1
-    monkeypatch.setattr(export.os, "access", lambda *_: False)
+    monkeypatch.setattr(exporter.os, "access", lambda *_: False)
     assert run(monkeypatch, "--checkpoint", source, "--format", "torch_export", "--output", tmp_path / "x.pt2") == 2
     assert "cannot be written" in capsys.readouterr().err
     assert source.read_bytes() == (trained / "best.pth").read_bytes()
 
 
 def test_images_that_are_too_few_are_told_before_the_work(monkeypatch, capsys, trained, tmp_path):
-    monkeypatch.setattr(export, "load_detector", None)
+    monkeypatch.setattr(exporter, "build_network", None)
     words = ["--checkpoint", trained / "best.pth", "--format", "torch_export", "--images", tmp_path]
     assert run(monkeypatch, *words, "--output", tmp_path / "x.pt2") == 2
     assert "holds 0 images, --num_images is 20" in capsys.readouterr().err
@@ -85,10 +85,10 @@ def test_images_that_are_too_few_are_told_before_the_work(monkeypatch, capsys, t
     ("chosen", "scale", "max_size"), [(None, 96, 160), ((240, 240), 240, 400), ((48, 320), 48, 320)]
 )
 def test_images_are_resized_to_the_only_size_that_a_file_takes(trained, chosen, scale, max_size):
-    detector = load_detector(trained / "best.pth", device="cpu", options=export.PLAIN_OPTIONS)
-    detector.views = (replace(detector.views[0], scale=96, max_size=160),)
-    config = config_inside(trained / "best.pth", checkpoint.load(trained / "best.pth"), export.PLAIN_OPTIONS)
-    facts = export.facts_of(detector, config, argparse.Namespace(size=chosen, post_processing="inside", format="onnx"))
+    path = trained / "best.pth"
+    options = [*exporter.PLAIN_OPTIONS, "data_eval_scale=96", "data_aug_max_size=160"]
+    loaded = build_network(path, checkpoint.load(path), exporter.CPU, options)
+    facts = exporter.facts_of(loaded, ExportSettings("onnx", chosen, "inside", "phantom", 0))
     assert (facts.scale, facts.max_size) == (scale, max_size)
     assert resized_size(1000, 1000, facts.scale, facts.max_size) == (scale, scale)
 
@@ -101,10 +101,10 @@ def test_an_interrupted_export_leaves_nothing(monkeypatch, capsys, trained, tmp_
         raise KeyboardInterrupt
 
     if when == "write":
-        monkeypatch.setitem(export.WRITERS, "torch_export", stop)
+        monkeypatch.setitem(WRITERS, "torch_export", stop)
     else:
-        monkeypatch.setitem(export.WRITERS, "torch_export", lambda *arguments: arguments[-1].write_text("whole"))
-        monkeypatch.setattr(export, "open_runner", stop)
+        monkeypatch.setitem(WRITERS, "torch_export", lambda *arguments: arguments[-1].write_text("whole"))
+        monkeypatch.setattr(exporter, "open_runner", stop)
     words = ["--checkpoint", trained / "best.pth", "--format", "torch_export", "--output", tmp_path / "x.pt2"]
     assert run(monkeypatch, *words, *QUICK) == 130
     assert (
@@ -134,9 +134,9 @@ def test_a_size_with_fewer_cells_than_queries_is_refused_before_the_work(monkeyp
 def test_a_swin_backbone_is_refused_for_any_size_and_taken_for_one():
     swin = SimpleNamespace(height=None, width=None, config={"backbone": "swin_T_224_1k", "num_queries": 1})
     with pytest.raises(UserError, match="--size dynamic: the backbone swin_T_224_1k takes a fixed size; give --size a"):
-        export.check_size(swin, 33)
+        exporter.check_size(swin, 33)
     swin.height = swin.width = 64
-    export.check_size(swin, 33)
+    exporter.check_size(swin, 33)
 
 
 def test_the_x_rays_of_the_check_are_those_of_a_folder_or_phantoms(phantom, tmp_path):
@@ -166,7 +166,7 @@ def test_an_onnx_file_alone_detects_what_the_checkpoint_detects(
 ):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from models.export.onnx_detector import load_onnx_detector
+    from models.export import load_onnx_detector
 
     path = tmp_path / "x.onnx"
     options = ["--size", size, "--post_processing", post_processing, "--images", phantom]
@@ -203,8 +203,8 @@ def test_a_file_that_deviates_is_not_left(monkeypatch, capsys, trained, tmp_path
         run = opened(path, kind, facts)
         return lambda images, sizes: (run(images, sizes)[0] + 1e-3, *run(images, sizes)[1:])
 
-    opened = export.open_runner
-    monkeypatch.setattr(export, "open_runner", open_wrong)
+    opened = exporter.open_runner
+    monkeypatch.setattr(exporter, "open_runner", open_wrong)
     path = tmp_path / "x.pt2"
     assert (
         run(monkeypatch, "--checkpoint", trained / "best.pth", "--output", path, "--format", "torch_export", *QUICK)
@@ -219,7 +219,7 @@ def test_a_file_that_was_there_stays_when_the_new_one_fails(monkeypatch, trained
     def fail(*_):
         raise UserError("cannot")
 
-    monkeypatch.setattr(export, "open_runner", fail)
+    monkeypatch.setattr(exporter, "open_runner", fail)
     path = tmp_path / "x.pt2"
     path.write_text("old")
     assert (
@@ -238,8 +238,8 @@ def test_a_network_that_is_not_the_checkpoint_s_is_not_left(monkeypatch, capsys,
             weight[:, 0] += 1e-2  # of one feature: the same for all would be lost after a layer norm
         write(network, *rest)
 
-    write = export.WRITERS["torch_export"]
-    monkeypatch.setitem(export.WRITERS, "torch_export", write_wrong)
+    write = WRITERS["torch_export"]
+    monkeypatch.setitem(WRITERS, "torch_export", write_wrong)
     path = tmp_path / "x.pt2"
     words = ["--checkpoint", trained / "best.pth", "--output", path, "--format", "torch_export"]
     assert run(monkeypatch, *words, *QUICK) == 1

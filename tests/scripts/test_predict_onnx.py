@@ -58,9 +58,9 @@ def test_a_file_for_one_size_predicts_at_that_size_and_a_changed_one_is_refused(
 
 def test_a_package_that_is_missing_is_named_with_where_it_is_listed(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "models.export.onnx_detector", raising=False)
-    with pytest.raises(UserError, match=r"--onnx needs the package onnxruntime: pip install -r requirements-extra.txt"):
-        load_script("predict").load(argparse.Namespace(onnx=tmp_path / "x.onnx"), "cpu")
+    args = argparse.Namespace(onnx=tmp_path / "x.onnx", flip=False, merge="wbf", merge_iou=0.5)
+    with pytest.raises(UserError, match=r"needs the package onnxruntime: pip install -r requirements-extra.txt"):
+        load_script("predict").load(args, "cpu")
 
 
 def test_what_a_file_cannot_do_is_refused(tmp_path):

@@ -33,7 +33,7 @@ def test_forward_and_losses_wait_for(counts, seen, options, monkeypatch):
     model.to(META).train()
     with Waits() as waits:
         outputs = model(batch.images, batch.mask, batch.targets, batch.most_boxes)
-        losses, _ = criterion.examine(outputs, batch.targets, 1.0)
+        losses, _ = criterion.losses_and_events(outputs, batch.targets, 1.0)
         losses["loss"].backward()
     assert dict(waits.seen) == seen
 

@@ -91,13 +91,6 @@ def kept_checkpoints_happen(save_checkpoint_interval: int, epochs: int) -> str |
     return None
 
 
-def frozen_norm_fits_backbone(backbone: str, backbone_norm: str, backbone_freeze_at: int) -> str | None:
-    """Require backbone_norm and backbone_freeze_at unused for Swin and ConvNeXt, which have their own normalisation."""
-    if not backbone.startswith("resnet") and (backbone_norm != "frozen_bn" or backbone_freeze_at):
-        return f"backbone_norm 'group_norm' and backbone_freeze_at are for ResNets; {backbone} needs 'frozen_bn' and 0"
-    return None
-
-
 def average_follows(use_ema: bool, ema_decay: float) -> str | None:
     """Require an EMA that changes: it takes a share of 1 - ema_decay of the weights at each step."""
     if use_ema and ema_decay >= 1:

@@ -8,25 +8,6 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
-BACKBONES = Literal[
-    "resnet10",
-    "resnet10_narrow",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "swin_T_224_1k",
-    "swin_S_224_1k",
-    "swin_B_224_22k",
-    "swin_B_384_22k",
-    "swin_L_224_22k",
-    "swin_L_384_22k",
-    "convnext_tiny_22k",
-    "convnext_base_22k",
-    "convnext_large_22k",
-    "convnext_xlarge_22k",
-]
-
 MayChange = Literal[
     "never",  # another value is another network: the checkpoint is refused
     "between epochs",  # it decides the order of the images: refused within an epoch
@@ -77,7 +58,7 @@ def knob(
 class ModelConfig:
     """The network."""
 
-    backbone: BACKBONES = knob("feature extractor")
+    backbone: str = knob("feature extractor, a name of the table in models/backbones/build.py")
     backbone_norm: Literal["frozen_bn", "group_norm"] = knob(
         "normalisation inside a ResNet: frozen_bn for pretrained weights, group_norm for training from scratch"
     )

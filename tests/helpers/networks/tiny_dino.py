@@ -1,5 +1,7 @@
 """A DINO of some hundred thousand weights in float64, and the same images cut into batches in several ways."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -9,6 +11,8 @@ from torchvision.models.resnet import BasicBlock
 
 from engine import Learner, accumulate
 from models import build_model
+from models.backbones.build import BACKBONES
+from models.backbones.resnet import ResNetBackbone
 from util.base.seed import derive_seed
 from util.config import load_config
 from util.detection.batch import Batch, Window
@@ -27,7 +31,7 @@ OPTIONS = (
     "enc_n_points=2",
     "dec_n_points=2",
 )
-THIN = {"resnet10_narrow": (BasicBlock, (1, 1, 1, 1), 8)}
+THIN = replace(BACKBONES["resnet10_narrow"], build=partial(ResNetBackbone, BasicBlock, (1, 1, 1, 1), width=8))
 SIDE = 96
 CPU = torch.device("cpu")
 
@@ -35,7 +39,7 @@ CPU = torch.device("cpu")
 def build(*options, category_ids=(1, 2, 3)):
     """Model, criterion and post-processing; the heads are moved off their start, so that every loss has a gradient."""
     torch.manual_seed(5)
-    with mock.patch.dict("models.backbones.build.RESNETS", THIN):
+    with mock.patch.dict(BACKBONES, resnet10_narrow=THIN):
         model, criterion, postprocess = build_model(load_config(CONFIG, [*OPTIONS, *options]), category_ids)
     with torch.no_grad():
         for parameter in model.parameters():

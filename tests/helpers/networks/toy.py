@@ -28,7 +28,7 @@ class SumOverBoxes(nn.Module):
         terms = [out.square().sum() + out[: len(t["labels"])].sum() for out, t in zip(outputs, targets, strict=True)]
         return {"loss": sum(terms) / num_boxes}
 
-    def examine(self, outputs, targets, num_boxes):
+    def losses_and_events(self, outputs, targets, num_boxes):
         return self(outputs, targets, num_boxes), {}
 
 

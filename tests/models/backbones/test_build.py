@@ -12,11 +12,11 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.swin_transformer import SwinTransformer as TimmSwinTransformer
 from torch import nn
 
-from models.backbones.build import CONVNEXTS, RESNETS, build_backbone
+from models.backbones import convnext, swin
+from models.backbones.build import BACKBONES, build_backbone, check_backbone
 from models.backbones.convnext import ConvNeXt
 from models.backbones.resnet import FrozenBatchNorm2d
 from models.backbones.swin import SwinTransformer
-from models.backbones.weights import own_names
 from tests.helpers.golden.fill_rule import fill, golden_images, image
 from tests.helpers.golden.params import BACKBONE, golden_backbone, golden_params
 from tests.helpers.references.backbones import reference_convnext, reference_swin
@@ -77,11 +77,13 @@ def test_names_shapes_and_order_are_those_of_the_official_network(network, name,
     integers = [BACKBONE + key for key, t in backbone.state_dict().items() if not t.is_floating_point()]
     assert integers == expected["integer_buffers"]
     frozen = [BACKBONE + key for key, p in backbone.named_parameters() if not p.requires_grad]
-    unused_norms = [BACKBONE + key for key in ("norm0.weight", "norm0.bias")] if name in CONVNEXTS else []
+    unused_norms = [BACKBONE + key for key in ("norm0.weight", "norm0.bias")] if name.startswith("convnext") else []
     assert frozen == expected["frozen_parameters"] + unused_norms
 
 
-@pytest.mark.parametrize("name", [*RESNETS, "swin_T_224_1k", "convnext_tiny_22k"])
+@pytest.mark.parametrize(
+    "name", [*(n for n in BACKBONES if n.startswith("resnet")), "swin_T_224_1k", "convnext_tiny_22k"]
+)
 def test_every_backbone_says_its_channels_and_sizes(name):
     with torch.device("meta"):
         backbone = build_backbone(name, norm="frozen_bn", freeze_at=0, return_interm_indices=(0, 1, 2, 3))
@@ -102,17 +104,23 @@ def test_returning_fewer_stages_does_not_change_them(build, stages):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet51"}, "must be one of"),
+        ({"name": "resnet51"}, r"must be one of \['resnet10', .* got 'resnet51'; did you mean 'resnet"),
+        ({"name": "x" * 10_000}, f"got '{'x' * 100}'$"),
         ({"return_interm_indices": (0, 2)}, "consecutive and end with 3"),
         ({"return_interm_indices": ()}, "consecutive and end with 3"),
         ({"name": "swin_T_224_1k", "freeze_at": 1}, "freeze_at 0"),
-        ({"name": "convnext_tiny_22k", "norm": "group_norm"}, "'frozen_bn'"),
+        ({"name": "convnext_tiny_22k", "norm": "group_norm"}, "are for ResNets; convnext_tiny_22k needs .*'frozen_bn'"),
     ],
 )
 def test_settings_that_a_network_cannot_have_are_refused(changes, message):
     settings = {"name": "resnet50", "norm": "frozen_bn", "freeze_at": 0, "return_interm_indices": STAGES} | changes
     with pytest.raises(ValueError, match=message):
         build_backbone(settings.pop("name"), **settings)
+
+
+def test_settings_that_a_network_can_have_pass():
+    check_backbone("resnet50", norm="group_norm", freeze_at=2)
+    check_backbone("swin_T_224_1k", norm="frozen_bn", freeze_at=0)
 
 
 # ------------------------------------------------------------------ ResNet
@@ -229,7 +237,7 @@ def test_swin_equals_timms_where_windows_divide_every_map():
         img_size=(128, 192), window_size=2, depths=TINY_SWIN["depths"], num_classes=0, drop_path_rate=0.0, **changes
     )
     theirs = fill(theirs.double()).eval()
-    renamed = own_names("swin", {key: t for key, t in theirs.state_dict().items() if not key.startswith("norm.")})
+    renamed = swin.official_names({key: t for key, t in theirs.state_dict().items() if not key.startswith("norm.")})
     ours.load_state_dict(renamed, strict=False)
     left = set(ours.state_dict()) - set(renamed)
     assert all(key.endswith("relative_position_index") or key.startswith("norm") for key in left)
@@ -271,7 +279,7 @@ def test_convnext_equals_timms():
     theirs = fill(theirs.double()).eval()
     ours = ready(tiny_convnext(stages=(0, 1, 2, 3)))
     state = {key: t for key, t in theirs.state_dict().items() if not key.startswith(("head.", "norm_pre."))}
-    result = ours.load_state_dict(own_names("convnext", state), strict=False)
+    result = ours.load_state_dict(convnext.official_names(state), strict=False)
     assert not result.unexpected_keys
     assert {key.split(".")[0] for key in result.missing_keys} == {"norm0", "norm1", "norm2", "norm3"}
     images = images_of(65, 94)

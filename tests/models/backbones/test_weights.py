@@ -16,15 +16,13 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from timm.models.swin_transformer import SwinTransformer as TimmSwinTransformer
 
 from models.backbones import weights as backbone_weights
-from models.backbones.build import CONVNEXTS, RESNETS, SWINS, build_backbone
+from models.backbones.build import BACKBONES, build_backbone
 from models.backbones.convnext import ConvNeXt
 from models.backbones.swin import SwinTransformer
 from models.backbones.weights import (
-    PUBLISHED,
     LoadedWeights,
     WeightsError,
     load_backbone_weights,
-    own_names,
     published_url,
     read_file,
     tensors_of,
@@ -152,15 +150,15 @@ def test_timms_convnext_file_fills_all_but_the_norms_of_detection(tmp_path, suff
     assert all(re.match(r"norm\d\.", key) for key in report.missing)
 
 
-@pytest.mark.parametrize("name", [*SWINS, *CONVNEXTS])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("resnet")])
 def test_the_published_timm_network_has_exactly_our_weights(monkeypatch, name):
     """Names and shapes of the real networks, both ways, without their numbers."""
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))  # older timm reads its values
     with torch.device("meta"):
         ours = build_backbone(name, norm="frozen_bn", freeze_at=0, return_interm_indices=STAGES).state_dict()
-        theirs = timm.create_model(PUBLISHED[name], pretrained=False).state_dict()
+        theirs = timm.create_model(BACKBONES[name].weights, pretrained=False).state_dict()
     theirs = {key: t for key, t in theirs.items() if not re.match(r"head\.|norm\.", key)}
-    renamed = own_names(name, theirs)
+    renamed = BACKBONES[name].official_names(theirs)
     expected = {key: t.shape for key, t in ours.items() if not re.search(r"^norm\d|_index$", key)}
     assert {key: t.shape for key, t in renamed.items() if not key.endswith("_index")} == expected
 
@@ -290,7 +288,7 @@ def test_without_network_the_error_says_what_to_fetch_and_where_to_place_it(offl
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in BACKBONES if BACKBONES[name].weights])
 def test_every_published_file_has_an_address_and_a_name(name):
     assert re.fullmatch(r"https://[^ ]+/[\w.-]+\.pth", published_url(name))
 
@@ -336,4 +334,4 @@ def test_wishes_without_published_weights_are_refused_before_any_download(monkey
 
 
 def test_all_backbones_but_the_small_ones_have_published_weights():
-    assert set(PUBLISHED) == {*RESNETS, *SWINS, *CONVNEXTS} - {"resnet10", "resnet10_narrow"}
+    assert {name for name in BACKBONES if not BACKBONES[name].weights} == {"resnet10", "resnet10_narrow"}

@@ -10,8 +10,8 @@ from models.export.portable import (
     ExportFacts,
     PortableDetector,
     PortableNetwork,
-    given_tokens,
-    seen_tokens,
+    forced_tokens,
+    recorded_tokens,
     smallest_side,
 )
 from tests.helpers.networks.tiny_dino import SIDE, build
@@ -99,14 +99,14 @@ def test_what_is_no_number_is_found(parts, value):
 
 def test_a_cell_that_is_not_among_the_best_is_found_although_the_rest_follows_from_it(parts):
     model, postprocess, images = parts
-    with torch.no_grad(), seen_tokens(model) as seen:
+    with torch.no_grad(), recorded_tokens(model) as seen:
         PortableNetwork(model)(images)
     worse = seen[0].clone()
     others = sorted(set(range(int(worse.max()) + 1)) - set(worse[0].tolist()))
     worse[0, -1] = others[0]
 
     def runner(i, s):
-        with torch.no_grad(), given_tokens(model, worse):
+        with torch.no_grad(), forced_tokens(model, worse):
             return PortableDetector(model, postprocess)(i, s)
 
     found = compare(runner, "inside", model, postprocess, images)
@@ -117,13 +117,13 @@ def test_a_cell_that_is_not_among_the_best_is_found_although_the_rest_follows_fr
 
 def test_a_cell_chosen_twice_is_found(parts):
     model, postprocess, images = parts
-    with torch.no_grad(), seen_tokens(model) as seen:
+    with torch.no_grad(), recorded_tokens(model) as seen:
         PortableNetwork(model)(images)
     twice = seen[0].clone()
     twice[1, 1] = twice[1, 0]
 
     def runner(i, s):
-        with torch.no_grad(), given_tokens(model, twice):
+        with torch.no_grad(), forced_tokens(model, twice):
             return PortableDetector(model, postprocess)(i, s)
 
     assert compare(runner, "inside", model, postprocess, images).score == math.inf
@@ -136,13 +136,13 @@ def test_cells_with_equal_scores_may_change_places(parts):
     images = parts[2]
     with torch.no_grad():
         model.transformer.enc_out_class_embed.weight.zero_()
-        with seen_tokens(model) as seen:
+        with recorded_tokens(model) as seen:
             PortableNetwork(model)(images)
         swapped = seen[0].flip(1)
         assert not torch.equal(swapped, seen[0])
 
         def runner(i, s):
-            with torch.no_grad(), given_tokens(model, swapped):
+            with torch.no_grad(), forced_tokens(model, swapped):
                 return PortableDetector(model, postprocess)(i, s)
 
         found = compare(runner, "inside", model, postprocess, images)
@@ -184,5 +184,5 @@ def test_facts_survive_the_file():
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{", '{"names": {}}', '{"names": {"a": "b"}}'])
 def test_a_file_that_does_not_say_how_to_use_it_is_refused(text):
-    with pytest.raises(UserError, match=r"x.onnx: its metadata does not say .* scripts/export.py"):
+    with pytest.raises(UserError, match=r"x.onnx: its metadata has no complete entry .* scripts/export.py"):
         ExportFacts.from_json(text, "x.onnx")

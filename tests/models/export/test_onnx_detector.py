@@ -65,7 +65,7 @@ def test_padding_is_cut_off_and_images_of_a_size_go_together_and_the_order_stays
 def test_a_file_for_one_size_refuses_others():
     network = OnnxNetwork(Played(replace(FACTS, height=8, width=8)))
     assert len(network(batch((8, 8)))) == 1
-    with pytest.raises(UserError, match=r"x.onnx: takes images of 8 x 8 pixels .* comes to 12 x 8; .* --size dynamic"):
+    with pytest.raises(UserError, match=r"takes only images of 8 x 8 pixels .* resized to 12 x 8; .* --size dynamic"):
         network(batch((8, 12)))
 
 
@@ -86,5 +86,5 @@ def test_what_is_no_onnx_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no such file; make it with scripts/export.py"):
         OnnxSession(tmp_path / "x.onnx")
     (tmp_path / "x.onnx").write_bytes(b"no model")
-    with pytest.raises(UserError, match=r"x.onnx: onnxruntime .* cannot load it .* make it anew"):
+    with pytest.raises(UserError, match=r"x.onnx: onnxruntime .* cannot load it .* make it again"):
         OnnxSession(tmp_path / "x.onnx")

@@ -152,7 +152,7 @@ def test_weights_that_changed_on_the_disk_are_noticed(trained, tmp_path):
 @pytest.mark.slow
 def test_an_ensemble_needs_the_same_categories(trained, tmp_path):
     other = changed(trained, tmp_path / "other.pth", category_names={"1": "A", "2": "B", "3": "C"})
-    with pytest.raises(CheckpointError, match=r"other\.pth: finds .*the same categories"):
+    with pytest.raises(CheckpointError, match=r"other\.pth: detects .*the same categories"):
         load_detector(trained / "checkpoint.pth", other, device="cpu")
 
 

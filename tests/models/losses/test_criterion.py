@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.losses.class_losses import MAL, Focal
-from models.losses.criterion import SetCriterion, loss_weights
+from models.losses.criterion import SetCriterion, build_weight_dict
 from models.losses.events import EVENTS
 from models.losses.matcher import HungarianMatcher
 from models.outputs import Denoised, DINOOutput, Prediction
@@ -19,7 +19,7 @@ COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_box
 
 
 def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, class_loss=None, **coefficients):
-    weights = loss_weights(num_layers=layers, denoising=denoising, **{**COEFFICIENTS, **coefficients})
+    weights = build_weight_dict(num_layers=layers, denoising=denoising, **{**COEFFICIENTS, **coefficients})
     matcher = HungarianMatcher(2.0, 5.0, 2.0, focal_alpha=alpha, focal_gamma=gamma)
     class_loss = class_loss or Focal(alpha, gamma)
     return SetCriterion(matcher, weights, class_loss=class_loss, dn_padding_loss=padding)
@@ -97,7 +97,7 @@ def test_training_and_evaluation_mode_say_the_same():
 
 def test_the_keys_are_the_official_ones_that_have_a_weight():
     official = {k for k in table("losses")["A/alpha0.25/train"]["losses"]}
-    weights = loss_weights(num_layers=6, denoising=True, **COEFFICIENTS)
+    weights = build_weight_dict(num_layers=6, denoising=True, **COEFFICIENTS)
     assert weights.keys() == official
     assert len(weights) == 39
 
@@ -196,7 +196,7 @@ def test_the_losses_of_images_add_up(counts, seed, num_boxes, padding, gamma):
 @pytest.mark.parametrize("counts", [(2, 0), (0, 0), (3, 1)])
 def test_examining_gives_the_losses_of_forward_bit_for_bit(counts):
     whole, goal = outputs(2), truth(*counts)
-    losses, events = criterion().examine(whole, goal, 3.0)
+    losses, events = criterion().losses_and_events(whole, goal, 3.0)
     assert values(losses) == values(criterion()(whole, goal, 3.0))
     assert set(events) == {*EVENTS, "loss_with_boxes", "loss_without_boxes"}
 
@@ -212,11 +212,11 @@ def test_examining_gives_the_losses_of_forward_bit_for_bit(counts):
 def test_the_loss_is_shared_out_among_images_as_if_each_were_alone(counts, seed, num_boxes, padding, alpha):
     made = criterion(padding=padding, alpha=alpha, cls=0.7, interm=0.3)
     whole, goal = outputs(len(counts), seed=seed), truth(*counts, seed=seed)
-    losses, events = made.examine(whole, goal, num_boxes)
+    losses, events = made.losses_and_events(whole, goal, num_boxes)
     shares = values(events)
     total = losses["loss"].item() * num_boxes
     assert shares["loss_with_boxes"] + shares["loss_without_boxes"] == pytest.approx(total, rel=1e-9, abs=1e-12)
-    alone = [made.examine(image_of(whole, i), goal[i : i + 1], num_boxes) for i in range(len(counts))]
+    alone = [made.losses_and_events(image_of(whole, i), goal[i : i + 1], num_boxes) for i in range(len(counts))]
     for name, wanted in (("loss_with_boxes", True), ("loss_without_boxes", False)):
         parts = [loss["loss"].item() for (loss, _), n in zip(alone, counts, strict=True) if bool(n) == wanted]
         assert shares[name] == pytest.approx(sum(parts) * num_boxes, rel=1e-9, abs=1e-9)
@@ -230,13 +230,13 @@ def test_nothing_that_is_examined_holds_the_graph():
     for layer in (*whole.layers, whole.proposals, *whole.denoising.layers):
         layer.logits.requires_grad_()
         layer.boxes.requires_grad_()
-    losses, events = criterion().examine(whole, truth(2, 0), 2.0)
+    losses, events = criterion().losses_and_events(whole, truth(2, 0), 2.0)
     assert losses["loss"].requires_grad
     assert not [name for name, value in events.items() if value.requires_grad]
 
 
 def test_an_epoch_of_empty_images_has_no_loss_with_boxes():
-    shares = values(criterion().examine(outputs(2), truth(0, 0), 1.0)[1])
+    shares = values(criterion().losses_and_events(outputs(2), truth(0, 0), 1.0)[1])
     assert shares["loss_with_boxes"] == 0
     assert shares["loss_without_boxes"] > 0
 
@@ -283,7 +283,8 @@ def test_gradients_reach_every_prediction():
 
 def mal_by_hand(prediction, goal, pairs):
     """MAL with the exponent 1.5, summed; pairs of image, query and box."""
-    p, target, wanted = prediction.logits.sigmoid(), *torch.zeros(2, *prediction.logits.shape, dtype=torch.float64)
+    p = prediction.logits.sigmoid()
+    target, wanted = torch.zeros(2, *prediction.logits.shape, dtype=torch.float64)
     for image, query, box in pairs:
         ours, theirs = (cxcywh_to_xyxy(b) for b in (prediction.boxes[image, query], goal[image]["boxes"][box]))
         place = image, query, goal[image]["labels"][box]
@@ -339,7 +340,7 @@ def test_the_answer_for_the_image_is_a_cross_entropy_over_the_boxes_of_the_step(
 
 def test_the_answer_for_an_image_without_boxes_counts_as_loss_of_such_images():
     whole, goal = replace(outputs(2), image_logits=torch.tensor([1.0, 1.0], dtype=torch.float64)), truth(2, 0)
-    plain, with_image = (criterion(**more).examine(whole, goal, 4.0)[1] for more in ({}, {"image": 1.0}))
+    plain, with_image = (criterion(**more).losses_and_events(whole, goal, 4.0)[1] for more in ({}, {"image": 1.0}))
     more = {k: with_image[k].item() - plain[k].item() for k in ("loss_with_boxes", "loss_without_boxes")}
     assert more["loss_without_boxes"] == pytest.approx(math.log(1 + math.exp(1)), rel=1e-9)
     assert more["loss_with_boxes"] == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-9)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.losses.events import EVENTS, FOUND_AT_IOU, SHOWN_FROM, TOP_K, count_events
-from models.losses.matcher import Assignment, HungarianMatcher, matched_truth
+from models.losses.events import EVENTS, HIT_IOU, MIN_PREDICTED_SCORE, TOP_K, count_events
+from models.losses.matcher import Assignment, HungarianMatcher, matched_targets
 from models.outputs import Prediction
 
 CLASSES = 3
@@ -38,7 +38,7 @@ def assignment(*pairs):
 
 
 def counted(made, targets, assigned):
-    events = count_events(made, targets, assigned, matched_truth(targets, assigned)[0])
+    events = count_events(made, targets, assigned, matched_targets(targets, assigned)[0])
     return {name: value.item() for name, value in events.items()}
 
 
@@ -113,12 +113,12 @@ def by_loops(made, targets, assigned):
         best = [max(row) for row in scores[i].tolist()]
         kind = "with" if len(t["labels"]) else "without"
         found[f"best_score_{kind}_boxes"] += max(best)
-        shown = sum(score >= SHOWN_FROM for score in best)
+        shown = sum(score >= MIN_PREDICTED_SCORE for score in best)
         found["predicted"] += shown
         found["count_error"] += abs(shown - len(t["labels"]))
         top = sorted(range(len(best)), key=lambda q: -best[q])[:TOP_K]
         for true in t["boxes"].tolist():
-            found["found_top10"] += any(overlap(made.boxes[i, q].tolist(), true) >= FOUND_AT_IOU for q in top)
+            found["found_top10"] += any(overlap(made.boxes[i, q].tolist(), true) >= HIT_IOU for q in top)
     return found
 
 
@@ -162,6 +162,6 @@ def test_events_are_single_precision_scalars_without_a_graph(dtype):
     made = prediction(12, {(0, 0): ((0.9, 0.1, 0.1), [0.5, 0.5, 0.2, 0.2])})
     made = Prediction(made.logits.to(dtype).requires_grad_(), made.boxes.to(dtype).requires_grad_())
     targets, assigned = [target([0], [[0.5, 0.5, 0.2, 0.2]])], assignment((0, 0, 0))
-    events = count_events(made, targets, assigned, matched_truth(targets, assigned)[0])
+    events = count_events(made, targets, assigned, matched_targets(targets, assigned)[0])
     assert list(events) == list(EVENTS)
     assert {(v.dtype, v.shape, v.requires_grad) for v in events.values()} == {(torch.float32, torch.Size([]), False)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models import speed_up
 from models.ops import native
-from models.ops.backends import choose
+from models.ops.backends import choose_attention
 from models.ops.ms_deform_attn import MSDeformAttn
 from tests.helpers.attention.cases import SHAPES, assert_like_the_definition, inputs, results
 from util.base.errors import UserError
@@ -182,7 +182,7 @@ def test_torch_compile_takes_it_as_one_operation():
 @pytest.fixture
 def forgotten():
     """Whether there is a compiler is asked anew."""
-    asked = (choose, native.why_not, native._library)
+    asked = (choose_attention, native.why_not, native._library)
     for question in asked:
         question.cache_clear()
     yield
@@ -198,7 +198,7 @@ def test_a_wish_that_no_compiler_can_meet_is_an_error_that_says_why(tmp_path, mo
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match=f"'cpp' cannot be used on cpu: the C.. compiler {compiler} {reason}"):
-        choose("cpp", "cpu")
+        choose_attention("cpp", "cpu")
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -208,7 +208,7 @@ def test_auto_takes_it_on_a_cpu_and_else_sparse_with_one_warning_where_the_compi
     assert speed_up([], speed, torch.device("cpu")) == "deformable attention: cpp (auto)"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for compiler, start in (("false", "warning: "), ("", "")):
-        for question in (choose, native.why_not, native._library):
+        for question in (choose_attention, native.why_not, native._library):
             question.cache_clear()
         monkeypatch.setenv("CXX", compiler)
         monkeypatch.setattr("models.ops.native_library.COMPILERS", ())
@@ -219,7 +219,7 @@ def test_auto_takes_it_on_a_cpu_and_else_sparse_with_one_warning_where_the_compi
 
 @pytest.mark.slow
 def test_a_program_that_wishes_for_it_without_a_compiler_ends(tmp_path):
-    program = 'from models.ops.backends import choose; choose("cpp", "cpu")'
+    program = 'from models.ops.backends import choose_attention; choose_attention("cpp", "cpu")'
     environment = {**os.environ, "CXX": "/bin/false", "XDG_CACHE_HOME": str(tmp_path)}
     ended = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, text=True, capture_output=True)
     assert ended.returncode != 0
@@ -227,6 +227,6 @@ def test_a_program_that_wishes_for_it_without_a_compiler_ends(tmp_path):
 
 
 def test_it_is_for_cpus():
-    assert choose("cpp", "cpu") == ("cpp", None)
+    assert choose_attention("cpp", "cpu") == ("cpp", None)
     with pytest.raises(UserError, match="written for CPUs"):
-        choose("cpp", "cuda")
+        choose_attention("cpp", "cuda")

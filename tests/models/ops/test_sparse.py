@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.ops import definition, sparse
-from models.ops.backends import backend_for, choose
+from models.ops import definition, native, sparse
+from models.ops.backends import backend_for, choose_attention
 
 maps = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5)
 
@@ -112,16 +112,27 @@ def test_it_takes_inputs_that_are_not_contiguous():
     check_equal(found, answers(definition.ms_deform_attn, value, shapes, locations, weights), 1e-12, 1e-12)
 
 
-def test_it_is_what_auto_takes_on_a_cpu():
-    assert choose("auto", "cpu") == ("sparse", None)
+@pytest.fixture
+def without_compiler(monkeypatch):
+    """Nothing is remembered of the choice, before and after."""
+    monkeypatch.setattr(native, "why_not", lambda _: "no C++ compiler")
+    for chooser in (choose_attention, backend_for):
+        chooser.cache_clear()
+    yield
+    for chooser in (choose_attention, backend_for):
+        chooser.cache_clear()
+
+
+@pytest.mark.usefixtures("without_compiler")
+def test_it_is_what_auto_takes_on_a_cpu_without_a_compiler():
+    assert choose_attention("auto", "cpu") == ("sparse", "cpp: no C++ compiler")
     assert backend_for("auto", "cpu") is sparse.ms_deform_attn
 
 
+@pytest.mark.usefixtures("without_compiler")
 def test_without_mkl_auto_goes_without_it_and_says_so(monkeypatch):
-    choose.cache_clear()
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
-    name, reason = choose("auto", "cpu")
-    choose.cache_clear()
+    name, reason = choose_attention("auto", "cpu")
     assert name == "torch"
     assert "without MKL" in reason
 

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models.ops
 from models.ops import triton_attention
-from models.ops.backends import choose
+from models.ops.backends import choose_attention
 from util.base.errors import UserError
 
 CASES = Path(__file__).parents[2] / "helpers" / "attention" / "triton_cases.py"
@@ -143,13 +143,13 @@ def test_another_picture_size_needs_no_other_program(compile_for):
 def test_without_a_gpu_the_wish_is_refused():
     for device_type in ("cpu", "cuda"):
         with pytest.raises(UserError, match=r"'triton' cannot be used .* needs a CUDA device"):
-            choose.__wrapped__("triton", device_type)
+            choose_attention.__wrapped__("triton", device_type)
 
 
 @without_gpu
 @with_triton
 def test_auto_takes_the_definition_where_triton_cannot_run_and_says_why():
-    assert choose.__wrapped__("auto", "cuda") == ("torch", "triton: it needs a CUDA device")
+    assert choose_attention.__wrapped__("auto", "cuda") == ("torch", "triton: it needs a CUDA device")
 
 
 def test_a_missing_package_is_named(monkeypatch):

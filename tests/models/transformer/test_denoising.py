@@ -106,8 +106,8 @@ def test_groups_and_sizes_are_the_official_ones(case):
     queries = make([image(n) for n in case["counts"]], nn.Embedding(5, 8), None)
     assert list(queries.box_logits.shape) == case["input_query_bbox"]
     assert list(queries.content.shape[:2]) == case["input_query_label"][:2]
-    assert list(queries.blocked.shape) == case["attn_mask"]
-    assert queries.blocked.sum().item() == case["attn_mask_true"]
+    assert list(queries.attn_mask.shape) == case["attn_mask"]
+    assert queries.attn_mask.sum().item() == case["attn_mask_true"]
 
 
 def test_the_attention_mask_is_the_official_one():
@@ -216,17 +216,17 @@ def test_nobody_waits_for_the_device_when_noise_is_made(use_padding):
     table = nn.Embedding(92, 8, device="meta")
     with Waits() as waits:
         queries = denoiser(use_padding=use_padding)(targets, table, most_boxes=3)
-    assert queries.content.device.type == queries.blocked.device.type == "meta"
+    assert queries.content.device.type == queries.attn_mask.device.type == "meta"
     assert not waits.seen
 
 
 def test_padding_slots_are_absent_only_if_padding_is_off():
     truth = [image(2), image(1)]
-    assert denoiser()(truth, one_hot_table(), None).absent is None
+    assert denoiser()(truth, one_hot_table(), None).key_padding_mask is None
     queries = denoiser(dn_number=1, use_padding=False, num_queries=3)(truth, one_hot_table(), None)
     repeats = 2 * queries.groups
-    assert queries.absent[0].sum() == 0
-    assert queries.absent[1].tolist() == [False, True] * repeats + [False] * 3
+    assert queries.key_padding_mask[0].sum() == 0
+    assert queries.key_padding_mask[1].tolist() == [False, True] * repeats + [False] * 3
 
 
 def forward(model, images_of, counts, most_boxes):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.outputs import DINOOutput, Prediction
-from models.postprocess import PostProcess, gated
+from models.postprocess import PostProcess, apply_image_gate
 from models.transformer.image_head import ImageHead
 from tests.helpers.networks.tiny_dino import batch, build
 
@@ -61,19 +61,19 @@ def answer(logits, image_logits):
 @pytest.mark.parametrize("gate", [0.5, 1.0, 3.0])
 def test_the_gate_multiplies_scores(gate):
     logits, image_logits = torch.randn(2, 5, 3, dtype=torch.float64) * 4, torch.randn(2, dtype=torch.float64)
-    found = gated(answer(logits, image_logits), gate).logits.sigmoid()
+    found = apply_image_gate(answer(logits, image_logits), gate).logits.sigmoid()
     torch.testing.assert_close(found, logits.sigmoid() * image_logits.sigmoid()[:, None, None] ** gate)
 
 
 def test_without_a_gate_the_answer_is_the_very_same():
     made = answer(torch.randn(2, 5, 3), torch.randn(2))
-    assert gated(made, 0.0) is made.last
+    assert apply_image_gate(made, 0.0) is made.last
 
 
 def test_extreme_answers_stay_numbers():
     logits = torch.tensor([[[-1e4], [-90.0], [0.0], [90.0], [1e4]]])
     for whole in (-1e4, -90.0, 0.0, 90.0, 1e4):
-        scores = gated(answer(logits, torch.tensor([whole])), 1.0).logits.sigmoid()
+        scores = apply_image_gate(answer(logits, torch.tensor([whole])), 1.0).logits.sigmoid()
         assert ((scores >= 0) & (scores <= 1)).all()
 
 

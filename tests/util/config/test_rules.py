@@ -80,16 +80,6 @@ BREAKS = [
     ),
     (rules.evaluation_happens, {"eval_every": 13, "epochs": 12}, "never happen in 12 epochs"),
     (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 13, "epochs": 12}, "0 keeps none"),
-    (
-        rules.frozen_norm_fits_backbone,
-        {"backbone": "swin_T_224_1k", "backbone_norm": "group_norm", "backbone_freeze_at": 0},
-        "are for ResNets",
-    ),
-    (
-        rules.frozen_norm_fits_backbone,
-        {"backbone": "convnext_tiny_22k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 2},
-        "are for ResNets",
-    ),
     (rules.average_follows, {"use_ema": True, "ema_decay": 1.0}, "ema_decay 1 would never follow the weights"),
     (
         rules.operating_target_fits,
@@ -121,14 +111,6 @@ HOLDS = [
     (rules.evaluation_happens, {"eval_every": 12, "epochs": 12}),
     (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 12, "epochs": 12}),
     (rules.kept_checkpoints_happen, {"save_checkpoint_interval": 0, "epochs": 12}),
-    (
-        rules.frozen_norm_fits_backbone,
-        {"backbone": "resnet50", "backbone_norm": "group_norm", "backbone_freeze_at": 2},
-    ),
-    (
-        rules.frozen_norm_fits_backbone,
-        {"backbone": "swin_T_224_1k", "backbone_norm": "frozen_bn", "backbone_freeze_at": 0},
-    ),
     (rules.average_follows, {"use_ema": True, "ema_decay": 0.9999}),
     (rules.average_follows, {"use_ema": False, "ema_decay": 1.0}),
     (rules.operating_target_fits, {"operating_rule": "sensitivity", "operating_target": 1.0}),
