@@ -57,7 +57,7 @@ from util.distributed.collectives import (
 )
 from util.doctor.checkup import consult
 from util.metrics.report.evaluation import evaluate_as_configured
-from util.metrics.tables import merge
+from util.metrics.tables import merge_detections
 from util.runlog.run_log import RunLog
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
@@ -350,7 +350,7 @@ def judge(run: Run, *, is_final: bool, operating_point: Mapping[str, Any] | None
     if not here.is_main:
         return {}
     truth = split.ground_truth()
-    found = merge([part for part, _ in parts], truth.images)
+    found = merge_detections([part for part, _ in parts], truth.images)
     kinds = image_kinds(truth.files)
     evaluation = evaluate_as_configured(truth, found, kinds, run.config, operating_point, has_intervals=is_final)
     state.operating_point = evaluation.operating_point

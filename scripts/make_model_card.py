@@ -27,8 +27,8 @@ from util.base.files import write_whole
 from util.base.text import markdown, printable
 from util.config.load import flatten, load_run_config
 from util.config.schema import IN_CARD, Config
-from util.metrics.files import DETECTIONS, TRUTH, load_detections
-from util.metrics.report.file import REPORT, Report, described, load_report
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
+from util.metrics.report.file import REPORT, Report, describe_images, load_report
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME
@@ -114,11 +114,11 @@ def report_of(folder: Path) -> Report:
             f"{folder}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
             "or evaluate it first: python main.py --eval"
         )
-    if report.facts and (folder / TRUTH).is_file():
-        truth = load_split(folder, folder / TRUTH).ground_truth()
-        report.require(truth=truth, source=folder / TRUTH)
+    if report.facts and (folder / GROUND_TRUTH).is_file():
+        truth = load_split(folder, folder / GROUND_TRUTH).ground_truth()
+        report.require(ground_truth=truth, source=folder / GROUND_TRUTH)
         if (folder / DETECTIONS).is_file():
-            report.require(found=load_detections(folder / DETECTIONS, truth.images), source=folder / DETECTIONS)
+            report.require(detections=load_detections(folder / DETECTIONS, truth.images), source=folder / DETECTIONS)
     return report
 
 
@@ -174,7 +174,7 @@ def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 def images(facts: Mapping[str, Any] | None) -> str:
     """A list of images in words."""
-    return described(facts) if facts else ""
+    return describe_images(facts) if facts else ""
 
 
 def file_of(facts: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.metrics.coco.overlap import to_xywh
-from util.metrics.files import DETECTIONS, TRUTH, load_detections
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
 from util.metrics.image_level import image_scores
 from util.metrics.report.file import Report, load_report
 from util.metrics.tables import Detections, GroundTruth
@@ -69,7 +69,7 @@ def write(args: argparse.Namespace) -> None:
     require_same_images(args.run, split, report)
     found = load_detections(args.run / DETECTIONS, truth.images)
     if report:
-        report.require(found=found, source=args.run / DETECTIONS)
+        report.require(detections=found, source=args.run / DETECTIONS)
     threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
         raise UserError(f"{args.run}: its report has no operating point; give --threshold, chosen on validation images")
@@ -83,9 +83,9 @@ def write(args: argparse.Namespace) -> None:
 
 def require_same_images(run: Path, split: Split, report: Report | None) -> None:
     """Ids begin at 1 in every list of TBX11K: those of another list would pass for these."""
-    evaluated = load_split(run, run / TRUTH)
+    evaluated = load_split(run, run / GROUND_TRUTH)
     if report:
-        report.require(truth=evaluated.ground_truth(), source=run / TRUTH)
+        report.require(ground_truth=evaluated.ground_truth(), source=run / GROUND_TRUTH)
     if evaluated.files_by_id != split.files_by_id:
         raise UserError(
             f"{run}: was evaluated on {evaluated.num_images} images that are not those of {split.name}, "

@@ -26,10 +26,10 @@ from datasets.dataset import load_image
 from util.base.console import echo
 from util.base.errors import UserError
 from util.config.load import load_run_config
-from util.metrics.files import DETECTIONS, TRUTH, load_detections
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
 from util.metrics.report.file import load_report
-from util.metrics.report.gallery import worst_false_alarms, worst_misses
-from util.metrics.report.protocols import Study
+from util.metrics.report.gallery import worst_false_positives, worst_misses
+from util.metrics.report.protocols import MatchedTables
 from util.plots.contact_sheet import choose_detections, draw_sheet, tile_of
 from util.plots.evaluation import (
     draw_calibration,
@@ -78,19 +78,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_study(run: Path, detections: Path | None, truth: Path | None) -> Study:
+def load_study(run: Path, detections: Path | None, truth: Path | None) -> MatchedTables:
     """The evaluation of a run, at its operating point; its own tables must be those of its report."""
     report = load_report(run)
-    there = load_split(run, truth or run / TRUTH).ground_truth()
+    there = load_split(run, truth or run / GROUND_TRUTH).ground_truth()
     found = load_detections(detections or run / DETECTIONS, there.images)
     if report and truth is None:
-        report.require(truth=there, source=run / TRUTH)
+        report.require(ground_truth=there, source=run / GROUND_TRUTH)
     if report and detections is None:
-        report.require(found=found, source=run / DETECTIONS)
-    return Study(there, found, image_kinds(there.files), report.threshold if report else None)
+        report.require(detections=found, source=run / DETECTIONS)
+    return MatchedTables(there, found, image_kinds(there.files), report.threshold if report else None)
 
 
-def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
+def figures(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
     """What can be drawn, by name."""
     yield "froc", draw_froc(study, args.bootstrap, args.seed)
     yield "precision_recall", draw_precision_recall(study)
@@ -108,10 +108,10 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
         yield from sheets(study, split, args.num)
 
 
-def require_same_images(study: Study, split: Split) -> None:
+def require_same_images(study: MatchedTables, split: Split) -> None:
     """The ids of each list begin with 1, so only file names tell whether these are the X-rays that were evaluated."""
     listed = split.files_by_id
-    other = [name for image, name in study.truth.files.items() if listed.get(image) != name]
+    other = [name for image, name in study.ground_truth.files.items() if listed.get(image) != name]
     if other:
         raise UserError(
             f"{split.annotation_file}: is not the list that was evaluated: {len(other)} images differ, as {other[0]}. "
@@ -119,19 +119,25 @@ def require_same_images(study: Study, split: Split) -> None:
         )
 
 
-def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
+def sheets(study: MatchedTables, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
     """The worst misses and false alarms on the X-rays, chosen and counted at the threshold at which they are drawn."""
     score = SCORE if study.threshold is None else study.threshold
     study = study.at(score)
     kinds = {
         "worst_misses": ("Worst misses", worst_misses(study, num)),
-        "worst_false_alarms": ("Worst false alarms", worst_false_alarms(study, num)),
+        "worst_false_alarms": ("Worst false alarms", worst_false_positives(study, num)),
     }
     found = choose_detections(study.known, score)
     for name, (title, images) in kinds.items():
         if images:
             tiles = [
-                tile_of(np.asarray(load_image(split, split.image_ids.tolist().index(i))), study.truth, found, i, score)
+                tile_of(
+                    np.asarray(load_image(split, split.image_ids.tolist().index(i))),
+                    study.ground_truth,
+                    found,
+                    i,
+                    score,
+                )
                 for i in images
             ]
             yield name, draw_sheet(tiles, f"{title} at score threshold {score:.3g}")

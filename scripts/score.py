@@ -29,11 +29,11 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import first_few
 from util.config.rules import operating_target_fits
-from util.metrics.files import DETECTIONS, TRUTH, load_detections, save_report
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.report.file import Report, load_report
-from util.metrics.report.protocols import Study, compare, images_with_boxes
+from util.metrics.report.protocols import MatchedTables, compare, images_with_boxes
 from util.metrics.tables import Detections, GroundTruth
 
 DEFAULT_DRAWS = 1000  # of a comparison, which is nothing without them
@@ -109,7 +109,7 @@ def score(args: argparse.Namespace) -> None:
 
 def compare_runs(args: argparse.Namespace) -> None:
     """Two runs, each at the operating point of its own report."""
-    truth, images = load_truth(args.truth or args.compare[0] / TRUTH, args.images)
+    truth, images = load_truth(args.truth or args.compare[0] / GROUND_TRUTH, args.images)
     first, second = (study_of(run, truth, images, args) for run in args.compare)
     draws = DEFAULT_DRAWS if args.bootstrap is None else args.bootstrap
     if draws < 1:
@@ -128,25 +128,27 @@ def compare_runs(args: argparse.Namespace) -> None:
         echo(args.output)
 
 
-def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
+def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> MatchedTables:
     """A run's detections, with the operating point of its report, the one given, or one chosen on these images."""
     report = load_report(run)
     require_truth_of(run, truth, report)
     found = load(run / DETECTIONS if run.is_dir() else run, truth, images, report)
-    study = Study(images, found, image_kinds(images.files))
+    study = MatchedTables(images, found, image_kinds(images.files))
     threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
-        threshold = choose_threshold(images, study.one_once, study.images, args.operating_rule, args.operating_target)
+        threshold = choose_threshold(
+            images, study.deduplicated, study.image_scores, args.operating_rule, args.operating_target
+        )
     return study.at(threshold)
 
 
 def require_truth_of(run: Path, truth: GroundTruth, report: Report | None) -> None:
     """The ids of each list of TBX11K begin with 1, so only file names tell whether a run saw these images."""
-    if not (run / TRUTH).is_file():
+    if not (run / GROUND_TRUTH).is_file():
         return
-    theirs = load_split(run, run / TRUTH).ground_truth()
+    theirs = load_split(run, run / GROUND_TRUTH).ground_truth()
     if report:
-        report.require(truth=theirs, source=run / TRUTH)
+        report.require(ground_truth=theirs, source=run / GROUND_TRUTH)
     other = [name for image, name in theirs.files.items() if truth.files.get(image, name) != name]
     if other:
         raise UserError(
@@ -204,7 +206,7 @@ def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | N
     """
     found = load_detections(path, truth.images)
     if report:
-        report.require(found=found, source=path)
+        report.require(detections=found, source=path)
     found = found.on(images.images)
     empty = len(images.images) - len(np.unique(found.image_id))
     if empty:

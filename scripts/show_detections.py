@@ -20,7 +20,7 @@ from util.base.console import echo
 from util.config.load import load_run_config
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
-from util.metrics.report.protocols import Study
+from util.metrics.report.protocols import MatchedTables
 from util.plots.contact_sheet import choose_detections, choose_images, draw_sheet, tile_of
 
 SCORE = 0.3  # where a run has no operating point
@@ -72,11 +72,11 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
     truth = split.ground_truth()
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
     if report:
-        report.require(truth=truth, source=split.annotation_file)
+        report.require(ground_truth=truth, source=split.annotation_file)
     found = load_detections(path, truth.images)
     if report:
-        report.require(found=found, source=path)
-    found = choose_detections(Study(truth, found, {}).known, score)
+        report.require(detections=found, source=path)
+    found = choose_detections(MatchedTables(truth, found, {}).known, score)
     images = choose_images(truth, found, num, score)
     pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
     tiles = [tile_of(pixels, truth, found, image, score) for pixels, image in zip(pictures, images, strict=True)]

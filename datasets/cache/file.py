@@ -33,7 +33,7 @@ from util.base.reading import read_regular, require_regular
 from util.base.text import first_few
 from util.base.threads import threads
 from util.images.common import to_image
-from util.images.reader import LARGEST_FILE, READER
+from util.images.reader import MAX_FILE_BYTES, READER_VERSION
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
@@ -205,7 +205,7 @@ def source_of(split: Split, index: int) -> Source:
     name = str(split.file_names[index])
     path = split.image_dir / name
     status = require_regular(path)
-    digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
+    digest = hashlib.blake2b(read_regular(path, MAX_FILE_BYTES), digest_size=DIGEST_BYTES).hexdigest()
     return Source(name, status.st_size, status.st_mtime_ns, digest)
 
 
@@ -230,7 +230,7 @@ def _is_same(split: Split, index: int, source: Source) -> bool:
 def index_of(entries: Sequence[Entry]) -> bytes:
     """What stands behind the pixels, which end where the last entry does."""
     lines = ",\n".join(entry.dump() for entry in entries)
-    index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
+    index = f'{{"reader": {json.dumps(READER_VERSION)}, "entries": [\n{lines}\n]}}\n'.encode()
     start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
     return index + start + _digest(index + start) + MARK
 
@@ -259,8 +259,8 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableCache(f"{file}: its index is damaged") from error
-    if reader != READER:
-        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER})")
+    if reader != READER_VERSION:
+        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER_VERSION})")
     return entries, digest.hex()
 
 

@@ -29,9 +29,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from util.base.console import echo
-from util.metrics.coco.ap import FIGURES, coco_ap
+from util.metrics.coco.ap import METRICS, coco_ap
 from util.metrics.coco.overlap import to_xywh
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 SIDE = 512
 NEAR = 10
@@ -52,8 +52,8 @@ def main() -> int:
         echo(f"{name:12}{median(own):8.3f} [{min(own):.3f}..{max(own):.3f}]")
     echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
     ours, theirs = results.values()
-    apart = max(abs(ours.get(key, -1.0) - theirs[key]) for key in FIGURES)
-    echo(f"largest difference of the {len(FIGURES)} figures: {apart:.2g}")
+    apart = max(abs(ours.get(key, -1.0) - theirs[key]) for key in METRICS)
+    echo(f"largest difference of the {len(METRICS)} metrics: {apart:.2g}")
     return int(apart > (ROUNDING if len(names) > 1 else 0.0))
 
 
@@ -124,10 +124,10 @@ def official(truth: GroundTruth, found: Detections) -> dict[str, float]:
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(METRICS, evaluation.stats.tolist(), strict=True))
 
 
-def index(truth: GroundTruth, table: Boxes, **columns: NDArray[np.float64]) -> COCO:
+def index(truth: GroundTruth, table: BoxTable, **columns: NDArray[np.float64]) -> COCO:
     """A table as pycocotools wants it."""
     made = COCO()
     xywh = to_xywh(table.xyxy)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-MOST_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000
 PIXELS_AT_ONCE = 2**21  # where numbers of more bits are made of pixels
 # What files that are truncated, damaged, too large, or no images at all make Pillow and pydicom raise: a parser that
 # believes a wrong number stumbles anywhere.
@@ -46,7 +46,7 @@ class ImageFacts:
     view: str | None = None  # such as "PA"
 
 
-def require_few_pixels(width: int, height: int, most: int = MOST_PIXELS) -> None:
+def require_few_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
     """Refuse by its header what would take more memory than an image should.
 
     Raises:

@@ -32,9 +32,9 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from util.base.errors import MissingPackage
-from util.images.common import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
+from util.images.common import MAX_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
 from util.images.dicom_limits import (
-    LONGEST_ELEMENT,
+    MAX_ELEMENT_BYTES,
     META_GROUP,
     PREAMBLE,
     CountedReads,
@@ -54,7 +54,7 @@ ELEMENTS = [
     *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
 ]
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
-MOST_COLOR_PIXELS = MOST_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
+MAX_COLOUR_PIXELS = MAX_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
 PIXELS = Tag("PixelData")
 DEEPEST_IDENTITY = 8  # bits
 # For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.
@@ -109,8 +109,8 @@ def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
         header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
     for tag in list(header.keys()):
         value = header.get_item(tag).value
-        if tag != PIXELS and isinstance(value, bytes) and len(value) > LONGEST_ELEMENT:  # it would become objects
-            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {LONGEST_ELEMENT}")
+        if tag != PIXELS and isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:  # it would become objects
+            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {MAX_ELEMENT_BYTES}")
     _check(header, with_pixels)
     return header
 
@@ -158,7 +158,7 @@ def _check(header: Dataset, with_pixels: bool) -> None:
     if not (is_grey or is_colour):
         raise RefusedDicom("is neither MONOCHROME1, MONOCHROME2, RGB nor YBR; export it as PNG")
     try:
-        require_few_pixels(header.Columns, header.Rows, most=MOST_PIXELS if is_grey else MOST_COLOR_PIXELS)
+        require_few_pixels(header.Columns, header.Rows, most=MAX_PIXELS if is_grey else MAX_COLOUR_PIXELS)
     except ValueError as error:
         raise RefusedDicom(str(error)) from error
     if depth not in ((8, 16) if is_grey else (8,)) or not 1 <= header.BitsStored <= depth:

@@ -15,16 +15,16 @@ from itertools import pairwise
 from util.base.reading import PIECE
 from util.images.huge_images import HUGE_BYTES, take_turn
 
-LARGEST_DATA = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
-LONGEST_ELEMENT = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
-MOST_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
+MAX_DATA_BYTES = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
+MAX_ELEMENT_BYTES = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
+MAX_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
 PREAMBLE = 132  # bytes before the elements that say how the others are encoded
 META_GROUP = 2  # of these elements
 START_OF_IMAGE = b"\xff\xd8"  # JPEG and JPEG-LS
 START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, and SOF55 of JPEG-LS
-MOST_SEGMENTS = 15  # parts of a frame in RLE
-LONGEST_RUN = 128
+MAX_SEGMENTS = 15  # parts of a frame in RLE
+MAX_RUN = 128
 
 
 class RefusedDicom(ValueError):  # noqa: N818 what is refused, and why, stands in the message
@@ -39,15 +39,15 @@ class CountedReads(io.BufferedReader):
 
     def __init__(self, raw: io.RawIOBase | io.BytesIO) -> None:
         super().__init__(raw)
-        if self.seek(0, io.SEEK_END) > LARGEST_DATA:
-            raise RefusedDicom(f"has {self.tell()} bytes; more than {LARGEST_DATA} are not read")
+        if self.seek(0, io.SEEK_END) > MAX_DATA_BYTES:
+            raise RefusedDicom(f"has {self.tell()} bytes; more than {MAX_DATA_BYTES} are not read")
         self.seek(0)
 
     def read(self, size: int | None = -1) -> bytes:
         """As of any file."""
         self.num_reads += 1
-        if self.num_reads > MOST_READS:
-            raise RefusedDicom(f"has more than {MOST_READS} elements, items or fragments; export it as PNG")
+        if self.num_reads > MAX_READS:
+            raise RefusedDicom(f"has more than {MAX_READS} elements, items or fragments; export it as PNG")
         return super().read(size)
 
 
@@ -70,8 +70,8 @@ def inflated(file: io.BufferedReader, syntax: str) -> io.BytesIO:
         if not piece:
             raise RefusedDicom("its deflated part ends too early; copy the file again")
         content.write(engine.decompress(piece, PIECE))
-        if content.tell() > LARGEST_DATA:
-            raise RefusedDicom(f"unpacks to more than {LARGEST_DATA} bytes; those are not read")
+        if content.tell() > MAX_DATA_BYTES:
+            raise RefusedDicom(f"unpacks to more than {MAX_DATA_BYTES} bytes; those are not read")
         if content.tell() > HUGE_BYTES >= content.tell() - PIECE:
             take_turn(num_bytes=content.tell())
     content.seek(0)
@@ -96,7 +96,7 @@ def require_short_runs(frame: bytes, num_pixels: int) -> None:
     Raises:
         RefusedDicom: it does.
     """
-    count = min(struct.unpack_from("<I", frame)[0], MOST_SEGMENTS)
+    count = min(struct.unpack_from("<I", frame)[0], MAX_SEGMENTS)
     starts = [*struct.unpack_from(f"<{count}I", frame, 4), len(frame)]
     for start, end in pairwise(starts):
         place = start
@@ -105,7 +105,7 @@ def require_short_runs(frame: bytes, num_pixels: int) -> None:
             run = frame[place]
             place += 2 + run if run < 128 else 1 if run == 128 else 2
             length += run + 1 if run < 128 else 0 if run == 128 else 257 - run
-            if length > num_pixels + LONGEST_RUN:
+            if length > num_pixels + MAX_RUN:
                 raise RefusedDicom(f"a part of its pixels unpacks to more than {num_pixels} bytes; export it as PNG")
 
 

@@ -21,14 +21,14 @@ from util.images.common import ImageFacts, _are_equal, require_few_pixels, row_b
 from util.images.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
 
 # Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images.reader` does.
-READER = f"reader 1, Pillow {PIL.__version__}"
+READER_VERSION = f"reader 1, Pillow {PIL.__version__}"
 
 # What Pillow may open, whatever a file is called. Left out are formats that nobody needs here, above all those for
 # which Pillow starts another program, such as PostScript. MPO, a JPEG and its previews, counts as JPEG.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-LARGEST_FILE = 2**29  # bytes; 100 million pixels in color have 300 million
-LARGEST_TILE = 2**24  # pixels; a tile of a TIFF may be larger than the image
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the limit
+MAX_FILE_BYTES = 2**29  # bytes; 100 million pixels in color have 300 million
+MAX_TILE_PIXELS = 2**24  # pixels; a tile of a TIFF may be larger than the image
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -58,7 +58,7 @@ def read_image(path: Path | BytesIO) -> Image.Image:
 
 
 @contextmanager
-def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
+def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
     """An image of Pillow's of one of FORMATS, whose pixels are still to be read.
 
     Raises:
@@ -79,12 +79,12 @@ def file_size(path: Path | BytesIO) -> int:
         ValueError: it is larger than any image that is read.
     """
     size = len(path.getbuffer()) if isinstance(path, BytesIO) else require_regular(path).st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"has {size} bytes; more than {LARGEST_FILE} are not read")
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"has {size} bytes; more than {MAX_FILE_BYTES} are not read")
     return size
 
 
-def as_image(image: Image.Image) -> Image.Image:
+def convert_image(image: Image.Image) -> Image.Image:
     """An image of Pillow's in mode L or RGB, by the rules of `read_image`.
 
     Raises:
@@ -116,7 +116,7 @@ def read_facts(path: Path | BytesIO) -> ImageFacts:
     if is_dicom(path):
         with huge_images_in_turn():
             return _dicom(path).read_facts(path)
-    with opened(path) as image:
+    with open_image(path) as image:
         return ImageFacts(image.height, image.width)
 
 
@@ -135,7 +135,7 @@ def is_dicom(path: Path | BytesIO) -> bool:
 
 
 def _decoded(path: Path | BytesIO) -> Image.Image:
-    with opened(path) as image:
+    with open_image(path) as image:
         take_turn(pixels=image.width * image.height)
         if image.width * image.height <= HUGE_PIXELS or image.mode in ("L", *DEEP_MODES):
             return to_grey(_in_8_bits(image))
@@ -175,7 +175,7 @@ def _check(image: Image.Image) -> None:
         raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
     if image.format == "TIFF":
         tile = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
-        require_few_pixels(*tile, most=max(LARGEST_TILE, image.width * image.height))
+        require_few_pixels(*tile, most=max(MAX_TILE_PIXELS, image.width * image.height))
     if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
         raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 AT_A_TIME = 100  # draws; bounds the memory
-LEVELS = (2.5, 97.5)  # percent
+PERCENTILES = (2.5, 97.5)  # percent
 
 
-class Curve(Protocol):
+class WeightedMetrics(Protocol):
     """Figures as functions of how often each image counts."""
 
     def values(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -26,7 +26,7 @@ class Curve(Protocol):
         ...
 
 
-Curves = Sequence[tuple[str, Curve]]  # with the prefix of their figures' keys
+PrefixedMetrics = Sequence[tuple[str, WeightedMetrics]]  # with the prefix of their figures' keys
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,15 @@ class Difference:
     p: float  # two-sided
 
 
-def point(curves: Curves, images: NDArray[np.bool_]) -> dict[str, float]:
+def point(curves: PrefixedMetrics, images: NDArray[np.bool_]) -> dict[str, float]:
     """Every figure with each of the `images` [I] once; what is undefined is absent."""
     values = _values(curves, images[:, None].astype(float))
     return {key: float(value[0]) for key, value in values.items() if np.isfinite(value[0])}
 
 
-def resample(curves: Curves, images: NDArray[np.bool_], draws: int, seed: int) -> dict[str, NDArray[np.float64]]:
+def resample(
+    curves: PrefixedMetrics, images: NDArray[np.bool_], draws: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
     """Every figure in each draw [draws] from the `images` [I]; NaN in a draw in which it is undefined."""
     rng = np.random.default_rng(seed)
     sizes = [min(AT_A_TIME, draws - begin) for begin in range(0, draws, AT_A_TIME)] if images.any() else []
@@ -58,7 +60,7 @@ def interval(draws: NDArray[np.float64]) -> tuple[float, float] | None:
     defined = draws[np.isfinite(draws)]
     if not len(defined):
         return None
-    low, high = np.percentile(defined, LEVELS)
+    low, high = np.percentile(defined, PERCENTILES)
     return float(low), float(high)
 
 
@@ -86,7 +88,7 @@ def draw_weights(images: NDArray[np.bool_], draws: int, rng: np.random.Generator
     return weights
 
 
-def _values(curves: Curves, weights: NDArray) -> dict[str, NDArray[np.float64]]:
+def _values(curves: PrefixedMetrics, weights: NDArray) -> dict[str, NDArray[np.float64]]:
     return {f"{prefix}/{key}": v for prefix, curve in curves for key, v in curve.values(weights).items()}
 
 

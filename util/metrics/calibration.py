@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco.match import HIT, IGNORED
-from util.metrics.matching import IOU, pair
+from util.metrics.coco.match import IGNORED, TRUE_POSITIVE
+from util.metrics.matching import IOU_THRESHOLD, match_boxes
 from util.metrics.tables import Detections, GroundTruth
 
 BINS = 10
@@ -34,17 +34,19 @@ class Reliability:
         return float(np.nanmax(np.abs(self.share - self.score)))
 
 
-def reliability(truth: GroundTruth, found: Detections, bins: int = BINS, iou: float = IOU) -> Reliability | None:
+def reliability(
+    truth: GroundTruth, found: Detections, bins: int = BINS, iou: float = IOU_THRESHOLD
+) -> Reliability | None:
     """The share of detections that find a box of their class, by score.
 
     None where that has no meaning: no box to find, no detection, or scores outside [0, 1].
     """
     found = found.on(truth.images)
-    outcome = pair(truth, found, iou).outcome
+    outcome = match_boxes(truth, found, iou).outcome
     rows = outcome != IGNORED
     order = np.lexsort((outcome[rows], found.score[rows]))  # sums must not depend on the order of the rows
     score = found.score[rows][order]
-    is_hit = (outcome[rows] == HIT)[order]
+    is_hit = (outcome[rows] == TRUE_POSITIVE)[order]
     if truth.is_crowd.all() or not len(score) or score.min() < 0 or score.max() > 1:
         return None
     edges = np.linspace(0, 1, bins + 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from util.metrics.tables import Detections
 
 
-def table_of(images: Sequence[int], found: Sequence[Mapping[str, Tensor]]) -> Detections:
+def collect_detections(images: Sequence[int], found: Sequence[Mapping[str, Tensor]]) -> Detections:
     """One row per detection, image by image, of `scores` [n], `labels` [n] and `boxes` [n, 4] xyxy of each."""
     empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "boxes": torch.zeros(0, 4)}
     columns = {k: torch.cat([empty[k], *(f[k] for f in found)]).double().numpy() for k in empty}

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco.match import ALARM
-from util.metrics.matching import IOU, once_rows, one_label, pair, rows_of
+from util.metrics.coco.match import FALSE_POSITIVE
+from util.metrics.matching import IOU_THRESHOLD, as_one_class, match_boxes, select_rows, unique_rows
 from util.metrics.tables import Detections, GroundTruth
 
 BACKGROUND = "background"
 
 
-def confusion(truth: GroundTruth, found: Detections, threshold: float, iou: float = IOU) -> dict[str, dict[str, int]]:
+def confusion(
+    truth: GroundTruth, found: Detections, threshold: float, iou: float = IOU_THRESHOLD
+) -> dict[str, dict[str, int]]:
     """Counts as {true class: {found class: n}}; "background" stands for a box not found and for a false alarm.
 
     Detections of at least `threshold` are paired with boxes whatever their class; of the same box under two classes
@@ -20,18 +22,18 @@ def confusion(truth: GroundTruth, found: Detections, threshold: float, iou: floa
     has no meaning and is 0.
     """
     found = found.on(truth.images)
-    strong = rows_of(found, np.flatnonzero(found.score >= threshold))
-    strong = rows_of(strong, np.argsort(strong.label, kind="stable"))  # of equal scores the lower label speaks
-    speaking = rows_of(strong, once_rows(one_label(strong)))
+    strong = select_rows(found, np.flatnonzero(found.score >= threshold))
+    strong = select_rows(strong, np.argsort(strong.label, kind="stable"))  # of equal scores the lower label speaks
+    speaking = select_rows(strong, unique_rows(as_one_class(strong)))
     labels = speaking.label
-    pairs = pair(one_label(truth), one_label(speaking), iou)
+    pairs = match_boxes(as_one_class(truth), as_one_class(speaking), iou)
     counts = _Counts({**{int(k): str(k) for k in np.unique(labels)}, **truth.names})
     hit = pairs.box >= 0
     counts.add(truth.label[pairs.box[hit]], labels[hit])
     is_missed = ~truth.is_crowd
     is_missed[pairs.box[hit]] = False
     counts.add(truth.label[is_missed], None)
-    counts.add(None, labels[pairs.outcome == ALARM])
+    counts.add(None, labels[pairs.outcome == FALSE_POSITIVE])
     return counts.table()
 
 

@@ -23,10 +23,10 @@ from util.metrics.report.file import FACTS
 from util.metrics.tables import Detections, GroundTruth
 
 DETECTIONS = "detections.json.gz"
-TRUTH = "truth.json.gz"
+GROUND_TRUTH = "truth.json.gz"
 PER_IMAGE = "per_image.csv"
 
-KEYS = ("image_id", "category_id", "bbox", "score")
+RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 class DetectionsError(UserError):
@@ -52,7 +52,7 @@ def save_detections(path: str | Path, found: Detections) -> None:
         )
     columns = (found.image_id.tolist(), found.label.tolist(), xywh.tolist(), found.score.tolist())
     rows = [
-        {"id": n, **dict(zip(KEYS, values, strict=True))}
+        {"id": n, **dict(zip(RESULT_KEYS, values, strict=True))}
         for n, values in enumerate(zip(*columns, strict=True), start=1)
     ]
     _write(Path(path), json.dumps(rows, separators=(",", ":")).encode())
@@ -82,7 +82,7 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
 def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:
     """The rows as a table, all of them checked at once; None where `_problem` finds one that is wrong."""
     try:
-        ids, labels, boxes, scores = ([row[key] for row in rows] for key in KEYS)
+        ids, labels, boxes, scores = ([row[key] for row in rows] for key in RESULT_KEYS)
         numbers = [*chain.from_iterable(boxes), *scores]
     except (KeyError, TypeError, IndexError):
         return None
@@ -128,7 +128,7 @@ def save_report(
     _write(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
-def save_truth(path: str | Path, truth: GroundTruth) -> None:
+def save_ground_truth(path: str | Path, truth: GroundTruth) -> None:
     """Write truth as a COCO-format file, so that detections can be judged again without the data folder."""
     xywh = np.concatenate([truth.xyxy[:, :2], truth.xyxy[:, 2:] - truth.xyxy[:, :2]], axis=1).tolist()
     columns = (truth.image_id, truth.label, truth.area, truth.is_crowd.astype(int))
@@ -177,8 +177,8 @@ def _loads(content: bytes | bytearray) -> Any:
 
 
 def _problem(row: Any, images: set[int]) -> str | None:
-    if not isinstance(row, dict) or any(key not in row for key in KEYS):
-        return f"expected an object with {', '.join(KEYS)}, got {_kind(row)}"
+    if not isinstance(row, dict) or any(key not in row for key in RESULT_KEYS):
+        return f"expected an object with {', '.join(RESULT_KEYS)}, got {_kind(row)}"
     box = row["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
         return f"bbox must be four finite numbers x, y, width, height, got {box!r}"

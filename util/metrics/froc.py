@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.metrics.bootstrap import Steps, build_steps
-from util.metrics.coco.match import HIT, IGNORED
-from util.metrics.matching import IOU, pair
+from util.metrics.coco.match import IGNORED, TRUE_POSITIVE
+from util.metrics.matching import IOU_THRESHOLD, match_boxes
 from util.metrics.tables import Detections, GroundTruth
 
-RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+FPPI_RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FrocCurve:
         sensitivity = np.divide(hits, truths, out=np.full_like(hits, np.nan), where=truths > 0)
         return alarms / images, sensitivity
 
-    def values(self, weights: NDArray[np.float64], at: Sequence[float] = RATES) -> dict[str, NDArray[np.float64]]:
+    def values(self, weights: NDArray[np.float64], at: Sequence[float] = FPPI_RATES) -> dict[str, NDArray[np.float64]]:
         """Sensitivity as `froc@RATE` and the mean as `froc_mean`, each [D]; image i counts `weights[i, d]` times."""
         alarms, sensitivity = self.curve(weights)
         nothing = np.where(self.truths @ weights > 0, 0.0, np.nan)[None]
@@ -55,12 +55,12 @@ def froc(truth: GroundTruth, found: Detections) -> dict[str, float]:
     return {name: float(value[0]) for name, value in froc_curve(truth, found).values(ones).items()}
 
 
-def froc_curve(truth: GroundTruth, found: Detections, iou: float = IOU) -> FrocCurve:
+def froc_curve(truth: GroundTruth, found: Detections, iou: float = IOU_THRESHOLD) -> FrocCurve:
     """The curve of the evaluated images, those of `truth`; image i is the i-th of the rising ids."""
     found = found.on(truth.images)
-    outcome = pair(truth, found, iou).outcome
+    outcome = match_boxes(truth, found, iou).outcome
     rows = outcome != IGNORED
-    is_hit = outcome[rows] == HIT
+    is_hit = outcome[rows] == TRUE_POSITIVE
     scores = np.unique(found.score[rows][is_hit])[::-1]
     step = np.searchsorted(-scores, -found.score[rows], side="left")
     ids = np.sort(np.array(truth.images, dtype=np.int64))

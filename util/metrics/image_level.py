@@ -133,7 +133,7 @@ def _tally(score: NDArray, weights: NDArray) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Alarms:
+class ThresholdMetrics:
     """The images at one threshold."""
 
     images: ImageScores
@@ -156,11 +156,11 @@ class Alarms:
         return values
 
 
-def alarms_at(images: ImageScores, found: Detections, threshold: float) -> Alarms:
+def threshold_metrics(images: ImageScores, found: Detections, threshold: float) -> ThresholdMetrics:
     """The images at a threshold; `found` are detections of one label, each box once."""
     rows = (found.score >= threshold) & np.isin(found.image_id, images.ids)
     counts = np.bincount(np.searchsorted(images.ids, found.image_id[rows]), minlength=len(images.ids))
-    return Alarms(images, threshold, counts.astype(float))
+    return ThresholdMetrics(images, threshold, counts.astype(float))
 
 
 def _share(values: NDArray, mask: NDArray[np.bool_], weights: NDArray) -> NDArray[np.float64]:

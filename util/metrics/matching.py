@@ -8,29 +8,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco.match import ALARM, HIT, IGNORED
+from util.metrics.coco.match import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 from util.metrics.coco.overlap import overlaps, to_xywh
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
-IOU = 0.5
-ONE_LABEL = 0
+IOU_THRESHOLD = 0.5
+ONE_CLASS = 0
 
 
 @dataclass(frozen=True)
-class Pairs:
+class BoxMatches:
     """What became of the N detections, in the order of their table."""
 
     outcome: NDArray[np.int8]  # [N] HIT, ALARM, or IGNORED: inside a crowd
     box: NDArray[np.int64]  # [N] row of the box that is found, -1 where there is none
 
 
-def pair(truth: GroundTruth, found: Detections, iou: float = IOU) -> Pairs:
+def match_boxes(truth: GroundTruth, found: Detections, iou: float = IOU_THRESHOLD) -> BoxMatches:
     """Give each detection at most one box and each box at most one detection of its image and label.
 
     Equal scores are taken in the order of label and corners, so the order of the rows changes nothing. A detection
     without a box, of which at least the share `iou` lies in a crowd, is ignored.
     """
-    outcome = np.full(len(found), ALARM, dtype=np.int8)
+    outcome = np.full(len(found), FALSE_POSITIVE, dtype=np.int8)
     box = np.full(len(found), -1, dtype=np.int64)
     order = np.lexsort((*found.xyxy.T[::-1], -found.score, found.label, found.image_id))
     there = np.lexsort((truth.label, truth.image_id))
@@ -50,9 +50,9 @@ def pair(truth: GroundTruth, found: Detections, iou: float = IOU) -> Pairs:
             values = overlaps(xywh[d], truth_xywh[g], is_crowd)
             outcome[d[(values >= iou) @ is_crowd]] = IGNORED
             for row, column in _choose(np.where(is_crowd, 0.0, values), iou):
-                outcome[d[row]] = HIT
+                outcome[d[row]] = TRUE_POSITIVE
                 box[d[row]] = g[column]
-    return Pairs(outcome, box)
+    return BoxMatches(outcome, box)
 
 
 def _choose(values: NDArray, iou: float) -> list[tuple[int, int]]:
@@ -67,20 +67,20 @@ def _choose(values: NDArray, iou: float) -> list[tuple[int, int]]:
     return taken
 
 
-def one_label(boxes: Boxes) -> Boxes:
+def as_one_class(boxes: BoxTable) -> BoxTable:
     """The same boxes as one class: class-agnostic figures are those of these tables."""
-    changes = {"label": np.full(len(boxes), ONE_LABEL, dtype=np.int64)}
+    changes = {"label": np.full(len(boxes), ONE_CLASS, dtype=np.int64)}
     if isinstance(boxes, GroundTruth):
-        changes["names"] = {ONE_LABEL: "any"}
+        changes["names"] = {ONE_CLASS: "any"}
     return replace(boxes, **changes)
 
 
-def once(found: Detections) -> Detections:
-    """The rows that `once_rows` names."""
-    return rows_of(found, once_rows(found))
+def deduplicate(found: Detections) -> Detections:
+    """The rows that `unique_rows` names."""
+    return select_rows(found, unique_rows(found))
 
 
-def once_rows(found: Detections) -> NDArray[np.int64]:
+def unique_rows(found: Detections) -> NDArray[np.int64]:
     """Of detections of one image and label whose four coordinates are the same number for number, the strongest.
 
     A query that answers under two classes says one box twice. As one class that is one detection: without this,
@@ -93,7 +93,7 @@ def once_rows(found: Detections) -> NDArray[np.int64]:
     return np.sort(order[is_first])
 
 
-def rows_of(found: Detections, rows: NDArray) -> Detections:
+def select_rows(found: Detections, rows: NDArray) -> Detections:
     """Some rows of a table, in the order given; the images stay."""
     columns = (getattr(found, name)[rows] for name in ("image_id", "label", "xyxy", "score"))
     return Detections(found.images, *columns)

@@ -8,7 +8,7 @@ import numpy as np
 
 from util.metrics.froc import froc_curve
 from util.metrics.image_level import ImageScores, roc
-from util.metrics.matching import once, one_label
+from util.metrics.matching import as_one_class, deduplicate
 from util.metrics.tables import Detections, GroundTruth
 
 Rule = Literal["sensitivity", "false_alarms", "youden"]
@@ -39,7 +39,7 @@ def _by_sensitivity(images: ImageScores, target: float) -> float | None:
 
 
 def _by_false_alarms(truth: GroundTruth, found: Detections, target: float) -> float | None:
-    curve = froc_curve(one_label(truth), once(one_label(found)))
+    curve = froc_curve(as_one_class(truth), deduplicate(as_one_class(found)))
     alarms, _ = curve.curve(np.ones((len(truth.images), 1)))
     within = int((alarms[:, 0] <= target).sum())
     return float(curve.scores[within - 1]) if within else None

@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-BoxesT = TypeVar("BoxesT", bound="Boxes")
+TableT = TypeVar("TableT", bound="BoxTable")
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxTable:
     """One row per box. `images` also names the images that have no row."""
 
     images: tuple[int, ...]
@@ -43,13 +43,13 @@ class Boxes:
         """Rows."""
         return len(self.label)
 
-    def on(self: BoxesT, images: Collection[int]) -> BoxesT:
+    def on(self: TableT, images: Collection[int]) -> TableT:
         """The same table, cut down to some images."""
         wanted = set(images)
         kept = tuple(i for i in self.images if i in wanted)
         return self._rows(np.isin(self.image_id, kept), images=kept)
 
-    def relabelled(self: BoxesT, names: Mapping[int, int]) -> BoxesT:
+    def relabelled(self: TableT, names: Mapping[int, int]) -> TableT:
         """The same boxes under other labels; boxes whose label is not named are dropped.
 
         `names` maps label -> new label, so {1: 1, 2: 1, 3: 1} makes three classes one.
@@ -57,13 +57,13 @@ class Boxes:
         rows = self._rows(np.isin(self.label, list(names)))
         return replace(rows, label=np.array([names[k] for k in rows.label.tolist()], dtype=np.int64))
 
-    def _rows(self: BoxesT, keep: NDArray[np.bool_], **changes: object) -> BoxesT:
+    def _rows(self: TableT, keep: NDArray[np.bool_], **changes: object) -> TableT:
         columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in NOT_COLUMNS}
         return replace(self, **columns, **changes)
 
 
 @dataclass(frozen=True)
-class GroundTruth(Boxes):
+class GroundTruth(BoxTable):
     """What is there."""
 
     area: NDArray[np.float64]  # [N], square pixels as the file states them: COCO's size classes go by it
@@ -74,7 +74,7 @@ class GroundTruth(Boxes):
 
 
 @dataclass(frozen=True)
-class Detections(Boxes):
+class Detections(BoxTable):
     """What the model says is there, with a score per box."""
 
     score: NDArray[np.float64]  # [N]
@@ -83,7 +83,7 @@ class Detections(Boxes):
 NOT_COLUMNS = {"images", "names", "sizes", "files"}
 
 
-def merge(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
+def merge_detections(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
     """The tables of several ranks as one, its rows in the order of `images`: the number of ranks leaves no trace.
 
     Raises:

@@ -11,28 +11,28 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter, N
 from numpy.typing import NDArray
 
 from util.base.text import short_names
-from util.metrics.bootstrap import LEVELS, draw_weights
+from util.metrics.bootstrap import PERCENTILES, draw_weights
 from util.metrics.calibration import reliability
 from util.metrics.coco.ap import RECALL_LEVELS, precisions
 from util.metrics.confusion import BACKGROUND, confusion
-from util.metrics.froc import RATES, FrocCurve, froc_curve
+from util.metrics.froc import FPPI_RATES, FrocCurve, froc_curve
 from util.metrics.image_level import POSITIVE, ImageScores, roc
-from util.metrics.report.protocols import AGNOSTIC, PER_CLASS, VIEWS, Study
+from util.metrics.report.protocols import CLASS_AGNOSTIC, PER_CLASS, VIEWS, MatchedTables
 from util.plots.style import BLUE, INK, STYLES
 
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
-GRID = np.geomspace(RATES[0] / 2, RATES[-1] * 2, 120)  # false alarms per image
+GRID = np.geomspace(FPPI_RATES[0] / 2, FPPI_RATES[-1] * 2, 120)  # false alarms per image
 BANDS = (("#a8a8a8", None), ("#7d93b5", "////"))
 EVERYTHING = "against all others"
 PANEL = 4.6  # inches
 
 
-def draw_froc(study: Study, draws: int, seed: int) -> Figure:
+def draw_froc(study: MatchedTables, draws: int, seed: int) -> Figure:
     """Sensitivity against false alarms per image, in both views, with 95 % bands where there are draws."""
     figure, panels = _page("Free-response ROC, IoU at least 0.5", 2)
     curves = {
-        "classes as one": froc_curve(study.one[0], study.one_once),
-        "per class": froc_curve(study.truth, study.known),
+        "classes as one": froc_curve(study.class_agnostic[0], study.deduplicated),
+        "per class": froc_curve(study.ground_truth, study.known),
     }
     for axes, view in zip(panels, VIEWS, strict=True):
         images, _ = study.view(view)
@@ -42,7 +42,7 @@ def draw_froc(study: Study, draws: int, seed: int) -> Figure:
         for (name, curve), style, band in zip(curves.items(), STYLES, BANDS, strict=False):
             _plot_froc(axes, curve, images, drawn, name, style, band)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(RATES))
+        axes.xaxis.set_major_locator(FixedLocator(FPPI_RATES))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlim(GRID[0], GRID[-1])
@@ -63,21 +63,21 @@ def _plot_froc(
     if not np.isfinite(line).all():
         return
     if drawn is not None:
-        low, high = np.nanpercentile(at_grid(drawn), LEVELS, axis=1)
+        low, high = np.nanpercentile(at_grid(drawn), PERCENTILES, axis=1)
         colour, hatch = band
         face = {"facecolor": colour, "alpha": 0.55} if hatch is None else {"facecolor": "none", "hatch": hatch}
         axes.fill_between(
             GRID, low, high, edgecolor=colour, linewidth=0.0 if hatch is None else 0.6, **face, label=f"{name}, 95 %"
         )
-    marks = np.searchsorted(GRID, RATES)
+    marks = np.searchsorted(GRID, FPPI_RATES)
     axes.plot(GRID, line, linewidth=1.8, markersize=4.5, markevery=marks.tolist(), label=name, **style)
 
 
-def draw_precision_recall(study: Study) -> Figure:
+def draw_precision_recall(study: MatchedTables) -> Figure:
     """Precision against recall as COCO's AP integrates it, on all images, at two overlaps."""
     figure, panels = _page("Precision and recall, all images (the best precision at or beyond each recall)", 2)
     names = short_names({n: name for n, name in enumerate(study.matches[PER_CLASS])})
-    lines = [("classes as one", next(iter(study.matches[AGNOSTIC].values()), None))]
+    lines = [("classes as one", next(iter(study.matches[CLASS_AGNOSTIC].values()), None))]
     lines += [(names[n], matches) for n, matches in enumerate(study.matches[PER_CLASS].values())]
     for axes, (row, iou) in zip(panels, ((0, 0.5), (5, 0.75)), strict=True):
         _dress(axes, f"IoU at least {iou:g}", "recall", "precision")
@@ -91,9 +91,9 @@ def draw_precision_recall(study: Study) -> Figure:
     return figure
 
 
-def draw_roc(study: Study) -> Figure | None:
+def draw_roc(study: MatchedTables) -> Figure | None:
     """Sensitivity against 1 - specificity of whole images; None where there are not both kinds."""
-    images = study.images
+    images = study.image_scores
     if not images.has_both:
         return None
     figure, (axes,) = _page("Whole images: ROC of the highest box score", 1)
@@ -117,9 +117,9 @@ def draw_roc(study: Study) -> Figure | None:
     return figure
 
 
-def draw_scores(study: Study) -> Figure:
+def draw_scores(study: MatchedTables) -> Figure:
     """How the highest score of an image is distributed, by kind of image."""
-    images = study.images
+    images = study.image_scores
     figure, (axes,) = _page("Whole images: highest box score", 1)
     _dress(axes, "", "highest score of any box in the image", "share of the images of a kind, %")
     finite = images.score[np.isfinite(images.score)]
@@ -154,11 +154,11 @@ def draw_scores(study: Study) -> Figure:
     return figure
 
 
-def draw_confusion(study: Study) -> Figure | None:
+def draw_confusion(study: MatchedTables) -> Figure | None:
     """What becomes of boxes and detections at the operating point; None where there is none."""
     if study.threshold is None:
         return None
-    table = confusion(study.truth, study.known, study.threshold)
+    table = confusion(study.ground_truth, study.known, study.threshold)
     names = list(table)
     counts = np.array([[table[true][said] for said in names] for true in names])
     short = short_names(dict(enumerate(names)))
@@ -181,9 +181,9 @@ def draw_confusion(study: Study) -> Figure | None:
     return figure
 
 
-def draw_calibration(study: Study) -> Figure | None:
+def draw_calibration(study: MatchedTables) -> Figure | None:
     """The share of detections that find a box, by score, and how many there are; None where it has no meaning."""
-    table = reliability(study.truth, study.known)
+    table = reliability(study.ground_truth, study.known)
     if table is None:
         return None
     figure = Figure(figsize=(PANEL + 1.2, PANEL + 1.6), dpi=150, layout="constrained")

@@ -212,7 +212,7 @@ def test_the_largest_image_is_still_taken():
 
 def test_a_file_of_too_many_bytes_is_refused_unopened(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
-    os.truncate(tmp_path / "x.png", images.LARGEST_FILE + 1)  # a hole, which takes no room on the disk
+    os.truncate(tmp_path / "x.png", images.MAX_FILE_BYTES + 1)  # a hole, which takes no room on the disk
     for read in (read_image, read_size):
         with pytest.raises(ValueError, match="bytes; more than"):
             read(tmp_path / "x.png")

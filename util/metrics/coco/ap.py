@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from util.metrics.bootstrap import Steps, build_steps
-from util.metrics.coco.match import ALARM, HIT, IOUS, SIZES, Matches, match_category
+from util.metrics.coco.match import FALSE_POSITIVE, IOUS, SIZES, TRUE_POSITIVE, Matches, match_category
 from util.metrics.tables import Detections, GroundTruth
 
 # figure -> (IoU threshold, None for the mean over all; size of the truth; detections per image and class)
@@ -31,7 +31,7 @@ RECALLS: dict[str, tuple[float | None, str, int]] = {
     "AR_medium": (None, "medium", 100),
     "AR_large": (None, "large", 100),
 }
-FIGURES = (*PRECISIONS, *RECALLS)
+METRICS = (*PRECISIONS, *RECALLS)
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
 
 
@@ -53,7 +53,7 @@ def per_category(truth: GroundTruth, found: Detections) -> dict[str, dict[str, f
     Raises:
         ValueError: when `found` does not cover every image of `truth`.
     """
-    return {name: figures(matches) for name, matches in match_categories(truth, found).items()}
+    return {name: category_metrics(matches) for name, matches in match_categories(truth, found).items()}
 
 
 def match_categories(truth: GroundTruth, found: Detections) -> dict[str, Matches]:
@@ -76,11 +76,11 @@ def require_coverage(truth: GroundTruth, found: Detections) -> None:
 def mean_over_categories(categories: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each figure over those categories that define it."""
     categories = list(categories)
-    columns = {figure: [c[figure] for c in categories if figure in c] for figure in FIGURES}
+    columns = {figure: [c[figure] for c in categories if figure in c] for figure in METRICS}
     return {figure: float(np.mean(column)) for figure, column in columns.items() if column}
 
 
-def figures(matches: Matches) -> dict[str, float]:
+def category_metrics(matches: Matches) -> dict[str, float]:
     """One category's figures; those without truth are absent."""
     sizes = list(SIZES)
     truths = dict(zip(sizes, matches.truths.sum(axis=1).tolist(), strict=True))
@@ -90,7 +90,7 @@ def figures(matches: Matches) -> dict[str, float]:
     }
     for name, (iou, size, most) in RECALLS.items():
         if size in curves:
-            hits = matches.outcome[sizes.index(size)][:, matches.rank < most] == HIT
+            hits = matches.outcome[sizes.index(size)][:, matches.rank < most] == TRUE_POSITIVE
             values[name] = float((hits.sum(axis=1) / truths[size])[_rows(iou)].mean())
     return values
 
@@ -101,9 +101,9 @@ def precisions(matches: Matches, size: str = "all") -> NDArray[np.float64]:
     truths = np.array([matches.truths[row].sum()], dtype=float)
     curves = []
     for outcome in matches.outcome[row]:
-        at = np.flatnonzero(outcome == HIT)
+        at = np.flatnonzero(outcome == TRUE_POSITIVE)
         hits = np.arange(1.0, len(at) + 1)
-        alarms = np.cumsum(outcome == ALARM)[at]
+        alarms = np.cumsum(outcome == FALSE_POSITIVE)[at]
         curves.append(_interpolate(hits[:, None], alarms[:, None], truths)[0])
     return np.stack(curves)
 
@@ -129,8 +129,8 @@ def ap_curve(matches: Matches) -> APCurve:
     num_images = matches.truths.shape[1]
     steps = []
     for outcome in matches.outcome[0]:
-        rows = outcome >= ALARM
-        is_hit = outcome[rows] == HIT
+        rows = outcome >= FALSE_POSITIVE
+        is_hit = outcome[rows] == TRUE_POSITIVE
         at = np.cumsum(is_hit) - is_hit  # a false alarm belongs to the next hit
         steps.append(build_steps(at, is_hit, matches.image[rows], (int(is_hit.sum()), num_images)))
     return APCurve(steps, matches.truths[0].astype(float))

@@ -15,9 +15,9 @@ from util.metrics.tables import Detections, GroundTruth
 
 IOUS = np.linspace(0.5, 0.95, 10)
 SIZES = {"all": (0.0, 1e5**2), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e5**2)}
-MOST_DETECTIONS = 100  # per image and category
-HIT = 1
-ALARM = 0
+MAX_DETECTIONS = 100  # per image and category
+TRUE_POSITIVE = 1
+FALSE_POSITIVE = 0
 IGNORED = -1
 ALMOST_ONE = 1 - 1e-10  # COCOeval never asks for more
 PAIRS_AT_ONCE = 2**17  # so that what is worked on stays in the processor's cache
@@ -55,7 +55,7 @@ def match_category(truth: GroundTruth, found: Detections, label: int) -> Matches
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     outcome = _unmatched(xywh[order])
-    boxes = Boxes(to_xywh(truth.xyxy[there]), truth.is_crowd[there], is_ignored)
+    boxes = CategoryBoxes(to_xywh(truth.xyxy[there]), truth.is_crowd[there], is_ignored)
     pairs = _near_pairs(xywh, boxes, np.bincount(of_image, minlength=len(ids)), image)
     _match(pairs, boxes, image, place, outcome)
     truths = np.stack([np.bincount(of_image[~row], minlength=len(ids)) for row in is_ignored])
@@ -63,7 +63,7 @@ def match_category(truth: GroundTruth, found: Detections, label: int) -> Matches
 
 
 @dataclass(frozen=True)
-class Boxes:
+class CategoryBoxes:
     """The G true boxes of a category, by image."""
 
     xywh: NDArray[np.float64]  # [G, 4]
@@ -105,7 +105,7 @@ def _strongest(
     said = said[order]
     image = image[order]
     rank = np.arange(len(image)) - _starts(np.bincount(image, minlength=num_images))[image]
-    kept = rank < MOST_DETECTIONS
+    kept = rank < MAX_DETECTIONS
     return said[kept], image[kept], rank[kept]
 
 
@@ -125,11 +125,13 @@ def _unmatched(xywh: NDArray[np.float64]) -> NDArray[np.int8]:
     area = xywh[:, 2] * xywh[:, 3]
     outcome = np.empty((len(SIZES), len(IOUS), len(xywh)), dtype=np.int8)
     for own, (low, high) in zip(outcome, SIZES.values(), strict=True):
-        own[:] = np.where((area < low) | (area > high), IGNORED, ALARM)
+        own[:] = np.where((area < low) | (area > high), IGNORED, FALSE_POSITIVE)
     return outcome
 
 
-def _near_pairs(xywh: NDArray, boxes: Boxes, boxes_on: NDArray[np.int64], image: NDArray[np.int64]) -> NearPairs:
+def _near_pairs(
+    xywh: NDArray, boxes: CategoryBoxes, boxes_on: NDArray[np.int64], image: NDArray[np.int64]
+) -> NearPairs:
     """Compare detections [N, 4], by image, with the boxes of their image, of which it has `boxes_on` [I]."""
     first = _starts(boxes_on)[image]
     num = boxes_on[image]
@@ -150,7 +152,7 @@ def _blocks(num: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     yield from np.split(rows, np.flatnonzero(np.diff(block)) + 1)
 
 
-def _match(pairs: NearPairs, boxes: Boxes, image: NDArray, place: NDArray, outcome: NDArray[np.int8]) -> None:
+def _match(pairs: NearPairs, boxes: CategoryBoxes, image: NDArray, place: NDArray, outcome: NDArray[np.int8]) -> None:
     """Write what detections find into the outcome [sizes, IoUs, N], that of detection n at `place[n]`.
 
     On each image the detections choose in turn, one of each image at a time.
@@ -169,10 +171,10 @@ def _match(pairs: NearPairs, boxes: Boxes, image: NDArray, place: NDArray, outco
         size, iou, row, column = _choose(values, box, boxes, taken)
         chosen = box[row, column]
         taken[size, iou, chosen] = True
-        outcome[size, iou, place[found[now[row]]]] = np.where(boxes.is_ignored[size, chosen], IGNORED, HIT)
+        outcome[size, iou, place[found[now[row]]]] = np.where(boxes.is_ignored[size, chosen], IGNORED, TRUE_POSITIVE)
 
 
-def _choose(values: NDArray, box: NDArray, boxes: Boxes, taken: NDArray[np.bool_]) -> tuple[NDArray, ...]:
+def _choose(values: NDArray, box: NDArray, boxes: CategoryBoxes, taken: NDArray[np.bool_]) -> tuple[NDArray, ...]:
     """Size, IoU, detection and column of its box, for each that finds one among its own: `values` and `box` [n, C].
 
     The best free box, one to be found before an ignored one; of equally good ones the last.

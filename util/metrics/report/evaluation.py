@@ -9,11 +9,11 @@ from typing import Any
 
 from util.base.files import write_whole
 from util.config.schema import Config
-from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, PER_IMAGE, save_detections, save_ground_truth, save_report
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import REPORT, facts_of, load_report
+from util.metrics.report.file import REPORT, facts_of_tables, load_report
 from util.metrics.report.per_image import per_image_csv
-from util.metrics.report.protocols import Figures, Study, report_of
+from util.metrics.report.protocols import MatchedTables, Metrics, compute_metrics
 from util.metrics.report.text_table import format_table
 from util.metrics.tables import Detections, GroundTruth
 from util.runlog.run_log import RunLog
@@ -23,8 +23,8 @@ from util.runlog.run_log import RunLog
 class Evaluation:
     """What an evaluation found."""
 
-    study: Study
-    values: Figures
+    study: MatchedTables
+    values: Metrics
     operating_point: dict[str, Any]  # rule, target, threshold; empty where the rule chose nothing
     is_chosen_here: bool  # on these very images
 
@@ -40,7 +40,7 @@ class Evaluation:
         if point:
             before = "given" if point["rule"] == "given" else "checkpoint"
             point["origin"] = "these images" if self.is_chosen_here else before
-        return {**facts_of(self.study.truth, self.study.found), "operating_point": point}
+        return {**facts_of_tables(self.study.ground_truth, self.study.detections), "operating_point": point}
 
     @property
     def text(self) -> str:
@@ -48,7 +48,7 @@ class Evaluation:
         where = "chosen on these images" if self.is_chosen_here else "chosen before, on validation images"
         said = "operating point: score >= {threshold:.4g} ({rule}, {})"
         told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
-        return f"{format_table(self.values, self.study.truth)}\n{told}"
+        return f"{format_table(self.values, self.study.ground_truth)}\n{told}"
 
     def tell(
         self,
@@ -75,8 +75,8 @@ class Evaluation:
             more: columns of the row and facts of the report.
         """
         position = {"epoch": max(0, epoch - 1), "step": step, "weights": weights, **more}
-        save_detections(folder / DETECTIONS, self.study.found)
-        save_truth(folder / TRUTH, self.study.truth)
+        save_detections(folder / DETECTIONS, self.study.detections)
+        save_ground_truth(folder / GROUND_TRUTH, self.study.ground_truth)
         write_whole(folder / PER_IMAGE, lambda file: file.write(per_image_csv(self.study).encode()))
         save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
         log.row("eval", **position, **self.numbers)
@@ -127,10 +127,10 @@ def evaluate_tables(
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate at a given operating point, or at the one that `rule` and `target` choose on these images."""
-    study = Study(truth, found, kinds)
+    study = MatchedTables(truth, found, kinds)
     chosen = dict(operating_point or {})
     if not chosen:
-        threshold = choose_threshold(truth, study.one_once, study.images, rule, target)
+        threshold = choose_threshold(truth, study.deduplicated, study.image_scores, rule, target)
         chosen = {} if threshold is None else {"rule": rule, "target": target, "threshold": threshold}
     study = study.at(chosen.get("threshold"))
-    return Evaluation(study, report_of(study, draws=draws, seed=seed), chosen, not operating_point)
+    return Evaluation(study, compute_metrics(study, draws=draws, seed=seed), chosen, not operating_point)

@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from util.base.errors import UserError
 from util.base.numbers import number
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 REPORT = "report.json"
 FACTS = "evaluated"  # the one key that is no metric
-ALWAYS = {"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict}
-ALWAYS |= {"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict}
-SOMETIMES = {"annotation_file": str, "image_folder": str, "detections_file": str, "config": str}
-SOMETIMES |= {"checkpoint": str, "epoch": int, "step": int, "weights": str}
-DESCRIBED = {"list", "images", "images_with_boxes", "boxes"}
-INSIDE = {"boxes_by_category": {int}, "category_names": {str}, "operating_point": {str, float}}
+REQUIRED_FACTS = {"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict}
+REQUIRED_FACTS |= {"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict}
+OPTIONAL_FACTS = {"annotation_file": str, "image_folder": str, "detections_file": str, "config": str}
+OPTIONAL_FACTS |= {"checkpoint": str, "epoch": int, "step": int, "weights": str}
+DESCRIBED_KEYS = {"list", "images", "images_with_boxes", "boxes"}
+VALUE_TYPES = {"boxes_by_category": {int}, "category_names": {str}, "operating_point": {str, float}}
 AGAIN = "evaluate again"
 
 
@@ -43,23 +43,25 @@ class Report:
         """The operating point of its metrics; None where there was none."""
         return number(self.metrics.get("operating_point/threshold"))
 
-    def require(self, *, truth: GroundTruth | None = None, found: Detections | None = None, source: object) -> None:
+    def require(
+        self, *, ground_truth: GroundTruth | None = None, detections: Detections | None = None, source: object
+    ) -> None:
         """Refuse ground truth or detections that are not those of the metrics; an older report cannot tell.
 
         Args:
-            truth: ground truth of all images of `source`.
-            found: all detections of `source`.
+            ground_truth: of all images of `source`.
+            detections: all of `source`.
             source: where they come from, for the message.
 
         Raises:
             UserError: the fingerprints differ.
         """
-        tables = {"ground_truth": truth, "detections": found}
+        tables = {"ground_truth": ground_truth, "detections": detections}
         for name, table in tables.items():
             if self.facts and table is not None and fingerprint(table) != self.facts[name]:
                 raise UserError(
                     f"{source}: is not the {name.replace('_', ' ')} whose metrics {self.path} holds, that of "
-                    f"{described(self.facts)}: one of the two files was replaced or changed; {AGAIN}"
+                    f"{describe_images(self.facts)}: one of the two files was replaced or changed; {AGAIN}"
                 )
 
 
@@ -87,13 +89,17 @@ def load_report(folder: Path) -> Report | None:
     return Report(path, values, facts)
 
 
-def facts_of(truth: GroundTruth, found: Detections) -> dict[str, Any]:
+def facts_of_tables(truth: GroundTruth, found: Detections) -> dict[str, Any]:
     """The facts that the two tables tell."""
     fingerprints = {"ground_truth": fingerprint(truth), "detections": fingerprint(found)}
-    return {**counts(truth), "category_names": {str(k): truth.names[k] for k in sorted(truth.names)}, **fingerprints}
+    return {
+        **count_boxes(truth),
+        "category_names": {str(k): truth.names[k] for k in sorted(truth.names)},
+        **fingerprints,
+    }
 
 
-def counts(truth: GroundTruth) -> dict[str, Any]:
+def count_boxes(truth: GroundTruth) -> dict[str, Any]:
     """Images, images with boxes, boxes; boxes per category id. A crowd region is no box."""
     kept = ~truth.is_crowd
     labels = truth.label[kept]
@@ -105,12 +111,12 @@ def counts(truth: GroundTruth) -> dict[str, Any]:
     }
 
 
-def described(facts: Mapping[str, Any]) -> str:
-    """The evaluated images in words; `facts` has the keys of DESCRIBED, as a list in a row of kind "start" has."""
+def describe_images(facts: Mapping[str, Any]) -> str:
+    """The evaluated images in words; `facts` has the keys of DESCRIBED_KEYS, as a list in a row of kind "start" has."""
     return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
 
 
-def fingerprint(table: Boxes) -> str:
+def fingerprint(table: BoxTable) -> str:
     """A digest of ground truth or detections, the same before they are written and after they are read.
 
     That of ground truth covers images, file names, categories and boxes, in whatever order; the order of detections
@@ -134,7 +140,7 @@ def _rounded(values: NDArray) -> NDArray[np.float32]:
         return values.astype("<f4") + np.float32(0.0)  # -0 becomes 0
 
 
-def _named(table: Boxes) -> list[Sequence[Any]]:
+def _named(table: BoxTable) -> list[Sequence[Any]]:
     if isinstance(table, GroundTruth):
         return [[(i, table.files.get(i)) for i in sorted(table.images)], sorted(table.names.items()), [len(table)]]
     return [[len(table)]]
@@ -149,11 +155,13 @@ def _problem(facts: Any) -> str:
     """What is wrong with the facts of a report; "" where nothing is."""
     if not isinstance(facts, dict):
         return f"is a {type(facts).__name__}, expected an object"
-    kinds = {**ALWAYS, **{name: kind for name, kind in SOMETIMES.items() if name in facts}} if facts else {}
+    kinds = (
+        {**REQUIRED_FACTS, **{name: kind for name, kind in OPTIONAL_FACTS.items() if name in facts}} if facts else {}
+    )
     for name, kind in kinds.items():
         if type(facts.get(name)) is not kind:
             return f"has {facts.get(name)!r:.40} as {name!r}, expected a {kind.__name__}"
-        inside = INSIDE.get(name, set())
+        inside = VALUE_TYPES.get(name, set())
         if inside and not all(type(value) in inside for value in facts[name].values()):
             return f"has {facts[name]!r:.40} as {name!r}, expected values of another type"
     return ""

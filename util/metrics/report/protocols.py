@@ -13,106 +13,108 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.bootstrap import Curve, Difference, difference, interval, point, resample
+from util.metrics.bootstrap import Difference, WeightedMetrics, difference, interval, point, resample
 from util.metrics.calibration import reliability
-from util.metrics.coco.ap import APCurve, ap_curve, figures, match_categories, mean_over_categories
+from util.metrics.coco.ap import APCurve, ap_curve, category_metrics, match_categories, mean_over_categories
 from util.metrics.coco.match import Matches
 from util.metrics.confusion import confusion
 from util.metrics.froc import froc_curve
-from util.metrics.image_level import ImageScores, alarms_at, image_scores
-from util.metrics.matching import once, one_label, rows_of
+from util.metrics.image_level import ImageScores, image_scores, threshold_metrics
+from util.metrics.matching import as_one_class, deduplicate, select_rows
 from util.metrics.tables import Detections, GroundTruth
 
-Figures = dict[str, float | list[float]]
-AGNOSTIC = "agnostic"
-ONCE = "agnostic_once"
+Metrics = dict[str, float | list[float]]
+CLASS_AGNOSTIC = "agnostic"
+DEDUPLICATED = "agnostic_once"
 PER_CLASS = "per_class"
 
 
 @dataclass(frozen=True)
-class Study:
+class MatchedTables:
     """Truth and detections, matched; every figure comes from here.
 
     `threshold` is the operating point, None where there is none. `kinds` says what kind of image an image is.
     """
 
-    truth: GroundTruth
-    found: Detections
+    ground_truth: GroundTruth
+    detections: Detections
     kinds: Mapping[int, str]
     threshold: float | None = None
 
-    def at(self, threshold: float | None) -> Study:
+    def at(self, threshold: float | None) -> MatchedTables:
         """The same study at an operating point; what was worked out without one is kept."""
         other = replace(self, threshold=threshold)
-        kept = ("ids", "known", "images", "one", "one_once", "matches", "curves")
+        kept = ("ids", "known", "image_scores", "class_agnostic", "deduplicated", "matches", "curves")
         other.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
         return other
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
         """[I] the rising ids of the evaluated images: the order of all weights."""
-        return np.sort(np.array(self.truth.images, dtype=np.int64))
+        return np.sort(np.array(self.ground_truth.images, dtype=np.int64))
 
     @cached_property
     def known(self) -> Detections:
         """Detections of a category that the truth lists; COCOeval does not see others either."""
-        is_known = np.isin(self.found.label, list(self.truth.names))
-        return self.found if is_known.all() else rows_of(self.found, np.flatnonzero(is_known))
+        is_known = np.isin(self.detections.label, list(self.ground_truth.names))
+        return self.detections if is_known.all() else select_rows(self.detections, np.flatnonzero(is_known))
 
     @cached_property
-    def images(self) -> ImageScores:
+    def image_scores(self) -> ImageScores:
         """The images as wholes."""
-        return image_scores(self.truth, self.known, self.kinds)
+        return image_scores(self.ground_truth, self.known, self.kinds)
 
     @cached_property
-    def one(self) -> tuple[GroundTruth, Detections]:
+    def class_agnostic(self) -> tuple[GroundTruth, Detections]:
         """Truth and detections as one class."""
-        return one_label(self.truth), one_label(self.known)
+        return as_one_class(self.ground_truth), as_one_class(self.known)
 
     @cached_property
-    def one_once(self) -> Detections:
+    def deduplicated(self) -> Detections:
         """Detections as one class, a box under two classes once."""
-        return once(self.one[1])
+        return deduplicate(self.class_agnostic[1])
 
     @cached_property
     def matches(self) -> dict[str, dict[str, Matches]]:
         """COCO's matches of each category by measure."""
-        truth, found = self.one
+        truth, found = self.class_agnostic
         return {
-            PER_CLASS: match_categories(self.truth, self.known),
-            AGNOSTIC: match_categories(truth, found),
-            ONCE: match_categories(truth, self.one_once),
+            PER_CLASS: match_categories(self.ground_truth, self.known),
+            CLASS_AGNOSTIC: match_categories(truth, found),
+            DEDUPLICATED: match_categories(truth, self.deduplicated),
         }
 
     @cached_property
-    def curves(self) -> list[tuple[str, Curve]]:
+    def curves(self) -> list[tuple[str, WeightedMetrics]]:
         """What can be resampled in every view, with the prefix of its keys."""
-        if self.truth.is_crowd.all():
+        if self.ground_truth.is_crowd.all():
             return []
         classes = {name: ap_curve(matches) for name, matches in self.matches[PER_CLASS].items()}
-        one, one_once = (ap_curve(next(iter(self.matches[measure].values()))) for measure in (AGNOSTIC, ONCE))
+        one, one_once = (
+            ap_curve(next(iter(self.matches[measure].values()))) for measure in (CLASS_AGNOSTIC, DEDUPLICATED)
+        )
         return [
             (PER_CLASS, MeanCurve(classes)),
             *((f"{PER_CLASS}/{name}", curve) for name, curve in classes.items()),
-            (AGNOSTIC, one),
-            (ONCE, one_once),
-            (PER_CLASS, froc_curve(self.truth, self.known)),
-            (AGNOSTIC, froc_curve(self.one[0], self.one_once)),
+            (CLASS_AGNOSTIC, one),
+            (DEDUPLICATED, one_once),
+            (PER_CLASS, froc_curve(self.ground_truth, self.known)),
+            (CLASS_AGNOSTIC, froc_curve(self.class_agnostic[0], self.deduplicated)),
         ]
 
     @cached_property
-    def image_curves(self) -> list[tuple[str, Curve]]:
+    def image_curves(self) -> list[tuple[str, WeightedMetrics]]:
         """The same of figures about whole images."""
-        curves: list[tuple[str, Curve]] = [("image", self.images)]
+        curves: list[tuple[str, WeightedMetrics]] = [("image", self.image_scores)]
         if self.threshold is not None:
-            curves.append(("image", alarms_at(self.images, self.one_once, self.threshold)))
+            curves.append(("image", threshold_metrics(self.image_scores, self.deduplicated, self.threshold)))
         return curves
 
-    def view(self, name: str) -> tuple[NDArray[np.bool_], list[tuple[str, Curve]]]:
+    def view(self, name: str) -> tuple[NDArray[np.bool_], list[tuple[str, WeightedMetrics]]]:
         """The images [I] of a view, and the curves that have a meaning there."""
         if name == "all":
             return np.ones(len(self.ids), dtype=bool), self.curves + self.image_curves
-        return np.isin(self.ids, self.truth.image_id[~self.truth.is_crowd]), self.curves
+        return np.isin(self.ids, self.ground_truth.image_id[~self.ground_truth.is_crowd]), self.curves
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class MeanCurve:
 
 
 VIEWS = ("all", "tb_only")
-MEASURES = (AGNOSTIC, ONCE, PER_CLASS)
+MEASURES = (CLASS_AGNOSTIC, DEDUPLICATED, PER_CLASS)
 
 
 def report(
@@ -139,7 +141,7 @@ def report(
     threshold: float | None = None,
     draws: int = 0,
     seed: int = 0,
-) -> Figures:
+) -> Metrics:
     """Every figure under a flat key; a figure without truth is absent. docs/evaluation.md defines them.
 
     {all,tb_only}/per_class/AP is the mean over categories, .../per_class/NAME/AP one category, .../agnostic/AP with
@@ -155,12 +157,12 @@ def report(
         draws: of the bootstrap; each figure that has one gets its interval as KEY/ci95.
         seed: of the draws.
     """
-    return report_of(Study(truth, found, kinds or {}, threshold), draws=draws, seed=seed)
+    return compute_metrics(MatchedTables(truth, found, kinds or {}, threshold), draws=draws, seed=seed)
 
 
-def report_of(study: Study, *, draws: int = 0, seed: int = 0) -> Figures:
+def compute_metrics(study: MatchedTables, *, draws: int = 0, seed: int = 0) -> Metrics:
     """The same of a study."""
-    values: Figures = {}
+    values: Metrics = {}
     for view in VIEWS:
         images, curves = study.view(view)
         for measure in MEASURES:
@@ -180,7 +182,7 @@ def images_with_boxes(truth: GroundTruth) -> GroundTruth:
     return truth.on(truth.image_id[~truth.is_crowd].tolist())
 
 
-def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
+def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[str, Difference]:
     """What run B has more than run A in each figure that can be resampled, both on the same images.
 
     Raises:
@@ -204,28 +206,28 @@ def compare(a: Study, b: Study, draws: int, seed: int) -> dict[str, Difference]:
 
 def _coco(matches: Mapping[str, Matches], images: NDArray[np.bool_], measure: str) -> dict[str, float]:
     """COCO's figures on some images: the means, and per class those of each category as NAME/FIGURE."""
-    categories = {name: figures(m.on(images)) for name, m in matches.items()}
+    categories = {name: category_metrics(m.on(images)) for name, m in matches.items()}
     means = mean_over_categories(categories.values())
     if measure != PER_CLASS:
         return means
     return means | {f"{name}/{key}": v for name, values in categories.items() for key, v in values.items()}
 
 
-def _at_threshold(study: Study) -> Figures:
+def _at_threshold(study: MatchedTables) -> Metrics:
     """Counts and reliability on all images."""
-    values: Figures = {}
-    reliable = reliability(study.truth, study.known)
+    values: Metrics = {}
+    reliable = reliability(study.ground_truth, study.known)
     if reliable is not None:
         values |= {"all/calibration/error": reliable.error, "all/calibration/largest_gap": reliable.largest_gap}
     if study.threshold is None:
         return values
     values["operating_point/threshold"] = study.threshold
-    for true, row in confusion(study.truth, study.known, study.threshold).items():
+    for true, row in confusion(study.ground_truth, study.known, study.threshold).items():
         values |= {f"all/confusion/{true}/{said}": float(count) for said, count in row.items()}
     return values
 
 
-def _prefixed(prefix: str, values: Mapping[str, float]) -> Figures:
+def _prefixed(prefix: str, values: Mapping[str, float]) -> Metrics:
     return {f"{prefix}/{key}": value for key, value in values.items()}
 
 

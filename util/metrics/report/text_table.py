@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from util.base.text import printable
-from util.metrics.froc import RATES
-from util.metrics.report.protocols import Figures, images_with_boxes
+from util.metrics.froc import FPPI_RATES
+from util.metrics.report.protocols import Metrics, images_with_boxes
 from util.metrics.tables import GroundTruth
 
-COLUMNS = {
+AP_COLUMNS = {
     "AP": "AP",
     "AP50": "AP50",
     "AP75": "AP75",
@@ -18,7 +18,7 @@ COLUMNS = {
     "AP_large": "large",
     "AR100": "AR100",
 }
-SENSITIVITIES = {f"froc@{rate:g}": f"{rate:g}" for rate in RATES} | {"froc_mean": "mean"}
+SENSITIVITIES = {f"froc@{rate:g}": f"{rate:g}" for rate in FPPI_RATES} | {"froc_mean": "mean"}
 IMAGE_FIGURES = {
     "auc": "AUC",
     "partial_auc": "mean specificity from 90 % sensitivity on",
@@ -31,7 +31,7 @@ FIRST_COLUMN = 36  # characters wide
 COLUMN = 7
 
 
-def format_table(values: Figures, truth: GroundTruth) -> str:
+def format_table(values: Metrics, truth: GroundTruth) -> str:
     """One block per view of the images, then whole images; '-' stands where nothing is defined. No newline at the end.
 
     Intervals are in square brackets, where the report has them.
@@ -49,15 +49,15 @@ def _counts(truth: GroundTruth) -> str:
     return f"{images}; {_many(int((~truth.is_crowd).sum()), 'box', 'boxes')}"
 
 
-def _block(values: Figures, view: str, truth: GroundTruth) -> str:
+def _block(values: Metrics, view: str, truth: GroundTruth) -> str:
     labels = truth.label[~truth.is_crowd]
-    lines = [_line(f"{TITLES[view]} ({len(truth.images)})", [*COLUMNS.values(), "boxes"])]
+    lines = [_line(f"{TITLES[view]} ({len(truth.images)})", [*AP_COLUMNS.values(), "boxes"])]
     rows = [("  class-agnostic", "agnostic", len(labels)), ("  mean over classes", "per_class", len(labels))]
     rows += [
         (f"    {printable(n)}", f"per_class/{n}", int(np.sum(labels == k))) for k, n in sorted(truth.names.items())
     ]
     for title, key, boxes in rows:
-        figures = [_number(values, f"{view}/{key}/{figure}") for figure in COLUMNS]
+        figures = [_number(values, f"{view}/{key}/{figure}") for figure in AP_COLUMNS]
         lines.append(_line(title, [*figures, str(boxes)]))
     for title, key in (("  class-agnostic", "agnostic"), ("  mean over classes", "per_class")):
         said = [f"{figure} {_interval(values, f'{view}/{key}/{figure}')}" for figure in ("AP", "AP50")]
@@ -66,7 +66,7 @@ def _block(values: Figures, view: str, truth: GroundTruth) -> str:
     return "\n".join(lines)
 
 
-def _froc(values: Figures) -> str:
+def _froc(values: Metrics) -> str:
     lines = [_line("sensitivity at false alarms / image", list(SENSITIVITIES.values()))]
     for view, title in TITLES.items():
         for key, name in (("agnostic", "class-agnostic"), ("per_class", "per class")):
@@ -75,7 +75,7 @@ def _froc(values: Figures) -> str:
     return "\n".join(lines)
 
 
-def _images(values: Figures) -> str:
+def _images(values: Metrics) -> str:
     lines = ["whole images"]
     for figure, title in IMAGE_FIGURES.items():
         key = f"all/image/{figure}"
@@ -94,7 +94,7 @@ def _number(values: Mapping, key: str) -> str:
     return f"{values[key]:.3f}" if key in values else "-"
 
 
-def _interval(values: Figures, key: str) -> str:
+def _interval(values: Metrics, key: str) -> str:
     ends = values.get(f"{key}/ci95")
     return "[{:.3f}, {:.3f}]".format(*ends) if isinstance(ends, list) else ""
 

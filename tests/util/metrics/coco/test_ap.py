@@ -15,9 +15,9 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.metric_tables import NAMES, found_of, permuted, random_tables, truth_of
 from tests.helpers.references import coco as coco_reference
-from util.metrics.coco.ap import FIGURES, coco_ap, per_category
+from util.metrics.coco.ap import METRICS, coco_ap, per_category
 from util.metrics.coco.match import descending
-from util.metrics.froc import RATES
+from util.metrics.froc import FPPI_RATES
 from util.metrics.report.protocols import report
 from util.metrics.tables import Detections
 
@@ -56,7 +56,7 @@ def raw_pycocotools(truth, found, folder):
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(METRICS, evaluation.stats.tolist(), strict=True))
 
 
 def assert_figures(ours, theirs, tolerance=1e-12):
@@ -72,7 +72,7 @@ FAR = (300, 300, 400, 400)
 
 def test_a_perfect_detection_scores_one_in_everything():
     values = coco_ap(truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.4)]))
-    assert values == pytest.approx({k: 1.0 for k in FIGURES if "small" not in k and "medium" not in k})
+    assert values == pytest.approx({k: 1.0 for k in METRICS if "small" not in k and "medium" not in k})
 
 
 def test_a_stronger_false_alarm_on_an_image_without_boxes_halves_ap():
@@ -238,7 +238,7 @@ def golden_tables():
 
 
 def renamed(expected):
-    return {k: expected[k.replace("AR1", "AR_max1") if k[:3] == "AR1" else k] for k in FIGURES}
+    return {k: expected[k.replace("AR1", "AR_max1") if k[:3] == "AR1" else k] for k in METRICS}
 
 
 @pytest.mark.data
@@ -267,7 +267,7 @@ def test_real_predictions_have_the_sensitivities_that_are_expected():
         "agnostic": expected["froc_class_agnostic_same_box_counted_once_200_images"],
     }
     for measure, stated in parts.items():
-        for rate in RATES:
+        for rate in FPPI_RATES:
             ours = values[f"tb_only/{measure}/froc@{rate:g}"]
             assert ours == pytest.approx(stated[str(rate)]["sensitivity"], abs=1e-9), (measure, rate)
         assert values[f"tb_only/{measure}/froc_mean"] == pytest.approx(stated["mean_7_points_0.125_to_8"], abs=1e-9)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from util.metrics.coco.ap import FIGURES
+from util.metrics.coco.ap import METRICS
 from util.metrics.report.protocols import report
 from util.metrics.report.text_table import SENSITIVITIES, format_table
 from util.metrics.tables import Detections, GroundTruth
@@ -52,8 +52,8 @@ def test_the_report_leaves_out_what_has_no_truth():
             for k in values
             if k.startswith(f"all/{measure}/") and k.count("/") == 2 + measure.count("/")
         }
-        assert {k for k in FIGURES if "small" not in k and "medium" not in k} <= keys
-        assert {k for k in keys if k not in FIGURES} <= {*SENSITIVITIES, "ActiveTuberculosis"}
+        assert {k for k in METRICS if "small" not in k and "medium" not in k} <= keys
+        assert {k for k in keys if k not in METRICS} <= {*SENSITIVITIES, "ActiveTuberculosis"}
 
 
 def test_a_split_without_boxes_has_an_empty_report():
