@@ -12,7 +12,7 @@ def test_figures_are_timed_and_compared_with_those_of_pycocotools(monkeypatch, c
     assert time_scoring.main() == 0
     told = capsys.readouterr().out
     assert "40 images x 30 detections, " in told
-    assert "largest difference of the 12 figures: " in told
+    assert "largest difference of the 12 metrics: " in told
 
 
 def test_figures_that_differ_are_a_failure(monkeypatch):

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from util.base.numbers import number
 from util.base.text import label
-from util.metrics.report.file import describe_images as described_data
+from util.metrics.report.file import describe_images
 from util.plots.curves import SMOOTH_SHARE, RunCurves
 from util.plots.panels import Page, Panel, draw_panel
 from util.plots.style import GREY, WARNING
@@ -132,7 +132,7 @@ def draw_dashboard(runs: Sequence[RunCurves]) -> Figure:
     return figure
 
 
-def describe_images(run: RunCurves) -> str:
+def described(run: RunCurves) -> str:
     """How far a run is and how well it did, in one line."""
     config = next((row["config"] for row in reversed(run.rows) if isinstance(row.get("config"), dict)), {})
     planned = number(config.get("epochs"))
@@ -157,7 +157,7 @@ def warn_of_other_data(runs: Sequence[RunCurves]) -> str:
     has_fingerprints = all("ground_truth" in run.validation for run in known)
     names: dict[str, list[str]] = {}
     for run in known:
-        told = described_data(run.validation)
+        told = describe_images(run.validation)
         names.setdefault(run.validation["ground_truth"] if has_fingerprints else told, []).append(f"{run.name}: {told}")
     if len(names) < 2:
         return ""
@@ -167,7 +167,7 @@ def warn_of_other_data(runs: Sequence[RunCurves]) -> str:
 
 def _draw_header(figure: Figure, page: Page, height: float, warning: Sequence[str]) -> None:
     """Which runs these are, how far they are, and how to read the curves."""
-    told = [describe_images(run) for run in page.runs]
+    told = [described(run) for run in page.runs]
     title = f"{len(told)} runs compared" if page.is_comparison else label(page.runs[0].name)
     text = {"x": 0.01, "va": "top"}
     figure.text(y=1 - 0.13 / height, s=title, fontsize=15, fontweight="bold", **text)

@@ -64,7 +64,10 @@ def test_metrics_stay_flat_and_the_facts_have_one_key(tmp_path):
     assert report.metrics == {"b/AP": 0.5, "b/AP/ci95": [0.4, 0.6]}
     assert report.facts == FACTS
     report.require(ground_truth=TRUTH, detections=FOUND, source="here")
-    for table in ({"truth": replace(TRUTH, images=(1, 2, 3))}, {"found": replace(FOUND, score=FOUND.score / 2)}):
+    for table in (
+        {"ground_truth": replace(TRUTH, images=(1, 2, 3))},
+        {"detections": replace(FOUND, score=FOUND.score / 2)},
+    ):
         with pytest.raises(
             UserError, match=r"here: is not the .* that of val, 2 images, 1 with boxes, 1 boxes: one of"
         ):
