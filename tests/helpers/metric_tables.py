@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from util.metrics.report.protocols import MatchedTables, compute_metrics
 from util.metrics.tables import Detections, GroundTruth
 
 NAMES = {1: "red", 2: "green", 3: "blue"}
@@ -90,3 +91,8 @@ def repeated(truth, found, counts):
     facts = {"sizes": dict.fromkeys(images, (512, 512)), "files": {i: f"{i}.png" for i in images}}
     said = rows(found, ("label", "xyxy", "score"))
     return replace(truth, images=images, **there, **facts), replace(found, images=images, **said)
+
+
+def report(truth, found, *, kinds=None, threshold=None, draws=0, seed=0):
+    """The metrics of two tables."""
+    return compute_metrics(MatchedTables(truth, found, kinds or {}, threshold), draws=draws, seed=seed)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.metric_tables import report
 from tests.helpers.training import call, call_apart, metrics, torchrun, training
 from util.base.memory import peak_resident_bytes
-from util.metrics.report.protocols import report
 from util.metrics.tables import Detections, GroundTruth
 
 pytest_plugins = ["tests.helpers.training_fixtures"]

@@ -14,7 +14,7 @@ from matplotlib.patheffects import Normal, withStroke
 from numpy.typing import NDArray
 
 from util.base.text import label, short_names
-from util.metrics.matching import as_one_class, deduplicate, select_rows
+from util.metrics.matching import as_one_class, deduplicate
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.style import head_page
 
@@ -152,7 +152,7 @@ def _found_boxes(truth: GroundTruth, found: Detections, image: int, threshold: f
     """[N]: which boxes of an image detections of at least `threshold` find, classes as one."""
     boxes = truth.xyxy[(truth.image_id == image) & ~truth.is_crowd]
     rows = np.flatnonzero((found.image_id == image) & (found.score >= threshold))
-    return hits(boxes, deduplicate(as_one_class(select_rows(found, rows))).xyxy)
+    return hits(boxes, deduplicate(as_one_class(found.select(rows))).xyxy)
 
 
 def _iou(boxes: NDArray, box: NDArray) -> NDArray:

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, truth_of
+from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, report, truth_of
 from util.metrics.bootstrap import difference, draw_weights, interval, resample
 from util.metrics.coco.ap import ap_curve, category_metrics, match_categories, per_category
-from util.metrics.report.protocols import MatchedTables, compare, report
+from util.metrics.report.protocols import MatchedTables, compare
 
 SEEDS = st.integers(0, 2**32 - 1)
 HEADLINES = ("AP", "AP50", "AP75")
@@ -113,4 +113,4 @@ def test_runs_on_other_images_are_not_compared():
 
 def test_no_images_no_draws():
     truth, found = random_tables(1)
-    assert resample(MatchedTables(truth, found, {}).curves, np.zeros(len(truth.images), dtype=bool), 10, 0) == {}
+    assert resample(MatchedTables(truth, found, {}).box_metrics, np.zeros(len(truth.images), dtype=bool), 10, 0) == {}

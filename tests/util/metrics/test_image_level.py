@@ -114,7 +114,7 @@ def test_a_roc_curve_goes_from_nothing_to_everything():
     x, y, score = roc(image_scores(truth, found, kinds))
     assert (x[0], y[0], x[-1], y[-1]) == (0.0, 0.0, 1.0, 1.0)
     assert score.tolist() == [np.inf, 0.8, 0.7, 0.2, -np.inf]
-    with pytest.raises(ValueError, match="with and without"):
+    with pytest.raises(ValueError, match="positive and negative"):
         roc(image_scores(truth.on([1]), found, kinds))
 
 

@@ -1,6 +1,6 @@
-"""report.json: the metrics of an evaluation, flat, and under one key the facts of what was evaluated.
+"""report.json: the metrics of an evaluation, flat, and under one key the facts: what was evaluated, and how.
 
-Whoever states a metric reads what it is of from the same file. Reports of older versions have no facts.
+Programs that show a metric read its images and weights from the same file. Reports of older versions have no facts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,20 @@ from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 REPORT = "report.json"
 FACTS = "evaluated"  # the one key that is no metric
-REQUIRED_FACTS = {"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict}
-REQUIRED_FACTS |= {"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict}
-OPTIONAL_FACTS = {"annotation_file": str, "image_folder": str, "detections_file": str, "config": str}
-OPTIONAL_FACTS |= {"checkpoint": str, "epoch": int, "step": int, "weights": str}
+REQUIRED_FACTS: dict[str, type] = {
+    **{"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict},
+    **{"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict},
+}
+OPTIONAL_FACTS: dict[str, type] = {
+    **{"annotation_file": str, "image_folder": str, "detections_file": str, "config": str},
+    **{"checkpoint": str, "epoch": int, "step": int, "weights": str},
+}
 DESCRIBED_KEYS = {"list", "images", "images_with_boxes", "boxes"}
-VALUE_TYPES = {"boxes_by_category": {int}, "category_names": {str}, "operating_point": {str, float}}
+VALUE_TYPES: dict[str, set[type]] = {
+    "boxes_by_category": {int},
+    "category_names": {str},
+    "operating_point": {str, float},
+}
 AGAIN = "evaluate again"
 
 
@@ -46,7 +54,7 @@ class Report:
     def require(
         self, *, ground_truth: GroundTruth | None = None, detections: Detections | None = None, source: object
     ) -> None:
-        """Refuse ground truth or detections that are not those of the metrics; an older report cannot tell.
+        """Refuse ground truth or detections other than those of the metrics; an older report accepts all.
 
         Args:
             ground_truth: of all images of `source`.
@@ -89,9 +97,9 @@ def load_report(folder: Path) -> Report | None:
     return Report(path, values, facts)
 
 
-def facts_of_tables(truth: GroundTruth, found: Detections) -> dict[str, Any]:
-    """The facts that the two tables tell."""
-    fingerprints = {"ground_truth": fingerprint(truth), "detections": fingerprint(found)}
+def facts_of_tables(truth: GroundTruth, detections: Detections) -> dict[str, Any]:
+    """Facts of a report that follow from the two tables."""
+    fingerprints = {"ground_truth": fingerprint(truth), "detections": fingerprint(detections)}
     return {
         **count_boxes(truth),
         "category_names": {str(k): truth.names[k] for k in sorted(truth.names)},
@@ -100,7 +108,7 @@ def facts_of_tables(truth: GroundTruth, found: Detections) -> dict[str, Any]:
 
 
 def count_boxes(truth: GroundTruth) -> dict[str, Any]:
-    """Images, images with boxes, boxes; boxes per category id. A crowd region is no box."""
+    """Count images, images with boxes, boxes, and boxes per category id. A crowd region is no box."""
     kept = ~truth.is_crowd
     labels = truth.label[kept]
     return {
@@ -112,12 +120,12 @@ def count_boxes(truth: GroundTruth) -> dict[str, Any]:
 
 
 def describe_images(facts: Mapping[str, Any]) -> str:
-    """The evaluated images in words; `facts` has the keys of DESCRIBED_KEYS, as a list in a row of kind "start" has."""
+    """Describe the evaluated images in words; `facts` has DESCRIBED_KEYS, as the lists in a row of kind "start" do."""
     return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
 
 
 def fingerprint(table: BoxTable) -> str:
-    """A digest of ground truth or detections, the same before they are written and after they are read.
+    """Compute a digest of ground truth or detections, equal before they are written and after they are read.
 
     That of ground truth covers images, file names, categories and boxes, in whatever order; the order of detections
     counts, as metrics take equal scores in this order. Coordinates count as float32: a file states x, y, width, height.
@@ -152,7 +160,7 @@ def _is_metric(value: Any) -> bool:
 
 
 def _problem(facts: Any) -> str:
-    """What is wrong with the facts of a report; "" where nothing is."""
+    """Describe the first error in the facts of a report; "" where there is none."""
     if not isinstance(facts, dict):
         return f"is a {type(facts).__name__}, expected an object"
     kinds = (
@@ -161,7 +169,7 @@ def _problem(facts: Any) -> str:
     for name, kind in kinds.items():
         if type(facts.get(name)) is not kind:
             return f"has {facts.get(name)!r:.40} as {name!r}, expected a {kind.__name__}"
-        inside = VALUE_TYPES.get(name, set())
-        if inside and not all(type(value) in inside for value in facts[name].values()):
+        types = VALUE_TYPES.get(name)
+        if types and not all(type(value) in types for value in facts[name].values()):
             return f"has {facts[name]!r:.40} as {name!r}, expected values of another type"
     return ""

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tests.helpers.metric_tables import NAMES, found_of, permuted, random_tables, truth_of
+from tests.helpers.metric_tables import found_of, permuted, random_tables, report, truth_of
 from tests.helpers.references import coco as coco_reference
 from util.metrics.coco.ap import METRICS, coco_ap, per_category
 from util.metrics.coco.match import descending
 from util.metrics.froc import FPPI_RATES
-from util.metrics.report.protocols import report
+from util.metrics.matching import as_one_class
 from util.metrics.tables import Detections
 
 SHARED = Path(__file__).resolve().parents[5] / "shared"
@@ -140,13 +140,12 @@ def test_finding_nothing_scores_zero():
 
 def test_the_right_box_under_the_wrong_label_counts_only_class_agnostic():
     truth, found = truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 2, BOX, 0.8)])
-    one = dict.fromkeys(NAMES, 1)
     assert coco_ap(truth, found)["AP"] == 0.0
-    assert coco_ap(truth.relabelled(one), found.relabelled(one))["AP"] == pytest.approx(1.0)
+    assert coco_ap(as_one_class(truth), as_one_class(found))["AP"] == pytest.approx(1.0)
 
 
 def test_an_image_that_was_never_evaluated_is_refused():
-    with pytest.raises(ValueError, match=r"1 images of the truth are not among them.*\[2\]"):
+    with pytest.raises(ValueError, match=r"1 images of the ground truth are not among them.*\[2\]"):
         coco_ap(truth_of([1, 2], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.8)]))
 
 
@@ -244,9 +243,8 @@ def renamed(expected):
 @pytest.mark.data
 def test_real_predictions_score_what_pycocotools_says():
     truth, found, expected = golden_tables()
-    one = dict.fromkeys(truth.names, 1)
     assert_figures(coco_ap(truth, found), renamed(expected["three_categories_200_tb_images"]), 1e-9)
-    agnostic = coco_ap(truth.relabelled(one), found.relabelled(one))
+    agnostic = coco_ap(as_one_class(truth), as_one_class(found))
     assert_figures(agnostic, renamed(expected["class_agnostic_200_tb_images"]), 1e-9)
     categories = per_category(truth, found)
     assert set(categories) == {"ActiveTuberculosis", "ObsoletePulmonaryTuberculosis"}

@@ -5,7 +5,8 @@ import pytest
 
 from tests.helpers.metric_tables import found_of, truth_of
 from util.base.errors import UserError
-from util.metrics.report.evaluation import evaluate_tables, load_threshold
+from util.metrics.report.evaluation import evaluate_tables
+from util.metrics.report.file import load_report
 from util.metrics.report.gallery import worst_false_positives, worst_misses
 from util.metrics.report.protocols import MatchedTables
 from util.runlog.run_log import RunLog
@@ -46,16 +47,16 @@ def test_an_evaluation_leaves_a_line_per_image(tmp_path):
     ]
     counts = ("boxes", "detections", "hits", "missed", "false_alarms")
     assert [[int(row[c]) for c in counts] for row in lines] == [[2, 1, 1, 1, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 1]]
-    assert load_threshold(tmp_path) == 0.5
+    assert load_report(tmp_path).threshold == 0.5
     row = json.loads((tmp_path / "log.jsonl").read_text())
     assert all(isinstance(value, str | int | float) for value in row.values())
 
 
 def test_a_report_that_is_cut_short_is_named(tmp_path):
-    assert load_threshold(tmp_path) is None
+    assert load_report(tmp_path) is None
     (tmp_path / "report.json").write_text("{")
     with pytest.raises(UserError, match=r"report\.json: cannot be read as JSON"):
-        load_threshold(tmp_path)
+        load_report(tmp_path)
 
 
 def test_the_gallery_begins_with_the_least_suspected_box_and_the_strongest_alarm():
