@@ -24,7 +24,7 @@ IMAGE_METRICS = {
     "partial_auc": "partial AUC (mean specificity at sensitivities from 0.9 on)",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "false_alarms": "false positives per image (FPPI), negative images",
+    "false_alarms": "false positives per negative image (FPPI)",
 }
 VIEW_TITLES = {"all": "all images", "tb_only": "images with boxes"}
 MEASURE_TITLES = {"agnostic": "class-agnostic", "per_class": "mean over classes (mAP)"}

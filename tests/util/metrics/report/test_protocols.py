@@ -78,7 +78,7 @@ def test_the_table_reads_row_by_row():
     assert words(lines[15]) == "all images, per class 0.000 0.000 0.500 0.500 0.500 0.500 0.500 0.357"
     assert words(lines[18]) == "image level"
     assert words(lines[19]) == "AUC: 0.000"
-    assert words(lines[-1]) == "false positives per image (FPPI), negative images: 1.000"
+    assert words(lines[-1]) == "false positives per negative image (FPPI): 1.000"
 
 
 def test_intervals_stand_beside_their_figures():
