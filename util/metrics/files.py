@@ -19,6 +19,7 @@ import numpy as np
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.reading import read_document
+from util.base.text import first_few
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.report.file import FACTS
 from util.metrics.tables import Detections, GroundTruth
@@ -80,6 +81,28 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
     if not _are_distinct(columns):
         _require_written_once(rows, path)
     return columns
+
+
+def load_image_list(path: Path, truth: GroundTruth) -> list[int]:
+    """Read the ids of the images that a file lists, as ids or file names, one per line or as a JSON list.
+
+    Raises:
+        UserError: it cannot be read, is empty, or lists an image that is not in `truth`.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a list of image names or ids")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        entries = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read as text or as a JSON list ({error}); write a name per line") from error
+    entries = [str(entry).strip() for entry in entries if str(entry).strip()]
+    ids = {**{name: image for image, name in truth.files.items()}, **{str(image): image for image in truth.images}}
+    unknown = [entry for entry in entries if entry not in ids]
+    if unknown or not entries:
+        problem = f"{len(unknown)} entries are not in the ground truth: {first_few(unknown)}" if unknown else "is empty"
+        raise UserError(f"{path}: {problem}; write a file name or an id of the ground truth file per line")
+    return [ids[entry] for entry in entries]
 
 
 def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:

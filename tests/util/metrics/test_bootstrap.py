@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, report, truth_of
 from util.metrics.bootstrap import difference, draw_weights, interval, resample
 from util.metrics.coco.ap import ap_curve, category_metrics, match_categories, per_category
-from util.metrics.report.protocols import MatchedTables, compare
+from util.metrics.report.comparison import compare
+from util.metrics.report.protocols import MatchedTables
 
 SEEDS = st.integers(0, 2**32 - 1)
 HEADLINES = ("AP", "AP50", "AP75")

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.bootstrap import Difference, PrefixedMetrics, WeightedMetrics, difference, interval, point, resample
+from util.metrics.bootstrap import PrefixedMetrics, WeightedMetrics, interval, point, resample
 from util.metrics.calibration import reliability
 from util.metrics.coco.ap import APCurve, ap_curve, category_metrics, match_categories, mean_over_categories
 from util.metrics.coco.match import Matches
@@ -180,28 +180,6 @@ def compute_metrics(tables: MatchedTables, *, draws: int, seed: int) -> Metrics:
 def images_with_boxes(truth: GroundTruth) -> GroundTruth:
     """Restrict the ground truth to images with a box that is no crowd."""
     return truth.on(truth.image_id[~truth.is_crowd].tolist())
-
-
-def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[str, Difference]:
-    """Compute run B minus run A in each metric that has an interval, both on the same images.
-
-    Raises:
-        ValueError: the two were not evaluated on the same images.
-    """
-    if a.ids.tolist() != b.ids.tolist():
-        raise ValueError("two runs can be compared on the same images only")
-    differences: dict[str, Difference] = {}
-    for view in VIEWS:
-        images, metrics = a.view(view)
-        _, others = b.view(view)
-        before = point(metrics, images)
-        after = point(others, images)
-        drawn, drawn_after = (resample(m, images, draws, seed) for m in (metrics, others))
-        for key in (key for key in before if key in after):
-            gap = difference(drawn[key], drawn_after[key], after[key] - before[key])
-            if gap is not None:
-                differences[f"{view}/{key}"] = gap
-    return differences
 
 
 def _coco(matches: Mapping[str, Matches], images: NDArray[np.bool_], measure: str) -> dict[str, float]:
