@@ -190,10 +190,8 @@ def recipe(config: Config) -> dict[str, Any]:
 
 def command(run: Path) -> str:
     """The command that started the run, from its log."""
-    path = run / "info.txt"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    first = next((line for line in text.splitlines() if line.startswith("command: ")), "")
-    return f"Started by\n\n    {printable(first.removeprefix('command: '))}" if first else ""
+    lines = log_lines(run, "command: ")
+    return f"Started by\n\n    {printable(lines[0])}" if lines else ""
 
 
 def metrics_table(values: Mapping[str, Any]) -> str:
@@ -214,10 +212,15 @@ def metrics_table(values: Mapping[str, Any]) -> str:
 
 def doctor(run: Path) -> str:
     """The verdict of the doctor on the training, where the log has one."""
+    lines = log_lines(run, "doctor: ")
+    return f"The training by scripts/check_run.py: {lines[-1]}." if lines else ""
+
+
+def log_lines(run: Path, prefix: str) -> list[str]:
+    """The lines of a run's info.txt that begin with a prefix, without it."""
     path = run / "info.txt"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    verdicts = [line for line in text.splitlines() if line.startswith("doctor: ")]
-    return f"The training by scripts/check_run.py: {verdicts[-1].removeprefix('doctor: ')}." if verdicts else ""
+    return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
 
 
 def limits(lists: Mapping[str, Mapping[str, Any] | None], names: Mapping[str, str]) -> str:

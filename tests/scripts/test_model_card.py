@@ -136,7 +136,7 @@ def test_the_metrics_and_the_images_of_a_card_come_from_the_same_report(evaluate
 def test_a_report_beside_tables_of_another_evaluation_makes_no_card(evaluated, name):
     run, folder = evaluated
     shutil.copy(run / name, folder)
-    with pytest.raises(UserError, match=r"was replaced or changed; evaluate again|were they made on another split"):
+    with pytest.raises(UserError, match=r"was replaced or changed; evaluate the run|made on another split"):
         CARD.card_of(folder)
 
 

@@ -1,4 +1,4 @@
-"""From truth and detections to all that an evaluation leaves: figures, a table to read, files."""
+"""Evaluate detections against ground truth: metrics, facts for the report, a table to read, files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from util.base.files import write_whole
 from util.config.schema import Config
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, PER_IMAGE, save_detections, save_ground_truth, save_report
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import REPORT, facts_of_tables, load_report
+from util.metrics.report.file import REPORT, facts_of_tables
 from util.metrics.report.per_image import per_image_csv
 from util.metrics.report.protocols import MatchedTables, Metrics, compute_metrics
 from util.metrics.report.text_table import format_table
@@ -21,7 +21,7 @@ from util.runlog.run_log import RunLog
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
     study: MatchedTables
     values: Metrics
@@ -30,12 +30,12 @@ class Evaluation:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The figures without their intervals."""
+        """The metrics without their intervals."""
         return {key: value for key, value in self.values.items() if isinstance(value, float)}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the metrics are of, as far as the tables and the operating point tell."""
+        """Facts of the report that follow from the tables and the operating point."""
         point = dict(self.operating_point)
         if point:
             before = "given" if point["rule"] == "given" else "checkpoint"
@@ -46,9 +46,9 @@ class Evaluation:
     def text(self) -> str:
         """The table for the log."""
         where = "chosen on these images" if self.is_chosen_here else "chosen before, on validation images"
-        said = "operating point: score >= {threshold:.4g} ({rule}, {})"
-        told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
-        return f"{format_table(self.values, self.study.ground_truth)}\n{told}"
+        line = "operating point: score threshold {threshold:.4g} ({rule}, {})"
+        point = line.format(where, **self.operating_point) if self.operating_point else "no operating point"
+        return f"{format_table(self.values, self.study.ground_truth)}\n{point}"
 
     def tell(
         self,
@@ -81,16 +81,6 @@ class Evaluation:
         save_report(folder / REPORT, self.values, {**self.facts, **source, **position} if source else None)
         log.row("eval", **position, **self.numbers)
         log.say(f"evaluation after {epoch} epochs, weights: {weights}\n{self.text}")
-
-
-def load_threshold(folder: Path) -> float | None:
-    """The operating point at which the evaluation in a folder was reported; None where it had none.
-
-    Raises:
-        UserError: report.json is no report.
-    """
-    report = load_report(folder)
-    return report.threshold if report else None
 
 
 def evaluate_as_configured(

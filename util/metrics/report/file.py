@@ -35,7 +35,7 @@ VALUE_TYPES: dict[str, set[type]] = {
     "category_names": {str},
     "operating_point": {str, float},
 }
-AGAIN = "evaluate again"
+AGAIN = "evaluate the run again"
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def load_report(folder: Path) -> Report | None:
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object with the metrics of an evaluation; evaluate the run again")
+        raise UserError(f"{path}: expected a JSON object with the metrics of an evaluation; {AGAIN}")
     facts = values.pop(FACTS, {})
     wrong = next((key for key, value in values.items() if not _is_metric(value)), None)
     if wrong is not None:
