@@ -167,7 +167,11 @@ def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
     truth = split.ground_truth()
     if which == "all":
         return truth, truth
-    return truth, images_with_boxes(truth) if which == "tb" else truth.on(load_image_list(Path(which), truth))
+    if which == "tb":
+        return truth, images_with_boxes(truth)
+    if not Path(which).is_file():
+        raise UserError(f"--images {which}: expected all, tb, or a file that lists image names or ids")
+    return truth, truth.on(load_image_list(Path(which), truth))
 
 
 def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | None = None) -> Detections:

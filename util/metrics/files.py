@@ -89,8 +89,6 @@ def load_image_list(path: Path, truth: GroundTruth) -> list[int]:
     Raises:
         UserError: it cannot be read, is empty, or lists an image that is not in `truth`.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a list of image names or ids")
     try:
         text = path.read_text(encoding="utf-8-sig")
         entries = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
