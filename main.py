@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from util.base.launcher import Ranks, is_under_torchrun
 from util.base.processes import stop_with_launcher
-from util.distributed.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program, run_to_exit_code
+from util.distributed.exit_codes import FAILED, REQUEUE, end_silently_on_ctrl_c, run_program
 from util.distributed.preemption import STOP, Preempted
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
@@ -36,7 +36,7 @@ from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, crowded_images, describe
 from datasets.checks.image_files import remember
 from engine import Learner, Step, predict, train_one_epoch
-from models import build_model, speed_up
+from models import build_model, choose_attention, speed_up
 from models.backbones.weights import load_backbone_weights
 from models.inference.load import build_filled
 from util.base.console import Progress
@@ -73,17 +73,12 @@ BEST_METRIC = "all/per_class/AP"
 STOP_FILE = "stop"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code, as in `util.distributed.exit_codes`.
+def main(arguments: list[str] | None = None) -> None:
+    """Train or evaluate on this rank, as the command line says.
 
     Whatever the end, the last checkpoint is whole and the same command goes on from it.
     """
     args = parse_arguments(arguments)
-    return run_to_exit_code(partial(work, args))
-
-
-def work(args: argparse.Namespace) -> None:
-    """Train or evaluate on this rank."""
     device_type = choose_device_type(args.device)
     with ranks(device_type) as here, ExitStack() as held:
         device = torch.device(device_type, here.local_rank) if device_type == "cuda" else torch.device("cpu")
@@ -181,8 +176,8 @@ def prepare_training(args: argparse.Namespace, here: Ranks, device: torch.device
     model, criterion, postprocess = build_model(config, splits["train"].category_ids)
     train_split = splits["train"]
     state = build_state(config, train_split.names, train_split.num_images, model.to(device), device, here.world_size)
-    computed = speed_up([state.model, state.average.module], config.speed, device)
-    said = f"{computed}\n{begin(state, start, config)}"
+    state.attention = choose_attention(config.speed.attn_backend, device.type)[0]
+    said = f"{speed_up([state.model, state.average.module], config.speed, device)}\n{begin(state, start, config)}"
     log = open_log(args.output_dir, config, here, device, is_training=True)
     if is_main:
         remember(args.output_dir, checked.files)

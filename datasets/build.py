@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from datasets.sampling.orders import (
     repeat_factors,
 )
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
+from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
@@ -286,8 +286,3 @@ def crowded_images(split: Split, num_queries: int) -> str | None:
         f"{split.name}: {num_crowded} of {split.num_images} images have more boxes than num_queries = {num_queries}, "
         f"up to {boxes[fullest]} ({printable(split.file_names[fullest])}); not all of them can be matched"
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: under Slurm those of the allocation, not of the node."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

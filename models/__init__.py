@@ -2,5 +2,6 @@
 
 from models.build import build_model, speed_up
 from models.inference.load import load_detector
+from models.ops.backends import choose as choose_attention
 
-__all__ = ["build_model", "load_detector", "speed_up"]
+__all__ = ["build_model", "choose_attention", "load_detector", "speed_up"]

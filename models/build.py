@@ -10,6 +10,7 @@ from models.losses.class_losses import IABCE, MAL, ClassLoss, Focal, PositionSup
 from models.losses.criterion import SetCriterion, loss_weights
 from models.losses.matcher import HungarianMatcher
 from models.ops.backends import choose
+from models.ops.native_library import has_compiler
 from models.postprocess import PostProcess
 from models.speed import compile_parts, set_speed
 from models.transformer.decoder import DecoderLayer
@@ -47,7 +48,8 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
     """
     name, objection = choose(speed.attn_backend, device.type)
     why = f" (auto{f'; {objection}' if objection else ''})" if speed.attn_backend == "auto" else ""
-    lines = [f"deformable attention: {name}{why}"]
+    prefix = "warning: " if name == "sparse" and objection and has_compiler() else ""
+    lines = [f"{prefix}deformable attention: {name}{why}"]
     if device.type == "cpu":
         keep_freed_memory(speed.fast_layers)
     if speed.compile != "off":

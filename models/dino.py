@@ -55,7 +55,7 @@ class DINO(nn.Module):
         category_ids: tuple[int, ...] | None,
         temperature_h: float,
         temperature_w: float,
-        image_head: bool = False,
+        image_head: bool,
     ) -> None:
         super().__init__()
         bbox_embed, class_embed = build_heads(hidden_dim, num_classes)

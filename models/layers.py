@@ -64,13 +64,13 @@ def run_layer(layer: nn.Module, *arguments: Any, is_recomputed: bool) -> Tensor:
     return layer(*arguments)
 
 
-def inverse_sigmoid(x: Tensor, eps: float = LOGIT_EPS) -> Tensor:
-    """Logit of x in [0, 1], both x and 1 - x held at `eps` or more.
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """Logit of x in [0, 1], both x and 1 - x held at LOGIT_EPS or more.
 
     1e-3 is the official value: it bounds the logit to +-6.9, and boxes at the border move when it changes.
     """
     x = x.clamp(0, 1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+    return torch.log(x.clamp(min=LOGIT_EPS) / (1 - x).clamp(min=LOGIT_EPS))
 
 
 def clones(module: nn.Module, count: int) -> nn.ModuleList:

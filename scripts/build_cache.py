@@ -21,38 +21,29 @@ if __name__ == "__main__":
 
 from datasets.build import build_split, open_cache_of
 from util.base.console import echo
-from util.base.errors import UserError
+from util.config.command_line import Parser, add_config_arguments, add_data_argument
 from util.config.load import load_config
 
 MEGABYTE = 10**6
 
 
-def main() -> int:
-    """Build both caches; 2 when that is not possible."""
+def main() -> None:
+    """Build both caches."""
     args = parse_args()
-    try:
-        config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
-        for which in ("train", "val"):
-            split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
-            images = open_cache_of(split, config.data, checks_pixels=True)
-            coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
-            echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
-    except (UserError, OSError) as error:
-        echo(f"build_cache: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        echo("\nbuild_cache: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    config = load_config(args.config_file, [*args.options, f"image_cache={str(args.cache)!r}"])
+    for which in ("train", "val"):
+        split = build_split(config.data, args.data_path, which, num_classes=config.model.num_classes)
+        images = open_cache_of(split, config.data, checks_pixels=True)
+        coloured = f", {images.num_coloured} of them in colour, at three times the size" * bool(images.num_coloured)
+        echo(f"{images.file}: {len(images)} images{coloured}, {images.num_bytes / MEGABYTE:.0f} MB")
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config_file", type=Path, required=True, help="recipe: names the layout and the splits")
-    parser.add_argument("--data_path", type=Path, required=True, help="data folder")
+    parser = Parser(__doc__)
+    add_config_arguments(parser)
+    add_data_argument(parser)
     parser.add_argument("--cache", type=Path, required=True, help="folder for the caches, one for each data set")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
     return parser.parse_args()
 
 

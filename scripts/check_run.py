@@ -4,7 +4,6 @@ Reads log.jsonl of a run folder, and logs of the official DINO code and its fork
 or what the console said. Of those it also says which figures are artefacts.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ if __name__ == "__main__":
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import printable
+from util.config.command_line import Parser
 from util.doctor.diagnosis import diagnose
 from util.doctor.official_logs.read import FILES, read_foreign
 from util.runlog.history import History, history_of
@@ -26,24 +26,19 @@ from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 
 
-def main() -> int:
-    """0 whatever the verdict, 2 when the log cannot be read."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Print the diagnosis; the exit code is 0 whatever the verdict."""
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="run folder, or a log file")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--focal_alpha", type=float, help="of a run of the official code, where its log does not tell")
     args = parser.parse_args()
-    try:
-        history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
-    except (UserError, OSError) as error:
-        echo(f"check_run: {error}", file=sys.stderr)
-        return 2
+    history = read(args.run, {} if args.focal_alpha is None else {"focal_alpha": args.focal_alpha})
     found = diagnose(history)
     if args.json:
         echo(json.dumps(found.as_json(), indent=1, allow_nan=False))
     else:
         echo(f"{printable(str(args.run))}: {history.source}, {len(history.epochs)} epochs\n{found.as_text()}")
-    return 0
 
 
 def read(path: Path, stated: dict[str, float]) -> History:

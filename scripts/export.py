@@ -33,13 +33,14 @@ from models.export.portable import ExportFacts, PortableDetector, PortableNetwor
 from models.export.writers import OPSET, SUFFIXES, WRITERS, Runner, open_runner, require_packages
 from models.inference.detector import Detector
 from models.inference.load import load_detector
-from util.base.console import echo
+from util.base.console import complain, echo
 from util.base.errors import UserError
 from util.base.seed import derive_rng
+from util.config.command_line import Parser
 from util.config.load import as_options
 from util.config.schema import PLAIN, Config
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
-from util.distributed.exit_codes import INTERRUPTED
+from util.distributed.exit_codes import FAILED
 from util.images.common import UNREADABLE, to_image
 from util.images.reader import read_image
 from util.training.checkpoints import checkpoint
@@ -51,25 +52,11 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512
 BATCHES = (1, 4)
 ROW = "{:8}{:>11}{:>7}{:>8}{:>11}{:>11}{:>12}{:>9}"
-FAILED = 1
-
-
-def main() -> int:
-    """0: the file is written; 1: it failed its check and is not there; 2: it cannot be made; 130: interrupted."""
-    args = parse_args()
-    try:
-        return export(args)
-    except (UserError, OSError) as error:
-        echo(f"export: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        echo("export: interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="checkpoint of this repository; averaged weights are used")
     add("--format", choices=list(WRITERS), default="onnx", help="kind of file (default: onnx)")
@@ -108,8 +95,9 @@ def size(text: str) -> tuple[int | None, int | None]:
     return int(height), int(width or height)
 
 
-def export(args: argparse.Namespace) -> int:
-    """Write, check, and give the file its name or remove it."""
+def main() -> int:
+    """Write, check, and give the file its name or remove it; 1 where the check failed."""
+    args = parse_args()
     require_packages(args.format)
     output = args.output or args.checkpoint.with_suffix(SUFFIXES[args.format])
     check_output(output, args.checkpoint)
@@ -280,7 +268,7 @@ def tell(agreement: Agreement, facts: ExportFacts, output: Path) -> int:
     found = f"largest deviation {agreement.box:.1e} px of a box, {agreement.score:.1e} of a score"
     if not agreement.is_good:
         allowed = f"{BOX_BOUND:g} px and {SCORE_BOUND:g}"
-        echo(f"export: {found}; less than {allowed} is allowed: {output} is not written", file=sys.stderr)
+        complain(f"{found}; less than {allowed} is allowed: {output} is not written")
         return FAILED
     echo(f"\n{output}: {found}; {facts.notice}")
     if facts.nms_iou_threshold > 0:

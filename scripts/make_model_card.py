@@ -25,6 +25,7 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.text import markdown, printable
+from util.config.command_line import Parser
 from util.config.load import flatten, load_run_config
 from util.config.schema import IN_CARD, Config
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
@@ -50,24 +51,19 @@ METRICS = {
 ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}
 
 
-def main() -> int:
-    """Write the card; 2 when that is not possible."""
+def main() -> None:
+    """Write the card."""
     args = parse_args()
     output = args.output or args.run / "model_card.md"
-    try:
-        text = card_of(args.run)
-        write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
-    except (UserError, OSError) as error:
-        echo(f"make_model_card: {error}", file=sys.stderr)
-        return 2
+    text = card_of(args.run)
+    write_whole(output, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
     num = sum(line.startswith("TO FILL IN") for line in text.splitlines())
     echo(f"{output}: {num} lines are for you to fill in")
-    return 0
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run that has been evaluated, or of an evaluation in it")
     parser.add_argument("--output", type=Path, help="file to write; default: RUN/model_card.md")
     return parser.parse_args()

@@ -29,6 +29,7 @@ from datasets.annotations.tbx11k import find_split
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
+from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, coco_results, load_detections
 from util.metrics.image_level import image_scores
 from util.metrics.report.file import Report, load_report
@@ -45,24 +46,9 @@ WARNING = (
 )
 
 
-def main() -> int:
-    """Write the files; 2 when that is not possible."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help=f"folder of an evaluation on {LIST}")
-    parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--threshold", type=float, help="operating point; default: that of the evaluation")
-    parser.add_argument("--output", type=Path, help="folder to write to; default: RUN/submission")
-    args = parser.parse_args()
-    try:
-        write(args)
-    except (UserError, OSError) as error:
-        echo(f"make_submission: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def write(args: argparse.Namespace) -> None:
+def main() -> None:
     """Write both files."""
+    args = parse_args()
     split = load_split(*find_split(args.data_path, LIST))
     truth = split.ground_truth()
     report = load_report(args.run)
@@ -73,7 +59,7 @@ def write(args: argparse.Namespace) -> None:
     threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
         raise UserError(f"{args.run}: its report has no operating point; give --threshold, chosen on validation images")
-    folder = args.output or args.run / "submission"
+    folder = args.output_dir or args.run / "submission"
     rows = json.dumps(coco_results(detections), separators=(",", ":"))
     contents = {"detections.json": rows, "classification.txt": class_file(truth, detections, threshold)}
     for name, text in contents.items():
@@ -82,16 +68,25 @@ def write(args: argparse.Namespace) -> None:
     echo(WARNING, file=sys.stderr)
 
 
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help=f"folder of an evaluation on {LIST}")
+    add_data_argument(parser)
+    add("--threshold", type=float, help="operating point; default: that of the evaluation")
+    hide_aliases(add("--output_dir", "--output", type=Path, help="folder to write into; default: RUN/submission"))
+    return parser.parse_args()
+
+
 def require_same_images(run: Path, split: Split, report: Report | None) -> None:
-    """Check that a run was evaluated on this list: ids begin at 1 in every list of TBX11K."""
+    """Check that a run was evaluated on this list, all of it."""
     evaluated = load_split(run, run / GROUND_TRUTH)
     if report:
         report.require(ground_truth=evaluated.ground_truth(), source=run / GROUND_TRUTH)
-    if evaluated.files_by_id != split.files_by_id:
-        raise UserError(
-            f"{run}: was evaluated on {evaluated.num_images} images that are not those of {split.name}, "
-            f"{split.num_images}; evaluate with --options val_list={LIST}"
-        )
+    advice = f"Evaluate with --options val_list={LIST}"
+    split.require_files(evaluated.files_by_id, advice)
+    evaluated.require_files(split.files_by_id, advice)
 
 
 def class_file(truth: GroundTruth, detections: Detections, threshold: float) -> str:

@@ -24,7 +24,7 @@ from datasets.annotations.tbx11k import image_kinds
 from datasets.build import build_split
 from datasets.dataset import load_image
 from util.base.console import echo
-from util.base.errors import UserError
+from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.config.load import load_run_config
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
 from util.metrics.report.file import load_report
@@ -40,41 +40,37 @@ from util.plots.evaluation import (
     draw_scores,
 )
 
+ADVICE = "Draw from the folder of an evaluation whose config.py names its val_list, or leave --data_path out"
 SCORE = 0.3  # drawn from here on where there is no operating point
 
 
-def main() -> int:
-    """Write the plots; 2 when that is not possible."""
+def main() -> None:
+    """Write the plots."""
     args = parse_args()
-    folder = args.output or args.run / "plots"
-    try:
-        study = load_study(args.run, args.detections, args.truth)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures(study, args):
-            for ending in ("png", "svg"):
-                figure.savefig(folder / f"{name}.{ending}")
-            echo(folder / f"{name}.png")
-    except (ValueError, OSError) as error:
-        echo(f"plot_evaluation: {error}", file=sys.stderr)
-        return 2
-    return 0
+    folder = args.output_dir or args.run / "plots"
+    study = load_study(args.run, args.detections, args.truth)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures(study, args):
+        for ending in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{ending}")
+        echo(folder / f"{name}.png")
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, help="folder of a run, with its report, detections and truth")
-    add("--data_path", type=Path, help="folder of the data set; without it no X-rays are drawn")
+    add_data_argument(parser, is_required=False)
     add("--detections", type=Path, help="COCO results file; default: that of the run")
     add("--truth", type=Path, help="COCO-format file; default: that of the run")
-    add("--num", type=int, default=8, help="X-rays per sheet (default: 8)")
+    hide_aliases(add("--num_images", "--num", type=int, default=8, help="X-rays per sheet (default: 8)"))
     add("--bootstrap", type=int, default=500, help="draws for the band of the FROC curve (default: 500; 0: none)")
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
-    add("--output", type=Path, help="folder to write to; default: RUN/plots")
+    hide_aliases(add("--output_dir", "--output", type=Path, help="folder to write into; default: RUN/plots"))
     args = parser.parse_args()
-    if args.num < 1 or args.bootstrap < 0:
-        parser.error("--num must be at least 1 and --bootstrap at least 0")
+    if args.num_images < 1 or args.bootstrap < 0:
+        parser.error("--num_images must be at least 1 and --bootstrap at least 0")
     return args
 
 
@@ -104,19 +100,8 @@ def figures(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[st
         split = build_split(
             config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
         )
-        require_same_images(study, split)
-        yield from sheets(study, split, args.num)
-
-
-def require_same_images(study: MatchedTables, split: Split) -> None:
-    """The ids of each list begin with 1, so only file names tell whether these are the X-rays that were evaluated."""
-    listed = split.files_by_id
-    other = [name for image, name in study.ground_truth.files.items() if listed.get(image) != name]
-    if other:
-        raise UserError(
-            f"{split.annotation_file}: is not the list that was evaluated: {len(other)} images differ, as {other[0]}. "
-            "Draw from the folder of an evaluation whose config.py names its val_list, or leave --data_path out"
-        )
+        split.require_files(study.ground_truth.files, ADVICE)
+        yield from sheets(study, split, args.num_images)
 
 
 def sheets(study: MatchedTables, split: Split, num: int) -> Iterator[tuple[str, Figure]]:

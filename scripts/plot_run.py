@@ -4,7 +4,6 @@ Works on runs that are still going; a panel without data says why. A warning tel
 ground truth.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,13 +15,15 @@ if __name__ == "__main__":
     start_as_tool()
 
 from util.base.console import echo
+from util.config.command_line import Parser
 from util.plots.curves import load_run, names_of
 from util.plots.dashboard import draw_dashboard, warn_of_other_data
+from util.plots.style import save_figure
 
 
-def main() -> int:
-    """Write RUN/curves.png, or compare.png beside the first of several runs; 2 when that is not possible."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Write RUN/curves.png, or compare.png beside the first of several runs."""
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, with its log.jsonl")
     parser.add_argument(
         "--output", type=Path, help="picture; default: RUN/curves.png, of several runs RUN/../compare.png"
@@ -30,16 +31,11 @@ def main() -> int:
     args = parser.parse_args()
     runs = args.runs
     output = args.output or (runs[0] / "curves.png" if len(runs) == 1 else runs[0].resolve().parent / "compare.png")
-    try:
-        loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
-        draw_dashboard(loaded).savefig(output)
-        if warning := warn_of_other_data(loaded):
-            echo(warning, file=sys.stderr)
-    except (ValueError, OSError) as error:
-        echo(f"plot_run: {error}", file=sys.stderr)
-        return 2
+    loaded = [load_run(folder, name) for folder, name in zip(runs, names_of(runs), strict=True)]
+    save_figure(draw_dashboard(loaded), output)
+    if warning := warn_of_other_data(loaded):
+        echo(warning, file=sys.stderr)
     echo(output)
-    return 0
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ if __name__ == "__main__":
 import torch
 
 from datasets.annotations.split import load_split
-from datasets.build import usable_cores
 from models import load_detector
 from models.inference.detector import Detector
 from models.inference.load import MERGE_IOU
@@ -39,10 +38,12 @@ from util.base.csv_text import csv_lines
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.folder_lock import hold
+from util.base.processes import usable_cores
 from util.base.text import first_few, printable
+from util.config.command_line import Parser, add_device_argument, hide_aliases
 from util.detection.fusion import METHODS
 from util.distributed.collectives import choose_device_type
-from util.distributed.exit_codes import INCOMPLETE, run_to_exit_code
+from util.distributed.exit_codes import FINISHED, INCOMPLETE
 from util.predict.inputs import Listing, Source, list_sources
 from util.predict.loop import Album, predict_all
 from util.predict.outputs import FILE, PICTURES
@@ -57,18 +58,13 @@ DRAW = ("none", "positives", "all")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code."""
-    args = parse_args(arguments)
-    troubles: list[tuple[str, str]] = []
-    code = run_to_exit_code(lambda: troubles.extend(predict(args)))
-    return code or (INCOMPLETE if troubles else 0)
+    """Predict, write everything, print what came of it; the exit code."""
+    return INCOMPLETE if predict(parse_args(arguments)) else FINISHED
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__, allow_abbrev=False)
     add = parser.add_argument
     images = "files, folders, zip archives, patterns such as 'a/**/*.png'; not right after --scales or --options"
     add("inputs", nargs="*", metavar="IMAGES", help=images)
@@ -82,10 +78,11 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     model.add_argument("--onnx", type=Path, metavar="FILE", help="instead: a file of scripts/export.py, on the CPU")
     add("--output_dir", type=Path, required=True, help="folder to write into; the same one goes on where it was")
     add("--annotations", type=Path, help="COCO-format file: only its images are predicted, under its image ids")
-    add("--score", type=float, help=f"score from which on a box counts (default: the operating point, else {SCORE})")
+    threshold = f"score from which on a box counts (default: the operating point, else {SCORE})"
+    hide_aliases(add("--threshold", "--score", type=float, help=threshold))
     add("--draw", choices=DRAW, default="positives", help="which images get a PNG with boxes (default: positives)")
     add("--batch_size", type=int, help="images of one size at once (default: as many as fit, measured with the first)")
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where the network runs (default: auto)")
+    add_device_argument(parser)
     add("--flip", action="store_true", help="look at each image mirrored too, and merge what is found")
     add(
         "--scales",
@@ -114,8 +111,8 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("the following arguments are required: IMAGES")
     if args.batch_size is not None and args.batch_size < 1:
         parser.error(f"--batch_size must be at least 1, got {args.batch_size}")
-    if args.score is not None and not 0 <= args.score <= 1:
-        parser.error(f"--score must lie in [0, 1], got {args.score}")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold must lie in [0, 1], got {args.threshold}")
     if not 0 < args.merge_iou < 1:
         parser.error(f"--merge_iou must lie between 0 and 1, got {args.merge_iou}")
     if any(not 32 <= scale <= 16_384 for scale in args.scales) or len(set(args.scales)) < len(args.scales):
@@ -240,15 +237,15 @@ def load(args: argparse.Namespace, device: str) -> Detector:
 
 def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:
     """The score from which on a box counts."""
-    if args.score is not None:
-        return args.score
+    if args.threshold is not None:
+        return args.threshold
     if detector.threshold is None:
-        remark(f"the checkpoint has no operating point: boxes count from {SCORE} on; --score chooses another")
+        remark(f"the checkpoint has no operating point: boxes count from {SCORE} on; --threshold chooses another")
         return SCORE
     if len(detector.views) > 1:
         remark(
             "the operating point was chosen for one look at an image; merged scores are others. Choose one with "
-            "scripts/score.py on validation images, and give it as --score"
+            "scripts/score.py on validation images, and give it as --threshold"
         )
     return detector.threshold
 

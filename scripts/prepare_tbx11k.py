@@ -1,12 +1,12 @@
 """Make a training-ready folder of TBX11K, whatever the download looks like, and check it.
 
-    python scripts/prepare_tbx11k.py DIR                        # what is there, against the published counts
-    python scripts/prepare_tbx11k.py DIR --out data/TBX11K      # lay it out, build the annotation files that lack
-    python scripts/prepare_tbx11k.py data/TBX11K --check        # look for everything that spoils a training
-    python scripts/prepare_tbx11k.py data/TBX11K --out data/TBX11K --drop_leaked
+    python scripts/prepare_tbx11k.py DIR                           # what is there, against the published counts
+    python scripts/prepare_tbx11k.py DIR --output_dir data/TBX11K  # lay it out, build missing annotation files
+    python scripts/prepare_tbx11k.py data/TBX11K --check           # look for everything that spoils a training
+    python scripts/prepare_tbx11k.py data/TBX11K --output_dir data/TBX11K --drop_leaked
 
 DIR is a folder or a zip file: the official layout, also a level deeper, all images in one folder, JPEG for PNG, YOLO
-labels, or VOC xml alone. Nothing is written outside --out; images there are second names of the same files (hard
+labels, or VOC xml alone. Nothing is written outside --output_dir; images there are second names of the same files (hard
 links), or copies where the disk is another one. --check takes a COCO-format folder too. Exit code 2: there is an error
 to mend.
 """
@@ -33,34 +33,28 @@ from datasets.prepare.write import write_clean_lists, write_plan
 from util.base.console import echo
 from util.base.errors import DataError, UserError
 from util.base.text import first_few
+from util.config.command_line import Parser, hide_aliases
+from util.distributed.exit_codes import FINISHED, MISTAKE
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare, check; 2 when that is not possible or an error was found."""
+    """Prepare, check; 2 when an error was found."""
     args = parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold what no terminal can show
     try:
         return work(args)
-    except (UserError, OSError, RecursionError) as error:
-        echo(f"prepare_tbx11k: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        echo("prepare_tbx11k: interrupted; the same command begins anew", file=sys.stderr)
-        return 130
+    except RecursionError as error:
+        raise UserError(f"{args.dir}: a file is nested too deeply ({error})") from error
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("dir", type=Path, metavar="DIR", help="the download: a folder or a zip file")
-    add(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="folder to fill: empty, not there yet, or DIR to complete it in place",
-    )
+    output = "folder to fill: empty, not there yet, or DIR to complete it in place"
+    hide_aliases(add("--output_dir", "--out", type=Path, metavar="FOLDER", help=output))
     add("--follow_links", action="store_true", help="take files outside DIR that links in it lead to, too")
     add("--dry_run", action="store_true", help="say what would be written, and write nothing")
     add("--check", action="store_true", help="read every image and annotation, and list the defects")
@@ -68,15 +62,15 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
         "--drop_leaked", action="store_true", help="write lists *_train_clean without images that are in validation too"
     )
     args = parser.parse_args(arguments)
-    if args.drop_leaked and not args.out:
-        parser.error("--drop_leaked writes lists: say --out FOLDER, which may be DIR itself")
+    if args.drop_leaked and not args.output_dir:
+        parser.error("--drop_leaked writes lists: say --output_dir FOLDER, which may be DIR itself")
     return args
 
 
 def work(args: argparse.Namespace) -> int:
     """Do what the flags ask for; the exit code."""
     has_lists = any(kind.lists(args.dir) for kind in (layout.TBX11K, layout.COCO)) if args.dir.is_dir() else False
-    if args.check and not args.out and has_lists:
+    if args.check and not args.output_dir and has_lists:
         return tell(check_folder(args.dir))
     plan = make_plan(recognise(open_tree(args.dir, follows_links=args.follow_links)))
     for note in plan.notes:
@@ -86,7 +80,7 @@ def work(args: argparse.Namespace) -> int:
     echo(f"\n{table}\n")
     echo("\n".join(differences) or "every count is the published one")
     if root is None or not (args.check or args.drop_leaked):
-        return 0
+        return FINISHED
     echo()
     found = check_folder(root)
     if args.drop_leaked and not args.dry_run:
@@ -105,15 +99,16 @@ def prepare(args: argparse.Namespace, plan: Plan) -> Path | None:
         todo.append("images to lay out")
     echo(f"{args.dir}: {'; '.join(todo) or f'in the official layout: --data_path {here}'}")
     if args.dry_run:
-        if args.out:
-            echo(f"would write {len(plan.images)} images and {len(plan.documents)} annotation files to {args.out}")
+        if args.output_dir:
+            content = f"{len(plan.images)} images and {len(plan.documents)} annotation files"
+            echo(f"would write {content} to {args.output_dir}")
         return here
-    if args.out:
-        write_plan(plan, args.out)
-        echo(f"written: --data_path {args.out}")
-        return args.out
+    if args.output_dir:
+        write_plan(plan, args.output_dir)
+        echo(f"written: --data_path {args.output_dir}")
+        return args.output_dir
     if todo:
-        raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --out FOLDER")
+        raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --output_dir FOLDER")
     return here
 
 
@@ -136,7 +131,7 @@ def tell(found: FolderCheck) -> int:
         echo(f"{finding.severity}: {finding.text}")
     counts = [sum(finding.severity == severity for finding in found.findings) for severity in order]
     echo("checked: {} errors, {} warnings, {} notes".format(*counts))
-    return 2 if counts[0] else 0
+    return MISTAKE if counts[0] else FINISHED
 
 
 if __name__ == "__main__":

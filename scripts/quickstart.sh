@@ -41,7 +41,7 @@ cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 8 ? cores : 8))} # the network is too small for more
 
 step "synthetic X-rays in $DATA" \
-    python scripts/make_phantom.py --out "$DATA" --train "$TRAIN_IMAGES" --val "$VAL_IMAGES" \
+    python scripts/make_phantom.py --output_dir "$DATA" --train "$TRAIN_IMAGES" --val "$VAL_IMAGES" \
     --seed "$PHANTOM_SEED" --positive_fraction "$(printf '0.%02d' "$POSITIVE_PERCENT")"
 step "training, log in $OUTPUT_DIR/info.txt" \
     python main.py --config_file "$CONFIG" --data_path "$DATA" --output_dir "$OUTPUT_DIR" --options "seed=$SEED"

@@ -26,6 +26,7 @@ from datasets.annotations.tbx11k import image_kinds
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.text import first_few
+from util.config.command_line import Parser
 from util.config.rules import operating_target_fits
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections, load_image_list, save_report
 from util.metrics.operating_point import choose_threshold
@@ -38,20 +39,15 @@ from util.metrics.tables import Detections, GroundTruth
 DEFAULT_DRAWS = 1000  # of a comparison
 
 
-def main() -> int:
-    """Write the report or the comparison; 2 when that is not possible."""
+def main() -> None:
+    """Write the report or the comparison."""
     args = parse_args()
-    try:
-        (compare_runs if args.compare else score)(args)
-    except (UserError, OSError) as error:
-        echo(f"score: {error}", file=sys.stderr)
-        return 2
-    return 0
+    (compare_runs if args.compare else score)(args)
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--detections", type=Path, help="COCO results file, .json or .json.gz")
     add("--truth", type=Path, help="COCO-format annotation file; of a comparison, by default that of RUN_A")

@@ -24,25 +24,20 @@ from models.inference.load import load_detector
 from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_whole
+from util.config.command_line import Parser
 from util.images.common import UNREADABLE
 from util.images.reader import read_image
 from util.plots.attention import NOTICE, Panel, draw_attention
 
 
-def main() -> int:
-    """Write OUT/IMAGE_detectionK.png and print its name; 2 when that is not possible."""
-    args = parse_args()
-    try:
-        echo(draw(args))
-    except (UserError, OSError) as error:
-        echo(f"show_attention: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main() -> None:
+    """Write OUT/IMAGE_detectionK.png and print its name."""
+    echo(draw(parse_args()))
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("image", type=Path, help="the X-ray: PNG, JPEG, TIFF or DICOM")
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of this repository")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder for the picture, made where it is not")

@@ -22,42 +22,40 @@ from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.sampling.samplers import WindowBatchSampler
 from util.base.console import echo
+from util.base.errors import UserError
 from util.base.text import label, short_names
+from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
 from util.config.load import load_config
 from util.config.schema import Config
 from util.detection.batch import Batch
 from util.detection.boxes import cxcywh_to_xyxy
 from util.plots.contact_sheet import Tile, draw_truth_sheet, truth_tile
+from util.plots.style import save_figure
 
 PADDING = (46, 52, 100)  # of what is no image; the network gets zeros and a mask there
 
 
-def main() -> int:
-    """Write the sheet; 2 when that is not possible."""
+def main() -> None:
+    """Write the sheet."""
     args = parse_args()
-    try:
-        draw(args, load_config(args.config_file, [*args.options, "num_workers=0"]))
-    except (ValueError, OSError) as error:
-        echo(f"show_batch: {error}", file=sys.stderr)
-        return 2
+    draw(args, load_config(args.config_file, [*args.options, "num_workers=0"]))
     echo(args.output)
-    return 0
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config_file", type=Path, required=True, help="the recipe")
-    parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="knobs to change")
-    parser.add_argument("--ranks", type=int, default=1, help="GPUs of the training, each with its share of a step")
-    parser.add_argument("--epoch", type=int, default=0, help="from 0 on (default: 0)")
-    parser.add_argument("--step", type=int, default=0, help="first optimizer step of the epoch to draw (default: 0)")
-    parser.add_argument("--num", type=int, default=12, help="images on the sheet (default: 12)")
-    parser.add_argument("--only_with_boxes", action="store_true", help="leave out images without a box")
-    parser.add_argument("--output", type=Path, default=Path("logs/batch.png"), help="default: logs/batch.png")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_config_arguments(parser)
+    add_data_argument(parser)
+    add("--ranks", type=int, default=1, help="GPUs of the training, each with its share of a step")
+    add("--epoch", type=int, default=0, help="from 0 on (default: 0)")
+    add("--step", type=int, default=0, help="first optimizer step of the epoch to draw (default: 0)")
+    hide_aliases(add("--num_images", "--num", type=int, default=12, help="images on the sheet (default: 12)"))
+    add("--only_with_boxes", action="store_true", help="leave out images without a box")
+    add("--output", type=Path, default=Path("logs/batch.png"), help="default: logs/batch.png")
     args = parser.parse_args()
-    for name, low in (("ranks", 1), ("num", 1), ("epoch", 0), ("step", 0)):
+    for name, low in (("ranks", 1), ("num_images", 1), ("epoch", 0), ("step", 0)):
         if getattr(args, name) < low:
             parser.error(f"--{name} must be at least {low}, got {getattr(args, name)}")
     return args
@@ -67,7 +65,7 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     """Take the batches that training would take, write the picture.
 
     Raises:
-        ValueError: the epoch has not so many steps, or what is left of it no image to draw.
+        UserError: the epoch has not so many steps, or what is left of it no image to draw.
     """
     classes = config.model.num_classes
     split = build_split(config.data, args.data_path, "train", num_classes=classes, opens_images=False)
@@ -78,14 +76,14 @@ def draw(args: argparse.Namespace, config: Config) -> None:
     batch_size = optim.batch_size
     loader, sampler = build_train_loader(split, config.data, batch_size=batch_size, accumulation=pieces, seed=seed)
     if args.step >= sampler.num_windows:
-        raise ValueError(f"--step {args.step}: the epoch has {sampler.num_windows} steps, numbered from 0")
+        raise UserError(f"--step {args.step}: the epoch has {sampler.num_windows} steps, numbered from 0")
     sampler.set_epoch(args.epoch, args.step)
-    tiles = list(islice(tiles_of(split, sampler, loader, args.only_with_boxes), args.num))
+    tiles = list(islice(tiles_of(split, sampler, loader, args.only_with_boxes), args.num_images))
     if not tiles:
-        raise ValueError("no image with a box in what is left of the epoch; try another --step or --epoch")
+        raise UserError("no image with a box in what is left of the epoch; try another --step or --epoch")
     title = f"{split.name}, seed {seed}, epoch {args.epoch}: {sampler.account}"
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    draw_truth_sheet(tiles, title).savefig(args.output)
+    save_figure(draw_truth_sheet(tiles, title), args.output)
 
 
 def tiles_of(

@@ -17,45 +17,42 @@ from datasets.annotations.split import Split
 from datasets.build import build_split
 from datasets.dataset import load_image
 from util.base.console import echo
+from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.config.load import load_run_config
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.protocols import MatchedTables
 from util.plots.contact_sheet import choose_detections, choose_images, draw_sheet, tile_of
+from util.plots.style import save_figure
 
 SCORE = 0.3  # where a run has no operating point
 DETECTIONS = ("detections.json.gz", "detections.json")
 
 
-def main() -> int:
-    """Write RUN/detections.png; 2 when that is not possible."""
+def main() -> None:
+    """Write RUN/detections.png."""
     args = parse_args()
     output = args.output or args.run / "detections.png"
-    try:
-        draw(args.run, args.data_path, args.num, args.score, output)
-    except (ValueError, OSError) as error:
-        echo(f"show_detections: {error}", file=sys.stderr)
-        return 2
+    draw(args.run, args.data_path, args.num_images, args.threshold, output)
     echo(output)
-    return 0
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a run, with its config.py and detections.json.gz")
-    parser.add_argument("--data_path", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--num", type=int, default=12, help="images on the sheet (default: 12)")
-    parser.add_argument(
-        "--score",
-        type=float,
-        help=f"score threshold (default: the operating point of the run, else {SCORE}); where an image has no "
-        "detection above it, the best one is drawn dotted and not counted",
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("run", type=Path, help="folder of a run, with its config.py and detections.json.gz")
+    add_data_argument(parser)
+    hide_aliases(add("--num_images", "--num", type=int, default=12, help="images on the sheet (default: 12)"))
+    threshold = (
+        f"score threshold (default: the operating point of the run, else {SCORE}); where an image has no detection "
+        "above it, the best one is drawn dotted and not counted"
     )
-    parser.add_argument("--output", type=Path, help="picture to write; default: RUN/detections.png")
+    hide_aliases(add("--threshold", "--score", type=float, help=threshold))
+    add("--output", type=Path, help="picture to write; default: RUN/detections.png")
     args = parser.parse_args()
-    if args.num < 1:
-        parser.error(f"--num must be at least 1, got {args.num}")
+    if args.num_images < 1:
+        parser.error(f"--num_images must be at least 1, got {args.num_images}")
     return args
 
 
@@ -81,7 +78,7 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
     pictures = [np.asarray(load_image(split, truth.images.index(image))) for image in images]
     tiles = [tile_of(pixels, truth, found, image, score) for pixels, image in zip(pictures, images, strict=True)]
     title = f"{run.resolve().name} on {split.name}: detections at score threshold {score:.3g}"
-    draw_sheet(tiles, title).savefig(output)
+    save_figure(draw_sheet(tiles, title), output)
 
 
 def validation_split(run: Path, data_path: Path) -> Split:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +68,17 @@ class Split:
         """File names by image id."""
         return dict(zip(self.image_ids.tolist(), self.file_names.tolist(), strict=True))
 
+    def require_files(self, evaluated: Mapping[int, str], advice: str) -> None:
+        """Check that evaluated images, files by id, are of this list: ids begin with 1 in every list of TBX11K.
+
+        Raises:
+            DataError: an image has another file here; the message ends with the advice.
+        """
+        other = [name for image, name in evaluated.items() if self.files_by_id.get(image) != name]
+        if other:
+            differ = f"{len(other)} images differ, as {other[0]}"
+            raise DataError(f"{self.annotation_file}: is not the list that was evaluated: {differ}. {advice}")
+
     def boxes_of(self, index: int) -> slice:
         """The rows of the boxes of the image at position `index`."""
         return slice(int(self.first_box[index]), int(self.first_box[index + 1]))
@@ -104,7 +116,7 @@ class Split:
 
 
 def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
-    """Read a COCO-format file. The images are not looked at; `datasets.checks.split.check_split` does that.
+    """Read a COCO-format file. The images are not looked at; `datasets.checks.split.find_in_split` does that.
 
     A box without "area" gets width x height, one without "iscrowd" is no crowd.
 

@@ -6,6 +6,8 @@ import math
 import re
 from pathlib import Path
 
+import yaml
+
 from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
@@ -23,6 +25,8 @@ ALIASES = {
     "uncertaintuberculosis": 3,
     "uncertain": 3,
 }
+LONGEST_YAML = 1 << 16  # characters, and levels: PyYAML takes minutes for thousands
+DEEPEST_YAML = 10
 Boxes = list[tuple[int, list[float]]]
 
 
@@ -34,8 +38,9 @@ def read_classes(content: bytes, file: Path) -> list[int]:
     """
     text = content.decode("utf-8-sig", errors="replace")
     if file.suffix in (".yaml", ".yml"):
-        text = _names_of_yaml(text)
-    names = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
+        names = _names_of_yaml(text, file)
+    else:
+        names = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
     keys = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
     unknown = [name for name, key in zip(names, keys, strict=True) if key not in ALIASES]
     if unknown or not names:
@@ -44,13 +49,27 @@ def read_classes(content: bytes, file: Path) -> list[int]:
     return [ALIASES[key] for key in keys]
 
 
-def _names_of_yaml(text: str) -> str:
-    """The entries of `names:`, a line each: [a, b], or lines "- a" or "0: a"."""
-    listed = re.search(r"^names:\s*\[([^\]]*)\]", text, re.MULTILINE)
-    if listed:
-        return listed[1].replace(",", "\n")
-    block = re.search(r"^names:[ \t]*\n((?:[ \t]*(?:-|\d+[ \t]*:)[ \t]*[^\n]*(?:\n|\Z))+)", text, re.MULTILINE)
-    return re.sub(r"^[ \t]*(-|\d+[ \t]*:)[ \t]*", "", block[1], flags=re.MULTILINE) if block else ""
+def _names_of_yaml(text: str, file: Path) -> list[str]:
+    """The entries of `names:`, a list or a mapping from 0, 1, ...
+
+    Raises:
+        DataError: it is no YAML, or of a kind that takes long to read.
+    """
+    try:
+        if len(text) > LONGEST_YAML:
+            raise ValueError(f"it has more than {LONGEST_YAML} characters")
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
+                raise ValueError(f"it has aliases, or more than {DEEPEST_YAML} levels")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last of odd tags
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{file}: cannot be read as YAML ({reason}); write the classes into classes.txt") from error
+    names = content.get("names") if isinstance(content, dict) else None
+    names = list(names.values()) if isinstance(names, dict) else names
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> Boxes:

@@ -22,7 +22,6 @@ MARGIN = 0.25  # what is copied around a lesion, share of its sides: there it fa
 SHIFT = 0.05  # how far a lesion may move, share of the image's sides
 TRIES = 10
 
-Weights = NDArray[np.float32]  # [h, w, 1] of a patch
 Place = tuple[float, float]  # share of what is left over at the left, at the top
 
 

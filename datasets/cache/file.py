@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,12 @@ from datasets.annotations.split import Split
 from util.base.errors import DataError
 from util.base.reading import read_regular, require_regular
 from util.base.text import first_few
-from util.base.threads import threads
+from util.base.threads import read_each
 from util.images.common import to_image
 from util.images.reader import MAX_FILE_BYTES, READER_VERSION
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
-NUM_READERS = 8  # threads; on a network disk they mostly wait
-FILES_PER_TASK = 64
 DIGEST_BYTES = 16
 
 
@@ -211,10 +210,8 @@ def source_of(split: Split, index: int) -> Source:
 
 def changed_sources(split: Split, entries: Sequence[Entry]) -> list[int]:
     """Positions among the first `entries` of the split whose image files are gone or have another content."""
-    tasks = [range(i, min(i + FILES_PER_TASK, len(entries))) for i in range(0, len(entries), FILES_PER_TASK)]
-    with threads(NUM_READERS) as pool:
-        changed = pool.map(lambda task: [i for i in task if not _is_same(split, i, entries[i].source)], tasks)
-        return [i for some in changed for i in some]
+    same = chain.from_iterable(read_each(lambda i: _is_same(split, i, entries[i].source), range(len(entries))))
+    return [i for i, is_same in enumerate(same) if not is_same]
 
 
 def _is_same(split: Split, index: int, source: Source) -> bool:

@@ -21,13 +21,11 @@ from PIL import Image, UnidentifiedImageError
 from util.base.console import Progress
 from util.base.errors import MissingPackage
 from util.base.files import write_whole
-from util.base.threads import threads
+from util.base.threads import read_each
 from util.images.common import UNREADABLE
 from util.images.huge_images import huge_images_in_turn
 from util.images.reader import file_size, read_image
 
-NUM_READERS = 8  # threads; on a network disk they mostly wait, and decoding frees the others
-FILES_PER_TASK = 16
 MEMORY = "image_check.npz"
 FORMAT = 1  # changes whenever the same file would give another record
 NEWEST_RUNS = 8  # neighbours that are asked for what they know
@@ -64,13 +62,11 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
         MissingPackage: a file is DICOM, and what reads it is not installed.
     """
     paths = [Path(os.path.abspath(path)) for path in paths]
-    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("reading the images", len(paths), "images")
     found: dict[str, ImageFile | str] = {}
-    with threads(NUM_READERS) as pool:
-        for results in pool.map(lambda task: [(path, _read(path, known.get(str(path)))) for path in task], tasks):
-            found.update({str(path): file for path, file in results if file is not None})
-            progress.advance(len(results))
+    for results in read_each(lambda path: (path, _read(path, known.get(str(path)))), paths):
+        found.update({str(path): file for path, file in results if file is not None})
+        progress.advance(len(results))
     progress.close()
     return found
 
@@ -92,7 +88,7 @@ def _read(path: Path, known: ImageFile | None) -> ImageFile | str | None:
         return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
-def read_image_file(path: Path, stamp: tuple[int, int, int] = (0, 0, 0)) -> ImageFile:
+def read_image_file(path: Path, stamp: tuple[int, int, int]) -> ImageFile:
     """Read one file to its end.
 
     Raises:

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,33 +17,16 @@ from datasets.checks.image_files import ImageFile
 from util.base.console import Progress
 from util.base.errors import DataError, MissingPackage
 from util.base.text import first_few
-from util.base.threads import threads
+from util.base.threads import read_each
 from util.detection.pixels import NARROW
 from util.images.common import UNREADABLE
 from util.images.reader import read_size
 
-NUM_READERS = 8  # threads; on a network disk they mostly wait
-FILES_PER_TASK = 32
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 TOLERANCE = 1.0
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
 Files = Mapping[str, ImageFile | str]  # what a file holds or why it cannot be read, by absolute path
-
-
-def check_split(split: Split, num_classes: int, **how: Any) -> list[str]:
-    """Refuse a split that would fail or teach nonsense later; the warnings of those that would not.
-
-    Args:
-        split: what to check.
-        num_classes: of the network.
-        how: as in `find_in_split`.
-
-    Raises:
-        DataError: one line per error that `find_in_split` finds.
-    """
-    findings = find_in_split(split, num_classes, **how)
-    return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 
 def find_in_split(
@@ -221,12 +203,10 @@ def _content_problems(split: Split, positions: list[int], files: Files | None) -
 
 def _read_headers(paths: list[Path]) -> Iterator[tuple[int, int] | str]:
     """(height, width) of each file, or why it is no image."""
-    tasks = [paths[i : i + FILES_PER_TASK] for i in range(0, len(paths), FILES_PER_TASK)]
     progress = Progress("checking the images", len(paths), "images")
-    with threads(NUM_READERS) as pool:
-        for headers in pool.map(lambda task: [_read_header(path) for path in task], tasks):
-            progress.advance(len(headers))
-            yield from headers
+    for headers in read_each(_read_header, paths):
+        progress.advance(len(headers))
+        yield from headers
     progress.close()
 
 

@@ -30,8 +30,6 @@ UNFINISHED = "phantom_unfinished.json"
 FORMAT = 1  # changes whenever the same recipe would give other files
 PNG_LEVEL = 1  # zlib level: the fastest; the files are a quarter larger than at the default
 
-Progress = Callable[[int, int], None]  # images done, images in all
-
 
 def make_phantom(
     out: Path,
@@ -60,7 +58,7 @@ def make_phantom_like(out: Path, like: Path, *, seed: int, limit: int | None = N
     write_phantom(plan_like(Path(like), seed, limit), Path(out), workers)
 
 
-def write_phantom(plan: Plan, out: Path, workers: int = 0, on_progress: Progress | None = None) -> bool:
+def write_phantom(plan: Plan, out: Path, workers: int = 0, after_image: Callable[[], None] | None = None) -> bool:
     """Write all files of `plan`; False when `out` holds them already, and nothing was done.
 
     An interrupted phantom of the same recipe is begun anew. The record is written last.
@@ -70,9 +68,9 @@ def write_phantom(plan: Plan, out: Path, workers: int = 0, on_progress: Progress
         return False
     for picture in plan.pictures:
         (out / "imgs" / picture.case.name).parent.mkdir(parents=True, exist_ok=True)
-    for done, _ in enumerate(_draw_all(plan.pictures, out / "imgs", workers), start=1):
-        if on_progress:
-            on_progress(done, len(plan.pictures))
+    for _ in _draw_all(plan.pictures, out / "imgs", workers):
+        if after_image:
+            after_image()
     _write_annotations(plan, out)
     (out / UNFINISHED).replace(out / RECORD)
     return True

@@ -38,7 +38,7 @@ class Tree(Protocol):
         """Make the file stand at `target` too."""
 
 
-def open_tree(path: Path, *, follows_links: bool = False) -> Tree:
+def open_tree(path: Path, *, follows_links: bool) -> Tree:
     """The files of a folder or a zip file; with `follows_links` those that links in a folder lead to elsewhere, too.
 
     Raises:

@@ -36,7 +36,7 @@ def write_plan(plan: Plan, out: Path) -> None:
         return
     held = sorted(path.name for path in out.iterdir() if path.name != UNFINISHED) if out.is_dir() else []
     if held or (out.exists() and not out.is_dir()):
-        raise DataError(f"{out}: is not empty ({', '.join(held[:3]) or 'a file'}); give --out a folder that is empty")
+        raise DataError(f"{out}: is not empty ({', '.join(held[:3]) or 'a file'}); give --output_dir an empty folder")
     beside = out / UNFINISHED
     is_new = not out.exists()
     try:

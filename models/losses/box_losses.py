@@ -11,11 +11,11 @@ def image_terms(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
-def l1_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
-    """Sum of |difference| of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
-    return (boxes - targets).abs().sum(dim=(-2, -1)) / num_boxes
+def l1_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Sum of |difference| of matched cxcywh boxes [..., N, 4] -> [...]."""
+    return (boxes - targets).abs().sum(dim=(-2, -1))
 
 
-def giou_loss(boxes: Tensor, targets: Tensor, num_boxes: float = 1.0) -> Tensor:
-    """Sum of 1 - GIoU of matched cxcywh boxes [..., N, 4], divided by `num_boxes` -> [...]."""
-    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1) / num_boxes
+def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """Sum of 1 - GIoU of matched cxcywh boxes [..., N, 4] -> [...]."""
+    return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1)

@@ -183,7 +183,7 @@ def loss_weights(
     interm_boxes: bool,
     aux: bool,
     denoising: bool,
-    image: float | None = None,
+    image: float | None,
 ) -> dict[str, float]:
     """Weight of every loss term by name; the terms that are not to be computed are absent."""
     base = dict(zip(TERMS, (cls, bbox, giou), strict=True))

@@ -16,12 +16,11 @@ from util.base.errors import UserError
 MODULES = {
     "torch": "definition",
     "sparse": "sparse",
-    "compile": "compiled",
     "cpp": "native",
     "triton": "triton_attention",
 }
-# The first of these that can be used; nothing here is compiled on a CPU.
-AUTO = {"cpu": ("sparse",), "cuda": ("triton",)}
+# "auto" takes the first of these that can be used, else "torch".
+AUTO = {"cpu": ("cpp", "sparse"), "cuda": ("triton",)}
 Backend = Callable[[Tensor, list[tuple[int, int]], Tensor, Tensor], Tensor]
 
 

@@ -15,6 +15,7 @@ from typing import IO
 
 from util.base.console import remark
 from util.base.files import WriteError, write_whole
+from util.base.memory import CPU_INFO, kernel_values
 
 COMPILERS = ("c++", "g++", "clang++")
 # sums may be taken in any order, as vectors need; NaN and infinity stay what they are
@@ -24,7 +25,6 @@ FLAGS = (
 )
 CPU_FLAGS = {"x86_64": ("-march=native", "-mprefer-vector-width=512"), "aarch64": ("-mcpu=native",)}
 TIME_LIMIT = 300.0  # seconds for a compiler
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 class BuildError(RuntimeError):
@@ -52,6 +52,14 @@ def load_library(source: Path) -> ctypes.CDLL:
         except OSError:
             return _build(source, flags, folder / name)  # a damaged file, or a folder that may not hold programs
     return _build(source, flags, folder / name if folder else None)
+
+
+def has_compiler() -> bool:
+    """Whether a C++ compiler is named in $CXX or installed; it may fail all the same."""
+    try:
+        return bool(_compiler())
+    except BuildError:
+        return False
 
 
 def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CDLL:
@@ -154,7 +162,6 @@ def _fingerprint(source: Path, flags: tuple[str, ...]) -> str:
 
 def _processor() -> list[str]:
     """What "native" means here: nodes that share a home folder may differ."""
-    if not CPU_INFO.exists():
-        return [platform.processor()]
-    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0].splitlines()
-    return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    values = kernel_values(CPU_INFO)
+    names = ("model name", "flags", "Features", "CPU part")
+    return [values[name] for name in names if name in values] if values else [platform.processor()]

@@ -13,6 +13,11 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from util.distributed.exit_codes import FINISHED, INTERRUPTED, MISTAKE, REQUEUE
 
 if __name__ == "__main__":  # before torch is imported, which takes seconds
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -21,9 +26,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
         os.setpgid(0, 0)
     logging.disable(logging.ERROR)  # torchrun's account of what its ranks have told already
 
-MISTAKE = 2
-INTERRUPTED = 130
-TOLD = (MISTAKE, 75, INTERRUPTED)  # main.py has said why it ends; 75: asked to stop
+TOLD = (MISTAKE, REQUEUE, INTERRUPTED)  # main.py has said why it ends
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> int:
         return 128 + error.sigval
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
+    return FINISHED
 
 
 def say(text: str) -> None:

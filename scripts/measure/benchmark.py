@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """How long a training step, a prediction or deformable attention takes, part by part, and in how much memory.
 
-    python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch N] [--size H[xW]]
-    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch fast_layers=False" "amp=bf16" [--json F]
+    python scripts/measure/benchmark.py -c CONFIG [--task train|inference|attention] [--batch_size N] [--size H[xW]]
+    python scripts/measure/benchmark.py -c CONFIG --compare "attn_backend=torch" "amp=bf16" [--output F]
     python scripts/measure/benchmark.py -c CONFIG --profile trace.json
 
 Any knob is set with --options, for all, or in a setting of --compare, on top: then settings take turns in one process
@@ -42,6 +42,7 @@ from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.files import write_whole
 from util.base.memory import peak_resident_bytes, resident_bytes
+from util.config.command_line import Parser, add_config_arguments, add_device_argument, hide_aliases
 from util.config.load import flatten, load_config
 from util.config.schema import Config
 from util.distributed.collectives import choose_device_type
@@ -51,55 +52,15 @@ PART_REPEATS = 5
 TOP_OPERATORS = 15
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 2 when that is not possible, 1 when the device's memory is too small."""
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
     args = parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        run(args)
-    except torch.OutOfMemoryError as error:
-        echo(f"benchmark: {str(error).splitlines()[0]} Lower --batch or --size", file=sys.stderr)
-        return 1
-    except (UserError, OSError) as error:
-        echo(f"benchmark: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def parse_args(arguments: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("-c", "--config_file", type=Path, required=True, help="recipe")
-    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
-    add("--task", choices=["train", "inference", "attention"], default="train", help="default: train")
-    add("--batch", type=int, default=1, metavar="N", help="images (default: 1)")
-    add("--size", metavar="H[xW]", help="pixels (default: a square of data_eval_scale)")
-    add("--boxes", type=int, default=2, metavar="N", help="on each image (default: 2)")
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
-    add("--threads", type=int, metavar="N", help="of the processor (default: as PyTorch chooses)")
-    add("--warmup", type=int, default=2, metavar="N", help="repeats before the first that counts (default: 2)")
-    add("--repeats", type=int, default=10, metavar="N", help="that count (default: 10)")
-    add("--compare", nargs="+", metavar="SETTING", help='two or more, each "KEY=VALUE ..."')
-    add("--no_memory", action="store_true", help="do not start a process per setting to measure its memory")
-    add("--profile", type=Path, metavar="FILE", help="one repeat under the profiler: a Chrome trace, and a table")
-    add("--json", type=Path, metavar="FILE", help="all figures")
-    add("--memory_of", metavar="SETTING", help=argparse.SUPPRESS)  # what the fresh process is started with
-    args = parser.parse_args(arguments)
-    if min(args.batch, args.repeats) < 1 or min(args.warmup, args.boxes) < 0 or (args.threads or 1) < 1:
-        parser.error("--batch, --repeats and --threads must be at least 1, --warmup and --boxes at least 0")
-    if args.compare is not None and (len(args.compare) < 2 or args.profile):
-        parser.error("--compare takes two settings or more, and no --profile")
-    return args
-
-
-def run(args: argparse.Namespace) -> None:
-    """Measure and print."""
     device = torch.device(choose_device_type(args.device))
     settings = args.compare or [""] if args.memory_of is None else [args.memory_of]
     configs = [load_config(args.config_file, setting_options(args, setting)) for setting in settings]
-    case = Case(args.task, args.batch, parse_size(args.size, configs[0]), args.boxes, device)
+    case = Case(args.task, args.batch_size, parse_size(args.size, configs[0]), args.num_boxes, device)
     if args.memory_of is not None:
         echo(json.dumps(memory_here(configs[0], case)))
         return
@@ -117,11 +78,37 @@ def run(args: argparse.Namespace) -> None:
     echo(report(found, operations, case, is_comparison=args.compare is not None))
     if args.profile:
         profile(works[0], device, args.profile)
-    if args.json:
-        about = {"command": command, "machine": machine, "task": args.task, "batch": args.batch, "size": case.size}
-        about |= {"boxes": args.boxes, "threads": torch.get_num_threads(), "config": flatten(configs[0])}
+    if args.output:
+        about = {"command": command, "machine": machine, "task": args.task, "batch": args.batch_size, "size": case.size}
+        about |= {"boxes": args.num_boxes, "threads": torch.get_num_threads(), "config": flatten(configs[0])}
         content = {**about, "rows": as_rows(found, operations)}
-        write_whole(args.json, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        write_whole(args.output, lambda file: file.write(json.dumps(content, indent=1).encode()))
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_config_arguments(parser)
+    add("--task", choices=["train", "inference", "attention"], default="train", help="default: train")
+    hide_aliases(add("--batch_size", "--batch", type=int, default=1, metavar="N", help="images (default: 1)"))
+    add("--size", metavar="H[xW]", help="pixels (default: a square of data_eval_scale)")
+    hide_aliases(add("--num_boxes", "--boxes", type=int, default=2, metavar="N", help="on each image (default: 2)"))
+    add_device_argument(parser)
+    add("--threads", type=int, metavar="N", help="of the processor (default: as PyTorch chooses)")
+    add("--warmup", type=int, default=2, metavar="N", help="repeats before the first that counts (default: 2)")
+    add("--repeats", type=int, default=10, metavar="N", help="that count (default: 10)")
+    add("--compare", nargs="+", metavar="SETTING", help='two or more, each "KEY=VALUE ..."')
+    add("--no_memory", action="store_true", help="do not start a process per setting to measure its memory")
+    add("--profile", type=Path, metavar="FILE", help="one repeat under the profiler: a Chrome trace, and a table")
+    hide_aliases(add("--output", "--json", type=Path, metavar="FILE", help="JSON file of all figures"))
+    add("--memory_of", metavar="SETTING", help=argparse.SUPPRESS)  # what the fresh process is started with
+    args = parser.parse_args(arguments)
+    if min(args.batch_size, args.repeats) < 1 or min(args.warmup, args.num_boxes) < 0 or (args.threads or 1) < 1:
+        parser.error("--batch_size, --repeats and --threads must be at least 1, --warmup and --num_boxes at least 0")
+    if args.compare is not None and (len(args.compare) < 2 or args.profile):
+        parser.error("--compare takes two settings or more, and no --profile")
+    return args
 
 
 def setting_options(args: argparse.Namespace, setting: str) -> list[str]:
@@ -227,13 +214,13 @@ def memory_apart(args: argparse.Namespace, setting: str) -> dict[str, float]:
         UserError: that process fails; its message is passed on.
     """
     command = [sys.executable, str(Path(__file__).resolve()), "-c", str(args.config_file), "--task", args.task]
-    command += ["--batch", str(args.batch), "--boxes", str(args.boxes), "--device", args.device]
+    command += ["--batch_size", str(args.batch_size), "--num_boxes", str(args.num_boxes), "--device", args.device]
     command += [*(["--size", args.size] if args.size else []), "--threads", str(torch.get_num_threads())]
     command += [*(["--options", *args.options] if args.options else []), f"--memory_of={setting}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
-        raise UserError(f"memory of {setting or 'the setting'}: {last[0].removeprefix('benchmark: ')}")
+        raise UserError(f"memory of {setting or 'the setting'}: {last[0].removeprefix('error: ')}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

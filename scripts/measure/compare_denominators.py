@@ -33,6 +33,7 @@ from models import build_model
 from util.base.console import Progress, echo
 from util.base.errors import UserError
 from util.base.seed import derive_generator, derive_seed, seed_everything
+from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.config.load import load_config
 from util.detection.batch import Target
 from util.detection.boxes import xyxy_to_cxcywh
@@ -208,32 +209,28 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
-def main() -> int:
-    """Print both tables; 2 when that is not possible."""
+def main() -> None:
+    """Print both tables."""
     args = parse_args()
-    try:
-        report(args.data_path, args.list, args.batch, args.windows, args.seed)
-    except (UserError, OSError) as error:
-        echo(f"compare_denominators: {error}", file=sys.stderr)
-        return 2
+    report(args.data_path, args.list, args.step_sizes, args.num_steps, args.seed)
     echo("\nMade by: " + shlex.join(["python", "scripts/measure/compare_denominators.py", *sys.argv[1:]]))
-    return 0
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--data_path", type=Path, required=True, help="folder in the TBX11K layout; its images are not read")
+    add_data_argument(parser)
     add("--list", default="TBX11K_train", help="split (default: TBX11K_train)")
     add("--seed", type=int, default=0, help="of the order, the network and the random images (default: 0)")
-    add("--windows", type=int, default=60, help="steps with a box to measure gradients of; 0: none (default: 60)")
+    measured = "steps with a box to measure gradients of; 0: none (default: 60)"
+    hide_aliases(add("--num_steps", "--windows", type=int, default=60, help=measured))
     cuts = [Cut.read(text) for text in CUTS]
     told = f"batch_size x accumulation x ranks (default: {' '.join(CUTS)})"
-    add("--batch", type=Cut.read, nargs="+", default=cuts, metavar="BxAxR", help=told)
+    hide_aliases(add("--step_sizes", "--batch", type=Cut.read, nargs="+", default=cuts, metavar="BxAxR", help=told))
     args = parser.parse_args()
-    if args.windows < 0 or args.seed < 0:
-        parser.error(f"--windows and --seed must be at least 0, got {args.windows} and {args.seed}")
+    if args.num_steps < 0 or args.seed < 0:
+        parser.error(f"--num_steps and --seed must be at least 0, got {args.num_steps} and {args.seed}")
     return args
 
 

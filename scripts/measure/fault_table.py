@@ -1,6 +1,6 @@
-"""Train with known faults and see whether the doctor names them.
+"""Train with known faults, and list whether the doctor names them.
 
-    python scripts/measure/fault_table.py --out logs/faults
+    python scripts/measure/fault_table.py --output_dir logs/faults
 
 Each run is a real training of config/DINO/DINO_tiny_phantom.py on a small phantom, with one thing broken on purpose. It
 ends after its last epoch, or as soon as the doctor calls it failing. Runs that are done are not repeated.
@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from torch import nn
 import main as program
 from models import dino
 from util.base.console import echo
+from util.base.processes import usable_cores
+from util.config.command_line import Parser, hide_aliases
 from util.doctor.diagnosis import diagnose
 from util.doctor.symptoms import FAILING, NOTE
 from util.runlog.history import history_of
@@ -177,39 +179,40 @@ def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
     return target
 
 
-def run_one(name: str, seed: int, data: Path, folder: Path) -> int:
-    """One training in this process; its exit code."""
+def run_one(name: str, seed: int, data: Path, folder: Path) -> None:
+    """One training in this process."""
     torch.set_num_threads(1)
     fault = FAULTS[name]
     data = damaged_copy(data, folder.with_name(f"{folder.name}_data"), fault, seed)
     options = [f"{key}={value}" for key, value in {**OPTIONS, **fault.options, "seed": seed}.items()]
     arguments = ["-c", str(CONFIG), "--data_path", str(data), "--output_dir", str(folder), "--device", "cpu"]
-    if fault.broken is None:
-        return program.main([*arguments, "--options", *options])
-    with fault.broken(seed):
-        return program.main([*arguments, "--options", *options])
+    with fault.broken(seed) if fault.broken else nullcontext():
+        program.main([*arguments, "--options", *options])
 
 
-def main() -> int:
+def main() -> None:
     """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the phantom and the runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--only", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    output = "folder for the phantom and the runs"
+    hide_aliases(add("--output_dir", "--out", type=Path, required=True, help=output))
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
+    hide_aliases(add("--workers", "--jobs", type=int, default=usable_cores(), help="runs at a time"))
+    add("--only", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    data = args.out / "phantom"
+    out = args.output_dir
+    data = out / "phantom"
     if args.only:
         name = args.only[0]
         seed = int(args.only[1])
-        return run_one(name, seed, data, args.out / slug(name, seed))
-    subprocess.run([sys.executable, ROOT / "scripts/make_phantom.py", "--out", data, *PHANTOM], check=True)
+        run_one(name, seed, data, out / slug(name, seed))
+        return
+    subprocess.run([sys.executable, ROOT / "scripts/make_phantom.py", "--output_dir", data, *PHANTOM], check=True)
     runs = [(name, seed) for seed in args.seeds for name in args.faults]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda run: launch(args.out, *run), runs))
-    echo(table(args.out, args.faults, args.seeds))
-    return 0
+    with ThreadPoolExecutor(args.workers) as pool:
+        list(pool.map(lambda run: launch(out, *run), runs))
+    echo(table(out, args.faults, args.seeds))
 
 
 def table(out: Path, faults: list[str], seeds: list[int]) -> str:
@@ -256,7 +259,7 @@ def launch(out: Path, name: str, seed: int) -> None:
     if done.exists():
         return
     start = time.monotonic()
-    command = [sys.executable, __file__, "--out", str(out), "--only", name, str(seed)]
+    command = [sys.executable, __file__, "--output_dir", str(out), "--only", name, str(seed)]
     with (out / f"{folder.name}.out").open("w") as console:
         code = subprocess.run(command, stdout=console, stderr=subprocess.STDOUT, check=False).returncode
     done.write_text(json.dumps({"exit_code": code, "seconds": time.monotonic() - start}))

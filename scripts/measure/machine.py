@@ -1,11 +1,10 @@
 """Which machine figures of speed are of."""
 
 import platform
-from pathlib import Path
 
 import torch
 
-CPUINFO = Path("/proc/cpuinfo")
+from util.base.memory import CPU_INFO, kernel_values
 
 
 def describe_machine(device: torch.device) -> str:
@@ -23,6 +22,4 @@ def describe_machine(device: torch.device) -> str:
 
 def processor() -> str:
     """Its name, as the kernel tells it."""
-    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+    return kernel_values(CPU_INFO).get("model name") or platform.processor() or platform.machine()

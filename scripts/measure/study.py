@@ -12,10 +12,8 @@ repeated. Ctrl-C lets the runs save. The rows are docs/study/SUITE.jsonl; the su
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,9 +29,12 @@ if __name__ == "__main__":
     start_as_tool()
 
 from scripts.measure.study_suites import SUITES, find_suite
-from util.base.console import echo
+from util.base.console import clear_progress, echo
 from util.base.errors import UserError
 from util.base.files import write_whole
+from util.base.processes import usable_cores
+from util.config.command_line import Parser, hide_aliases
+from util.distributed.exit_codes import FAILED, FINISHED, INTERRUPTED, REQUEUE
 from util.study.design import PlannedRun, Suite
 from util.study.document import rewrite
 from util.study.figures import FIGURES
@@ -42,11 +43,6 @@ from util.study.results import Row, load_rows, require_of, save_rows
 from util.study.runs import Crew, Places, begin, finish, finished_before, prepare
 from util.study.tables import sections
 
-WIDTH = 80  # of the running line
-FAILED = 1
-MISTAKE = 2
-REQUEUE = 75
-INTERRUPTED = 130
 JOB = """\
 #!/usr/bin/env bash
 #SBATCH --job-name=study_{suite}
@@ -71,7 +67,7 @@ root=${{SLURM_SUBMIT_DIR:-$PWD}}
 }}
 source "$root/scripts/common.sh"
 
-exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {runs} --data {data} \\
+exec python scripts/measure/study.py --suite {suite} --num_seeds {seeds} --runs {runs} --data_path {data} \\
     --run "$SLURM_ARRAY_TASK_ID"
 """
 
@@ -79,46 +75,40 @@ exec python scripts/measure/study.py --suite {suite} --seeds {seeds} --runs {run
 def main() -> int:
     """0: done; 1: a run failed; 2: a mistake; 75: stopped, everything saved; 130: the same after Ctrl-C."""
     args = parse_args()
-    try:
-        suite = find_suite(args.suite)
-        study = Study(suite, args.into or Path(suite.home), Places(args.runs, args.data))
-        seeds = suite.seeds if args.seeds is None else args.seeds
-        if args.run is not None:
-            return run_one(study, suite.runs(seeds), args.run)
-        if args.slurm is not None:
-            return write_job(study, suite.runs(seeds), args)
-        if args.rebuild:
-            study.collect(suite.runs(seeds))
-            echo(study.rebuild())
-            return 0
-        return run_all(study, suite.runs(seeds), args)
-    except (UserError, OSError) as error:
-        echo(f"study: {error}", file=sys.stderr)
-        return MISTAKE
-    except subprocess.CalledProcessError as error:
-        echo(f"study: {error.cmd[-1]}: the data could not be made, see above", file=sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
-        echo("\nstudy: interrupted; the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+    suite = find_suite(args.suite)
+    study = Study(suite, args.output_dir or Path(suite.home), Places(args.runs, args.data_path))
+    runs = suite.runs(suite.seeds if args.num_seeds is None else args.num_seeds)
+    if args.run is not None:
+        return run_one(study, runs, args.run)
+    if args.slurm is not None:
+        write_job(study, runs, args)
+    elif args.rebuild:
+        study.collect(runs)
+        echo(study.rebuild())
+    else:
+        return run_all(study, runs, args)
+    return FINISHED
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--suite", required=True, help=f"which study: {', '.join(SUITES)}")
     add("--budget", type=float, metavar="MIN", help="minutes after which no run shall go on (default: no limit)")
     add("--workers", type=int, metavar="N", help="runs at a time (default: one per usable core)")
-    add("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 (default: as the suite plans)")
+    seeds = "seeds 0 to N - 1 (default: as the suite plans)"
+    hide_aliases(add("--num_seeds", "--seeds", type=int, metavar="N", help=seeds))
     add("--rebuild", action="store_true", help="train nothing; gather rows, write tables and figures")
     add("--slurm", type=Path, metavar="FILE", help="train nothing; write a Slurm job array of what is missing")
     add("--run", type=int, metavar="INDEX", help="this run alone, as a task of the array; tables are not written")
     add("--runs", type=Path, default=Path("logs/study"), help="folder of the runs (default: logs/study)")
-    add("--data", type=Path, default=Path("data/study"), help="folder of the synthetic data (default: data/study)")
-    add("--into", type=Path, help="folder of document, study/ and images/ (default: docs)")
+    data = "folder of the synthetic data (default: data/study)"
+    hide_aliases(add("--data_path", "--data", type=Path, default=Path("data/study"), help=data))
+    output = "folder of document, study/ and images/ (default: docs)"
+    hide_aliases(add("--output_dir", "--into", type=Path, help=output))
     args = parser.parse_args()
-    for name in ("workers", "seeds"):
+    for name in ("workers", "num_seeds"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if args.budget is not None and not args.budget > 0:
@@ -182,7 +172,7 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
     echo(f"{study.suite.name}: {len(runs) - len(waiting)} of {len(runs)} runs are done")
     if waiting:
         prepare(study.suite.phantom, waiting[0].cell.config, study.places)
-    workers = args.workers or len(os.sched_getaffinity(0))
+    workers = args.workers or usable_cores()
     before = [row.seconds for row in study.rows.values() if row.seconds is not None and row.is_done]
     budget = Budget(start, inf if args.budget is None else 60 * args.budget)
     crew = Crew(study.places, workers, budget, before, study.keep, say, show)
@@ -197,13 +187,15 @@ def run_all(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) 
 
 def say(text: str) -> None:
     """A line, in place of the running one."""
-    print(f"\r{text:<{WIDTH}}" if sys.stdout.isatty() else text, flush=True)
+    clear_progress()
+    echo(text)
 
 
 def show(text: str) -> None:
     """The running line of a terminal."""
     if sys.stdout.isatty():
-        print(f"\r{text:<{WIDTH}}", end="", flush=True)
+        clear_progress()
+        echo(text, end="")
 
 
 def tell_end(rows: Sequence[Row], left: Sequence[PlannedRun], time_left: str, signals: Sequence[int]) -> int:
@@ -215,7 +207,7 @@ def tell_end(rows: Sequence[Row], left: Sequence[PlannedRun], time_left: str, si
         echo(f"{len(left)} runs are left, about {time_left}; the same command goes on")
     if signals:
         return INTERRUPTED if signals[0] == signal.SIGINT else REQUEUE
-    return FAILED if failed else 0
+    return FAILED if failed else FINISHED
 
 
 def run_one(study: Study, runs: Sequence[PlannedRun], index: int) -> int:
@@ -225,7 +217,7 @@ def run_one(study: Study, runs: Sequence[PlannedRun], index: int) -> int:
     run = runs[index]
     if (run.cell.name, run.seed) in study.done or finished_before(run, study.places):
         echo(f"{run.name} is done already; nothing to do")
-        return 0
+        return FINISHED
     prepare(run.phantom, run.cell.config, study.places)
     signals: list[int] = []
     going = begin(run, study.places)
@@ -236,17 +228,17 @@ def run_one(study: Study, runs: Sequence[PlannedRun], index: int) -> int:
     going.process.wait()
     row, told = finish(going)
     echo(told)
-    return REQUEUE if row is None else 0 if row.is_done else FAILED
+    return REQUEUE if row is None else FINISHED if row.is_done else FAILED
 
 
-def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) -> int:
+def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace) -> None:
     """Write the job array of what is missing, and make the data that its tasks share."""
     study.collect(runs)
     todo = {(run.cell.name, run.seed) for run in pending(runs, study.done)}
     indices = [n for n, run in enumerate(runs) if (run.cell.name, run.seed) in todo]
     if not indices:
         echo("all runs are done; there is nothing to submit")
-        return 0
+        return
     prepare(study.suite.phantom, runs[0].cell.config, study.places)
     values: Mapping[str, object] = {
         "suite": study.suite.name,
@@ -255,11 +247,10 @@ def write_job(study: Study, runs: Sequence[PlannedRun], args: argparse.Namespace
         "file": args.slurm,
         "seeds": len({run.seed for run in runs}),
         "runs": shlex.quote(str(args.runs)),
-        "data": shlex.quote(str(args.data)),
+        "data": shlex.quote(str(args.data_path)),
     }
     write_whole(args.slurm, lambda file: file.write(JOB.format(**values).encode()))
     echo(f"{args.slurm}: {len(indices)} runs; sbatch {args.slurm}, then --rebuild")
-    return 0
 
 
 def in_ranges(indices: Sequence[int]) -> str:

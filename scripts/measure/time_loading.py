@@ -33,7 +33,7 @@ from datasets.annotations.split import Split
 from datasets.build import build_split, build_train_loader
 from datasets.dataset import CocoDataset
 from util.base.console import echo
-from util.base.errors import UserError
+from util.config.command_line import Parser, add_config_arguments, add_data_argument, hide_aliases
 from util.config.load import load_config
 from util.config.schema import DataConfig
 from util.detection.batch import collate
@@ -44,30 +44,27 @@ MILLISECONDS = 1000
 Way = Callable[[int], object]
 
 
-def main() -> int:
-    """Print the table; 2 when that is not possible."""
+def main() -> None:
+    """Print the table."""
     args = parse_args()
     torch.set_num_threads(1)  # as in a loader process
-    try:
-        tell(*prepare(args), args.num, args.rounds)
-    except (UserError, OSError) as error:
-        echo(f"time_loading: {error}", file=sys.stderr)
-        return 2
-    return 0
+    tell(*prepare(args), args.num_images, args.repeats)
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-c", "--config_file", type=Path, required=True, help="recipe")
-    parser.add_argument("--data_path", type=Path, required=True, help="data folder")
-    parser.add_argument("--cache", type=Path, required=True, help="folder for the caches; built if need be")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override values of the config")
-    parser.add_argument("--num", type=int, default=100, help="images (default: 100, or as many as there are)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is read, each way (default: 7)")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add_config_arguments(parser)
+    add_data_argument(parser)
+    add("--cache", type=Path, required=True, help="folder for the caches; built if need be")
+    num_help = "images (default: 100, or as many as there are)"
+    hide_aliases(add("--num_images", "--num", type=int, default=100, help=num_help))
+    repeats_help = "how often each is read, each way (default: 7)"
+    hide_aliases(add("--repeats", "--rounds", type=int, default=7, help=repeats_help))
     args = parser.parse_args()
-    if min(args.num, args.rounds) < 1:
-        parser.error("--num and --rounds must be at least 1")
+    if min(args.num_images, args.repeats) < 1:
+        parser.error("--num_images and --repeats must be at least 1")
     return args
 
 

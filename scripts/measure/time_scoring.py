@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """How long the twelve COCO figures take here and by pycocotools, from arrays in memory, in turns.
 
-    python scripts/measure/time_scoring.py --images 1800 --detections 300 --with_boxes 0.1
+    python scripts/measure/time_scoring.py --num_images 1800 --num_detections 300 --with_boxes 0.1
 
 Boxes and detections are drawn by chance, ten detections about each box. Both must give the same figures: those of one
 category to the last digit; in the mean over several pycocotools adds up in another order, and rounds otherwise.
@@ -29,6 +29,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from util.base.console import echo
+from util.config.command_line import Parser, hide_aliases
 from util.metrics.coco.ap import METRICS, coco_ap
 from util.metrics.coco.overlap import to_xywh
 from util.metrics.tables import BoxTable, Detections, GroundTruth
@@ -42,12 +43,12 @@ ROUNDING = 1e-15
 def main() -> int:
     """Print the table; 1 where the figures differ."""
     args = parse_args()
-    names = {k: f"category {k}" for k in range(1, args.categories + 1)}
+    names = {k: f"category {k}" for k in range(1, args.num_categories + 1)}
     truth, found = draw(args, names)
     ways = {"here": coco_ap, "pycocotools": official}
-    seconds, results = in_turns(ways, truth, found, args.rounds)
-    echo(f"{args.images} images x {args.detections} detections, {len(truth)} boxes in {len(names)} categories,")
-    echo(f"processor seconds, median of {args.rounds} rounds in turns [fastest..slowest]")
+    seconds, results = in_turns(ways, truth, found, args.repeats)
+    echo(f"{args.num_images} images x {args.num_detections} detections, {len(truth)} boxes in {len(names)} categories,")
+    echo(f"processor seconds, median of {args.repeats} rounds in turns [fastest..slowest]")
     for name, own in seconds.items():
         echo(f"{name:12}{median(own):8.3f} [{min(own):.3f}..{max(own):.3f}]")
     echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
@@ -59,23 +60,25 @@ def main() -> int:
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1800, help="default: 1800")
-    parser.add_argument("--detections", type=int, default=300, help="per image (default: 300)")
-    parser.add_argument("--categories", type=int, default=1, help="default: 1, class-agnostic")
-    parser.add_argument("--with_boxes", type=float, default=0.1, help="share of images with boxes (default: 0.1)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    hide_aliases(add("--num_images", "--images", type=int, default=1800, help="default: 1800"))
+    hide_aliases(add("--num_detections", "--detections", type=int, default=300, help="per image (default: 300)"))
+    hide_aliases(add("--num_categories", "--categories", type=int, default=1, help="default: 1, class-agnostic"))
+    add("--with_boxes", type=float, default=0.1, help="share of images with boxes (default: 0.1)")
+    hide_aliases(add("--repeats", "--rounds", type=int, default=5, help="default: 5"))
     args = parser.parse_args()
-    if min(args.images, args.categories, args.rounds) < 1 or args.detections < NEAR or not 0 < args.with_boxes <= 1:
-        parser.error(f"everything must be at least 1, --detections at least {NEAR}, --with_boxes in (0, 1]")
+    has_none = min(args.num_images, args.num_categories, args.repeats) < 1
+    if has_none or args.num_detections < NEAR or not 0 < args.with_boxes <= 1:
+        parser.error(f"everything must be at least 1, --num_detections at least {NEAR}, --with_boxes in (0, 1]")
     return args
 
 
 def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, Detections]:
     """Tables by chance, the same each time."""
     rng = np.random.default_rng(0)
-    images = np.arange(1, args.images + 1)
-    with_boxes = images[: max(1, round(args.images * args.with_boxes))]
+    images = np.arange(1, args.num_images + 1)
+    with_boxes = images[: max(1, round(args.num_images * args.with_boxes))]
     of_box = np.repeat(with_boxes, rng.integers(1, 4, len(with_boxes)))
     boxes = boxes_by_chance(rng, len(of_box))
     labels = rng.integers(1, len(names) + 1, len(of_box))
@@ -83,12 +86,12 @@ def draw(args: argparse.Namespace, names: dict[int, str]) -> tuple[GroundTruth, 
     crowd = np.zeros(len(of_box), dtype=bool)
     ids = tuple(images.tolist())
     truth = GroundTruth(ids, of_box, labels, boxes, area, crowd, names, dict.fromkeys(ids, (SIDE, SIDE)), {})
-    of_found = np.repeat(images, args.detections)
+    of_found = np.repeat(images, args.num_detections)
     said = boxes_by_chance(rng, len(of_found))
     given = rng.integers(1, len(names) + 1, len(of_found))
     score = rng.random(len(of_found)) / 2
     for image, box, label in zip(of_box.tolist(), boxes, labels.tolist(), strict=True):
-        rows = (image - 1) * args.detections + rng.choice(args.detections, NEAR, replace=False)
+        rows = (image - 1) * args.num_detections + rng.choice(args.num_detections, NEAR, replace=False)
         said[rows] = box + rng.normal(0, JITTER, (NEAR, 4)) * np.tile(box[2:] - box[:2], 2)
         given[rows] = label
         score[rows] = rng.random(NEAR)

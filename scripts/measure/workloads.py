@@ -24,9 +24,8 @@ from util.training.optimizer import build_optimizer
 from util.training.precision import DTYPES, Precision
 
 # operations of a sampling point and channel: four corners and the blend, a multiplication and an addition each; the
-# backward pass does that for the value, and again for the weights and the place
+# backward pass does that for the value, and again for the weights and the place: twice as many
 FORWARD_PER_POINT = 10
-BACKWARD_PER_POINT = 20
 FLOAT32 = 4  # bytes
 ADAMW_PASSES = 7  # reads weight, gradient and two moments; writes weight and moments
 

@@ -10,6 +10,7 @@ from models.inference.load import load_detector
 from tests.helpers.files.damage import flipped, with_zeros
 from tests.helpers.predict import predict
 from tests.helpers.training import assert_refused, call, copy_run, first_image, load_script, training
+from util.distributed.exit_codes import run_to_exit_code
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.checkpoint import CheckpointError
 
@@ -47,7 +48,7 @@ def test_the_scripts_refuse_it_too(damaged, phantom, room, monkeypatch, capsys):
     }
     for name, arguments in commands.items():
         monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
-        assert load_script(name).main() == 2
+        assert run_to_exit_code(load_script(name).main) == 2
         assert f"{damaged}: " in capsys.readouterr().err
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.helpers.training import call, load, load_script, snapshot
+from util.distributed.exit_codes import run_to_exit_code
 from util.training.checkpoints.start import config_inside
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
@@ -57,7 +58,7 @@ def test_a_checkpoint_names_a_list_of_the_data_folder_and_no_path(name, stranger
 
 def test_no_config_inside_a_checkpoint_has_a_path_that_the_caller_did_not_name(stranger, room):
     path = stranger(image_cache=str(room / "deep"))
-    assert config_inside(path, load(path)).data.image_cache == ""
+    assert config_inside(path, load(path), []).data.image_cache == ""
     assert config_inside(path, load(path), ["image_cache=mine"]).data.image_cache == "mine"
 
 
@@ -85,7 +86,7 @@ SLOW = [pytest.param("plot_evaluation", marks=pytest.mark.slow)]
 def test_a_script_that_is_given_a_run_folder_runs_nothing_of_it(name, foreign, phantom, room, monkeypatch, capsys):
     arguments = [str(phantom) if word == "DATA" else word for word in COMMANDS[name]]
     monkeypatch.setattr("sys.argv", [f"{name}.py", str(foreign), *arguments])
-    assert load_script(name).main() == 2
+    assert run_to_exit_code(load_script(name).main) == 2
     assert f"{foreign / 'config.py'}, line " in capsys.readouterr().err
     assert not (room / "CODE_RAN").exists()
 
@@ -93,7 +94,7 @@ def test_a_script_that_is_given_a_run_folder_runs_nothing_of_it(name, foreign, p
 @pytest.mark.parametrize("name", ["check_run", pytest.param("plot_run", marks=pytest.mark.slow)])
 def test_a_script_that_reads_the_log_alone_heeds_no_config(name, foreign, room, monkeypatch):
     monkeypatch.setattr("sys.argv", [f"{name}.py", str(foreign)])
-    assert load_script(name).main() == 0
+    assert run_to_exit_code(load_script(name).main) == 0
     assert not (room / "CODE_RAN").exists()
 
 
@@ -106,6 +107,6 @@ def test_a_run_folder_does_not_choose_where_a_script_writes(name, trained, phant
     before = snapshot(folder)
     arguments = [str(phantom) if word == "DATA" else word for word in COMMANDS[name]]
     monkeypatch.setattr("sys.argv", [f"{name}.py", str(folder), *arguments, "--output", str(room / "out.png")])
-    assert load_script(name).main() == 0
+    assert run_to_exit_code(load_script(name).main) == 0
     assert {path.name for path in room.iterdir()} == {"foreign", "out.png"}
     assert snapshot(folder) == before

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.helpers.training import CONFIG, call, load_script, training
+from util.distributed.exit_codes import run_to_exit_code
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -67,10 +68,21 @@ def test_a_training_writes_names_out_on_the_console_and_in_its_log(run):
         ["check_run", "RUN"],
         ["plot_run", "RUN", "--output", "OUT/curves.png"],
         ["show_detections", "RUN", "--data_path", "DATA", "--output", "OUT/detections.png"],
-        ["plot_evaluation", "RUN", "--data_path", "DATA", "--bootstrap", "9", "--output", "OUT"],
+        ["plot_evaluation", "RUN", "--data_path", "DATA", "--bootstrap", "9", "--output_dir", "OUT"],
         ["show_batch", "-c", str(CONFIG), "--data_path", "DATA", "--output", "OUT/batch.png", "--options", "KIND"],
         ["show_attention", "--checkpoint", "RUN/best.pth", "IMAGE", "--output_dir", "OUT"],
-        ["predict", "DATA/val", "--output_dir", "OUT", "--draw", "all", "--score", "0", "--checkpoint", "RUN/best.pth"],
+        [
+            "predict",
+            "DATA/val",
+            "--output_dir",
+            "OUT",
+            "--draw",
+            "all",
+            "--threshold",
+            "0",
+            "--checkpoint",
+            "RUN/best.pth",
+        ],
     ],
     ids=lambda command: command[0],
 )
@@ -83,7 +95,7 @@ def test_a_script_does_its_work_and_steers_no_terminal(command, run, coco, tmp_p
         words += [f"{key}={value}" for key, value in KIND.items()] if word == "KIND" else []
         words += ["/".join([str(places.get(first, first)), *rest])] if word != "KIND" else []
     monkeypatch.setattr(sys, "argv", [command[0], *words])
-    assert load_script(command[0]).main() == 0
+    assert run_to_exit_code(load_script(command[0]).main) == 0
     out, err = capsys.readouterr()
     assert all(letter.isprintable() or letter == "\n" for letter in out + err)
     assert command[0] == "check_run" or any(path.stat().st_size for path in tmp_path.rglob("*.*"))

@@ -4,12 +4,14 @@ import io
 import shutil
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 
 import pytest
 
 from datasets.phantom.write import make_phantom
 from tests.helpers.files.malformed import spoil
 from tests.helpers.training import ONE_EPOCH, call, load_script, snapshot, training
+from util.distributed.exit_codes import run_to_exit_code
 
 LONGEST = 20.0  # seconds, where a sound folder takes a tenth of one
 SEEDS = range(100)
@@ -30,7 +32,7 @@ def run_script(*arguments):
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=e) for e in ("strict", "backslashreplace"))
     began = time.monotonic()
     with redirect_stdout(out), redirect_stderr(err):
-        code = prepare.main([str(argument) for argument in arguments])
+        code = run_to_exit_code(partial(prepare.main, [str(argument) for argument in arguments]))
     texts = []
     for stream in (out, err):
         stream.flush()
@@ -52,7 +54,7 @@ def test_a_damaged_folder_ends_with_a_message_and_nothing_half_written(sound, tm
     what = spoil(data, seed)
     before = snapshot(data)
     assert_well_ended(*run_script(data, "--check"))
-    code, _, err, _ = ended = run_script(data, "--out", out)
+    code, _, err, _ = ended = run_script(data, "--output_dir", out)
     assert_well_ended(*ended)
     assert snapshot(data) == before, what
     if code == 2:

@@ -20,12 +20,12 @@ READ = """
 import sys, torch
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from datasets.records import read_records
-from datasets.sources import list_sources
-from util.detect_each import FAILURES
-from util.errors import DataError
-from util.huge_images import huge_images_in_turn
-from util.memory import peak_resident_bytes
+from datasets.annotations.records import read_records
+from util.predict.inputs import list_sources
+from util.predict.detect_each import FAILURES
+from util.base.errors import DataError
+from util.images.huge_images import huge_images_in_turn
+from util.base.memory import peak_resident_bytes
 
 def read(source):
     try:

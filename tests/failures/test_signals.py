@@ -258,7 +258,7 @@ def children(pid):
 
 SLOW_STEP = """
 import sys, time
-from util.preemption import STOP
+from util.distributed.preemption import STOP
 STOP.listen()
 import main
 follow = main.follow
@@ -267,7 +267,7 @@ def slow(run, *rest):
     if run.state.step == 2:
         time.sleep(60)
 main.follow = slow
-sys.exit(main.main(sys.argv[1:]))
+main.run_program(main.main)
 """
 
 

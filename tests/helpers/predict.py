@@ -3,11 +3,13 @@
 import csv
 import io
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from tests.helpers.training import Outcome, load_script
+from util.distributed.exit_codes import run_to_exit_code
 
 PREDICT = load_script("predict")
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
@@ -18,7 +20,7 @@ def predict(*arguments):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = PREDICT.main([*map(str, arguments), "--device", "cpu"])
+            code = run_to_exit_code(partial(PREDICT.main, [*map(str, arguments), "--device", "cpu"]))
         except SystemExit as end:
             code = end.code
     return Outcome(code, out.getvalue(), err.getvalue())

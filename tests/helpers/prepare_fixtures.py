@@ -1,9 +1,12 @@
 """scripts/prepare_tbx11k.py within this process, and a folder for it; a pytest plugin."""
 
+from functools import partial
+
 import pytest
 
 from datasets.phantom.write import make_phantom
 from tests.helpers.training import load_script
+from util.distributed.exit_codes import run_to_exit_code
 
 PREPARE = load_script("prepare_tbx11k")
 
@@ -21,7 +24,7 @@ def ask(capsys):
     """Run the script: exit code, standard output, standard error."""
 
     def run(*arguments):
-        code = PREPARE.main([str(argument) for argument in arguments])
+        code = run_to_exit_code(partial(PREPARE.main, [str(argument) for argument in arguments]))
         said = capsys.readouterr()
         return code, said.out, said.err
 

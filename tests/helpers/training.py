@@ -9,12 +9,14 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 
 import main
+from util.distributed.exit_codes import run_to_exit_code
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config/DINO/DINO_tiny_phantom.py"
@@ -68,7 +70,7 @@ def call(*arguments):
     torch.set_num_threads(1)
     with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, NO_COLOR="1"):
         try:
-            code = main.main([str(a) for a in arguments])
+            code = run_to_exit_code(partial(main.main, [str(a) for a in arguments]))
         except SystemExit as end:
             code = end.code
         finally:

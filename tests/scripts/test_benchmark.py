@@ -3,6 +3,7 @@
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from scripts.measure.tables import difference
 from scripts.measure.workloads import Case, count_operations, level_shapes
 from tests.helpers import training as end_to_end
 from util.config.load import load_config
+from util.distributed.exit_codes import run_to_exit_code
 
 benchmark = end_to_end.load_script("benchmark")
 TINY = ["--size", "64", "--device", "cpu", "--warmup", "1", "--no_memory"]
@@ -24,9 +26,8 @@ def call(*arguments, options=()):
     chosen = end_to_end.options(num_queries=12, num_select=12, dn_number=5)
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            code = benchmark.main(
-                ["-c", str(end_to_end.CONFIG), *arguments, "--threads", "1", "--options", *chosen, *options]
-            )
+            words = ["-c", str(end_to_end.CONFIG), *arguments, "--threads", "1", "--options", *chosen, *options]
+            code = run_to_exit_code(partial(benchmark.main, words))
         except SystemExit as end:
             code = end.code
         finally:
@@ -35,7 +36,7 @@ def call(*arguments, options=()):
 
 
 def measured(tmp_path, *arguments):
-    outcome = call(*TINY, *arguments, "--json", str(tmp_path / "figures.json"))
+    outcome = call(*TINY, *arguments, "--output", str(tmp_path / "figures.json"))
     assert outcome.code == 0, outcome.err
     return outcome, json.loads((tmp_path / "figures.json").read_text())
 
@@ -50,7 +51,7 @@ FORWARD = {"backbone", "projections", "encoder", "query selection", "decoder", "
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["train", "inference"])
 def test_parts_add_up_to_the_whole(tmp_path, task):
-    outcome, content = measured(tmp_path, "--task", task, "--repeats", "3", "--batch", "2")
+    outcome, content = measured(tmp_path, "--task", task, "--repeats", "3", "--batch_size", "2")
     (row,) = content["rows"]
     outer = [part for part in row["parts"] if len(part["path"]) == 1]
     inner = [part for part in row["parts"] if part["path"][:1] == ["forward"] and len(part["path"]) == 2]
@@ -126,7 +127,7 @@ def test_a_missing_device_is_told():
 def test_memory_is_that_of_a_process_per_setting(tmp_path):
     arguments = [str(a) for a in TINY if a != "--no_memory"]
     path = tmp_path / "figures.json"
-    outcome = call(*arguments, "--repeats", "1", "--compare", "batch_size=1", "batch_size=2", "--json", str(path))
+    outcome = call(*arguments, "--repeats", "1", "--compare", "batch_size=1", "batch_size=2", "--output", str(path))
     assert outcome.code == 0, outcome.err
     peaks = [row["memory"]["peak_mb"] for row in json.loads(path.read_text())["rows"]]
     assert all(1 < peak < 2000 for peak in peaks)

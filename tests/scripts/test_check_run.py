@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.training import ONE_EPOCH, call, call_apart, load_script, rows, torchrun, training
+from util.distributed.exit_codes import run_to_exit_code
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 SHARED = Path(__file__).resolve().parents[3] / "shared/eval"
@@ -36,7 +37,7 @@ def test_a_log_of_a_stranger_steers_no_terminal_and_forges_no_verdict(trained, t
     (tmp_path / HOSTILE).mkdir()
     (tmp_path / HOSTILE / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     monkeypatch.setattr("sys.argv", ["check_run.py", str(tmp_path / HOSTILE)])
-    assert CHECK.main() == 0
+    assert run_to_exit_code(CHECK.main) == 0
     out, err = capsys.readouterr()
     assert r"categories 2 (x\nverdict: healthy" in out
     assert all(letter.isprintable() or letter == "\n" for letter in out + err)
@@ -47,7 +48,7 @@ def test_a_log_of_a_stranger_steers_no_terminal_and_forges_no_verdict(trained, t
 def test_an_official_log_of_a_stranger_steers_no_terminal(text, tmp_path, monkeypatch, capsys):
     (tmp_path / HOSTILE).write_text(text, errors="surrogateescape")
     monkeypatch.setattr("sys.argv", ["check_run.py", str(tmp_path / HOSTILE)])
-    assert CHECK.main() in (0, 2)
+    assert run_to_exit_code(CHECK.main) in (0, 2)
     out, err = capsys.readouterr()
     assert out + err
     assert all(letter.isprintable() or letter == "\n" for letter in out + err)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.training import call_apart
+from util.distributed.exit_codes import run_to_exit_code
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts/measure/compare_denominators.py"
@@ -127,11 +128,11 @@ def test_a_denominator_divides_every_term_also_those_of_denoising(annotations_on
 
 @pytest.mark.slow
 def test_the_command_needs_annotations_alone_and_repeats_itself(annotations_only, capsys):
-    command = [SCRIPT, "--data_path", annotations_only, "--windows", 1, "--batch", "1x2x1", "1x1x2"]
+    command = [SCRIPT, "--data_path", annotations_only, "--num_steps", 1, "--step_sizes", "1x2x1", "1x1x2"]
     outcome = call_apart(*command)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("TBX11K_train: 8 images, 6 boxes, 62.5% of images without one\n")
-    assert outcome.out.splitlines()[-1].endswith("--windows 1 --batch 1x2x1 1x1x2")
+    assert outcome.out.splitlines()[-1].endswith("--num_steps 1 --step_sizes 1x2x1 1x1x2")
     lines = [line for line in outcome.out.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4 + 2 + 2 * 4
     for part in (lines[:6], lines[6:]):
@@ -150,10 +151,10 @@ def test_the_command_needs_annotations_alone_and_repeats_itself(annotations_only
 )
 def test_what_cannot_be_read_is_one_error(annotations_only, monkeypatch, capsys, folder, name, phrase):
     monkeypatch.setattr("sys.argv", [SCRIPT, "--data_path", str(annotations_only / folder), "--list", name])
-    assert script.main() == 2
+    assert run_to_exit_code(script.main) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("compare_denominators: ")
+    assert told.err.startswith("error: ")
     assert told.err.count("\n") == 1
     assert phrase in told.err
 

@@ -13,6 +13,7 @@ from models.inference.load import load_detector
 from tests.helpers.training import call_apart, load_script
 from util.base.errors import UserError
 from util.detection.pixels import resized_size
+from util.distributed.exit_codes import run_to_exit_code
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.start import config_inside
 
@@ -26,7 +27,7 @@ def run(monkeypatch, *arguments):
     """The script, called from within on one thread; its exit code."""
     monkeypatch.setattr("sys.argv", ["export.py", *map(str, arguments)])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    return export.main()
+    return run_to_exit_code(export.main)
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("512", (512, 512)), ("512x640", (512, 640)), ("dynamic", (None, None))])
@@ -42,9 +43,7 @@ def test_what_is_no_size_is_refused(text):
 
 @pytest.mark.parametrize(("option", "value", "low"), [("--num_images", "3", 4), ("--repeats", "-1", 0)])
 def test_a_number_that_is_too_small_is_refused(monkeypatch, capsys, option, value, low):
-    with pytest.raises(SystemExit) as end:
-        run(monkeypatch, "--checkpoint", "x.pth", option, value)
-    assert end.value.code == 2
+    assert run(monkeypatch, "--checkpoint", "x.pth", option, value) == 2
     assert f"{option} must be at least {low}, got {value}" in capsys.readouterr().err
 
 
@@ -52,7 +51,7 @@ def test_a_package_that_is_missing_is_named_before_the_work(monkeypatch, capsys,
     monkeypatch.setattr("models.export.writers.find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth") == 2
     told = "takes packages that are not here: pip install onnxscript, or all of requirements-extra.txt\n"
-    assert capsys.readouterr().err == f"export: --format onnx {told}"
+    assert capsys.readouterr().err == f"error: --format onnx {told}"
 
 
 def test_a_place_where_no_file_can_be_is_refused_before_the_work(monkeypatch, capsys, trained, tmp_path):
@@ -108,7 +107,9 @@ def test_an_interrupted_export_leaves_nothing(monkeypatch, capsys, trained, tmp_
         monkeypatch.setattr(export, "open_runner", stop)
     words = ["--checkpoint", trained / "best.pth", "--format", "torch_export", "--output", tmp_path / "x.pt2"]
     assert run(monkeypatch, *words, *QUICK) == 130
-    assert capsys.readouterr().err == "export: interrupted; nothing was written\n"
+    assert (
+        capsys.readouterr().err == "error: interrupted; the same command goes on from what was saved, if anything was\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,13 +121,13 @@ def test_weights_that_do_not_fit_into_an_onnx_file_are_refused_before_the_work(m
 
 def test_a_checkpoint_that_is_not_there_is_named(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "--checkpoint", tmp_path / "x.pth", "--format", "torch_export") == 2
-    assert capsys.readouterr().err == f"export: {tmp_path / 'x.pth'}: no such checkpoint; check the path\n"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'x.pth'}: no such checkpoint; check the path\n"
 
 
 def test_a_size_with_fewer_cells_than_queries_is_refused_before_the_work(monkeypatch, capsys, trained):
     assert run(monkeypatch, "--checkpoint", trained / "best.pth", "--format", "torch_export", "--size", "24") == 2
     error = capsys.readouterr().err
-    assert error.startswith("export: --size 24x24: a network with 20 queries takes sides of at least 33 pixels")
+    assert error.startswith("error: --size 24x24: a network with 20 queries takes sides of at least 33 pixels")
     assert error.count("\n") == 1
 
 

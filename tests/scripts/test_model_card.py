@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.training import ROOT, annotations, call, copy_run, load_script, metrics
 from util.base.errors import UserError
 from util.base.text import markdown
+from util.distributed.exit_codes import run_to_exit_code
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 CARD = load_script("make_model_card")
@@ -62,7 +63,7 @@ def test_a_folder_that_was_not_evaluated_is_refused(copied, content):
 
 def test_the_script_counts_what_is_left_to_do(copied, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["make_model_card.py", str(copied)])
-    assert CARD.main() == 0
+    assert run_to_exit_code(CARD.main) == 0
     template = (ROOT / "docs/model_card_template.md").read_text()
     num = len(re.findall(r"^TO FILL IN", template, re.M))
     assert f"{num} lines are for you to fill in" in capsys.readouterr().out

@@ -64,7 +64,7 @@ def counted(folder, image):
 
 def sheets(folder, phantom):
     study = PLOT.load_study(folder, None, None)
-    args = Namespace(run=folder, data_path=phantom, num=8, bootstrap=0, seed=0)
+    args = Namespace(run=folder, data_path=phantom, num_images=8, bootstrap=0, seed=0)
     return {name: figure for name, figure in PLOT.figures(study, args) if name.startswith("worst")}
 
 
@@ -141,9 +141,9 @@ def test_other_images_than_those_of_the_report_are_not_drawn(evaluated, data):
 
 @pytest.mark.slow
 def test_plot_evaluation_draws_every_figure(evaluated, phantom, tmp_path):
-    command = ["scripts/plot_evaluation.py", evaluated[0], "--data_path", phantom, "--bootstrap", 10, "--num", 2]
+    command = ["scripts/plot_evaluation.py", evaluated[0], "--data_path", phantom, "--bootstrap", 10, "--num_images", 2]
     tmp_path = tmp_path / "plots"
-    outcome = call_apart(*command, "--output", tmp_path)
+    outcome = call_apart(*command, "--output_dir", tmp_path)
     assert outcome.code == 0, outcome.err
     names = {path.stem for path in tmp_path.glob("*.png")}
     assert {"froc", "precision_recall", "roc", "scores", "calibration", "worst_false_alarms", "worst_misses"} <= names

@@ -18,6 +18,7 @@ from tests.helpers.files.dicom import LOSSLESS_JPEG, write
 from tests.helpers.predict import PIXELS, bad_files, lines, predict
 from tests.helpers.training import load_script
 from util.base import files
+from util.distributed.exit_codes import run_to_exit_code
 from util.metrics.files import load_detections
 from util.training.checkpoints.checkpoint import load, save
 
@@ -43,7 +44,7 @@ def test_the_detections_are_those_of_the_evaluation_and_score_the_same(trained, 
     arguments = ["--detections", tmp_path / "out/detections.json", "--truth", truth, "--output", report]
     with redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["score.py", *map(str, arguments)])
-        assert scored.main() == 0
+        assert run_to_exit_code(scored.main) == 0
     trained_said, ours = json.loads((trained / "report.json").read_text()), json.loads(report.read_text())
     for key in ("all/per_class/AP", "all/agnostic/AP", "tb_only/agnostic/AP", "all/image/auc"):
         assert ours[key] == pytest.approx(trained_said[key], abs=1e-6), key
@@ -153,7 +154,7 @@ def test_what_is_drawn(run, tmp_path, phantom, draw, num):
     scores = sorted(float(line["tb_score"]) for line in lines(tmp_path / "out/images.csv"))
     shutil.rmtree(tmp_path / "out")
     between = sum(scores) / 2
-    assert run(*images, "--draw", draw, "--score", between).code == 0
+    assert run(*images, "--draw", draw, "--threshold", between).code == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == num
     assert sorted(line["is_positive"] for line in lines(tmp_path / "out/images.csv")) == ["0", "1"]
     boxes = lines(tmp_path / "out/detections.csv")
@@ -219,7 +220,7 @@ def test_several_checkpoints_answer_together_wherever_they_stand(trained, tmp_pa
     ("arguments", "phrase"),
     [
         (["--batch_size", 0], "--batch_size must be at least 1"),
-        (["--score", 2], "--score must lie in [0, 1]"),
+        (["--threshold", 2], "--threshold must lie in [0, 1]"),
         (["--merge_iou", 1], "--merge_iou must lie between"),
         (["--scales", 8], "--scales must be different sizes from 32"),
         (["--scales", 64, 64], "--scales must be different sizes"),

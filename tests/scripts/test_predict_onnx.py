@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.predict import predict
 from tests.helpers.training import load_script
 from util.base.errors import UserError
+from util.distributed.exit_codes import run_to_exit_code
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
 
@@ -24,7 +25,7 @@ def test_an_exported_file_predicts_what_the_checkpoint_predicts(trained, phantom
     file = tmp_path / "x.onnx"
     words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 4, "--images", phantom]
     monkeypatch.setattr("sys.argv", ["export.py", *map(str, words)])
-    assert load_script("export").main() == 0
+    assert run_to_exit_code(load_script("export").main) == 0
     images = sorted(phantom.rglob("*.png"))[:4]
     assert predict("--onnx", file, *images, "--output_dir", tmp_path / "a").code == 0
     assert predict("--checkpoint", trained / "checkpoint.pth", *images, "--output_dir", tmp_path / "b").code == 0
@@ -44,7 +45,7 @@ def test_a_file_for_one_size_predicts_at_that_size_and_a_changed_one_is_refused(
     file = tmp_path / "x.onnx"
     words = ["--checkpoint", trained / "checkpoint.pth", "--output", file, "--num_images", 4, "--repeats", 0]
     monkeypatch.setattr("sys.argv", ["export.py", *map(str, words), "--size", "160"])
-    assert load_script("export").main() == 0
+    assert run_to_exit_code(load_script("export").main) == 0
     image = sorted(phantom.rglob("*.png"))[0]
     assert predict("--onnx", file, image, "--output_dir", tmp_path / "a").code == 0
     content = bytearray(file.read_bytes())

@@ -45,7 +45,7 @@ def test_an_image_that_has_changed_is_predicted_again(run, tmp_path, phantom):
 @pytest.mark.parametrize(
     ("more", "phrase"),
     [
-        (["--score", 0.9], "score"),
+        (["--threshold", 0.9], "score"),
         pytest.param(["--draw", "all"], "draw 'positives' instead of 'all'", marks=pytest.mark.slow),
         pytest.param(["--flip"], "flip False instead of True", marks=pytest.mark.slow),
         pytest.param(["--scales", 64], "scales [] instead of [64]", marks=pytest.mark.slow),

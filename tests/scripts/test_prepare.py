@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def assert_same_document(ours, theirs, tolerance=1e-4):
 def test_every_layout_becomes_the_same_folder_and_nothing_else_changes(official, tmp_path, ask, layout):
     source = LAYOUTS[layout](official, tmp_path / "source")
     before = snapshot(official.parent), snapshot(tmp_path)
-    code, out, err = ask(source, "--out", tmp_path / "out/data")
+    code, out, err = ask(source, "--output_dir", tmp_path / "out/data")
     assert (code, err) == (0, "")
     assert f"written: --data_path {tmp_path / 'out/data'}" in out
     after = {name: h for name, h in snapshot(tmp_path).items() if not name.startswith("out/data/")}
@@ -84,7 +85,7 @@ def test_every_layout_becomes_the_same_folder_and_nothing_else_changes(official,
 @pytest.mark.parametrize("pack", [lambda source, _: source, zipped])
 def test_xml_and_lists_alone_give_the_same_json(official, tmp_path, ask, pack):
     source, data = pack(voc_only(official, tmp_path / "source"), tmp_path / "zip"), tmp_path / "data"
-    code, out, err = ask(source, "--out", data, "--check")
+    code, out, err = ask(source, "--output_dir", data, "--check")
     assert (code, err) == (0, "")
     assert "annotation files to build: TBX11K_train, TBX11K_train_only_tb, TBX11K_val" in out
     same_documents(official, data, tolerance=1e-4)
@@ -93,7 +94,7 @@ def test_xml_and_lists_alone_give_the_same_json(official, tmp_path, ask, pack):
 
 def test_without_any_box_there_are_no_lists_of_those_with_boxes(official, tmp_path, ask):
     shutil.rmtree(voc_only(official, tmp_path / "source") / "Annotations")
-    _, out, _ = ask(tmp_path / "source", "--out", tmp_path / "data")
+    _, out, _ = ask(tmp_path / "source", "--output_dir", tmp_path / "data")
     assert "note: TBX11K_train_only_tb is not built: no image has a box\n" in out
 
 
@@ -104,8 +105,8 @@ def test_what_lacks_is_completed_in_place(official, tmp_path, ask):
         (root / f"annotations/json/{name}.json").unlink()
     code, _, err = ask(root)
     assert code == 2
-    assert "annotation files to build: TBX11K_train_only_tb, TBX11K_val, all_trainval); give --out FOLDER" in err
-    assert ask(root, "--out", root)[0] == 0
+    assert "annotation files to build: TBX11K_train_only_tb, TBX11K_val, all_trainval); give --output_dir FOLDER" in err
+    assert ask(root, "--output_dir", root)[0] == 0
     same_documents(official, root, tolerance=1e-4)
     assert snapshot(root).keys() == before.keys()
     assert ask(root)[0] == 0
@@ -116,7 +117,7 @@ def test_jpeg_for_png_lets_the_json_follow(official, tmp_path, ask):
     for path in (source / "imgs").rglob("*.png"):
         Image.open(path).save(path.with_suffix(".jpg"), quality=95)
         path.unlink()
-    code, out, err = ask(source, "--out", tmp_path / "data", "--check")
+    code, out, err = ask(source, "--output_dir", tmp_path / "data", "--check")
     assert (code, err) == (0, "")
     assert "images have another ending than listed" in out
     assert "0 errors" in out
@@ -154,7 +155,7 @@ def yolo(official, folder, classes="classes.txt"):
 
 @pytest.mark.parametrize("classes", ["classes.txt", "data.yaml", "data.yml"])
 def test_yolo_labels_give_the_same_boxes(official, tmp_path, ask, classes):
-    code, out, err = ask(yolo(official, tmp_path / "source", classes), "--out", tmp_path / "data")
+    code, out, err = ask(yolo(official, tmp_path / "source", classes), "--output_dir", tmp_path / "data")
     assert (code, err) == (0, "")
     assert "note: train and val follow the folders of that name" in out
     for side in ("train", "val"):
@@ -170,12 +171,23 @@ def test_yolo_labels_give_the_same_boxes(official, tmp_path, ask, classes):
         assert_same_document(ours, theirs, tolerance=1e-4)
 
 
+BOMB = "a: &a {x: latent}\n" + "".join(f"{b}: &{b} {{<<: [*{a}, *{a}, *{a}]}}\n" for a, b in pairwise("abcdefghijklm"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "phrase"),
     [
         (lambda root: (root / "classes.txt").unlink(), "has YOLO labels, but no classes.txt"),
         (lambda root: (root / "classes.txt").write_text("cat\ndog\n"), "the class 'cat' is none of ActiveTuberculosis"),
         (lambda root: (root / "classes.txt").write_text("latent\n" * 3), "a class from 0 to 0"),
+        (lambda root: as_yaml(root, "names: [a\n b: c"), "data.yaml: cannot be read as YAML (while parsing a flow"),
+        (lambda root: as_yaml(root, "names: [no, 3]\n"), "the class 'False' is none of ActiveTuberculosis"),
+        (lambda root: as_yaml(root, "names: latent\n"), "data.yaml: names no class"),
+        (lambda root: as_yaml(root, "- names\n"), "data.yaml: names no class"),
+        (lambda root: as_yaml(root, BOMB), "(it has aliases, or more than 10 levels)"),
+        (lambda root: as_yaml(root, "[" * 60_000), "(it has aliases, or more than 10 levels)"),
+        (lambda root: as_yaml(root, "#" * 70_000), "(it has more than 65536 characters)"),
+        (lambda root: as_yaml(root, "names: !!int ''"), "data.yaml: cannot be read as YAML ("),
         (lambda root: label_of(root).write_text("0 .5 .5 1.5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: label_of(root).write_text("0 .5 nan .5 .1\n"), "line 1 must be 'class cx cy w h'"),
         (lambda root: shutil.rmtree(root / "images/val"), "nothing tells training from validation"),
@@ -189,10 +201,15 @@ def test_labels_that_cannot_be_are_refused_and_nothing_is_written(official, tmp_
         (source / "classes.txt").write_text("latent\n")
     else:
         spoil(source)
-    code, _, err = ask(source, "--out", tmp_path / "data")
+    code, _, err = ask(source, "--output_dir", tmp_path / "data")
     assert code == 2
     assert phrase in err
     assert not (tmp_path / "data").exists()
+
+
+def as_yaml(root, content):
+    (root / "classes.txt").unlink()
+    (root / "data.yaml").write_text(content)
 
 
 def label_of(root):
@@ -202,7 +219,7 @@ def label_of(root):
 def test_a_dry_run_writes_nothing(official, tmp_path, ask):
     source = voc_only(official, tmp_path / "source")
     before = snapshot(tmp_path)
-    code, out, _ = ask(source, "--out", tmp_path / "data", "--dry_run")
+    code, out, _ = ask(source, "--output_dir", tmp_path / "data", "--dry_run")
     assert code == 0
     assert f"would write {len(images_of(official))} images and 10 annotation files to {tmp_path / 'data'}" in out
     assert snapshot(tmp_path) == before
@@ -235,7 +252,7 @@ def test_leaked_images_leave_the_training_lists(official, tmp_path, ask):
     ours, theirs = ([name for name in names if name.startswith("sick/")] for names in lists)
     shutil.copy(root / "imgs" / theirs[0], root / "imgs" / ours[0])
     Image.open(root / "imgs" / theirs[1]).convert("L").save(root / "imgs" / ours[1], compress_level=9)
-    code, out, _ = ask(root, "--out", root, "--drop_leaked")
+    code, out, _ = ask(root, "--output_dir", root, "--drop_leaked")
     assert code == 0
     assert "1 training images are byte-identical to a validation image" in out
     assert "1 training images are nearly the picture of a validation image" in out
@@ -253,7 +270,7 @@ def test_a_folder_that_holds_something_is_left_alone(official, tmp_path, ask, he
     (tmp_path / "data" / held).parent.mkdir(parents=True)
     (tmp_path / "data" / held).write_text("mine")
     before = snapshot(tmp_path)
-    code, _, err = ask(official, "--out", tmp_path / "data")
+    code, _, err = ask(official, "--output_dir", tmp_path / "data")
     assert code == 2
     assert "is not empty" in err
     assert snapshot(tmp_path) == before
@@ -269,7 +286,7 @@ def test_a_folder_that_holds_something_is_left_alone(official, tmp_path, ask, he
 )
 def test_what_is_no_tbx11k_is_refused(tmp_path, ask, make, phrase):
     make(tmp_path / "x")
-    for flags in ([], ["--check"], ["--out", tmp_path / "data"]):
+    for flags in ([], ["--check"], ["--output_dir", tmp_path / "data"]):
         code, _, err = ask(tmp_path / "x", *flags)
         assert code == 2
         assert phrase in err
@@ -288,7 +305,7 @@ def test_the_real_json_is_rebuilt_from_the_800_xml(shared, tmp_path, ask):
         (tmp_path / f"source/lists/{name}.txt").write_text(lines if not name.endswith("_only_tb") else "")
     for path in (tmp_path / "source/lists").glob("*_only_tb.txt"):
         path.unlink()
-    assert ask(tmp_path / "source", "--out", tmp_path / "data", "--follow_links")[0] == 0
+    assert ask(tmp_path / "source", "--output_dir", tmp_path / "data", "--follow_links")[0] == 0
     for name, content in documents.items():
         ours = json.loads((tmp_path / f"data/annotations/json/{name}.json").read_text())
         assert_same_document(ours, content, tolerance=1e-4)
@@ -297,7 +314,7 @@ def test_the_real_json_is_rebuilt_from_the_800_xml(shared, tmp_path, ask):
 @pytest.mark.slow
 def test_a_prepared_folder_trains_and_the_log_tells_of_leaks(phantom, tmp_path, ask):
     root = tmp_path / "data"
-    assert ask(voc_only(phantom, tmp_path / "source"), "--out", root)[0] == 0
+    assert ask(voc_only(phantom, tmp_path / "source"), "--output_dir", root)[0] == 0
     train, val = (json.loads((root / f"annotations/json/TBX11K_{side}.json").read_text()) for side in ("train", "val"))
     first = next(image["file_name"] for image in train["images"] if image["file_name"].startswith("sick/"))
     last = val["images"][-1]["file_name"]
@@ -316,12 +333,12 @@ def test_a_full_disk_leaves_nothing_and_what_a_killed_run_left_is_begun_anew(off
 
     with monkeypatch.context() as patched:
         patched.setattr("datasets.prepare.tree.Folder.put", fill)
-        code, _, err = ask(official, "--out", tmp_path / "data")
+        code, _, err = ask(official, "--output_dir", tmp_path / "data")
     assert code == 2
     assert "cannot be written (No space left on device); free some space" in err
     assert not (tmp_path / "data").exists()
     (tmp_path / "data/.unfinished/imgs/tb").mkdir(parents=True)
     (tmp_path / "data/.unfinished/imgs/tb/tb0001.png").write_text("half")
-    assert ask(official, "--out", tmp_path / "data")[0] == 0
+    assert ask(official, "--output_dir", tmp_path / "data")[0] == 0
     assert snapshot(tmp_path / "data/imgs") == snapshot(official / "imgs")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["annotations", "imgs", "lists"]

@@ -25,7 +25,7 @@ def test_a_link_that_leads_out_of_the_download_is_refused(official, tmp_path, as
     inside = sorted((source / "imgs/sick").iterdir())[0]
     inside.rename(source / "kept.png")
     inside.symlink_to("../../kept.png")
-    code, _, err = ask(source, "--out", tmp_path / "data")
+    code, _, err = ask(source, "--output_dir", tmp_path / "data")
     name = image.relative_to(source).as_posix()
     assert f"{source}: 2 links lead out of it: imgs/linked, {name}. They are not followed" in err
     assert code == 2
@@ -33,7 +33,7 @@ def test_a_link_that_leads_out_of_the_download_is_refused(official, tmp_path, as
     assert (secret / "key.txt").stat().st_nlink == 1
     image.unlink()
     (source / "imgs/linked").unlink()
-    assert ask(source, "--out", tmp_path / "data")[0] == 0
+    assert ask(source, "--output_dir", tmp_path / "data")[0] == 0
     assert (tmp_path / "data" / inside.relative_to(source)).is_file(), "a link within the download is followed"
 
 
@@ -49,9 +49,9 @@ def test_links_of_ones_own_are_followed_where_that_is_asked_for(official, tmp_pa
             link = source / path.relative_to(official)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
-    assert ask(source, "--out", tmp_path / "data")[0] == 2
+    assert ask(source, "--output_dir", tmp_path / "data")[0] == 2
     assert ask(source, "--check")[0] == 0, "and training reads them as they are"
-    assert ask(source, "--out", tmp_path / "data", "--follow_links")[0] == 0
+    assert ask(source, "--output_dir", tmp_path / "data", "--follow_links")[0] == 0
     assert {p.name for p in images_of(tmp_path / "data")} == {p.name for p in images_of(official)}
 
 
@@ -62,7 +62,7 @@ def test_what_is_no_regular_file_and_links_that_lead_round_stop_no_preparation(o
     (source / "imgs/tb/tb9998.png").symlink_to("/dev/zero")
     (source / "imgs/tb/loop.png").symlink_to(source / "imgs/tb/loop.png")
     (source / "imgs/loop").symlink_to(source / "imgs")
-    assert ask(source, "--out", tmp_path / "data")[0] == 0
+    assert ask(source, "--output_dir", tmp_path / "data")[0] == 0
     assert {p.name for p in images_of(tmp_path / "data")} == {p.name for p in images_of(official)}
 
 

@@ -116,7 +116,7 @@ def test_no_detection_and_no_truth_have_defined_reports(tmp_path):
 def test_what_is_no_detection_is_one_clear_error(tmp_path, found, phrase):
     outcome, _ = scored(tmp_path, found)
     assert (outcome.code, outcome.err.count("\n"), outcome.out) == (2, 1, "")
-    assert outcome.err.startswith(f"score: {tmp_path / 'found.json'}: ")
+    assert outcome.err.startswith(f"error: {tmp_path / 'found.json'}: ")
     assert phrase in outcome.err
     assert not (tmp_path / "R.json").exists()
 

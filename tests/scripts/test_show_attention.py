@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.training import call_apart, load_script
+from util.distributed.exit_codes import run_to_exit_code
 from util.plots.attention import MARGIN, Panel, draw_attention
 
 pytest_plugins = ["tests.helpers.training_fixtures"]
@@ -69,7 +70,7 @@ def test_a_folder_that_is_a_file_is_told_in_a_line(monkeypatch, capsys, trained,
     image = sorted(phantom.rglob("*.png"))[0]
     arguments = ["--checkpoint", trained / "best.pth", image, "--output_dir", tmp_path / "file"]
     monkeypatch.setattr("sys.argv", ["show_attention.py", *map(str, arguments)])
-    assert show_attention.main() == 2
+    assert run_to_exit_code(show_attention.main) == 2
     error = capsys.readouterr().err
     assert "cannot be written" in error
     assert error.count("\n") == 1
@@ -79,7 +80,7 @@ def test_the_picture_of_a_run_is_drawn(monkeypatch, capsys, trained, phantom, tm
     image = sorted(phantom.rglob("*.png"))[0]
     arguments = ["--checkpoint", trained / "best.pth", image, "--output_dir", tmp_path / "new", "--detection", 2]
     monkeypatch.setattr("sys.argv", ["show_attention.py", *map(str, arguments)])
-    assert show_attention.main() == 0
+    assert run_to_exit_code(show_attention.main) == 0
     path = tmp_path / "new" / f"{image.stem}_detection2.png"
     assert capsys.readouterr().out == f"{path}\n"
     with Image.open(path) as picture:
@@ -97,9 +98,9 @@ def test_what_cannot_be_drawn_is_told_in_a_line(monkeypatch, capsys, trained, ph
     ]:
         command = ["show_attention.py", *map(str, arguments), "--output_dir", str(tmp_path / "new")]
         monkeypatch.setattr("sys.argv", command)
-        assert show_attention.main() == 2
+        assert run_to_exit_code(show_attention.main) == 2
         error = capsys.readouterr().err
-        assert error.startswith("show_attention: ")
+        assert error.startswith("error: ")
         assert phrase in error
         assert error.count("\n") == 1
     assert not (tmp_path / "new").exists()

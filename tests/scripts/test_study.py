@@ -15,7 +15,7 @@ from util.study.runs import hold
 
 def study(tmp_path, *more):
     """The arguments of the smoke suite, with all it writes below tmp_path."""
-    where = ["--runs", tmp_path / "runs", "--data", tmp_path / "data", "--into", tmp_path / "docs"]
+    where = ["--runs", tmp_path / "runs", "--data_path", tmp_path / "data", "--output_dir", tmp_path / "docs"]
     return ["scripts/measure/study.py", "--suite", "smoke", *where, *more]
 
 
@@ -27,7 +27,7 @@ def rows(tmp_path):
 def finished(tmp_path_factory):
     """A smoke study of one seed, done."""
     folder = tmp_path_factory.mktemp("study")
-    return folder, call_apart(*study(folder, "--seeds", 1, "--workers", 2), timeout=300)
+    return folder, call_apart(*study(folder, "--num_seeds", 1, "--workers", 2), timeout=300)
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_the_smoke_suite_trains_and_writes_rows_tables_and_figures(finished):
 def test_what_is_done_is_not_run_again_and_lost_rows_come_back_from_the_folders(finished):
     folder, _ = finished
     before, document = rows(folder), (folder / "docs/smoke.md").read_text()
-    again = call_apart(*study(folder, "--seeds", 1))
+    again = call_apart(*study(folder, "--num_seeds", 1))
     assert (again.code, again.out.splitlines()[0]) == (0, "smoke: 2 of 2 runs are done")
     (folder / "docs/study/smoke.jsonl").unlink()
     (folder / "docs/smoke.md").write_text(document.replace("2 runs:", "99 runs:") + "\nwritten by hand\n")
@@ -72,7 +72,7 @@ def test_a_job_array_names_what_is_missing_and_its_task_leaves_a_row_for_the_reb
     text = (folder / "job.sbatch").read_text()
     assert "#SBATCH --array=2-3\n" in text
     assert subprocess.run(["bash", "-n", folder / "job.sbatch"], check=False).returncode == 0
-    task = call_apart(*study(folder, "--seeds", 2, "--run", 3), timeout=300)
+    task = call_apart(*study(folder, "--num_seeds", 2, "--run", 3), timeout=300)
     assert (task.code, len(rows(folder))) == (0, 2), task.out + task.err
     assert call_apart(*study(folder, "--rebuild")).code == 0
     assert [(row["cell"], row["seed"]) for row in rows(folder)][2:] == [("alpha75", 1)]
@@ -80,7 +80,7 @@ def test_a_job_array_names_what_is_missing_and_its_task_leaves_a_row_for_the_reb
 
 @pytest.mark.slow
 def test_a_study_that_is_stopped_lets_its_runs_save_and_goes_on(tmp_path):
-    command = [sys.executable, *map(str, study(tmp_path, "--seeds", 1, "--workers", 1))]
+    command = [sys.executable, *map(str, study(tmp_path, "--num_seeds", 1, "--workers", 1))]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log, end = tmp_path / "runs/smoke/alpha25-seed0/log.jsonl", time.monotonic() + 120
     while not (log.exists() and '"train"' in log.read_text()) and time.monotonic() < end:
@@ -91,7 +91,7 @@ def test_a_study_that_is_stopped_lets_its_runs_save_and_goes_on(tmp_path):
     assert "alpha25-seed0: stopped, goes on another time" in out
     assert "2 runs are left" in out
     assert (log.parent / "checkpoint.pth").exists()
-    again = call_apart(*study(tmp_path, "--seeds", 1), timeout=300)
+    again = call_apart(*study(tmp_path, "--num_seeds", 1), timeout=300)
     assert again.code == 0, again.err
     first, second = rows(tmp_path)
     assert (first["seconds"], len(first["epochs"])) == (None, 2)
@@ -103,7 +103,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     folder = tmp_path / "runs/smoke/alpha25-seed0"
     folder.mkdir(parents=True)
     (folder / "checkpoint.pth").write_text("no checkpoint")
-    outcome = call_apart(*study(tmp_path, "--seeds", 1), timeout=300)
+    outcome = call_apart(*study(tmp_path, "--num_seeds", 1), timeout=300)
     assert outcome.code == 1
     assert "failed: alpha25, seed 0, exit code 2" in outcome.err
     assert [(row["cell"], row["state"]) for row in rows(tmp_path)] == [("alpha25", "failed"), ("alpha75", "done")]
@@ -114,8 +114,8 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "phrase"),
     [
-        (["--suite", "beta"], "study: --suite beta: there is no such suite"),
-        (["--suite", "smoke", "--run", "99"], "study: --run 99: the suite has the runs 0 to 3"),
+        (["--suite", "beta"], "error: --suite beta: there is no such suite"),
+        (["--suite", "smoke", "--run", "99"], "error: --run 99: the suite has the runs 0 to 3"),
     ],
 )
 def test_mistakes_are_one_line(arguments, phrase):

@@ -90,7 +90,7 @@ def test_loading_from_the_cache_is_ten_times_as_fast_as_from_the_files(tmp_path,
         "--data_path",
         tmp_path / "TBX11K",
     ]
-    outcome = call_apart(*command, "--cache", folder, "--rounds", 5)
+    outcome = call_apart(*command, "--cache", folder, "--repeats", 5)
     assert outcome.code == 0, outcome.err
     [image] = [line.split() for line in outcome.out.splitlines() if line.startswith("image")]
     assert float(image[-1].removesuffix("x")) >= 10, outcome.out

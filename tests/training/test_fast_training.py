@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 STEPS, CPU = 30, torch.device("cpu")
 PLAIN = ("attn_backend=torch", "fast_layers=False")
-FAST = ("attn_backend=auto", "fast_layers=True")
+FAST = ("attn_backend=sparse", "fast_layers=True")
 WITH_COMPILER = ("attn_backend=cpp", "fast_layers=True", "activation_checkpointing=True", "channels_last=True")
 
 

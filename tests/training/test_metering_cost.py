@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from statistics import median, quantiles
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ import main
 from datasets.phantom.write import make_phantom
 from models.losses import criterion
 from tests.helpers.training import CONFIG
+from util.distributed.exit_codes import run_to_exit_code
 from util.runlog.training_log import TrainingLog
 
 pytestmark = pytest.mark.slow
@@ -70,7 +72,7 @@ def test_metering_costs_less_than_a_hundredth_of_a_step(data, tmp_path):
         stack.callback(torch.set_num_threads, threads)
         where = ["--data_path", str(data), "--output_dir", str(tmp_path / "run"), "--device", "cpu"]
         options = ["num_workers=0", "epochs=3", "lr_drop=[2]", "log_every=10"]
-        assert main.main(["-c", str(CONFIG), *where, "--options", *options]) == 0
+        assert run_to_exit_code(partial(main.main, ["-c", str(CONFIG), *where, "--options", *options])) == 0
     shares = [spent / whole for spent, whole in watch.steps]
     assert len(shares) == 3 * 19
     assert sum(spent > 0 for spent, _ in watch.steps) == len(shares)

@@ -32,6 +32,18 @@ def test_an_older_checkpoint_is_evaluated_to_the_same_figures(older, trained, ph
     assert reports[0] == reports[1]
 
 
+def test_a_checkpoint_with_an_attention_that_no_longer_exists_is_resumed_and_evaluated(trained, phantom, room):
+    content = load(trained / "checkpoint.pth")
+    content["config"]["attn_backend"] = "compile"
+    torch.save(content, room / "older.pth")
+    outcome = call("--eval", "--resume", room / "older.pth", "--data_path", phantom, "--output_dir", room / "figures")
+    assert outcome.code == 0, outcome.err
+    assert "attn_backend='compile' no longer exists; taken as 'auto'" in outcome.err
+    outcome = call(*training(phantom, room / "run", "--resume", room / "older.pth", epochs=3))
+    assert outcome.code == 0, outcome.err
+    assert "attn_backend 'compile' -> 'auto'" in outcome.out
+
+
 def test_an_older_checkpoint_is_gone_on_with_and_what_is_done_otherwise_is_told(older, phantom, room):
     outcome = call(*training(phantom, room / "run", "--resume", older(), epochs=3))
     assert outcome.code == 0, outcome.err

@@ -7,6 +7,7 @@ import shutil
 from itertools import pairwise
 
 import pytest
+import torch
 
 import main
 from tests.helpers.training import assert_refused, assert_same_state, call, copy_run, figures, load, rows, training
@@ -173,6 +174,18 @@ def test_a_run_goes_on_with_its_steps_cut_in_another_way(whole, phantom, room, m
     for ours, their in zip(rows(room / "run", "train"), theirs, strict=True):
         assert (ours["step"], ours["images"], ours["boxes"]) == (their["step"], their["images"], their["boxes"])
         assert ours["loss"] == pytest.approx(their["loss"], rel=1e-3)
+
+
+def test_a_resume_under_another_attention_backend_is_logged(trained, phantom, room):
+    content = load(trained / "checkpoint.pth")
+    recorded = content.pop("attention")
+    assert recorded in ("cpp", "sparse")
+    torch.save(content, room / "older.pth")  # as a version wrote it that did not record it
+    for path, before in ((trained / "checkpoint.pth", recorded), (room / "older.pth", "sparse")):
+        command = training(phantom, room / path.stem, "--resume", path, epochs=3, attn_backend="torch")
+        outcome = call(*command)
+        assert outcome.code == 0, outcome.err
+        assert f"deformable attention was computed by {before}, now by torch: the same to rounding" in outcome.out
 
 
 @pytest.mark.parametrize(

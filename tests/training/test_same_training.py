@@ -66,7 +66,7 @@ def test_one_rank_with_two_accumulation_steps_equals_two_ranks(one_rank, phantom
 def test_loader_processes_change_no_bit(one_rank, phantom, tmp_path, workers):
     # more processes than cores are capped, so the cap is lifted here
     lifted = "import datasets.build; datasets.build.usable_cores = lambda: 8"
-    script = f"import sys; {lifted}; import main; sys.exit(main.main(sys.argv[1:]))"
+    script = f"{lifted}; import main; main.run_program(main.main)"
     outcome = call_apart("-c", script, *training(phantom, tmp_path / "run", num_workers=workers), timeout=400)
     assert outcome.code == 0, outcome.err
     assert figures(tmp_path / "run", "train", "epoch") == figures(one_rank, "train", "epoch")

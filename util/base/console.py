@@ -9,8 +9,6 @@ import time
 from datetime import timedelta
 from typing import TextIO
 
-from termcolor import colored
-
 from util.base.launcher import announced
 from util.base.text import printable_lines
 
@@ -22,6 +20,8 @@ def echo(text: object = "", *, file: TextIO | None = None, end: str = "\n") -> N
 
 def complain(text: str) -> None:
     """An error for the user, on standard error."""
+    from termcolor import colored  # scripts/lib/ranks.py needs the exit codes where no package is installed
+
     clear_progress()
     print(colored("error:", "red", attrs=["bold"]), printable_lines(text), file=sys.stderr, flush=True)
 

@@ -32,7 +32,7 @@ class ToldElsewhere(Exception):  # noqa: N818 it is no error of this rank
         code: exit code of the process.
     """
 
-    def __init__(self, code: int = 2) -> None:
+    def __init__(self, code: int) -> None:
         super().__init__()
         self.code = code
 

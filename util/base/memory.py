@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+MEMINFO = Path("/proc/meminfo")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def peak_resident_bytes() -> int:
@@ -14,7 +16,7 @@ def peak_resident_bytes() -> int:
     On Linux from the kernel's own record of this program: getrusage hands the peak of a larger parent down to the
     program it starts.
     """
-    if (peak := _of_kernel("VmHWM:")) is not None:
+    if (peak := kernel_bytes(STATUS, "VmHWM")) is not None:
         return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
@@ -22,12 +24,23 @@ def peak_resident_bytes() -> int:
 
 def resident_bytes() -> int | None:
     """The resident size of this process now, in bytes; None where the system does not tell."""
-    return _of_kernel("VmRSS:")
+    return kernel_bytes(STATUS, "VmRSS")
 
 
-def _of_kernel(name: str) -> int | None:
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)
+def kernel_bytes(path: Path, name: str) -> int | None:
+    """A size in a file of the kernel, in bytes; None where it is not there."""
+    size = kernel_values(path).get(name)
+    return None if size is None else int(size.split()[0]) * 1024
+
+
+def kernel_values(path: Path) -> dict[str, str]:
+    """The lines `name: value` of a file of the kernel, the first of each name; none where it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 # glibc's mallopt: sizes from which on memory is fetched on its own, and free memory is given back; number of fetches

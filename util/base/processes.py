@@ -57,3 +57,8 @@ def kill_children() -> None:
     until = time.monotonic() + KILLED_WITHIN
     for child in children:
         child.join(max(0.0, until - time.monotonic()))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: under Slurm those of the allocation, not of the node."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

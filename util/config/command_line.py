@@ -1,23 +1,66 @@
-"""The command line says where and what; the config says how."""
+"""The command line of main.py, and what it shares with the scripts. It says where and what; the config says how."""
 
 import argparse
 from pathlib import Path
+from typing import Any, NoReturn
+
+from util.base.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, printed like all others of the user.
+
+    Args:
+        description: what `--help` begins with, as it is.
+        settings: of argparse.
+    """
+
+    def __init__(self, description: str | None, **settings: Any) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError."""
+        raise UserError(message)
+
+
+def hide_aliases(option: argparse.Action) -> None:
+    """Show only the first spelling of an option in help and messages; the others are still accepted."""
+    option.option_strings = option.option_strings[:1]
+
+
+def add_config_arguments(parser: Parser, *, is_required: bool = True) -> None:
+    """Add the config file and the options that override it."""
+    add = parser.add_argument
+    default = "" if is_required else "; in evaluation, by default that of the checkpoint"
+    add("-c", "--config_file", type=Path, required=is_required, help=f"Python config file{default}")
+    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
+
+
+def add_data_argument(parser: Parser, *, is_required: bool = True) -> None:
+    """Add the data folder."""
+    add = parser.add_argument
+    hide_aliases(add("--data_path", "--coco_path", type=Path, required=is_required, help="data folder"))
+
+
+def add_device_argument(parser: Parser) -> None:
+    """Add the kind of device."""
+    help_text = "where the network runs; auto: cuda where there is one (default: auto)"
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help=help_text)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Train or evaluate DINO on a TBX11K or COCO-format folder.",
+    """Read the command line of main.py."""
+    parser = Parser(
+        "Train or evaluate DINO on a TBX11K or COCO-format folder.",
         allow_abbrev=False,  # scripts look for the full names
     )
     add = parser.add_argument
-    add("-c", "--config_file", help="Python config file; in evaluation, by default the config inside the checkpoint")
-    add("--options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="override values of the config")
-    add("--data_path", "--coco_path", type=Path, required=True, help="data folder")
+    add_config_arguments(parser, is_required=False)
+    add_data_argument(parser)
     add("--output_dir", type=Path, help="run folder; in evaluation, by default eval_LIST beside the checkpoint")
     add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
     add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
-    add("--device", choices=["auto", "cuda", "cpu"], default="auto", help="auto: cuda where there is one")
+    add_device_argument(parser)
     add("--verbose_losses", action="store_true", help="every loss term on the console; log.jsonl always has them")
     return parser.parse_args(arguments)

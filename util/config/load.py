@@ -21,7 +21,7 @@ from util.base.console import remark
 from util.base.errors import UserError
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.rules import RULES
-from util.config.schema import BEFORE, KNOBS, PATHS, SECTIONS, Config
+from util.config.schema import BEFORE, KNOBS, PATHS, REPLACED, SECTIONS, Config
 
 BASE_KEY = "_base_"
 RUN_TITLE = "The resolved config of a run"
@@ -83,13 +83,20 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
 def completed(values: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """The config of a run, with the knobs that came later as what the run did without them; which ones is told.
 
-    A recipe is not completed: it says everything, or is refused.
+    Values that no longer exist are replaced. A recipe is not completed: it says everything, or is refused.
     """
     lacking = {key: value for key, value in BEFORE.items() if key not in values}
     if lacking:
         pairs = ", ".join(as_options(lacking))
         remark(f"{source}: is of a version without some knobs; taken as what it did then: {pairs}")
-    return {**lacking, **values}
+    replaced = {
+        key: choices[values[key]]
+        for key, choices in REPLACED.items()
+        if isinstance(values.get(key), str) and values[key] in choices
+    }
+    for key, value in replaced.items():
+        remark(f"{source}: {key}={values[key]!r} no longer exists; taken as {value!r}")
+    return {**lacking, **values, **replaced}
 
 
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:

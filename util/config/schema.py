@@ -5,6 +5,7 @@ that forgets a knob is refused, so a config file never hides a number.
 Field names are unique across sections, so config files and --options stay flat.
 """
 
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ def knob(
     high: float | None = None,
     before: Any = UNSTATED,
     may_change: MayChange | None = None,
+    replaced: Mapping[str, str] | None = None,
     plain: Any = UNSTATED,
     inference: Any = UNSTATED,
     is_path: bool = False,
@@ -61,6 +63,7 @@ def knob(
         before: what runs did before the knob existed; every knob that is added states it, and only those of the first
             version do not.
         may_change: whether a resume may go on with another value; None: as `MAY_CHANGE_BY_SECTION` has it.
+        replaced: values that older runs may name and that exist no more, and what each is taken for.
         plain: value of the plain computation in full precision, the reference of an export.
         inference: value for prediction, where the machine is another one than that of the training.
         is_path: a place to read or write, which a recipe or the command line may name, but no checkpoint and no run
@@ -362,10 +365,11 @@ class EvalConfig:
 class SpeedConfig:
     """How fast it is computed. None of this changes what is computed by more than rounding."""
 
-    attn_backend: Literal["auto", "torch", "sparse", "compile", "cpp", "triton"] = knob(
-        "what computes deformable attention. auto: triton on a GPU, sparse on a CPU; torch: the definition; sparse: "
-        "PyTorch's sparse matrices, for CPUs; compile, cpp: by the C++ compiler of the machine, at the first use; "
+    attn_backend: Literal["auto", "torch", "sparse", "cpp", "triton"] = knob(
+        "what computes deformable attention. auto: triton on a GPU, cpp or else sparse on a CPU; torch: definition; "
+        "sparse: PyTorch's sparse matrices, for CPUs; cpp: loops by the C++ compiler of the machine, at the first use; "
         "triton: GPU kernels",
+        replaced={"compile": "auto"},
         before="torch",
         plain="torch",
         inference="auto",
@@ -458,6 +462,9 @@ def _marked(flag: str) -> tuple[str, ...]:
 
 
 BEFORE = _stated("before")
+REPLACED: dict[str, Mapping[str, str]] = {
+    name: spec.metadata["replaced"] for name, (_, spec) in KNOBS.items() if spec.metadata["replaced"]
+}
 PLAIN = _stated("plain")
 INFERENCE = _stated("inference")
 PATHS = _marked("is_path")

@@ -41,8 +41,8 @@ def end_silently_on_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def run_program(main: Callable[[], int | None]) -> NoReturn:
-    """Run the main function of a command, and end this process with its exit code, whatever happens.
+def run_program(work: Callable[[], int | None]) -> NoReturn:
+    """Do the work of a command, and end this process with its exit code, whatever happens.
 
     The process is ended without the exit handlers of Python and its libraries: after an error, any of them may wait for
     ever for a worker, a thread or another rank. Workers are killed; files are closed by those who write them.
@@ -52,8 +52,8 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
     open_closed_output()
     code = FAILED
     try:
-        code = main() or FINISHED
-    except SystemExit as request:  # of argparse: a usage error, or --help
+        code = run_to_exit_code(work)
+    except SystemExit as request:  # of argparse, after --help
         code = _code_of(request)
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -83,8 +83,8 @@ def _end(code: int, *, has_reader: bool) -> NoReturn:
     os._exit(code)
 
 
-def run_to_exit_code(work: Callable[[], None]) -> int:
-    """Do the work of a command; tell the user what went wrong, and return the exit code."""
+def run_to_exit_code(work: Callable[[], int | None]) -> int:
+    """Do the work of a command; print what went wrong, and return the exit code."""
     code = _run(work)
     try:
         leave_exit_code(code)
@@ -94,9 +94,9 @@ def run_to_exit_code(work: Callable[[], None]) -> int:
     return code
 
 
-def _run(work: Callable[[], None]) -> int:
+def _run(work: Callable[[], int | None]) -> int:
     try:
-        _work(work)
+        return _work(work) or FINISHED
     except Preempted:
         return REQUEUE
     except ToldElsewhere as error:
@@ -104,8 +104,11 @@ def _run(work: Callable[[], None]) -> int:
     except UserError as error:
         complain(str(error))
         return MISTAKE
-    except PermissionError as error:
-        complain(f"{error.filename}: {error.strerror}; check the permissions of the file and of the folders above it")
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        advice = "; check the permissions of the file and of the folders above it"
+        complain(f"{error.filename}: {error.strerror}{advice if isinstance(error, PermissionError) else ''}")
         return MISTAKE
     except (FloatingPointError, RunFailingError, WorkerDied) as error:
         complain(str(error))
@@ -117,15 +120,14 @@ def _run(work: Callable[[], None]) -> int:
         complain(f"{reason} Lower batch_size (and raise gradient_accumulation_steps) or use amp='bf16'")
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted; the same command goes on from what was saved")
+        complain("interrupted; the same command goes on from what was saved, if anything was")
         return INTERRUPTED
-    return FINISHED
 
 
-def _work(work: Callable[[], None]) -> None:
+def _work(work: Callable[[], int | None]) -> int | None:
     """Do the work, and kill its workers: a loader that is taken down waits 5 seconds for each one that is busy."""
     try:
-        work()
+        return work()
     finally:
         kill_children()
 

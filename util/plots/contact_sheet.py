@@ -26,6 +26,7 @@ STRONG = (0, (4, 2))
 WEAK = (0, (1, 2.5))
 CASING = "#000000"
 TILE_INCHES = 3.6
+COLUMNS = 4  # of tiles on a sheet
 # width and height of a label's letter, as shares of a tile of TILE_INCHES
 CHARACTER = 0.0205
 LINE = 0.034
@@ -46,15 +47,15 @@ class Tile:
     threshold: float = -np.inf  # detections with a lower score are drawn dotted, and the caption does not count them
 
 
-def draw_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+def draw_sheet(tiles: Sequence[Tile], title: str) -> Figure:
     """A sheet of tiles with a legend: truth solid with its name above, detections dashed with name and score below."""
     has_weak = any((tile.found_scores < tile.threshold).any() for tile in tiles)
-    return _draw_sheet(tiles, title, columns, _legend()[: 3 if has_weak else 2])
+    return _draw_sheet(tiles, title, _legend()[: 3 if has_weak else 2])
 
 
-def draw_truth_sheet(tiles: Sequence[Tile], title: str, columns: int = 4) -> Figure:
+def draw_truth_sheet(tiles: Sequence[Tile], title: str) -> Figure:
     """A sheet of tiles that have truth only."""
-    return _draw_sheet(tiles, title, columns, _legend()[:1])
+    return _draw_sheet(tiles, title, _legend()[:1])
 
 
 def truth_tile(pixels: NDArray[np.uint8], caption: str, boxes: NDArray[np.float64], labels: Sequence[str]) -> Tile:
@@ -128,10 +129,10 @@ def hits(truth_boxes: NDArray, found_boxes: NDArray, iou: float = 0.5) -> NDArra
     return taken
 
 
-def _draw_sheet(tiles: Sequence[Tile], title: str, columns: int, legend: list[Line2D]) -> Figure:
+def _draw_sheet(tiles: Sequence[Tile], title: str, legend: list[Line2D]) -> Figure:
     if not tiles:
         raise ValueError("no image to draw")
-    columns = min(columns, len(tiles))
+    columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     width = max(columns * TILE_INCHES, 2 * TILE_INCHES)  # the heading needs the width of two
     figure = Figure(figsize=(width, rows * (TILE_INCHES + 0.3) + 0.8), dpi=110, layout="constrained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, Locator, LogLocator, MaxNLocator, NullLocator, SymmetricalLogLocator
 
+from util.base.errors import UserError
 from util.base.text import printable
 
 matplotlib.rcParams["text.parse_math"] = False  # files, categories and folders may have dollars in their names
@@ -40,6 +42,18 @@ def style(n: int) -> dict[str, Any]:
     rounds, place = divmod(n, len(STYLES))
     dashed = STYLES[(place + rounds) % len(STYLES)]
     return {**dashed, "color": STYLES[place]["color"]}
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a plot in the format that the ending of its file names.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    try:
+        figure.savefig(path)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def dress(axes: Axes, unit: str) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from util.base.memory import STATUS, give_back_memory
+from util.base.memory import MEMINFO, STATUS, give_back_memory, kernel_bytes, resident_bytes
 
-MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/proc/self/cgroup")
 CLEAR = Path("/proc/self/clear_refs")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -34,9 +33,9 @@ def bytes_taken(device: torch.device, work: Callable[[], object]) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     give_back_memory()  # what is kept without need would be taken first, and go unseen
     is_reset = _forget_peak()
-    before = _status("VmRSS")
+    before = resident_bytes()
     work()
-    peak = _status("VmHWM")
+    peak = kernel_bytes(STATUS, "VmHWM")
     return max(1, peak - before) if is_reset and before and peak else None
 
 
@@ -45,12 +44,8 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    limits = [limit for limit in (_available(), _left_of_share()) if limit is not None]
+    limits = [limit for limit in (kernel_bytes(MEMINFO, "MemAvailable"), _left_of_share()) if limit is not None]
     return max(0, min(limits)) if limits else None
-
-
-def _available() -> int | None:
-    return _number(MEMINFO, "MemAvailable")
 
 
 def _left_of_share() -> int | None:
@@ -70,16 +65,3 @@ def _forget_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _status(field: str) -> int | None:
-    return _number(STATUS, field)
-
-
-def _number(path: Path, field: str) -> int | None:
-    """A figure of a file of the kernel's, in bytes."""
-    try:
-        line = next(line for line in path.read_text().splitlines() if line.startswith(f"{field}:"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) * 1024

@@ -13,14 +13,21 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
+from util.base.errors import UserError
 from util.base.files import cut_off
+from util.distributed.exit_codes import INTERRUPTED, REQUEUE
 from util.runlog.run_log import ROWS
 from util.study.design import Phantom, PlannedRun
 from util.study.planning import Budget, in_words, seconds_left
 from util.study.results import Row, load_row, row_of, save_row
 
 ROOT = Path(__file__).resolve().parents[2]
-STOPPED = (75, 130, -signal.SIGTERM, -signal.SIGKILL)  # of a run that was asked to stop: it goes on another time
+STOPPED = (
+    REQUEUE,
+    INTERRUPTED,
+    -signal.SIGTERM,
+    -signal.SIGKILL,
+)  # of a run that was asked to stop
 LOOK_EVERY = 0.2  # seconds
 ONE_THREAD = ("env", "OMP_NUM_THREADS=1")
 
@@ -62,15 +69,18 @@ def prepare(phantom: Phantom, config: str, places: Places) -> None:
     """Draw the phantom and decode its images once, unless that is done.
 
     Raises:
-        subprocess.CalledProcessError: a script failed; it has said why.
+        UserError: a script failed; it has said why.
     """
     folder = places.phantom(phantom)
     with hold(folder.with_name(f"{folder.name}.lock"), waits=True) as _:
-        make = [sys.executable, ROOT / "scripts/make_phantom.py", "--out", folder, *phantom.arguments]
-        subprocess.run(list(map(str, make)), check=True)
+        make = [sys.executable, ROOT / "scripts/make_phantom.py", "--output_dir", folder, *phantom.arguments]
         cache = [sys.executable, ROOT / "scripts/build_cache.py", "-c", config, "--data_path", folder]
-        command = list(map(str, [*ONE_THREAD, *cache, "--cache", places.cache]))
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        try:
+            subprocess.run(list(map(str, make)), check=True)
+            command = list(map(str, [*ONE_THREAD, *cache, "--cache", places.cache]))
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"{folder}: the data could not be made, see above") from error
 
 
 @dataclass

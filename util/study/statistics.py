@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
-from statistics import mean, stdev
+from math import isfinite
+from statistics import mean
 
+from scipy.stats import binomtest, sem
 from scipy.stats import t as student
 
 from util.study.results import Row
 
 LEVEL = 0.95
-NORMAL = 1.959963984540054  # its quantile at .975
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,18 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
         return None
     if len(known) == 1:
         return Estimate(known[0], None, None, 1)
-    half = float(student.ppf((1 + LEVEL) / 2, len(known) - 1)) * stdev(known) / sqrt(len(known))
-    return Estimate(mean(known), mean(known) - half, mean(known) + half, len(known))
+    centre = mean(known)
+    error = sem(known)
+    low, high = student.interval(LEVEL, len(known) - 1, loc=centre, scale=error) if error else (centre, centre)
+    return Estimate(centre, float(low), float(high), len(known))
 
 
 def share(hits: int, total: int) -> Estimate | None:
     """A share and Wilson's 95 % interval (Wilson 1927), which stays inside 0 to 1; None of nothing."""
     if not total:
         return None
-    p = hits / total
-    z2 = NORMAL**2
-    centre = p + z2 / (2 * total)
-    half = NORMAL * sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    scale = 1 + z2 / total
-    return Estimate(p, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale), total)
+    interval = binomtest(hits, total).proportion_ci(LEVEL, method="wilson")
+    return Estimate(hits / total, float(interval.low), float(interval.high), total)
 
 
 def pairs(rows: Sequence[Row], levels: Mapping[str, Mapping[str, str]], factor: str, a: str, b: str) -> list[tuple]:
@@ -73,11 +71,3 @@ def difference(couples: Sequence[tuple[Row, Row]], figure: str) -> Estimate | No
     """The mean of second less first over pairs of rows, with Student's t interval over the pairs."""
     values = [(a.figure(figure), b.figure(figure)) for a, b in couples]
     return estimate(y - x for x, y in values if x is not None and y is not None)
-
-
-def over_seeds(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
-    """Rows by a key, in the order in which the keys come."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups

@@ -16,6 +16,7 @@ from util.training.precision import Precision
 
 CHECKPOINT = "nonfinite.pth"
 FLOOR = 1.0  # a loss scale below it: the gradients themselves leave the range of fp16, not the scaled ones
+MOST_TERMS = 3  # in a message
 MENDS = "A lower lr, a longer warm-up or amp='off' are the usual mends"
 
 
@@ -83,10 +84,11 @@ def suspects(ranks: list[list[dict[str, Any]]]) -> str:
     return "; ".join(found) or "all losses are finite, the gradient is not"
 
 
-def first_terms(bad: dict[str, float], at_most: int = 3) -> str:
+def first_terms(bad: dict[str, float]) -> str:
     """The total and the first terms."""
     terms = [f"{name} {value}" for name, value in bad.items()]
-    return ", ".join(terms[:at_most]) + (f" and {len(terms) - at_most} more terms" if len(terms) > at_most else "")
+    more = len(terms) - MOST_TERMS
+    return ", ".join(terms[:MOST_TERMS]) + (f" and {more} more terms" if more > 0 else "")
 
 
 def save_account(folder: Path, position: dict[str, int], ranks: list[list[dict[str, Any]]], grad_norm: float) -> Path:

@@ -52,6 +52,7 @@ class RunState:
     judged: int = 0  # epochs done when the weights were last judged
     best: dict[str, Any] = field(default_factory=dict)  # epoch, and value of the metric it is best at
     operating_point: dict[str, Any] = field(default_factory=dict)  # of the weights last judged: rule, target, threshold
+    attention: str = ""  # the backend that computes deformable attention; others round otherwise
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors and plain values."""
@@ -62,6 +63,7 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
             "denominator": self.denominator.state_dict(),
+            "attention": self.attention,
             **{name: getattr(self, name) for name in POSITION},
         }
 
@@ -160,9 +162,17 @@ class RunState:
         """What differs from the part of the run that the checkpoint is of."""
         changed = [str(change) for change in changes if change.may_change != "at the same step size"]
         said = f"; changed since: {', '.join(changed)}" if changed else ""
+        attention = content.get("attention") or self._older_attention({**BEFORE, **content["config"]}["attn_backend"])
+        if attention != self.attention:
+            said += f"; deformable attention was computed by {attention}, now by {self.attention}: the same to rounding"
         before = Cut(*content["cut"])
         now = Cut(*self.facts["cut"])
         return said + (f"; images per step were {before}, now {now}: the same training" if before != now else "")
+
+    def _older_attention(self, wish: str) -> str:
+        """The attention backend of a checkpoint that does not name it, on a device as the present one."""
+        is_on_cpu = next(self.model.parameters()).device.type == "cpu"
+        return ("sparse" if is_on_cpu else "triton") if wish == "auto" else wish
 
     def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:
         """Take over the moments and the rates of the last step; all other settings are those of the config in force.

@@ -13,6 +13,7 @@ from tests.helpers.cache import assert_holds
 from tests.helpers.files.damage import flipped, with_zeros
 from tests.helpers.training import load_script
 from util.base.errors import DataError
+from util.distributed.exit_codes import run_to_exit_code
 
 pytest_plugins = ["tests.helpers.cache_fixtures", "tests.helpers.training_fixtures"]
 
@@ -134,14 +135,14 @@ def test_the_script_notices_damage_in_a_finished_cache_and_builds_it_anew(phanto
     script, config = load_script("build_cache"), "config/DINO/DINO_tiny_phantom.py"
     command = ["build_cache", "-c", config, "--data_path", str(phantom), "--cache", str(tmp_path / "cache")]
     monkeypatch.setattr(sys, "argv", command)
-    assert script.main() == 0
+    assert run_to_exit_code(script.main) == 0
     [file, _] = sorted((tmp_path / "cache").glob("*.images"))
     whole = file.read_bytes()
     capsys.readouterr()
-    assert script.main() == 0
+    assert run_to_exit_code(script.main) == 0
     assert "anew" not in capsys.readouterr().err
     file.write_bytes(whole[:5000] + bytes(20_000) + whole[25_000:])
-    assert script.main() == 0
+    assert run_to_exit_code(script.main) == 0
     assert f"note: {file}: the pixels of " in (told := capsys.readouterr().err)
     assert "are damaged" in told
     assert "it is built anew" in told

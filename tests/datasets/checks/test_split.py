@@ -8,24 +8,30 @@ from PIL import Image
 from datasets.annotations import tbx11k as tbx
 from datasets.annotations.split import load_split
 from datasets.cache.file import source_of
+from datasets.checks.findings import refuse_errors
 from datasets.checks.image_files import read_image_files
-from datasets.checks.split import check_pair, check_split
+from datasets.checks.split import check_pair, find_in_split
 from datasets.dataset import load_image
 from util.base.errors import DataError
 from util.base.text import printable
 
 
+def checked(split, num_classes, **how):
+    """The warnings of a split; its errors are raised."""
+    return refuse_errors(find_in_split(split, num_classes, **how), f"{split.annotation_file}: cannot be used")
+
+
 def problems(folder, num_classes=3, **how):
     split = load_split(*folder)
     with pytest.raises(DataError) as error:
-        check_split(split, num_classes, **how)
+        checked(split, num_classes, **how)
     first, *lines = str(error.value).split("\n  ")
     assert str(split.annotation_file) in first
     return lines
 
 
 def test_a_sound_split_passes(coco, write):
-    check_split(load_split(*write(coco)), num_classes=3)
+    checked(load_split(*write(coco)), num_classes=3)
 
 
 def test_a_category_that_num_classes_has_no_room_for_names_both_and_the_mend(coco, write):
@@ -97,7 +103,7 @@ def test_a_missing_image_is_told_once_beside_others_that_cannot_be_read(coco, wr
 def test_who_need_not_open_the_images_does_not(coco, write):
     folder, file = write(coco)
     spoiled(folder, "c.png", b"")
-    check_split(load_split(folder, file), num_classes=3, opens_images=False)
+    checked(load_split(folder, file), num_classes=3, opens_images=False)
     (folder / "a.png").unlink()
     (line,) = problems((folder, file), opens_images=False)
     assert "1 of 3 images are missing" in line
@@ -107,7 +113,7 @@ def test_all_images_of_a_larger_split_are_opened_and_keep_their_names(coco, writ
     coco["images"] = [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 9} for i in range(100)]
     coco["annotations"] = []
     folder, file = write(coco)
-    check_split(load_split(folder, file), num_classes=3)
+    checked(load_split(folder, file), num_classes=3)
     Image.new("L", (9, 8)).save(folder / "37.png")
     spoiled(folder, "99.png", b"")
     unreadable, resized = problems((folder, file))
@@ -178,7 +184,7 @@ def test_unusable_boxes_are_counted_and_shown(coco, write, box, message):
 
 def test_a_pixel_of_overhang_is_tolerated(coco, write):
     coco["annotations"][1]["bbox"] = [-1, -1, 50, 42]
-    check_split(load_split(*write(coco)), num_classes=3)
+    checked(load_split(*write(coco)), num_classes=3)
 
 
 def test_all_problems_come_at_once_with_a_few_examples(coco, write):
@@ -208,7 +214,7 @@ def test_the_real_training_and_validation_lists_go_together(tbx11k):
 def test_a_link_that_leads_round_matters_only_to_a_list_that_names_it(coco, write):
     folder, file = write(coco)
     (folder / "loop.png").symlink_to(folder / "loop.png")
-    assert not check_split(load_split(folder, file), num_classes=3)
+    assert not checked(load_split(folder, file), num_classes=3)
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to(folder / "a.png")
     (line,) = problems((folder, file))
@@ -234,6 +240,6 @@ def test_what_is_no_regular_file_keeps_no_check_waiting(coco, write, kind):
 def test_an_image_that_is_a_strip_is_named(coco, write):
     coco["images"][0].update(width=900, height=100)
     folder, file = write(coco)
-    (line,) = check_split(load_split(folder, file), num_classes=3, opens_images=False)
+    (line,) = checked(load_split(folder, file), num_classes=3, opens_images=False)
     assert line.startswith("1 images are more than 8 times as long as wide: ")
     assert "(900 x 100)" in line

@@ -11,6 +11,7 @@ from datasets.phantom.like import plan_like
 from datasets.phantom.plan import PhantomError, is_positive_extra, plan_cohort
 from datasets.phantom.write import make_phantom, make_phantom_like, write_phantom
 from tests.helpers.training import load_script
+from util.distributed.exit_codes import run_to_exit_code
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared" / "tbx11k"
@@ -144,13 +145,13 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
 
 
 def test_an_interrupted_phantom_is_finished_by_the_same_command(tmp_path):
-    def interrupt(done, _):
-        if done == 2:
+    def interrupt():
+        if len(list((tmp_path / "a" / "imgs").rglob("*.png"))) == 2:
             raise KeyboardInterrupt
 
     plan = plan_cohort(4, 1, seed=0, size=64)
     with pytest.raises(KeyboardInterrupt):
-        write_phantom(plan, tmp_path / "a", on_progress=interrupt)
+        write_phantom(plan, tmp_path / "a", after_image=interrupt)
     assert not (tmp_path / "a" / "phantom.json").exists()
     assert write_phantom(plan, tmp_path / "a")
     write_phantom(plan, tmp_path / "b")
@@ -180,19 +181,17 @@ def test_the_script_reports_a_mistake_in_one_line_with_status_2(tmp_path, monkey
         (["--train", "3", "--val", "1", "--limit", "9"], "--limit needs --like"),
         (["--like", "x", "--size", "64"], "--size has no meaning with --like"),
     ):
-        monkeypatch.setattr(sys, "argv", ["make_phantom.py", "--out", str(tmp_path / "x"), *wrong])
-        with pytest.raises(SystemExit) as end:
-            load_script("make_phantom").main()
-        assert end.value.code == 2
-        assert capsys.readouterr().err == f"make_phantom: {line}\n"
+        monkeypatch.setattr(sys, "argv", ["make_phantom.py", "--output_dir", str(tmp_path / "x"), *wrong])
+        assert run_to_exit_code(load_script("make_phantom").main) == 2
+        assert capsys.readouterr().err == f"error: {line}\n"
     assert not (tmp_path / "x").exists()
 
 
 def test_the_script_says_what_it_made_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
-    arguments = ["--out", str(tmp_path / "x"), "--train", "3", "--val", "1", "--size", "64", "--workers", "1"]
+    arguments = ["--output_dir", str(tmp_path / "x"), "--train", "3", "--val", "1", "--size", "64", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["make_phantom.py", *arguments])
     for last_line in ("8 images", "nothing to do"):
-        load_script("make_phantom").main()
+        run_to_exit_code(load_script("make_phantom").main)
         assert last_line in capsys.readouterr().out.splitlines()[-1]
 
 

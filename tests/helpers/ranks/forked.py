@@ -12,11 +12,13 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import main
+from util.distributed.exit_codes import run_to_exit_code
 
 
 def start(arguments, ranks, out):
@@ -34,7 +36,7 @@ def start(arguments, ranks, out):
             if ranks > 1:
                 place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
                 os.environ.update({"MASTER_ADDR": "localhost", **{k: str(v) for k, v in place.items()}})
-            os._exit(main.main(arguments))
+            os._exit(run_to_exit_code(partial(main.main, arguments)))
         os.setpgid(pid, group or pid)
         group = group or pid
         pids.append(pid)

@@ -1,7 +1,7 @@
 """COCO average precision and recall by pycocotools itself: what util.metrics.coco.ap must equal to the last digit.
 
 The figures are those of the COCO detection challenge (Lin et al. 2014, https://cocodataset.org/#detection-eval).
-Class-agnostic figures are this same function on relabelled tables.
+Class-agnostic figures are this same function on tables of one label.
 """
 
 import io

@@ -15,7 +15,7 @@ from tests.helpers.golden.model import figures, table, targets
 from util.detection.boxes import cxcywh_to_xyxy, iou
 
 GROUPS, SLOTS, QUERIES, CLASSES, LAYERS = 2, 3, 6, 4, 3
-COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_boxes": True, "aux": True}
+COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_boxes": True, "aux": True, "image": None}
 
 
 def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, class_loss=None, **coefficients):

@@ -10,13 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import speed_up
 from models.ops import native
 from models.ops.backends import choose
 from models.ops.ms_deform_attn import MSDeformAttn
 from tests.helpers.attention.cases import SHAPES, assert_like_the_definition, inputs, results
 from util.base.errors import UserError
+from util.config.load import load_config
 
 ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "config" / "DINO" / "DINO_tiny_phantom.py"
 PYRAMID = [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 
@@ -197,6 +200,21 @@ def test_a_wish_that_no_compiler_can_meet_is_an_error_that_says_why(tmp_path, mo
     with pytest.raises(UserError, match=f"'cpp' cannot be used on cpu: the C.. compiler {compiler} {reason}"):
         choose("cpp", "cpu")
     assert not list(tmp_path.rglob("*.so"))
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_auto_takes_it_on_a_cpu_and_else_sparse_with_one_warning_where_the_compiler_fails(tmp_path, monkeypatch):
+    speed = load_config(CONFIG).speed
+    assert speed_up([], speed, torch.device("cpu")) == "deformable attention: cpp (auto)"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for compiler, start in (("false", "warning: "), ("", "")):
+        for question in (choose, native.why_not, native._library):
+            question.cache_clear()
+        monkeypatch.setenv("CXX", compiler)
+        monkeypatch.setattr("models.ops.native_library.COMPILERS", ())
+        lines = speed_up([], speed, torch.device("cpu"))
+        assert lines.startswith(f"{start}deformable attention: sparse (auto; cpp: ")
+        assert lines.count("\n") == 0
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ TOO_BIG = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from util.checkpoint import save
-from util.files import WriteError
+from util.training.checkpoints.checkpoint import save
+from util.base.files import WriteError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 try:

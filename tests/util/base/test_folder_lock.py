@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 HOLD = """
 import os, subprocess, sys, time
 from pathlib import Path
-from util.folder_lock import hold
+from util.base.folder_lock import hold
 with hold(Path(sys.argv[1]), "training"):
     child = 0
     if sys.argv[2] == "forks":

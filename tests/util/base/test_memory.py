@@ -10,7 +10,7 @@ from util.base import memory
 MEGABYTE = 2**20
 ROOT = Path(__file__).parents[3]
 CHILD = """
-from util.memory import peak_resident_bytes
+from util.base.memory import peak_resident_bytes
 print(peak_resident_bytes())
 held = bytearray(b"x") * 100 * 2**20  # written to, so that it is resident
 del held
@@ -53,7 +53,7 @@ def test_a_record_without_the_figure_is_no_error(monkeypatch, tmp_path):
 
 MEASURE = """
 import numpy as np, sys
-from util.memory import keep_freed_memory, resident_bytes
+from util.base.memory import keep_freed_memory, resident_bytes
 assert keep_freed_memory(sys.argv[1] == "kept")
 before = resident_bytes()
 block = np.ones(40_000_000)

@@ -12,7 +12,7 @@ import pytest
 
 CHILD = """
 import multiprocessing, os, signal, sys, time
-from util.processes import die_with_parent
+from util.base.processes import die_with_parent
 
 def child():
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -26,10 +26,10 @@ time.sleep(600)
 """
 RANK = """
 import os, signal, subprocess, sys, time
-import util.processes
+import util.base.processes
 util.base.processes.LOOK_EVERY, util.base.processes.GRACE = 0.05, 0.5
-from util.processes import stop_with_launcher
-from util.preemption import STOP
+from util.base.processes import stop_with_launcher
+from util.distributed.preemption import STOP
 if len(sys.argv) > 1:
     STOP.listen()
     stop_with_launcher()

@@ -336,6 +336,16 @@ def test_the_config_of_an_older_run_is_completed_with_what_the_run_did_and_that_
     assert load_config(tmp_path / "child.py").runtime.seed == 5
 
 
+def test_a_value_of_an_older_run_that_no_longer_exists_is_replaced_and_that_is_logged(tmp_path, capsys):
+    text = dump(config_of(), f"{RUN_TITLE}, started by x")
+    assert "attn_backend = 'auto'" in text
+    (tmp_path / "config.py").write_text(text.replace("attn_backend = 'auto'", "attn_backend = 'compile'"))
+    assert load_config(tmp_path / "config.py") == config_of()
+    assert "config.py: attn_backend='compile' no longer exists; taken as 'auto'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="attn_backend"):
+        config_of(attn_backend="compile")
+
+
 def test_a_whole_config_is_not_completed(tmp_path, capsys):
     (tmp_path / "config.py").write_text(dump(config_of(positive_fraction=0.25), f"{RUN_TITLE}, started by x"))
     assert load_config(tmp_path / "config.py") == config_of(positive_fraction=0.25)

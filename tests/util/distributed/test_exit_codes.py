@@ -14,12 +14,13 @@ from util.distributed.preemption import Preempted
 ENDS = [
     (None, FINISHED, ""),
     (Preempted(), REQUEUE, ""),
-    (ToldElsewhere(), MISTAKE, ""),
+    (ToldElsewhere(MISTAKE), MISTAKE, ""),
     (ToldElsewhere(FAILED), FAILED, ""),
     (UserError("mend it"), MISTAKE, "mend it"),
     (FloatingPointError("loss nan"), FAILED, "loss nan"),
     (torch.OutOfMemoryError("CUDA out of memory.\nmany lines"), FAILED, "CUDA out of memory. Lower batch_size"),
-    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command goes on from what was saved"),
+    (KeyboardInterrupt(), INTERRUPTED, "interrupted; the same command goes on from what was saved, if anything was"),
+    (FileNotFoundError(2, "No such file or directory", "logs/x"), MISTAKE, "error: logs/x: No such file or directory"),
     (PermissionError(13, "Permission denied", "logs/x"), MISTAKE, "logs/x: Permission denied; check the permissions"),
 ]
 
@@ -53,9 +54,9 @@ def test_a_place_for_the_code_that_does_not_exist_is_told(monkeypatch, tmp_path,
 
 HOSTILE = """
 import atexit, multiprocessing, signal, sys, threading, time
-from util.exit_codes import run_program, run_to_exit_code, start_as_tool
-from util.errors import UserError
-from util.processes import die_with_parent
+from util.distributed.exit_codes import run_program, start_as_tool
+from util.base.errors import UserError
+from util.base.processes import die_with_parent
 
 def stubborn():
     die_with_parent()
@@ -71,7 +72,7 @@ def main():
     threading.Thread(target=time.sleep, args=(600,)).start()
     atexit.register(time.sleep, 600)
     time.sleep(0.3)
-    return run_to_exit_code(work)
+    work()
 
 START
 assert "torch" not in sys.modules
@@ -119,7 +120,7 @@ def is_gone(group):
         (
             "signal.raise_signal(signal.SIGINT)",
             INTERRUPTED,
-            ["error: interrupted; the same command goes on from what was saved"],
+            ["error: interrupted; the same command goes on from what was saved, if anything was"],
         ),
         ("raise BrokenPipeError('of a socket')", FAILED, ["BrokenPipeError: of a socket"]),
     ],

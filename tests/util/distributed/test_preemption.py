@@ -32,7 +32,7 @@ def end_of(*signals, **env):
     """How a process ends that gets these signals, and the exit code it leaves in a file if it is asked to."""
     text = f"""
 import os, signal, sys
-from util.preemption import StopRequest
+from util.distributed.preemption import StopRequest
 assert "torch" not in sys.modules
 request = StopRequest()
 request.listen()

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.annotations.split import load_split
+from datasets.checks.findings import refuse_errors
 from datasets.checks.image_files import read_image_files
-from datasets.checks.split import check_split
+from datasets.checks.split import find_in_split
 from datasets.dataset import load_image
 from util.base.errors import DataError, MissingPackage
 from util.images.common import UNREADABLE, ImageFacts
@@ -281,7 +282,7 @@ def test_the_check_of_a_folder_names_every_bad_file(tmp_path):
     (tmp_path / "text.dcm").write_text("no image")
     split = folder_of(tmp_path, good, cut, report, tmp_path / "text.dcm")
     with pytest.raises(DataError) as error:
-        check_split(split, 2)
+        refuse_errors(find_in_split(split, 2), "cannot be used")
     [told] = str(error.value).splitlines()[1:]
     assert told.strip().startswith("3 of 4 images cannot be read: cut.dcm (")
     assert "report.dcm (holds no image, or half of one: this DICOM file has no Rows)" in told
@@ -299,7 +300,7 @@ def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(
         lambda: read_image(path),
         lambda: read_size(path),
         lambda: load_image(split, 0),
-        lambda: check_split(split, 2),
+        lambda: refuse_errors(find_in_split(split, 2), "cannot be used"),
         lambda: read_image_files([path], {}),
     )
     for read in readers:

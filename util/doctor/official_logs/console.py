@@ -263,12 +263,6 @@ def json_row(line: str) -> dict[str, Any] | None:
     return row if row and "kind" not in row and any(k.startswith(PREFIXES) for k in row) else None
 
 
-def is_console_line(line: str) -> bool:
-    """Whether the official meters or a COCO summary wrote it."""
-    is_step = (TRAIN.search(line) or TEST.search(line) or "Averaged stats:" in line) and IS_FIGURES.search(line)
-    return bool(is_step or JUDGED.search(line))
-
-
 def _place(kind: str, iou: str, area: str, most: str) -> int | None:
     """Which of the 12 COCO figures it is."""
     areas = {"small": 0, "medium": 1, "large": 2}

@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,7 @@ from util.base.errors import UserError
 from util.base.numbers import number
 from util.base.text import first_few
 from util.doctor.official_logs import recovery as recovery
-from util.doctor.official_logs.console import (
-    PREFIXES,
-    SETTINGS,
-    RawEpoch,
-    Reading,
-    Shown,
-    figure,
-    is_console_line,
-    json_object,
-    json_row,
-)
+from util.doctor.official_logs.console import PREFIXES, SETTINGS, RawEpoch, Reading, Shown, figure, json_object
 from util.runlog.class_skill import FocalSettings, class_skill
 from util.runlog.history import Epoch, History
 
@@ -41,18 +30,12 @@ LEGAL = {"focal_alpha": (0, 1), "num_queries": (1, 100_000), "dn_number": (0, 10
 LEGAL |= {"batch_size": (1, 64), "world_size": (1, 64)}
 COCO = {"AP": 0, "AP50": 1, "AP75": 2, "AR1": 6, "AR10": 7, "AR100": 8}
 ALPHAS = (0.25, 0.75)
-HEAD = 20_000  # lines in which a log shows whose it is
 FILES = ("info.txt", "log.txt")  # of the official run folder
 DUMPS = ("config_args_all.json", "config_args_raw.json")  # beside the official log.txt
 
 
 class ForeignLogError(UserError):
     """A file is no log of the official code or a fork."""
-
-
-def is_foreign(log: Path | str) -> bool:
-    """Whether a file, a folder (by its log.txt or info.txt) or a text holds lines of the official code or a fork."""
-    return any(is_console_line(line) or _is_row(line) for line in islice(_lines(log), HEAD))
 
 
 def read_foreign(path: Path, stated: Mapping[str, float] | None = None) -> History:
@@ -94,11 +77,8 @@ def read_with_recovery(path: Path, stated: Mapping[str, float] | None = None) ->
     return history, recovered
 
 
-def _lines(log: Path | str) -> Iterator[str]:
-    """Lines of a file, of the logs in a folder, or of a text."""
-    if isinstance(log, str):
-        yield from log.splitlines()
-        return
+def _lines(log: Path) -> Iterator[str]:
+    """Lines of a file, or of the logs in a folder."""
     files = [log / name for name in FILES if (log / name).is_file()] if log.is_dir() else [log]
     for file in files:
         try:
@@ -112,10 +92,6 @@ def _encoding(file: Path) -> str:
     """A console log that PowerShell wrote is UTF-16."""
     with file.open("rb") as start:
         return "utf-16" if start.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-
-
-def _is_row(line: str) -> bool:
-    return line.lstrip().startswith("{") and json_row(line) is not None
 
 
 def _starts(reading: Reading, path: Path, first: int) -> tuple[dict[str, Any], ...]:

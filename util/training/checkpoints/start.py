@@ -33,7 +33,7 @@ def load_judged(args: argparse.Namespace) -> tuple[Path, dict[str, Any], Config]
     raise UserError(f"{path}: holds no config, as official checkpoints do not; give --config_file")
 
 
-def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None = None) -> Config:
+def config_inside(path: Path, content: Mapping[str, Any], options: Iterable[str] | None) -> Config:
     """The config that a checkpoint holds but for its paths, with KEY=VALUE options on top."""
     source = f"{path} (the config inside)"
     return resolve(without_paths(completed(content["config"], source)), options, source=source)

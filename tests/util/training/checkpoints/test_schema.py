@@ -27,6 +27,7 @@ GOOD = {
     "window": 1,
     "step": 4,
     "skipped": 0,
+    "attention": "cpp",
     "collected": [RANK, RANK],
     "rows": 900,
     "judged": 1,
@@ -38,6 +39,7 @@ EMPTY = {"ema": None, "scaler": {}, "denominator": {"boxes_per_step": None}, "co
 FINE = {(part, "None") for part, spec in PARTS.items() if spec.may_be_none} | {
     *((part, "empty") for part in ("model_keys", "collected")),
     ("config", "dict"),
+    ("attention", "text"),
 }
 
 
