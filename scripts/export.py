@@ -41,8 +41,7 @@ from util.config.load import as_options
 from util.config.schema import PLAIN, Config
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
 from util.distributed.exit_codes import FAILED
-from util.images.common import UNREADABLE, to_image
-from util.images.reader import read_image
+from util.images import UNREADABLE, read_image, to_image
 from util.training.checkpoints import checkpoint
 from util.training.checkpoints.start import config_inside
 

@@ -33,7 +33,7 @@ from util.base.errors import DataError
 from util.base.reading import read_regular, require_regular
 from util.base.text import first_few
 from util.base.threads import read_each
-from util.images.common import to_image
+from util.images import to_image
 from util.images.reader import MAX_FILE_BYTES, READER_VERSION
 
 MARK = b"decoded images 2"

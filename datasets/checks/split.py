@@ -19,8 +19,7 @@ from util.base.errors import DataError, MissingPackage
 from util.base.text import first_few
 from util.base.threads import read_each
 from util.detection.pixels import NARROW
-from util.images.common import UNREADABLE
-from util.images.reader import read_size
+from util.images import UNREADABLE, read_size
 
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 TOLERANCE = 1.0

@@ -16,8 +16,7 @@ from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
 from util.detection.fusion import Found, Merge
 from util.detection.pixels import network_pixels, resized_size
-from util.images.common import UNREADABLE, to_image
-from util.images.reader import convert_image, read_image
+from util.images import UNREADABLE, convert_image, read_image, to_image
 from util.metrics.collect import collect_detections
 from util.metrics.tables import Detections
 from util.training.precision import Precision

@@ -18,8 +18,9 @@ from PIL import Image
 from util.base.errors import UserError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.base.text import first_few
-from util.images.huge_images import huge_images_in_turn, take_turn
-from util.images.reader import MAX_FILE_BYTES, is_dicom, read_image
+from util.images import huge_images_in_turn, is_dicom, read_image
+from util.images.huge_images import take_turn
+from util.images.reader import MAX_FILE_BYTES
 from util.predict.outputs import FILE, PICTURES
 
 # Endings of files that are taken for images in a folder or an archive. DICOM is known by its content.

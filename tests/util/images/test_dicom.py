@@ -13,8 +13,7 @@ from datasets.checks.image_files import read_image_files
 from datasets.checks.split import find_in_split
 from datasets.dataset import load_image
 from util.base.errors import DataError, MissingPackage
-from util.images.common import UNREADABLE, ImageFacts
-from util.images.reader import read_facts, read_image, read_size
+from util.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 

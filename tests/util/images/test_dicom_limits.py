@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from util.base.errors import MissingPackage
-from util.images import common, dicom_limits
-from util.images.reader import read_image, read_size
+from util.images import common, dicom_limits, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from util.images import common, huge_images
+from util.images import (
+    UNREADABLE,
+    ImageFacts,
+    common,
+    huge_images,
+    huge_images_in_turn,
+    read_facts,
+    read_image,
+    read_size,
+)
 from util.images import reader as images
-from util.images.common import UNREADABLE, ImageFacts
-from util.images.huge_images import huge_images_in_turn, take_turn
-from util.images.reader import read_facts, read_image, read_size
+from util.images.huge_images import take_turn
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 
