@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Style checks and tests: bash scripts/test.sh [PYTEST ARGUMENTS]
+# Style, types, spelling and tests: bash scripts/test.sh [PYTEST ARGUMENTS]
 # Environment: VENV, PYTHON (see venv.sh), TEST_WORKERS (processes, default one per core). Once installed, no network
 # is needed.
 set -euo pipefail
@@ -9,6 +9,8 @@ source scripts/lib/venv.sh
 use_venv requirements.txt requirements-extra.txt
 ruff check .
 ruff format --check .
+mypy
+codespell
 # One thread to a process: the networks of the tests are small, and two processes would fight over the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 python -m pytest --numprocesses "${TEST_WORKERS:-auto}" "$@"
