@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from util.detection.batch import Batch, Target, Window, windows
 from util.distributed.collectives import StepRequests, WindowPlan, plan_window
-from util.metrics.collect import table_of
+from util.metrics.collect import collect_detections
 from util.metrics.tables import Detections
 from util.training.denominator import Denominator
 from util.training.precision import Precision
@@ -171,7 +171,7 @@ def predict(
             outputs = model(moved.images, moved.mask, only_last=True)
         found += [{k: v.cpu() for k, v in image.items()} for image in postprocess(outputs, moved.targets)]
         images += [int(t["image_id"]) for t in batch.targets]
-    return table_of(images, found)
+    return collect_detections(images, found)
 
 
 def only_sync_on(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:

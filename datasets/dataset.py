@@ -17,8 +17,7 @@ from datasets.annotations.split import Split
 from util.base.errors import DataError, MissingPackage
 from util.base.seed import derive_rng, derive_seed
 from util.detection.batch import Sample, SampleKey, Target
-from util.images.common import UNREADABLE
-from util.images.reader import read_image
+from util.images import UNREADABLE, read_image
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,8 +30,7 @@ from util.base.errors import UserError
 from util.base.seed import derive_rng
 from util.config.command_line import Parser
 from util.distributed.exit_codes import FAILED
-from util.images.common import UNREADABLE, to_image
-from util.images.reader import read_image
+from util.images import UNREADABLE, read_image, to_image
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".bmp"}
 PHANTOM_SIZE = 512

@@ -1,7 +1,7 @@
-"""Write down what a trained model is, from what its run left: python scripts/make_model_card.py logs/RUN.
+"""Write a model card from the files of a run: python scripts/make_model_card.py logs/RUN.
 
-With logs/RUN/eval_LIST the metrics are those of that evaluation, the training is that of logs/RUN. The frame is
-docs/model_card_template.md; what a run cannot know stands there as TO FILL IN.
+With logs/RUN/eval_LIST the metrics are those of that evaluation, and the training is that of logs/RUN. The template is
+docs/model_card_template.md; what the files of a run do not hold stands there as TO FILL IN.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from util.base.text import markdown, printable
 from util.config import Config, flatten, load_run_config
 from util.config.command_line import Parser
 from util.config.schema import IN_CARD
-from util.metrics.files import DETECTIONS, TRUTH, load_detections
-from util.metrics.report.file import REPORT, Report, described, load_report
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
+from util.metrics.report.file import REPORT, Report, describe_images, load_report
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME
 from util.training.evaluation_folder import training_of
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "docs/model_card_template.md"
-FIGURES = {
+METRICS = {
     "AP50, class-agnostic, all images": "all/agnostic/AP50",
     "AP, class-agnostic, all images": "all/agnostic/AP",
-    "AP, mean over classes, all images": "all/per_class/AP",
+    "AP, mean over classes (mAP), all images": "all/per_class/AP",
     "AP50, class-agnostic, images with boxes": "tb_only/agnostic/AP50",
-    "share of boxes found at .5 false alarms per image": "all/agnostic/froc@0.5",
-    "AUC of whole images": "all/image/auc",
-    "sensitivity of whole images, at the operating point": "all/image/sensitivity",
-    "specificity of whole images, at the operating point": "all/image/specificity",
-    "boxes per image without tuberculosis, at the operating point": "all/image/false_alarms",
-    "calibration error": "all/calibration/error",
+    "sensitivity at .5 false positives per image (FROC)": "all/agnostic/froc@0.5",
+    "AUC, image level": "all/image/auc",
+    "sensitivity, image level, at the operating point": "all/image/sensitivity",
+    "specificity, image level, at the operating point": "all/image/specificity",
+    "false positives per image without tuberculosis, at the operating point": "all/image/false_alarms",
+    "expected calibration error (ECE)": "all/calibration/error",
 }
 ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}
 
@@ -70,34 +70,34 @@ def parse_args() -> argparse.Namespace:
 
 
 def card_of(folder: Path) -> str:
-    """The text of the card: metrics and what they are of from one report, the training from the run it belongs to.
+    """Fill in the card: metrics and their images from one report, the training from the run it belongs to.
 
     Raises:
-        UserError: the folder is of no run that has been evaluated, or its report is not of the tables beside it.
+        UserError: the folder holds no evaluation, or its report is not of the tables beside it.
     """
     report = report_of(folder)
     run = training_of(folder)
     values = report.metrics
     start = last_row(run, "start")
-    judged = report.facts or last_row(folder, "eval")
+    evaluation = report.facts or last_row(folder, "eval")
     config = load_run_config(run)
     evaluated_with = load_run_config(folder)
-    evaluated = report.facts or ({} if "checkpoint" in judged else start.get("val") or {})
+    evaluated = report.facts or ({} if "checkpoint" in evaluation else start.get("val") or {})
     names = start.get("category_names") or report.facts.get("category_names") or {}
     missing = "not recorded in this folder"
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         name=markdown(run.resolve().name),
         network=markdown(network(config)),
-        weights=markdown(weights(run, judged)) or missing,
+        weights=markdown(weights(run, evaluation)) or missing,
         classes=markdown(", ".join(f"{name} ({number})" for number, name in names.items())) or missing,
         threshold=threshold(report, evaluated_with),
         scale=evaluated_with.data.data_eval_scale,
         data=data(start, names) or missing,
         recipe="\n".join(f"- `{key}`: {value!r}" for key, value in recipe(config).items()),
         command=command(run),
-        judged=markdown(images(evaluated)) + file_of(evaluated) or missing,
-        figures=figures(values),
-        said=markdown(doctor(run)),
+        evaluated=markdown(images(evaluated)) + file_of(evaluated) or missing,
+        metrics=metrics_table(values),
+        doctor=markdown(doctor(run)),
         limits=limits({"train": start.get("train"), "val": evaluated}, names),
     )
 
@@ -107,14 +107,14 @@ def report_of(folder: Path) -> Report:
     report = load_report(folder)
     if report is None or not (folder / "config.py").is_file():
         raise UserError(
-            f"{folder}: has no {REPORT} with a config.py, so it is no run that was evaluated; give the folder of one, "
+            f"{folder}: has no {REPORT} with a config.py; give the folder of a run that was evaluated, "
             "or evaluate it first: python main.py --eval"
         )
-    if report.facts and (folder / TRUTH).is_file():
-        truth = load_split(folder, folder / TRUTH).ground_truth()
-        report.require(truth=truth, source=folder / TRUTH)
+    if report.facts and (folder / GROUND_TRUTH).is_file():
+        truth = load_split(folder, folder / GROUND_TRUTH).ground_truth()
+        report.require(ground_truth=truth, source=folder / GROUND_TRUTH)
         if (folder / DETECTIONS).is_file():
-            report.require(found=load_detections(folder / DETECTIONS, truth.images), source=folder / DETECTIONS)
+            report.require(detections=load_detections(folder / DETECTIONS, truth.images), source=folder / DETECTIONS)
     return report
 
 
@@ -133,29 +133,30 @@ def network(config: Config) -> str:
     )
 
 
-def weights(run: Path, judged: Mapping[str, Any]) -> str:
-    """Which weights the figures are of."""
-    if "step" not in judged:
+def weights(run: Path, evaluation: Mapping[str, Any]) -> str:
+    """Which weights were evaluated."""
+    if "step" not in evaluation:
         return ""
-    kind = "averaged over steps (EMA)" if judged.get("weights") == "ema" else "as trained"
-    there = ", ".join(name for name in (BEST_NAME, OWN_NAME) if (run / name).is_file())
-    named = f", {judged['checkpoint']}" if "checkpoint" in judged else ""
-    return f"after epoch {judged['epoch']}, step {judged['step']}, {kind}{named}; in the folder: {there or 'none'}"
+    kind = "averaged over steps (EMA)" if evaluation.get("weights") == "ema" else "as trained"
+    files = ", ".join(name for name in (BEST_NAME, OWN_NAME) if (run / name).is_file())
+    checkpoint = f", {evaluation['checkpoint']}" if "checkpoint" in evaluation else ""
+    position = f"after epoch {evaluation['epoch']}, step {evaluation['step']}"
+    return f"{position}, {kind}{checkpoint}; in the folder: {files or 'none'}"
 
 
 def threshold(report: Report, config: Config) -> str:
-    """The operating point in words; an older report does not tell on which images it was chosen."""
+    """The operating point in words; an older report does not state on which images it was chosen."""
     if report.threshold is None:
         return "no operating point was chosen"
     older = {"rule": config.eval.operating_rule, "target": config.eval.operating_target}
-    point = report.facts.get("operating_point") or older
+    point: Mapping[str, Any] = report.facts.get("operating_point") or older
     rule = point.get("rule")
     target = point.get("target")
-    origin = ORIGINS.get(point.get("origin"), "validation images")
+    origin = ORIGINS.get(point.get("origin", ""), "validation images")
     if rule == "given":
-        return f"score {report.threshold:.4g} on, a threshold that was given"
-    wished = "" if rule == "youden" else f" of {markdown(target)}"
-    return f"score {report.threshold:.4g} on, chosen by the rule {markdown(rule)}{wished} on {origin}"
+        return f"{report.threshold:.4g}, a threshold that was given"
+    value = "" if rule == "youden" else f" of {markdown(target)}"
+    return f"{report.threshold:.4g}, chosen by the rule {markdown(rule)}{value} on {origin}"
 
 
 def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -170,7 +171,7 @@ def data(start: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 def images(facts: Mapping[str, Any] | None) -> str:
     """A list of images in words."""
-    return described(facts) if facts else ""
+    return describe_images(facts) if facts else ""
 
 
 def file_of(facts: Mapping[str, Any]) -> str:
@@ -179,22 +180,20 @@ def file_of(facts: Mapping[str, Any]) -> str:
 
 
 def recipe(config: Config) -> dict[str, Any]:
-    """The knobs that a reader asks for first."""
+    """The knobs that the card lists."""
     return {key: value for key, value in flatten(config).items() if key in IN_CARD}
 
 
 def command(run: Path) -> str:
-    """What started the run, by its log."""
-    path = run / "info.txt"
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    first = next((line for line in text.splitlines() if line.startswith("command: ")), "")
-    return f"Started by\n\n    {printable(first.removeprefix('command: '))}" if first else ""
+    """The command that started the run, from its log."""
+    lines = log_lines(run, "command: ")
+    return f"Started by\n\n    {printable(lines[0])}" if lines else ""
 
 
-def figures(values: Mapping[str, Any]) -> str:
-    """A table; what the evaluation left undefined is not in it."""
-    lines = ["| figure | value | 95 % |", "|---|---|---|"]
-    for title, key in FIGURES.items():
+def metrics_table(values: Mapping[str, Any]) -> str:
+    """The metrics as a table; undefined ones are left out."""
+    lines = ["| metric | value | 95 % |", "|---|---|---|"]
+    for title, key in METRICS.items():
         if key in values:
             interval = values.get(f"{key}/ci95")
             between = f"[{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
@@ -208,21 +207,26 @@ def figures(values: Mapping[str, Any]) -> str:
 
 
 def doctor(run: Path) -> str:
-    """What the doctor said of the training, where it did."""
+    """The verdict of the doctor on the training, where the log has one."""
+    lines = log_lines(run, "doctor: ")
+    return f"The training by scripts/check_run.py: {lines[-1]}." if lines else ""
+
+
+def log_lines(run: Path, prefix: str) -> list[str]:
+    """The lines of a run's info.txt that begin with a prefix, without it."""
     path = run / "info.txt"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    said = [line for line in text.splitlines() if line.startswith("doctor: ")]
-    return f"The training by scripts/check_run.py: {said[-1].removeprefix('doctor: ')}." if said else ""
+    return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
 
 
 def limits(lists: Mapping[str, Mapping[str, Any] | None], names: Mapping[str, str]) -> str:
-    """Limits that follow from the data: what was trained on, and what was evaluated."""
+    """Limits that follow from the lists of training and evaluation: categories without a box."""
     lines = []
     for which, facts in lists.items():
         counts = (facts or {}).get("boxes_by_category", {})
         empty = [names.get(k, k) for k, count in counts.items() if not count]
         if empty:
-            what = "was never shown a box of" if which == "train" else "was never tested on a box of"
+            what = "was not trained with a box of" if which == "train" else "was not evaluated on a box of"
             lines.append(f"- It {what} {markdown(', '.join(map(str, empty)))}.")
     return "\n".join(lines)
 

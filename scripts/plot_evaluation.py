@@ -26,10 +26,10 @@ from datasets.dataset import load_image
 from util.base.console import echo
 from util.config import load_run_config
 from util.config.command_line import Parser, add_data_argument, hide_aliases
-from util.metrics.files import DETECTIONS, TRUTH, load_detections
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
 from util.metrics.report.file import load_report
-from util.metrics.report.gallery import worst_false_alarms, worst_misses
-from util.metrics.report.protocols import Study
+from util.metrics.report.gallery import worst_false_positives, worst_misses
+from util.metrics.report.protocols import MatchedTables
 from util.plots.contact_sheet import annotate_detections, choose_detections, draw_sheet
 from util.plots.evaluation import (
     draw_calibration,
@@ -74,19 +74,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_study(run: Path, detections: Path | None, truth: Path | None) -> Study:
+def load_study(run: Path, detections: Path | None, truth: Path | None) -> MatchedTables:
     """The evaluation of a run, at its operating point; its own tables must be those of its report."""
     report = load_report(run)
-    there = load_split(run, truth or run / TRUTH).ground_truth()
+    there = load_split(run, truth or run / GROUND_TRUTH).ground_truth()
     found = load_detections(detections or run / DETECTIONS, there.images)
     if report and truth is None:
-        report.require(truth=there, source=run / TRUTH)
+        report.require(ground_truth=there, source=run / GROUND_TRUTH)
     if report and detections is None:
-        report.require(found=found, source=run / DETECTIONS)
-    return Study(there, found, image_kinds(there.files), report.threshold if report else None)
+        report.require(detections=found, source=run / DETECTIONS)
+    return MatchedTables(there, found, image_kinds(there.files), report.threshold if report else None)
 
 
-def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
+def figures(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
     """What can be drawn, by name."""
     yield "froc", draw_froc(study, args.bootstrap, args.seed)
     yield "precision_recall", draw_precision_recall(study)
@@ -100,23 +100,23 @@ def figures(study: Study, args: argparse.Namespace) -> Iterator[tuple[str, Figur
         split = build_split(
             config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
         )
-        split.require_files(study.truth.files, ADVICE)
+        split.require_files(study.ground_truth.files, ADVICE)
         yield from sheets(study, split, args.num_images)
 
 
-def sheets(study: Study, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
+def sheets(study: MatchedTables, split: Split, num: int) -> Iterator[tuple[str, Figure]]:
     """Draw the worst misses and false positives on X-rays, chosen and counted at the score threshold."""
     score = SCORE if study.threshold is None else study.threshold
     study = study.at(score)
     kinds = {
         "worst_misses": ("Worst misses", worst_misses(study, num)),
-        "worst_false_alarms": ("Worst false positives", worst_false_alarms(study, num)),
+        "worst_false_alarms": ("Worst false positives", worst_false_positives(study, num)),
     }
     found = choose_detections(study.known, score)
     for name, (title, images) in kinds.items():
         if images:
             pixels = {i: np.asarray(load_image(split, split.image_ids.tolist().index(i))) for i in images}
-            tiles = [annotate_detections(pixels[i], study.truth, found, i, score) for i in images]
+            tiles = [annotate_detections(pixels[i], study.ground_truth, found, i, score) for i in images]
             yield name, draw_sheet(tiles, f"{title} at score threshold {score:.3g}")
 
 

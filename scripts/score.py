@@ -1,16 +1,14 @@
-"""Score detections against truth; no model, no GPU.
+"""Evaluate detections against ground truth; no model, no GPU.
 
     python scripts/score.py --detections D.json.gz --truth T.json --output R.json --bootstrap 1000
     python scripts/score.py --compare logs/RUN_A logs/RUN_B [--output R.json]
 
-D is a COCO results file, T a COCO-format annotation file, R a JSON object of metrics, with the facts of what was scored
+D is a COCO results file, T a COCO-format annotation file, R a JSON object of metrics, with the facts of the evaluation
 under "evaluated": docs/evaluation.md defines its keys.
-An image of the truth without detections is an evaluated image without detections, unless --images says that it was not
-evaluated.
+An image of the ground truth without detections counts as evaluated, unless --images leaves it out.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -30,15 +28,15 @@ from util.base.errors import UserError
 from util.base.text import first_few
 from util.config.command_line import Parser
 from util.config.rules import operating_target_fits
-from util.metrics.files import DETECTIONS, TRUTH, load_detections, save_report
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections, load_image_list, save_report
 from util.metrics.operating_point import choose_threshold
+from util.metrics.report.comparison import compare, comparison_metrics, format_comparison
 from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.report.file import Report, load_report
-from util.metrics.report.protocols import Study, compare, images_with_boxes
+from util.metrics.report.protocols import MatchedTables, images_with_boxes
 from util.metrics.tables import Detections, GroundTruth
 
-DEFAULT_DRAWS = 1000  # of a comparison, which is nothing without them
-HEADLINES = ("AP", "AP50", "froc@0.5", "froc_mean", "auc")
+DEFAULT_DRAWS = 1000  # of a comparison
 
 
 def main() -> None:
@@ -83,13 +81,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def score(args: argparse.Namespace) -> None:
-    """One run."""
+    """Evaluate one run."""
     truth, images = load_truth(args.truth, args.images)
-    found = load(args.detections, truth, images)
+    detections = load(args.detections, truth, images)
     point = None if args.threshold is None else {"rule": "given", "target": 0.0, "threshold": args.threshold}
     evaluation = evaluate_tables(
         images,
-        found,
+        detections,
         image_kinds(images.files),
         rule=args.operating_rule,
         target=args.operating_target,
@@ -99,128 +97,108 @@ def score(args: argparse.Namespace) -> None:
     )
     files = {"annotation_file": str(args.truth), "detections_file": str(args.detections)}
     facts = {**evaluation.facts, "list": args.truth.name.split(".json")[0], **files}
-    save_report(args.output, {key: value for key, value in evaluation.values.items() if is_wanted(key, args)}, facts)
+    save_report(args.output, {key: value for key, value in evaluation.values.items() if is_selected(key, args)}, facts)
     echo(f"{evaluation.text}\n{args.output}")
 
 
 def compare_runs(args: argparse.Namespace) -> None:
-    """Two runs, each at the operating point of its own report."""
-    truth, images = load_truth(args.truth or args.compare[0] / TRUTH, args.images)
-    first, second = (study_of(run, truth, images, args) for run in args.compare)
+    """Compare two runs, each at the operating point of its own report."""
+    truth, images = load_truth(args.truth or args.compare[0] / GROUND_TRUTH, args.images)
+    first, second = (load_run(run, truth, images, args) for run in args.compare)
     draws = DEFAULT_DRAWS if args.bootstrap is None else args.bootstrap
     if draws < 1:
         raise UserError("a comparison needs draws: leave --bootstrap out, or give at least 1")
-    gaps = {key: gap for key, gap in compare(first, second, draws, args.seed).items() if is_wanted(key, args)}
+    gaps = {key: gap for key, gap in compare(first, second, draws, args.seed).items() if is_selected(key, args)}
     echo(f"{args.compare[1]} minus {args.compare[0]}: {len(images.images)} images, {draws} draws")
-    shown = {key: gap for key, gap in gaps.items() if key.rpartition("/")[2] in HEADLINES}
-    width = max(map(len, shown), default=0)
-    echo(f"{'':{width}}{'difference':>12}  95 % interval        p")
-    for key, gap in shown.items():
-        echo(f"{key:{width}} {gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
+    echo(format_comparison(gaps))
     if args.output:
-        values = {f"{key}/difference": gap.value for key, gap in gaps.items()}
-        values |= {f"{key}/difference/ci95": [gap.low, gap.high] for key, gap in gaps.items()}
-        save_report(args.output, values | {f"{key}/difference/p": gap.p for key, gap in gaps.items()})
+        save_report(args.output, comparison_metrics(gaps))
         echo(args.output)
 
 
-def study_of(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> Study:
-    """A run's detections, with the operating point of its report, the one given, or one chosen on these images."""
+def load_run(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace) -> MatchedTables:
+    """Load a run's detections, with the operating point of its report, the given one, or one chosen on these images."""
     report = load_report(run)
-    require_truth_of(run, truth, report)
-    found = load(run / DETECTIONS if run.is_dir() else run, truth, images, report)
-    study = Study(images, found, image_kinds(images.files))
+    require_same_truth(run, truth, report)
+    detections = load(run / DETECTIONS if run.is_dir() else run, truth, images, report)
+    tables = MatchedTables(images, detections, image_kinds(images.files))
     threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
-        threshold = choose_threshold(images, study.one_once, study.images, args.operating_rule, args.operating_target)
-    return study.at(threshold)
+        threshold = choose_threshold(
+            images, tables.deduplicated, tables.image_scores, args.operating_rule, args.operating_target
+        )
+    return tables.at(threshold)
 
 
-def require_truth_of(run: Path, truth: GroundTruth, report: Report | None) -> None:
-    """The ids of each list of TBX11K begin with 1, so only file names tell whether a run saw these images."""
-    if not (run / TRUTH).is_file():
+def require_same_truth(run: Path, truth: GroundTruth, report: Report | None) -> None:
+    """Check by file names that a run was evaluated on these images: the ids of each list of TBX11K begin with 1."""
+    if not (run / GROUND_TRUTH).is_file():
         return
-    theirs = load_split(run, run / TRUTH).ground_truth()
+    evaluated = load_split(run, run / GROUND_TRUTH).ground_truth()
     if report:
-        report.require(truth=theirs, source=run / TRUTH)
-    other = [name for image, name in theirs.files.items() if truth.files.get(image, name) != name]
+        report.require(ground_truth=evaluated, source=run / GROUND_TRUTH)
+    other = [name for image, name in evaluated.files.items() if truth.files.get(image, name) != name]
     if other:
         raise UserError(
-            f"{run}: was evaluated on other images than the truth lists: {len(other)} file names differ, first "
+            f"{run}: was evaluated on other images than the ground truth lists: {len(other)} file names differ, first "
             f"{first_few(other)}; compare runs that were evaluated on the same list"
         )
 
 
 def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
-    """The truth of all images of the file, and of those that were evaluated."""
+    """Load the ground truth of all images of the file, and of those that were evaluated."""
     split = load_split(path.parent, path)
-    is_wrong = ~(np.isfinite(split.xywh).all(axis=1) & (split.xywh[:, 2:] > 0).all(axis=1) & np.isfinite(split.area))
-    if is_wrong.any():
-        first = int(is_wrong.argmax())
+    is_invalid = ~(np.isfinite(split.xywh).all(axis=1) & (split.xywh[:, 2:] > 0).all(axis=1) & np.isfinite(split.area))
+    if is_invalid.any():
+        first = int(is_invalid.argmax())
         where = f"on {split.file_names[split.image_of_box[first]]}: {split.xywh[first].tolist()}"
         raise UserError(
-            f"{path}: {int(is_wrong.sum())} boxes are not finite or have no width or height, first {where}; nothing "
-            "could ever find them: correct or remove them"
+            f"{path}: {int(is_invalid.sum())} boxes are not finite or have no width or height, first {where}; no "
+            "detection can match them: correct or remove them"
         )
     if len(set(split.names.values())) < len(split.names):
         raise UserError(
-            f"{path}: a category name occurs more than once; figures are told by name, so give each its own"
+            f"{path}: a category name occurs more than once; metrics are named by category, so give each its own"
         )
     truth = split.ground_truth()
     if which == "all":
         return truth, truth
-    return truth, images_with_boxes(truth) if which == "tb" else truth.on(listed(Path(which), truth))
-
-
-def listed(path: Path, truth: GroundTruth) -> list[int]:
-    """The image ids that a file lists, as ids or file names, one per line or as a JSON list."""
-    if not path.is_file():
-        raise UserError(f"--images {path}: expected all, tb, or a file that lists image names or ids")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        entries = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as text or as a JSON list ({error}); write a name per line") from error
-    entries = [str(entry).strip() for entry in entries if str(entry).strip()]
-    ids = {**{name: image for image, name in truth.files.items()}, **{str(image): image for image in truth.images}}
-    unknown = [entry for entry in entries if entry not in ids]
-    if unknown or not entries:
-        what = (
-            f"{len(unknown)} entries are no image of the truth: {first_few(unknown)}" if unknown else "lists no image"
-        )
-        raise UserError(f"{path}: {what}; write a file name or an id of the truth file per line")
-    return [ids[entry] for entry in entries]
+    if which == "tb":
+        return truth, images_with_boxes(truth)
+    if not Path(which).is_file():
+        raise UserError(f"--images {which}: expected all, tb, or a file that lists image names or ids")
+    return truth, truth.on(load_image_list(Path(which), truth))
 
 
 def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | None = None) -> Detections:
-    """The detections on the evaluated images, and a warning where the file does not seem to fit.
+    """Load the detections on the evaluated images, and warn where the file does not seem to fit.
 
     Raises:
         UserError: they are not those of the report beside them.
     """
-    found = load_detections(path, truth.images)
+    detections = load_detections(path, truth.images)
     if report:
-        report.require(found=found, source=path)
-    found = found.on(images.images)
-    empty = len(images.images) - len(np.unique(found.image_id))
+        report.require(detections=detections, source=path)
+    detections = detections.on(images.images)
+    empty = len(images.images) - len(np.unique(detections.image_id))
     if empty:
         warn(
-            f"{path}: {empty} of {len(images.images)} images have no detection; they count as evaluated images without "
-            "one. If they were not evaluated, say so with --images"
+            f"{path}: {empty} of {len(images.images)} images have no detection; they count as evaluated. If they were "
+            "not, leave them out with --images"
         )
-    strange = np.unique(found.label[~np.isin(found.label, list(truth.names))]).tolist()
-    if strange:
-        warn(f"{path}: categories {first_few(strange)} are none of the truth; their detections are left out")
-    return found
+    unknown = np.unique(detections.label[~np.isin(detections.label, list(truth.names))]).tolist()
+    if unknown:
+        warn(f"{path}: categories {first_few(unknown)} are not in the ground truth; their detections are left out")
+    return detections
 
 
 def warn(text: str) -> None:
-    """What may be a mistake, but need not."""
+    """Print a warning."""
     echo(f"warning: {text}", file=sys.stderr)
 
 
-def is_wanted(key: str, args: argparse.Namespace) -> bool:
-    """Whether a key belongs to the views that the flags ask for."""
+def is_selected(key: str, args: argparse.Namespace) -> bool:
+    """Whether the flags ask for a key of the report."""
     if args.tb_only_eval and not key.startswith("tb_only/"):
         return False
     return not (args.class_agnostic_tb and "/per_class/" in key)

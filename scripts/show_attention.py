@@ -25,8 +25,7 @@ from util.base.console import echo
 from util.base.errors import UserError
 from util.base.files import write_atomically
 from util.config.command_line import Parser
-from util.images.common import UNREADABLE
-from util.images.reader import read_image
+from util.images import UNREADABLE, read_image
 from util.plots.attention import NOTICE, LayerPanel, draw_attention
 
 

@@ -21,7 +21,7 @@ from util.config import load_run_config
 from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
-from util.metrics.report.protocols import Study
+from util.metrics.report.protocols import MatchedTables
 from util.plots.contact_sheet import annotate_detections, choose_detections, choose_images, draw_sheet
 from util.plots.style import save_figure
 
@@ -69,11 +69,11 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
     truth = split.ground_truth()
     path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
     if report:
-        report.require(truth=truth, source=split.annotation_file)
+        report.require(ground_truth=truth, source=split.annotation_file)
     found = load_detections(path, truth.images)
     if report:
-        report.require(found=found, source=path)
-    found = choose_detections(Study(truth, found, {}).known, score)
+        report.require(detections=found, source=path)
+    found = choose_detections(MatchedTables(truth, found, {}).known, score)
     images = choose_images(truth, found, num, score)
     pixels = {i: np.asarray(load_image(split, truth.images.index(i))) for i in images}
     tiles = [annotate_detections(pixels[i], truth, found, i, score) for i in images]

@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.annotations.split import Split
 from util.config import Config
-from util.metrics.report.file import counts
+from util.metrics.report.file import count_boxes
 from util.training.evaluation_folder import config_fingerprint
 
 
@@ -18,7 +18,7 @@ def split_facts(split: Split) -> dict[str, Any]:
     height = split.xywh[kept, 3] / sizes[:, 0]
     return {
         "list": split.name,
-        **counts(split.ground_truth()),
+        **count_boxes(split.ground_truth()),
         "median_box_width": float(np.median(width)) if len(width) else None,
         "median_box_height": float(np.median(height)) if len(height) else None,
     }

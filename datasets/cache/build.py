@@ -41,7 +41,7 @@ from datasets.dataset import load_image
 from util.base.console import Progress, print_note
 from util.base.errors import DataError
 from util.base.files import NO_ROOM, WriteError
-from util.images.reader import READER
+from util.images.reader import READER_VERSION
 
 AHEAD = 4  # images per thread that may wait to be written
 POLL_EVERY = 0.2  # seconds between tries to take the lock of another process
@@ -168,7 +168,7 @@ def _resume(split: Split, part: Path, journal: Path) -> list[Entry]:
 def _entries_of(journal: Path) -> Iterator[Entry]:
     """Entries of the journal up to the first incomplete line, which a power cut may leave."""
     reader, *lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1] or [""]
-    for line in lines if reader == READER else ():
+    for line in lines if reader == READER_VERSION else ():
         try:
             entry = Entry.load(json.loads(line))
         except (ValueError, TypeError, RecursionError):
@@ -184,7 +184,9 @@ def _truncate(part: Path, journal: Path, entries: list[Entry]) -> None:
             pixels.write(MARK)
         else:
             pixels.truncate(entries[-1].end)
-    journal.write_text("".join(f"{line}\n" for line in [READER, *(e.dump() for e in entries)]), encoding="utf-8")
+    journal.write_text(
+        "".join(f"{line}\n" for line in [READER_VERSION, *(e.dump() for e in entries)]), encoding="utf-8"
+    )
 
 
 def _require_room(split: Split, file: Path, num_done: int) -> None:

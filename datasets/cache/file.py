@@ -33,8 +33,8 @@ from util.base.errors import DataError
 from util.base.reading import read_regular, require_regular
 from util.base.text import first_few
 from util.base.threads import read_each
-from util.images.common import to_image
-from util.images.reader import LARGEST_FILE, READER
+from util.images import to_image
+from util.images.reader import MAX_FILE_BYTES, READER_VERSION
 
 MARK = b"decoded images 2"
 WIDTH_OF_START = 8
@@ -202,7 +202,7 @@ def read_source_file(split: Split, index: int) -> SourceFile:
     """
     path = split.path(index)
     status = require_regular(path)
-    digest = hashlib.blake2b(read_regular(path, LARGEST_FILE), digest_size=DIGEST_BYTES).hexdigest()
+    digest = hashlib.blake2b(read_regular(path, MAX_FILE_BYTES), digest_size=DIGEST_BYTES).hexdigest()
     return SourceFile(str(split.file_names[index]), status.st_size, status.st_mtime_ns, digest)
 
 
@@ -225,7 +225,7 @@ def _is_same(split: Split, index: int, source: SourceFile) -> bool:
 def dump_index(entries: Sequence[Entry]) -> bytes:
     """Serialize what follows the pixels: index, start, digest and MARK."""
     lines = ",\n".join(entry.dump() for entry in entries)
-    index = f'{{"reader": {json.dumps(READER)}, "entries": [\n{lines}\n]}}\n'.encode()
+    index = f'{{"reader": {json.dumps(READER_VERSION)}, "entries": [\n{lines}\n]}}\n'.encode()
     start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
     return index + start + _digest(index + start) + MARK
 
@@ -254,8 +254,8 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableCache(f"{file}: its index is damaged") from error
-    if reader != READER:
-        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER})")
+    if reader != READER_VERSION:
+        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER_VERSION})")
     return entries, digest.hex()
 
 

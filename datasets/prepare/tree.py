@@ -13,8 +13,7 @@ from PIL import UnidentifiedImageError
 
 from util.base.errors import DataError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, read_regular
-from util.images.common import UNREADABLE
-from util.images.reader import read_size
+from util.images import UNREADABLE, read_size
 
 MOST_FILES = 500_000
 LARGEST_MEMBER = 2**29  # bytes

@@ -17,9 +17,8 @@ from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
 from util.detection.fusion import ImageDetections, Merge
 from util.detection.pixels import network_pixels, resized_size
-from util.images.common import UNREADABLE, to_image
-from util.images.reader import as_image, read_image
-from util.metrics.collect import table_of
+from util.images import UNREADABLE, convert_image, read_image, to_image
+from util.metrics.collect import collect_detections
 from util.metrics.tables import Detections
 from util.training.precision import Precision
 
@@ -120,7 +119,7 @@ class Detector:
             DataError: a file is missing, damaged, or no image; MissingPackage where reading it takes a package.
         """
         detections = [self.detect([self.prepare(_opened(image))])[0] for image in images]
-        return table_of(range(1, len(images) + 1), detections)
+        return collect_detections(range(1, len(images) + 1), detections)
 
     def prepare(self, image: Image.Image) -> Prepared:
         """The input of each view for an image: work for the CPU, safe in any thread."""
@@ -147,7 +146,7 @@ def _opened(image: ImageLike) -> Image.Image:
             )
         return to_image(np.ascontiguousarray(image))
     try:
-        return as_image(image) if isinstance(image, Image.Image) else read_image(Path(image))
+        return convert_image(image) if isinstance(image, Image.Image) else read_image(Path(image))
     except MissingPackage:
         raise
     except UNREADABLE as error:

@@ -39,7 +39,7 @@ from util.config.command_line import Parser, add_config_arguments, add_data_argu
 from util.config.schema import DataConfig
 from util.detection.batch import collate
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD
-from util.images.reader import opened
+from util.images.reader import open_image
 
 MILLISECONDS = 1000
 Way = Callable[[int], object]
@@ -107,7 +107,7 @@ def ways_to(plain: CocoDataset, cached: CocoDataset) -> dict[str, dict[str, Way]
     split = plain.split
 
     def usual_image(index: int) -> Image.Image:
-        with opened(split.image_dir / str(split.file_names[index])) as image:
+        with open_image(split.image_dir / str(split.file_names[index])) as image:
             return image.convert("RGB")
 
     usual = CocoDataset(split, plain.transform, seed=0, is_train=True, mix=plain.mix, images=usual_image)

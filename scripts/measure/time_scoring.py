@@ -30,9 +30,9 @@ from pycocotools.cocoeval import COCOeval
 from scripts.measure.stopwatch import time_alternately
 from util.base.console import echo
 from util.config.command_line import Parser, hide_aliases
-from util.metrics.coco.ap import FIGURES, coco_ap
+from util.metrics.coco.ap import METRICS, coco_ap
 from util.metrics.coco.overlap import to_xywh
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 SIDE = 512
 NEAR = 10
@@ -56,8 +56,8 @@ def main() -> int:
         echo(f"{name:12}{median(values):8.3f} [{min(values):.3f}..{max(values):.3f}]")
     echo(f"{'ratio':12}{median(seconds['pycocotools']) / median(seconds['here']):7.1f}x")
     own, reference = results.values()
-    gap = max(abs(own.get(key, -1.0) - reference[key]) for key in FIGURES)
-    echo(f"largest difference of the {len(FIGURES)} metrics: {gap:.2g}")
+    gap = max(abs(own.get(key, -1.0) - reference[key]) for key in METRICS)
+    echo(f"largest difference of the {len(METRICS)} metrics: {gap:.2g}")
     return int(gap > (ROUNDING if len(names) > 1 else 0.0))
 
 
@@ -117,10 +117,10 @@ def pycocotools_ap(ground_truth: GroundTruth, detections: Detections) -> dict[st
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(METRICS, evaluation.stats.tolist(), strict=True))
 
 
-def to_coco(ground_truth: GroundTruth, table: Boxes, **more: NDArray[np.float64]) -> COCO:
+def to_coco(ground_truth: GroundTruth, table: BoxTable, **more: NDArray[np.float64]) -> COCO:
     """Convert a table for pycocotools."""
     xywh = to_xywh(table.xyxy)
     columns = {"image_id": table.image_id, "category_id": table.label, "bbox": xywh, "area": xywh[:, 2] * xywh[:, 3]}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from util.metrics.report.protocols import Study, report_of
+from util.metrics.report.protocols import MatchedTables, compute_metrics
 from util.metrics.tables import Detections, GroundTruth
 
 NAMES = {1: "red", 2: "green", 3: "blue"}
@@ -94,5 +94,5 @@ def repeated(truth, found, counts):
 
 
 def report(truth, found, *, kinds=None, threshold=None, draws=0, seed=0):
-    """Every figure of two tables."""
-    return report_of(Study(truth, found, kinds or {}, threshold), draws=draws, seed=seed)
+    """The metrics of two tables."""
+    return compute_metrics(MatchedTables(truth, found, kinds or {}, threshold), draws=draws, seed=seed)

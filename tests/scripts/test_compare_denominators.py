@@ -1,6 +1,6 @@
 """The script that compares denominators: weights by hand, gradients against one big batch, and the command itself."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -15,9 +15,7 @@ from util.distributed.exit_codes import run_to_exit_code
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "scripts/measure/compare_denominators.py"
-spec = importlib.util.spec_from_file_location("compare_denominators", ROOT / SCRIPT)
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
+script = importlib.import_module("scripts.measure.compare_denominators")
 
 TRUE, MEAN, SUM, CLAMP = script.TRUE, script.MEAN, script.SUM, script.CLAMP
 COUNTS = [0, 2, 0, 1, 0, 0, 0, 3]

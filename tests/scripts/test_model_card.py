@@ -32,7 +32,7 @@ def test_the_card_holds_data_recipe_figures_and_the_notice(copied):
     assert "`epochs`: 2" in text
     assert f"| AP, class-agnostic, all images | {report['all/agnostic/AP']:.3f} | [" in text
     assert "best.pth" in text
-    assert re.search("It was never shown a box of .*PulmonaryTuberculosis", text)
+    assert re.search("It was not trained with a box of .*PulmonaryTuberculosis", text)
     assert not re.search(r"\$\w", text)
 
 
@@ -40,7 +40,7 @@ def test_what_is_not_defined_is_left_out(copied):
     report = json.loads((copied / "report.json").read_text())
     (copied / "report.json").write_text(json.dumps({k: v for k, v in report.items() if not k.startswith("all/image")}))
     text = CARD.card_of(copied)
-    assert "AUC of whole images |" not in text
+    assert "AUC, image level |" not in text
     assert "AP, class-agnostic" in text
 
 
@@ -137,7 +137,7 @@ def test_the_metrics_and_the_images_of_a_card_come_from_the_same_report(evaluate
 def test_a_report_beside_tables_of_another_evaluation_makes_no_card(evaluated, name):
     run, folder = evaluated
     shutil.copy(run / name, folder)
-    with pytest.raises(UserError, match=r"was replaced or changed; evaluate again|were they made on another split"):
+    with pytest.raises(UserError, match=r"was replaced or changed; evaluate the run|made on another split"):
         CARD.card_of(folder)
 
 

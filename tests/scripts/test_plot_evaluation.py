@@ -126,7 +126,7 @@ def test_tables_of_another_evaluation_are_not_drawn_with_this_report(evaluated, 
     is_truth = name == "truth.json.gz"
     other = gzip.compress(json.dumps(changed).encode()) if is_truth else (trained / name).read_bytes()
     (folder / name).write_bytes(other)
-    with pytest.raises(UserError, match=rf"{name}: .*was replaced or changed; evaluate again"):
+    with pytest.raises(UserError, match=rf"{name}: .*was replaced or changed; evaluate the run again"):
         PLOT.load_study(folder, None, None)
 
 

@@ -57,7 +57,7 @@ def test_a_report_has_flat_keys_that_other_tools_rely_on(tmp_path):
     assert values["all/image/auc/ci95"] == [1.0, 1.0]
     low, high = values["all/per_class/AP/ci95"]
     assert 0 <= low <= 0.5 <= high <= 1
-    assert "whole images" in outcome.out
+    assert "image level" in outcome.out
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_images_that_were_not_evaluated_are_in_no_denominator(tmp_path):
     (tmp_path / "list.txt").write_text("tb/a.png\nsick/nowhere.png\n")
     outcome, _ = scored(tmp_path, rows, "--images", tmp_path / "list.txt")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "1 entries are no image of the truth: sick/nowhere.png" in outcome.err
+    assert "1 entries are not in the ground truth: sick/nowhere.png" in outcome.err
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_what_is_no_detection_is_one_clear_error(tmp_path, found, phrase):
 @pytest.mark.slow
 def test_categories_that_the_truth_does_not_list_are_left_out_with_a_warning(tmp_path):
     outcome, values = scored(tmp_path, [*FOUND, {**ALARM, "category_id": 9, "score": 0.99}])
-    assert "categories 9 are none of the truth" in outcome.err
+    assert "categories 9 are not in the ground truth" in outcome.err
     assert values == scored(tmp_path, FOUND)[1]
 
 
@@ -332,6 +332,7 @@ def test_runs_on_other_images_are_not_compared(tmp_path):
     outcome = call_apart("scripts/score.py", "--compare", tmp_path / "a", tmp_path / "b")
     assert outcome.code == 2
     assert (
-        "was evaluated on other images than the truth lists: 4 file names differ, first other/tb/a.png" in outcome.err
+        "was evaluated on other images than the ground truth lists: 4 file names differ, first other/tb/a.png"
+        in outcome.err
     )
     assert call_apart("scripts/score.py", "--compare", tmp_path / "a", tmp_path / "a", "--bootstrap", 20).code == 0

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import batched_nms  # type: ignore[import-untyped]  # torchvision has no type information
+from torchvision.ops import batched_nms
 
 from util.base.errors import UserError
 

@@ -1,4 +1,4 @@
-"""What all image readers share: limits, errors, facts of a header, and 8-bit pixels as an image."""
+"""Shared by the image readers: limits, errors, facts of a header, and 8-bit pixels as an image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-MOST_PIXELS = 100_000_000
-PIXELS_AT_ONCE = 2**21  # where numbers of more bits are made of pixels
-# What files that are truncated, damaged, too large, or no images at all make Pillow and pydicom raise: a parser that
-# believes a wrong number stumbles anywhere.
+MAX_PIXELS = 100_000_000
+PIXELS_AT_ONCE = 2**21  # converted together, where a pixel takes several bytes on the way
+# Exceptions of Pillow and pydicom for files that are truncated, damaged, too large, or no images at all: a wrong number
+# in a file can make a parser fail anywhere.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -34,7 +34,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the header says beside the pixels, for a report; None: it does not say. Never anything about a person."""
+    """Facts of an image's header, for a report; None where it does not state them. Never anything about a person."""
 
     height: int  # pixels
     width: int
@@ -42,42 +42,43 @@ class ImageFacts:
     photometric: str | None = None  # such as "MONOCHROME1"
     spacing: tuple[float, float] | None = None  # mm between rows, and between columns
     spacing_at: str | None = None  # "patient", or "detector": magnified by the distance between the two
-    orientation: tuple[str, str] | None = None  # where rows and columns lead, such as ("L", "F"): left, foot
+    orientation: tuple[str, str] | None = None  # directions of rows and columns, such as ("L", "F"): left, foot
     view: str | None = None  # such as "PA"
 
 
-def require_few_pixels(width: int, height: int, most: int = MOST_PIXELS) -> None:
-    """Refuse by its header what would take more memory than an image should.
+def require_few_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Refuse, by its header, an image that would take too much memory.
 
     Raises:
-        ValueError: there are more than `most`.
+        ValueError: it has more than `most` pixels.
     """
     if width * height > most:
         raise ValueError(f"claims {width} x {height} pixels; more than {most} are not read")
 
 
 def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
-    """Grey [h, w] as an image of mode L, colour [h, w, 3] as one of mode RGB."""
+    """Convert grey [h, w] to an image of mode L, colour [h, w, 3] to one of mode RGB."""
     height, width = pixels.shape[:2]
     mode = "RGB" if pixels.ndim == 3 else "L"
     return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Mode L of an RGB image whose three channels agree; others as they are."""
+    """Convert an RGB image whose three channels are equal to mode L; others stay as they are."""
     if image.mode == "L":
         return image
     channels = image.split()
-    return channels[0] if _are_equal(channels) else image
+    return channels[0] if are_equal(channels) else image
 
 
 def row_blocks(height: int, width: int) -> Iterator[slice]:
-    """Rows to work on together, so that numbers of many bytes are made of few pixels at once."""
+    """Split rows into blocks of PIXELS_AT_ONCE pixels, to bound the memory of a conversion."""
     rows = max(1, PIXELS_AT_ONCE // width)
     yield from (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
-def _are_equal(channels: Sequence[Image.Image]) -> bool:
+def are_equal(channels: Sequence[Image.Image]) -> bool:
+    """Whether several grey images of one size have the same pixels."""
     width, height = channels[0].size
     for rows in row_blocks(height, width):
         first, *others = (channel.crop((0, rows.start, width, rows.stop)) for channel in channels)

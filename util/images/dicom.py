@@ -1,21 +1,20 @@
-"""A DICOM file -> the 8-bit pixels that its header says are to be shown. Needs pydicom; the reader asks for it.
+"""Read a DICOM file as 8-bit pixels, with the grey levels that its header asks for. Needs pydicom.
 
 The order of DICOM PS3.4 N.2: stored values, modality (C.11.1: slope and intercept, or a table), values of interest
-(C.11.2: a table, or a window), inversion of MONOCHROME1; then padding (C.7.5.1.1.2) becomes black. Rules that the
-standard leaves open:
+(C.11.2: a table, or a window), inversion of MONOCHROME1; then padding (C.7.5.1.1.2) becomes black. Where the standard
+leaves the choice:
 
 - Of several tables or windows the first counts, and a table before a window.
-- Without either, up to 8 bits are scaled by the full range of what can be stored, so that a plain 8-bit image keeps its
-  values, and more bits from the least to the greatest value there is, padding aside: what is stored in 16 bits mostly
-  fills 12 or fewer.
+- Without either, up to 8 bits are scaled by the full range that can be stored, so that a plain 8-bit image keeps its
+  values, and more bits by the range of the values of the image, without padding: 16-bit files mostly use 12 or fewer.
 
-Of the header only ELEMENTS are parsed, none of which names or describes a person: what is not read cannot be written.
+Of the header only ELEMENTS are parsed, none of which names or describes a person.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -32,9 +31,9 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
 
 from util.base.errors import MissingPackage
-from util.images.common import MOST_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
+from util.images.common import MAX_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
 from util.images.dicom_limits import (
-    LONGEST_ELEMENT,
+    MAX_ELEMENT_BYTES,
     META_GROUP,
     PREAMBLE,
     CountedReads,
@@ -54,48 +53,48 @@ ELEMENTS = [
     *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
 ]
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
-MOST_COLOR_PIXELS = MOST_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
+MAX_COLOUR_PIXELS = MAX_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
 PIXELS = Tag("PixelData")
 DEEPEST_IDENTITY = 8  # bits
-# For damaged RLE the decoder of pylibjpeg-rle ends in what is no Exception, so pydicom's own is asked for.
+# The decoder of pylibjpeg-rle raises a BaseException for damaged RLE, so pydicom's own is used.
 PLUGINS = {RLELossless: "pydicom"}
 
-# pydicom's warnings show the values that break a rule; nothing of the header shall get into a log.
+# pydicom's warnings show values of the header; none of them shall get into a log.
 warnings.filterwarnings("ignore", module="pydicom")
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
 def read_image(path: Path | BytesIO) -> Image.Image:
-    """The image in mode L or RGB, of a file or its content.
+    """Read the image of a file or its content, in mode L or RGB.
 
     Raises:
         MissingPackage: the pixels are compressed in a way for which no package is installed.
-        RefusedDicom: the file is damaged, or holds something else than one grey or 8-bit RGB image.
+        RefusedDicom: the file is damaged, or its content is not one grey or 8-bit RGB image.
         OSError: it cannot be read.
     """
-    with _told_as_damage():
+    with _refuse_damaged():
         header = _read(path, with_pixels=True)
         take_turn(pixels=header.Rows * header.Columns)
         syntax = _require_decoder(path, header)
         _require_honest_pixels(header, syntax)
-        # pydicom's own correction of unused bits supposes that they are the upper ones.
+        # pydicom's correction of unused bits assumes that they are the upper ones.
         pixels = pixel_array(header, decoding_plugin=PLUGINS.get(syntax, ""), correct_unused_bits=False)
-        return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else shown(header, pixels)))
+        return to_image(np.ascontiguousarray(pixels if pixels.ndim == 3 else grey_levels(header, pixels)))
 
 
 def read_facts(path: Path | BytesIO) -> ImageFacts:
-    """What the header says beside the pixels.
+    """Read the facts of the header.
 
     Raises:
-        RefusedDicom, OSError: as `read_image`, but for the pixels.
+        RefusedDicom, OSError: as `read_image`, except for errors of the pixels.
     """
-    with _told_as_damage():
+    with _refuse_damaged():
         return _facts(_read(path, with_pixels=False))
 
 
 @contextmanager
-def _told_as_damage() -> Iterator[None]:
-    """Whatever pydicom stumbles over, without its own words: in a file that is out of step they may hold anything."""
+def _refuse_damaged() -> Iterator[None]:
+    """Raise RefusedDicom for any error of pydicom, without its message, which may contain any bytes of the file."""
     try:
         yield
     except (OSError, MissingPackage, RefusedDicom):
@@ -109,8 +108,8 @@ def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
         header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
     for tag in list(header.keys()):
         value = header.get_item(tag).value
-        if tag != PIXELS and isinstance(value, bytes) and len(value) > LONGEST_ELEMENT:  # it would become objects
-            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {LONGEST_ELEMENT}")
+        if tag != PIXELS and isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:  # it would become objects
+            raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {MAX_ELEMENT_BYTES}")
     _check(header, with_pixels)
     return header
 
@@ -158,7 +157,7 @@ def _check(header: Dataset, with_pixels: bool) -> None:
     if not (is_grey or is_colour):
         raise RefusedDicom("is neither MONOCHROME1, MONOCHROME2, RGB nor YBR; export it as PNG")
     try:
-        require_few_pixels(header.Columns, header.Rows, most=MOST_PIXELS if is_grey else MOST_COLOR_PIXELS)
+        require_few_pixels(header.Columns, header.Rows, most=MAX_PIXELS if is_grey else MAX_COLOUR_PIXELS)
     except ValueError as error:
         raise RefusedDicom(str(error)) from error
     if depth not in ((8, 16) if is_grey else (8,)) or not 1 <= header.BitsStored <= depth:
@@ -166,12 +165,12 @@ def _check(header: Dataset, with_pixels: bool) -> None:
 
 
 def _require_decoder(path: Path | BytesIO, header: Dataset) -> UID:
-    """The transfer syntax, which something here decodes."""
+    """The transfer syntax, for which a decoder is installed."""
     syntax = header.file_meta.TransferSyntaxUID
     try:
         is_available = get_decoder(syntax).is_available
     except NotImplementedError as error:
-        raise RefusedDicom("its pixels are stored in no way that pydicom reads; export it as PNG") from error
+        raise RefusedDicom("its pixels are stored in a way that pydicom does not read; export it as PNG") from error
     if not is_available:
         raise MissingPackage(
             f"{path}: its pixels are compressed as {syntax.name}; to read them packages are needed: "
@@ -191,42 +190,42 @@ def _require_honest_pixels(header: Dataset, syntax: UID) -> None:
         require_same_size(frame, header.Rows, header.Columns)
 
 
-def shown(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
-    """[h, w] grey levels for the values [h, w] as pydicom decodes them.
+def grey_levels(header: Dataset, pixels: NDArray) -> NDArray[np.uint8]:
+    """Grey levels [h, w] for the values [h, w] that pydicom decodes.
 
     Raises:
-        RefusedDicom: a table or a window that cannot be.
+        RefusedDicom: the header has an invalid table or window.
     """
     blocks = list(row_blocks(*pixels.shape))
     ends = [(values.min(), values.max()) for values in (_stored(header, pixels[rows]) for rows in blocks)]
     least = min(low for low, _ in ends)
     most = max(high for _, high in ends)
-    # A grey level depends on the stored value alone, so it is worked out once for each value instead of each pixel.
-    is_there = np.zeros(most - least + 1, dtype=bool)
+    # A grey level depends on the stored value alone, so it is computed once per value instead of per pixel.
+    is_used = np.zeros(most - least + 1, dtype=bool)
     for rows in blocks:
-        is_there[_stored(header, pixels[rows]) - least] = True
-    levels = _grey_levels(header, least + np.arange(len(is_there)), is_there)
+        is_used[_stored(header, pixels[rows]) - least] = True
+    levels = _levels_of(header, least + np.arange(len(is_used)), is_used)
     grey = np.empty(pixels.shape, dtype=np.uint8)
     for rows in blocks:
         grey[rows] = levels[_stored(header, pixels[rows]) - least]
     return grey
 
 
-def _grey_levels(header: Dataset, stored: NDArray[np.int64], is_there: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """[n] grey levels for stored values [n], of which `is_there` [n] marks those that the image has."""
+def _levels_of(header: Dataset, stored: NDArray[np.int64], is_used: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Grey levels [n] for stored values [n], of which the image has those that `is_used` [n] marks."""
     is_padding = _padding(header, stored)
-    share = np.clip(_of_interest(header, stored, is_there & ~is_padding), 0.0, 1.0)
+    share = np.clip(_of_interest(header, stored, is_used & ~is_padding), 0.0, 1.0)
     if header.PhotometricInterpretation == "MONOCHROME1":
         share = 1.0 - share
     return np.round(np.where(is_padding, 0.0, share) * 255).astype(np.uint8)
 
 
 def _stored(header: Dataset, pixels: NDArray) -> NDArray[np.int64]:
-    """The values in their BitsStored bits: what stands in the others, such as an overlay, is none of them."""
+    """The values in their BitsStored bits; other bits may hold something else, such as an overlay."""
     bits = header.BitsStored
     low_bit = header.get("HighBit", bits - 1) + 1 - bits
     if low_bit < 0:
-        raise RefusedDicom(f"its high bit {header.HighBit} has no room for {bits} bits")
+        raise RefusedDicom(f"its high bit {header.HighBit} is too low for {bits} bits")
     values = (pixels.astype(np.int64) >> low_bit) & ((1 << bits) - 1)
     return values - ((values >> (bits - 1)) << bits) if header.PixelRepresentation else values
 
@@ -241,7 +240,7 @@ def _padding(header: Dataset, stored: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _signed(header: Dataset, value: int) -> int:
-    """A 16-bit number of the header that may have been read without its sign."""
+    """Restore the sign of a 16-bit number of the header that may have been read without it."""
     return value - 65536 if header.PixelRepresentation and value > 32767 else value
 
 
@@ -250,13 +249,13 @@ def _modality(header: Dataset, stored: NDArray[np.int64]) -> NDArray[np.float64]
         return _look_up(header, tables[0], stored)[0]
     slope = header.get("RescaleSlope")
     intercept = header.get("RescaleIntercept")
-    return stored * (1.0 if slope is None else float(slope)) + float(intercept or 0.0)
+    return stored.astype(np.float64) * (1.0 if slope is None else float(slope)) + float(intercept or 0.0)
 
 
 def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """[n]: 0 for what is shown darkest, 1 for what is shown brightest, before an inversion.
+    """Brightness [n] from 0 to 1, before an inversion.
 
-    Without a table or a window the values that `counts` [n] marks say what is dark and what is bright.
+    Without a table or a window the range of the values that `counts` [n] marks is scaled to it.
     """
     values = _modality(header, stored)
     if tables := header.get("VOILUTSequence"):
@@ -277,9 +276,11 @@ def _of_interest(header: Dataset, stored: NDArray[np.int64], counts: NDArray[np.
 
 
 def _through_window(header: Dataset, values: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """C.11.2.1.2 and C.11.2.1.3 by pydicom, for an output from 0 to 1: the values that one unsigned bit can hold."""
+    """C.11.2.1.2 and C.11.2.1.3 by pydicom, for an output from 0 to 1: the range of one unsigned bit."""
     window = Dataset()
-    window.update({"PhotometricInterpretation": "MONOCHROME2", "BitsStored": 1, "PixelRepresentation": 0})
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored = 1
+    window.PixelRepresentation = 0
     for name in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
         if header.get(name) not in (None, ""):
             window[name] = header[name]
@@ -289,7 +290,7 @@ def _through_window(header: Dataset, values: NDArray[np.float64], width: float) 
     except ValueError:
         shares = np.full_like(values, np.nan)
     if np.isnan(shares).any():
-        raise RefusedDicom(f"has a window that cannot be: width {width:g}, or an unknown VOI LUT function")
+        raise RefusedDicom(f"has an invalid window: width {width:g}, or an unknown VOI LUT function")
     return shares
 
 
@@ -314,10 +315,11 @@ def _look_up(header: Dataset, table: Dataset, values: NDArray) -> tuple[NDArray[
     return entries[position].astype(np.float64), bits
 
 
-def _first(value: object) -> float | None:
-    """The first of the numbers that an element may hold."""
-    numbers = [value] if isinstance(value, int | float) else list(value or [])
-    return float(numbers[0]) if numbers else None
+def _first(value: float | Sequence[float] | None) -> float | None:
+    """The first number of an element of the header."""
+    if isinstance(value, int | float):
+        return float(value)
+    return float(value[0]) if value else None
 
 
 def _facts(header: Dataset) -> ImageFacts:

@@ -1,4 +1,4 @@
-"""One huge image at a time in this process: each may take hundreds of megabytes, and there are many threads."""
+"""Let threads read huge images one at a time: each may take hundreds of megabytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HUGE_BYTES = 2**25  # of a file, or of a part of it, unpacked
 
 
 class _Thread(threading.local):
-    """What this thread gives back at the end of its block."""
+    """What this thread releases at the end of its block."""
 
     stack: ExitStack | None = None
 
@@ -24,7 +24,7 @@ _TURN = threading.RLock()
 
 @contextmanager
 def huge_images_in_turn() -> Iterator[None]:
-    """Around the reading and the use of an image: if it turns out to be huge, other threads wait with theirs."""
+    """Enclose the reading and the use of an image: where it is huge, other threads wait with their huge ones."""
     if _THREAD.stack is not None:
         yield
         return
@@ -37,7 +37,7 @@ def huge_images_in_turn() -> Iterator[None]:
 
 
 def take_turn(*, pixels: int = 0, num_bytes: int = 0) -> None:
-    """Before a huge image takes memory: wait for other huge ones; `huge_images_in_turn` ends the turn.
+    """Wait for the huge images of other threads, before one takes memory; `huge_images_in_turn` ends the turn.
 
     Raises:
         RuntimeError: outside of such a block.
@@ -47,4 +47,4 @@ def take_turn(*, pixels: int = 0, num_bytes: int = 0) -> None:
     if _THREAD.stack is None:
         raise RuntimeError("take_turn outside of huge_images_in_turn would never end the turn")
     _THREAD.stack.enter_context(_TURN)
-    give_back_memory()  # of the huge one before: the C library keeps what is freed, for each thread its own
+    give_back_memory()  # of the huge image before: the C library keeps freed memory, for each thread its own

@@ -1,6 +1,6 @@
-"""The one image reader: a file -> 8-bit pixels, grey or RGB, whatever the file holds.
+"""Read an image file as 8-bit pixels, grey or RGB.
 
-PNG, TIFF, JPEG and what else Pillow knows; DICOM through pydicom, which is asked for only when a DICOM file is met.
+PNG, TIFF, JPEG and other FORMATS by Pillow; DICOM by pydicom, which is imported at the first DICOM file.
 """
 
 import warnings
@@ -14,25 +14,26 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from util.base.errors import MissingPackage
 from util.base.reading import require_regular
-from util.images.common import ImageFacts, _are_equal, require_few_pixels, row_blocks, to_grey, to_image
+from util.images.common import ImageFacts, are_equal, require_few_pixels, row_blocks, to_grey, to_image
 from util.images.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
 
-# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when `util.images.reader` does.
-READER = f"reader 1, Pillow {PIL.__version__}"
+# Other versions of Pillow may decode a JPEG to other pixels. Raise the number when a change of this package does.
+READER_VERSION = f"reader 1, Pillow {PIL.__version__}"
 
-# What Pillow may open, whatever a file is called. Left out are formats that nobody needs here, above all those for
-# which Pillow starts another program, such as PostScript. MPO, a JPEG and its previews, counts as JPEG.
+# What Pillow may open, whatever a file is called: no format for which it starts another program, such as PostScript.
+# MPO, a JPEG and its previews, counts as JPEG.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-LARGEST_FILE = 2**29  # bytes; 100 million pixels in color have 300 million
-LARGEST_TILE = 2**24  # pixels; a tile of a TIFF may be larger than the image
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the limit
+MAX_FILE_BYTES = 2**29  # bytes; 100 million pixels in color have 300 million
+MAX_TILE_PIXELS = 2**24  # pixels; a tile of a TIFF may be larger than the image
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-DICOM_MARK = (128, b"DICM")  # where it stands, and what
+DICOM_MARK = (128, b"DICM")  # offset, and bytes
 # TIFF tags
 BITS_PER_SAMPLE = 258
 PHOTOMETRIC = 262
@@ -42,14 +43,13 @@ WHITE_IS_ZERO = 0
 
 
 def read_image(path: Path | BytesIO) -> Image.Image:
-    """The image at `path`, a file or its content: in mode L where all is grey, whatever the file says, else RGB.
+    """Read an image from a file or its content: in mode L where all pixels are grey, else RGB.
 
     Transparency is dropped, a palette is looked up, and 16 bits are scaled to 8 by their full range (65535 becomes
-    255), so that equal files give equal pixels. A DICOM file becomes what its header says is to be shown:
-    `util.images.dicom`.
+    255), so that equal files give equal pixels. `util.images.dicom` states the rules for DICOM files.
 
     Raises:
-        MissingPackage: a DICOM file, and a package to read it is not installed.
+        MissingPackage: a package to read a DICOM file is not installed.
         one of UNREADABLE: the file is missing, damaged, or of a kind that has no sensible 8-bit form.
     """
     with huge_images_in_turn():
@@ -58,11 +58,11 @@ def read_image(path: Path | BytesIO) -> Image.Image:
 
 
 @contextmanager
-def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
-    """An image of Pillow's of one of FORMATS, whose pixels are still to be read.
+def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
+    """Open an image of one of FORMATS by Pillow, which has not read its pixels yet.
 
     Raises:
-        one of UNREADABLE: it is none of these, has too many pixels, or has no sensible 8-bit form.
+        one of UNREADABLE: it is of no such format, has too many pixels, or has no sensible 8-bit form.
     """
     file_size(path)
     with Image.open(path, formats=FORMATS) as image:
@@ -72,20 +72,20 @@ def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
 
 
 def file_size(path: Path | BytesIO) -> int:
-    """Bytes of an image file, or of its content.
+    """Number of bytes of an image file, or of its content.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
         ValueError: it is larger than any image that is read.
     """
     size = len(path.getbuffer()) if isinstance(path, BytesIO) else require_regular(path).st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"has {size} bytes; more than {LARGEST_FILE} are not read")
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"has {size} bytes; more than {MAX_FILE_BYTES} are not read")
     return size
 
 
-def as_image(image: Image.Image) -> Image.Image:
-    """An image of Pillow's in mode L or RGB, by the rules of `read_image`.
+def convert_image(image: Image.Image) -> Image.Image:
+    """Convert an image of Pillow's to mode L or RGB, by the rules of `read_image`.
 
     Raises:
         one of UNREADABLE: it has no sensible 8-bit form, or its pixels are still to be read and damaged.
@@ -95,7 +95,7 @@ def as_image(image: Image.Image) -> Image.Image:
 
 
 def read_size(path: Path | BytesIO) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone: the pixels may still turn out to be damaged.
+    """Read (height, width) in pixels from the header alone: the pixels may still turn out to be damaged.
 
     Args:
         path: the file, or its content.
@@ -108,7 +108,7 @@ def read_size(path: Path | BytesIO) -> tuple[int, int]:
 
 
 def read_facts(path: Path | BytesIO) -> ImageFacts:
-    """What the header says beside the pixels; only DICOM says more than the size.
+    """Read the facts of the header; only that of DICOM states more than the size.
 
     Raises:
         as `read_image`.
@@ -116,12 +116,12 @@ def read_facts(path: Path | BytesIO) -> ImageFacts:
     if is_dicom(path):
         with huge_images_in_turn():
             return _dicom(path).read_facts(path)
-    with opened(path) as image:
+    with open_image(path) as image:
         return ImageFacts(image.height, image.width)
 
 
 def is_dicom(path: Path | BytesIO) -> bool:
-    """Whether the file says of itself that it is DICOM; its name does not matter.
+    """Whether the content of a file is DICOM; its name does not matter.
 
     Raises:
         OSError: the file cannot be read, or is no regular file.
@@ -135,17 +135,17 @@ def is_dicom(path: Path | BytesIO) -> bool:
 
 
 def _decoded(path: Path | BytesIO) -> Image.Image:
-    with opened(path) as image:
+    with open_image(path) as image:
         take_turn(pixels=image.width * image.height)
         if image.width * image.height <= HUGE_PIXELS or image.mode in ("L", *DEEP_MODES):
             return to_grey(_in_8_bits(image))
         channels = _channels(image)
         image.close()  # its pixels are not needed any more
-    return channels[0] if _are_equal(channels) else Image.merge("RGB", channels)
+    return channels[0] if are_equal(channels) else Image.merge("RGB", channels)
 
 
 def _channels(image: Image.Image) -> list[Image.Image]:
-    """Red, green and blue of a huge image, without a second whole image on the way."""
+    """Red, green and blue of a huge image, converted without a second whole image in memory."""
     channels = [Image.new("L", image.size) for _ in "RGB"]
     for rows in row_blocks(image.height, image.width):
         block = image.crop((0, rows.start, image.width, rows.stop)).convert("RGB")
@@ -173,18 +173,18 @@ def _dicom(path: Path | BytesIO) -> ModuleType:
 def _check(image: Image.Image) -> None:
     if image.mode == "F":
         raise ValueError("pixels are floating point numbers; save the image with 8 or 16 bits")
-    if image.format == "TIFF":
-        tile = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
-        require_few_pixels(*tile, most=max(LARGEST_TILE, image.width * image.height))
+    if isinstance(image, TiffImageFile):
+        width, height = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
+        require_few_pixels(width, height, most=max(MAX_TILE_PIXELS, image.width * image.height))
     if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
         raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")
 
 
 def _from_16_bits(image: Image.Image) -> NDArray[np.uint8]:
-    """[h, w]: 16 bits, or the 12 that a TIFF may have, scaled to 8 by their full range."""
+    """Scale pixels [h, w] of 16 bits, or of the 12 that a TIFF may have, to 8 bits by their full range."""
     top = 65535
     is_inverted = False
-    if image.format == "TIFF":  # Pillow hands deep pixels on as they are stored
+    if isinstance(image, TiffImageFile):  # Pillow returns deep pixels as they are stored
         top = 4095 if image.tag_v2.get(BITS_PER_SAMPLE) == (12,) else top
         is_inverted = image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
     grey = np.empty((image.height, image.width), dtype=np.uint8)

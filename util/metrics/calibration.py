@@ -1,12 +1,12 @@
-"""Does a score of 0.7 mean that seven of ten such boxes are right? Reliability of box scores (Guo et al. 2017)."""
+"""Calibration of box scores: do seven of ten boxes of score 0.7 match a ground truth box? (Guo et al. 2017)."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco.match import HIT, IGNORED
-from util.metrics.matching import pair
+from util.metrics.coco.match import IGNORED, TRUE_POSITIVE
+from util.metrics.matching import match_boxes
 from util.metrics.tables import Detections, GroundTruth
 
 BINS = 10
@@ -19,32 +19,32 @@ class Reliability:
     edges: NDArray[np.float64]  # [B + 1]
     count: NDArray[np.int64]  # [B]
     score: NDArray[np.float64]  # [B] mean, NaN in an empty bin
-    share: NDArray[np.float64]  # [B] of the detections that find a box, NaN in an empty bin
+    share: NDArray[np.float64]  # [B] precision: true positives among the detections, NaN in an empty bin
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean over detections of |share - score| of their bin."""
+        """The expected calibration error (ECE): the mean over detections of |share - score| of their bin."""
         used = self.count > 0
         gaps = np.abs(self.share[used] - self.score[used])
         return float((gaps * self.count[used]).sum() / self.count.sum())
 
     @property
     def largest_gap(self) -> float:
-        """The largest |share - score| of a bin."""
+        """The largest |share - score| of a bin (maximum calibration error)."""
         return float(np.nanmax(np.abs(self.share - self.score)))
 
 
-def reliability(truth: GroundTruth, found: Detections) -> Reliability | None:
-    """The share of detections that find a box of their class, by score.
+def reliability(truth: GroundTruth, detections: Detections) -> Reliability | None:
+    """Compute the precision of detections by score, matched within their class.
 
-    None where that has no meaning: no box to find, no detection, or scores outside [0, 1].
+    None where that has no meaning: no ground truth box, no detection, or scores outside [0, 1].
     """
-    found = found.on(truth.images)
-    outcome = pair(truth, found).outcome
+    detections = detections.on(truth.images)
+    outcome = match_boxes(truth, detections).outcome
     rows = outcome != IGNORED
-    order = np.lexsort((outcome[rows], found.score[rows]))  # sums must not depend on the order of the rows
-    score = found.score[rows][order]
-    is_hit = (outcome[rows] == HIT)[order]
+    order = np.lexsort((outcome[rows], detections.score[rows]))  # sums must not depend on the order of the rows
+    score = detections.score[rows][order]
+    is_true_positive = (outcome[rows] == TRUE_POSITIVE)[order]
     if truth.is_crowd.all() or not len(score) or score.min() < 0 or score.max() > 1:
         return None
     edges = np.linspace(0, 1, BINS + 1)
@@ -52,6 +52,6 @@ def reliability(truth: GroundTruth, found: Detections) -> Reliability | None:
     count = np.bincount(which, minlength=BINS)
     means = [
         np.divide(np.bincount(which, column, BINS), count, out=np.full(BINS, np.nan), where=count > 0)
-        for column in (score, is_hit.astype(float))
+        for column in (score, is_true_positive.astype(float))
     ]
     return Reliability(edges, count, *means)

@@ -1,4 +1,4 @@
-"""What a network has found, image by image, as one table; the tables themselves need no torch."""
+"""Collect the outputs of a network as one table. The only file of the metrics that needs torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from util.metrics.tables import Detections
 
 
-def table_of(images: Sequence[int], found: Sequence[Mapping[str, Tensor]]) -> Detections:
-    """One row per detection, image by image, of `scores` [n], `labels` [n] and `boxes` [n, 4] xyxy of each."""
+def collect_detections(images: Sequence[int], outputs: Sequence[Mapping[str, Tensor]]) -> Detections:
+    """Concatenate `scores` [n], `labels` [n] and `boxes` [n, 4] xyxy of each image, one row per detection."""
     empty = {"scores": torch.zeros(0), "labels": torch.zeros(0), "boxes": torch.zeros(0, 4)}
-    columns = {k: torch.cat([empty[k], *(f[k] for f in found)]).double().numpy() for k in empty}
+    columns = {k: torch.cat([empty[k], *(output[k] for output in outputs)]).double().numpy() for k in empty}
     return Detections(
         images=tuple(images),
-        image_id=np.repeat(np.array(images, dtype=np.int64), [len(f["scores"]) for f in found]),
+        image_id=np.repeat(np.array(images, dtype=np.int64), [len(output["scores"]) for output in outputs]),
         label=columns["labels"].astype(np.int64),
         xyxy=columns["boxes"],
         score=columns["scores"],

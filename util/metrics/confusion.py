@@ -1,56 +1,36 @@
-"""Active taken for latent, or for background: what becomes of boxes and detections at one threshold."""
+"""Confusion matrix of box classes at one score threshold, with a background row and column."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections import Counter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from util.metrics.coco.match import ALARM
-from util.metrics.matching import once_rows, one_label, pair, rows_of
+from util.metrics.coco.match import FALSE_POSITIVE
+from util.metrics.matching import as_one_class, match_boxes, unique_rows
 from util.metrics.tables import Detections, GroundTruth
 
 BACKGROUND = "background"
 
 
-def confusion(truth: GroundTruth, found: Detections, threshold: float) -> dict[str, dict[str, int]]:
-    """Counts as {true class: {found class: n}}; "background" stands for a box not found and for a false alarm.
+def confusion(truth: GroundTruth, detections: Detections, threshold: float) -> dict[str, dict[str, int]]:
+    """Count {true class: {predicted class: n}}; "background" stands for a missed box and for a false positive.
 
-    Detections of at least `threshold` are paired with boxes whatever their class; of the same box under two classes
-    the higher score speaks. Classes with neither a box nor a detection are left out. A pair (background, background)
-    has no meaning and is 0.
+    Detections of at least `threshold` are matched with boxes whatever their class; of equal boxes under two classes
+    the one of higher score counts. Classes with neither a box nor a detection are left out. The pair (background,
+    background) has no meaning and is 0.
     """
-    found = found.on(truth.images)
-    strong = rows_of(found, np.flatnonzero(found.score >= threshold))
-    strong = rows_of(strong, np.argsort(strong.label, kind="stable"))  # of equal scores the lower label speaks
-    speaking = rows_of(strong, once_rows(one_label(strong)))
-    labels = speaking.label
-    pairs = pair(one_label(truth), one_label(speaking))
-    counts = _Counts({**{int(k): str(k) for k in np.unique(labels)}, **truth.names})
-    hit = pairs.box >= 0
-    counts.add(truth.label[pairs.box[hit]], labels[hit])
+    strong = detections.on(truth.images).above(threshold)
+    strong = strong.select(np.argsort(strong.label, kind="stable"))  # of equal scores the lower label counts
+    strong = strong.select(unique_rows(as_one_class(strong)))
+    matches = match_boxes(as_one_class(truth), as_one_class(strong))
+    is_matched = matches.box >= 0
     is_missed = ~truth.is_crowd
-    is_missed[pairs.box[hit]] = False
-    counts.add(truth.label[is_missed], None)
-    counts.add(None, labels[pairs.outcome == ALARM])
-    return counts.table()
-
-
-class _Counts:
-    """A table of counts by names."""
-
-    def __init__(self, names: Mapping[int, str]) -> None:
-        self.ids = sorted(names)
-        self.names = [*(names[k] for k in self.ids), BACKGROUND]
-        self.counts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
-
-    def add(self, true: NDArray | None, said: NDArray | None) -> None:
-        """One count per row of labels; None is background."""
-        rows = len(self.ids) if true is None else np.searchsorted(self.ids, true)
-        columns = len(self.ids) if said is None else np.searchsorted(self.ids, said)
-        np.add.at(self.counts, (rows, columns), 1)
-
-    def table(self) -> dict[str, dict[str, int]]:
-        """The classes that occur, background last."""
-        used = [n for n in range(len(self.ids)) if self.counts[n].any() or self.counts[:, n].any()]
-        used.append(len(self.ids))
-        return {self.names[r]: {self.names[c]: int(self.counts[r, c]) for c in used} for r in used}
+    is_missed[matches.box[is_matched]] = False
+    counts: Counter[tuple[int | None, int | None]] = Counter()  # (true, predicted) label; None is background
+    counts.update(zip(truth.label[matches.box[is_matched]].tolist(), strong.label[is_matched].tolist(), strict=True))
+    counts.update((label, None) for label in truth.label[is_missed].tolist())
+    counts.update((None, label) for label in strong.label[matches.outcome == FALSE_POSITIVE].tolist())
+    labels = sorted({label for pair in counts for label in pair if label is not None})
+    used = [(label, truth.names.get(label, str(label))) for label in labels] + [(None, BACKGROUND)]
+    return {row: {column: counts[true, predicted] for predicted, column in used} for true, row in used}

@@ -1,6 +1,6 @@
-"""Which detection finds which box, at one IoU threshold: what all figures but COCO's are made of.
+"""Match detections with ground truth boxes at one IoU threshold, for all metrics but COCO's.
 
-Within an image and label, detections choose from the strongest to the weakest the free box of largest overlap.
+Within an image and label, detections in order of falling score take the free box that they overlap most.
 """
 
 from dataclasses import dataclass, replace
@@ -8,92 +8,82 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from util.metrics.coco.match import ALARM, HIT, IGNORED
+from util.metrics.coco.match import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 from util.metrics.coco.overlap import overlaps, to_xywh
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import Detections, GroundTruth, TableT
 
-IOU = 0.5
-ONE_LABEL = 0
+IOU_THRESHOLD = 0.5
+ONE_CLASS = 0
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """What became of the N detections, in the order of their table."""
+class BoxMatches:
+    """The outcome of each of N detections, in the order of their table."""
 
-    outcome: NDArray[np.int8]  # [N] HIT, ALARM, or IGNORED: inside a crowd
-    box: NDArray[np.int64]  # [N] row of the box that is found, -1 where there is none
+    outcome: NDArray[np.int8]  # [N] TRUE_POSITIVE, FALSE_POSITIVE, or IGNORED: inside a crowd
+    box: NDArray[np.int64]  # [N] row of the matched box, -1 where there is none
 
 
-def pair(truth: GroundTruth, found: Detections, iou: float = IOU) -> Pairs:
-    """Give each detection at most one box and each box at most one detection of its image and label.
+def match_boxes(truth: GroundTruth, detections: Detections) -> BoxMatches:
+    """Match each detection with at most one box of its image and label, and each box with at most one detection.
 
-    Equal scores are taken in the order of label and corners, so the order of the rows changes nothing. A detection
-    without a box, of which at least the share `iou` lies in a crowd, is ignored.
+    Detections of equal score are taken in the order of label and corners, so the order of the rows changes nothing. An
+    unmatched detection of which at least the share IOU_THRESHOLD lies in a crowd is ignored.
     """
-    outcome = np.full(len(found), ALARM, dtype=np.int8)
-    box = np.full(len(found), -1, dtype=np.int64)
-    order = np.lexsort((*found.xyxy.T[::-1], -found.score, found.label, found.image_id))
-    there = np.lexsort((truth.label, truth.image_id))
-    xywh = to_xywh(found.xyxy)
+    outcome = np.full(len(detections), FALSE_POSITIVE, dtype=np.int8)
+    box = np.full(len(detections), -1, dtype=np.int64)
+    order = np.lexsort((*detections.xyxy.T[::-1], -detections.score, detections.label, detections.image_id))
+    truth_order = np.lexsort((truth.label, truth.image_id))
+    xywh = to_xywh(detections.xyxy)
     truth_xywh = to_xywh(truth.xyxy)
     for label in np.unique(truth.label).tolist():
-        gs = there[truth.label[there] == label]
-        ds = order[found.label[order] == label]
-        of_truth = truth.image_id[gs]
-        of_found = found.image_id[ds]
-        images, first, counts = np.unique(of_truth, return_index=True, return_counts=True)
-        begin, end = (np.searchsorted(of_found, images, side=side) for side in ("left", "right"))
+        gs = truth_order[truth.label[truth_order] == label]
+        ds = order[detections.label[order] == label]
+        images, first, counts = np.unique(truth.image_id[gs], return_index=True, return_counts=True)
+        begin, end = (np.searchsorted(detections.image_id[ds], images, side=side) for side in ("left", "right"))
         for i in np.flatnonzero(end > begin).tolist():
             g = gs[first[i] : first[i] + counts[i]]
             d = ds[begin[i] : end[i]]
             is_crowd = truth.is_crowd[g]
             values = overlaps(xywh[d], truth_xywh[g], is_crowd)
-            outcome[d[(values >= iou) @ is_crowd]] = IGNORED
-            for row, column in _choose(np.where(is_crowd, 0.0, values), iou):
-                outcome[d[row]] = HIT
+            outcome[d[(values >= IOU_THRESHOLD) @ is_crowd]] = IGNORED
+            for row, column in _choose(np.where(is_crowd, 0.0, values)):
+                outcome[d[row]] = TRUE_POSITIVE
                 box[d[row]] = g[column]
-    return Pairs(outcome, box)
+    return BoxMatches(outcome, box)
 
 
-def _choose(values: NDArray, iou: float) -> list[tuple[int, int]]:
-    """(detection, box) of [D, G] overlaps, the strongest detection first."""
-    taken: list[tuple[int, int]] = []
+def _choose(values: NDArray) -> list[tuple[int, int]]:
+    """Pairs (detection, box) of overlaps [D, G], whose rows stand in order of falling score."""
+    pairs: list[tuple[int, int]] = []
     free = values.copy()
-    for row in np.flatnonzero((values >= iou).any(axis=1)).tolist():
+    for row in np.flatnonzero((values >= IOU_THRESHOLD).any(axis=1)).tolist():
         column = int(free[row].argmax())
-        if free[row, column] >= iou:
-            taken.append((row, column))
+        if free[row, column] >= IOU_THRESHOLD:
+            pairs.append((row, column))
             free[:, column] = -1.0
-    return taken
+    return pairs
 
 
-def one_label(boxes: Boxes) -> Boxes:
-    """The same boxes as one class: class-agnostic figures are those of these tables."""
-    changes = {"label": np.full(len(boxes), ONE_LABEL, dtype=np.int64)}
-    if isinstance(boxes, GroundTruth):
-        changes["names"] = {ONE_LABEL: "any"}
-    return replace(boxes, **changes)
+def as_one_class(boxes: TableT) -> TableT:
+    """Give all boxes one label: class-agnostic metrics are those of the resulting tables."""
+    one = replace(boxes, label=np.full(len(boxes), ONE_CLASS, dtype=np.int64))
+    return replace(one, names={ONE_CLASS: "any"}) if isinstance(one, GroundTruth) else one
 
 
-def once(found: Detections) -> Detections:
-    """The rows that `once_rows` names."""
-    return rows_of(found, once_rows(found))
+def deduplicate(detections: Detections) -> Detections:
+    """Keep the detections that `unique_rows` names."""
+    return detections.select(unique_rows(detections))
 
 
-def once_rows(found: Detections) -> NDArray[np.int64]:
-    """Of detections of one image and label whose four coordinates are the same number for number, the strongest.
+def unique_rows(detections: Detections) -> NDArray[np.int64]:
+    """Rows of the highest score among detections of one image and label whose coordinates are exactly equal.
 
-    A query that answers under two classes says one box twice. As one class that is one detection: without this,
-    each lesion found would bring its own false alarm. Boxes that differ in any digit are different detections.
+    A query that predicts two classes gives one box twice. As one class that is one detection: otherwise each true
+    positive would bring its own false positive. Boxes that differ in any digit are different detections.
     """
-    keys = (*found.xyxy.T, found.label, found.image_id)
-    order = np.lexsort((-found.score, *keys))
-    is_first = np.ones(len(found), dtype=bool)
+    keys = (*detections.xyxy.T, detections.label, detections.image_id)
+    order = np.lexsort((-detections.score, *keys))
+    is_first = np.ones(len(detections), dtype=bool)
     is_first[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
     return np.sort(order[is_first])
-
-
-def rows_of(found: Detections, rows: NDArray) -> Detections:
-    """Some rows of a table, in the order given; the images stay."""
-    columns = (getattr(found, name)[rows] for name in ("image_id", "label", "xyxy", "score"))
-    return Detections(found.images, *columns)

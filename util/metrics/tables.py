@@ -13,11 +13,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-BoxesT = TypeVar("BoxesT", bound="Boxes")
+TableT = TypeVar("TableT", bound="BoxTable")
 
 
 @dataclass(frozen=True)
-class Boxes:
+class BoxTable:
     """One row per box. `images` also names the images that have no row."""
 
     images: tuple[int, ...]
@@ -26,37 +26,41 @@ class Boxes:
     xyxy: NDArray[np.float64]  # [N, 4], pixels of the original image
 
     def __post_init__(self) -> None:
-        """Refuse an image named twice, rows that belong to no image, and columns that do not fit together."""
+        """Refuse images named twice, rows of images that are not listed, and columns that do not fit together."""
         if len(set(self.images)) < len(self.images):
             twice = sorted(i for i, n in Counter(self.images).items() if n > 1)
             raise ValueError(f"images named more than once: {twice[:5]}")
-        strangers = set(self.image_id.tolist()) - set(self.images)
-        if strangers:
-            raise ValueError(f"boxes on images that are not listed: {sorted(strangers)[:5]}")
-        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self) if f.name not in NOT_COLUMNS}
+        unknown = set(self.image_id.tolist()) - set(self.images)
+        if unknown:
+            raise ValueError(f"boxes on images that are not listed: {sorted(unknown)[:5]}")
+        lengths = {name: len(getattr(self, name)) for name in columns_of(type(self))}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"columns of unequal length: {lengths}")
         if self.xyxy.shape != (len(self), 4):
             raise ValueError(f"xyxy must be [N, 4] with N = {len(self)}, got {list(self.xyxy.shape)}")
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.label)
 
-    def on(self: BoxesT, images: Collection[int]) -> BoxesT:
-        """The same table, cut down to some images."""
+    def on(self: TableT, images: Collection[int]) -> TableT:
+        """Restrict the table to some images."""
         wanted = set(images)
         kept = tuple(i for i in self.images if i in wanted)
-        return self._rows(np.isin(self.image_id, kept), images=kept)
+        return self._select(np.isin(self.image_id, kept), kept)
 
-    def _rows(self: BoxesT, keep: NDArray[np.bool_], **changes: object) -> BoxesT:
-        columns = {f.name: getattr(self, f.name)[keep] for f in fields(self) if f.name not in NOT_COLUMNS}
-        return replace(self, **columns, **changes)
+    def select(self: TableT, rows: NDArray[np.bool_] | NDArray[np.int64]) -> TableT:
+        """Select rows by a mask or by indices, in the order given; the images stay."""
+        return self._select(rows, self.images)
+
+    def _select(self: TableT, rows: NDArray[np.bool_] | NDArray[np.int64], images: tuple[int, ...]) -> TableT:
+        columns = {name: getattr(self, name)[rows] for name in columns_of(type(self))}
+        return replace(self, images=images, **columns)
 
 
 @dataclass(frozen=True)
-class GroundTruth(Boxes):
-    """What is there."""
+class GroundTruth(BoxTable):
+    """The annotated boxes, and the categories and images that they refer to."""
 
     area: NDArray[np.float64]  # [N], square pixels as the file states them: COCO's size classes go by it
     is_crowd: NDArray[np.bool_]  # [N], COCO: a region where detections count neither way
@@ -66,17 +70,18 @@ class GroundTruth(Boxes):
 
 
 @dataclass(frozen=True)
-class Detections(Boxes):
-    """What the model says is there, with a score per box."""
+class Detections(BoxTable):
+    """The boxes that a model predicts, with a score per box."""
 
     score: NDArray[np.float64]  # [N]
 
+    def above(self, threshold: float) -> Detections:
+        """Select the detections whose score is at least `threshold`."""
+        return self.select(self.score >= threshold)
 
-NOT_COLUMNS = {"images", "names", "sizes", "files"}
 
-
-def merge(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
-    """The tables of several ranks as one, its rows in the order of `images`: the number of ranks leaves no trace.
+def merge_detections(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
+    """Merge the tables of several ranks, rows in the order of `images`, so the number of ranks changes nothing.
 
     Raises:
         ValueError: the parts together do not cover `images` exactly once.
@@ -84,11 +89,12 @@ def merge(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:
     covered = [i for part in parts for i in part.images]
     if sorted(covered) != sorted(images):
         raise ValueError(f"the parts cover {len(covered)} images, expected {len(images)}, each once")
-    columns = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts])
-        for f in fields(Detections)
-        if f.name not in NOT_COLUMNS
-    }
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns_of(Detections)}
     place = {image: n for n, image in enumerate(images)}
     order = np.argsort([place[i] for i in columns["image_id"].tolist()], kind="stable")
     return Detections(images=images, **{name: column[order] for name, column in columns.items()})
+
+
+def columns_of(table: type[BoxTable]) -> list[str]:
+    """The names of the fields that have one entry per row."""
+    return [f.name for f in fields(table) if f.name not in ("images", "names", "sizes", "files")]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from util.base.text import label, short_names
 from util.detection.labels import Rectangle, place_label
-from util.metrics.matching import once, one_label, pair, rows_of
+from util.metrics.matching import as_one_class, deduplicate, match_boxes
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.boxes import DASHED, DOTTED, SOLID, add_outline, draw_box, draw_page, legend_line, show_image
 
@@ -98,7 +98,7 @@ def choose_detections(detections: Detections, threshold: float) -> Detections:
     order = np.argsort(-detections.score, kind="stable")
     best = np.zeros(len(detections), dtype=bool)
     best[order[np.unique(detections.image_id[order], return_index=True)[1]]] = True
-    return rows_of(detections, order[(best | (detections.score >= threshold))[order]])
+    return detections.select(order[(best | (detections.score >= threshold))[order]])
 
 
 def choose_images(truth: GroundTruth, detections: Detections, num: int, threshold: float = -np.inf) -> list[int]:
@@ -123,8 +123,8 @@ def choose_images(truth: GroundTruth, detections: Detections, num: int, threshol
 
 def find_matched(truth: GroundTruth, detections: Detections, threshold: float) -> NDArray[np.bool_]:
     """[N]: which ground truth boxes a detection of at least `threshold` matches, class-agnostic."""
-    strong = rows_of(detections, np.flatnonzero(detections.score >= threshold))
-    return np.isin(np.arange(len(truth)), pair(one_label(truth), once(one_label(strong))).box)
+    strong = detections.above(threshold)
+    return np.isin(np.arange(len(truth)), match_boxes(as_one_class(truth), deduplicate(as_one_class(strong))).box)
 
 
 def _draw_sheet(images: Sequence[AnnotatedImage], title: str, num_entries: int) -> Figure:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from util.base.errors import UserError
 from util.base.numbers import number
-from util.metrics.report.file import DESCRIBED, load_report
+from util.metrics.report.file import DESCRIBED_KEYS, load_report
 from util.runlog.history import DENOMINATORS, EMPTY
 from util.runlog.rows import Row, read_rows
 from util.runlog.run_log import ROWS
@@ -120,7 +120,7 @@ class RunCurves:
         if self.facts and self._reported is not None:
             return self.facts
         lists = [row["val"] for row in self.rows if row["kind"] == "start" and isinstance(row.get("val"), dict)]
-        return next((facts for facts in reversed(lists) if facts.keys() >= DESCRIBED), EMPTY)
+        return next((facts for facts in reversed(lists) if facts.keys() >= DESCRIBED_KEYS), EMPTY)
 
     @cached_property
     def last_step(self) -> float:

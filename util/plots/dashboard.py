@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from util.base.numbers import number
 from util.base.text import label
-from util.metrics.report.file import described as described_data
+from util.metrics.report.file import describe_images
 from util.plots.curves import SMOOTH_SHARE, RunCurves
 from util.plots.panels import Dashboard, Panel, draw_panel
 from util.plots.style import GREY, WARNING
@@ -155,7 +155,7 @@ def warn_of_other_data(runs: Sequence[RunCurves]) -> str:
     has_fingerprints = all("ground_truth" in run.validation for run in known)
     names: dict[str, list[str]] = {}
     for run in known:
-        data = described_data(run.validation)
+        data = describe_images(run.validation)
         names.setdefault(run.validation["ground_truth"] if has_fingerprints else data, []).append(f"{run.name}: {data}")
     if len(names) < 2:
         return ""

@@ -12,28 +12,28 @@ from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullFormatter, N
 from numpy.typing import NDArray
 
 from util.base.text import short_names
-from util.metrics.bootstrap import LEVELS, draw_weights
+from util.metrics.bootstrap import PERCENTILES, draw_weights
 from util.metrics.calibration import reliability
 from util.metrics.coco.ap import RECALL_LEVELS, precisions
 from util.metrics.confusion import BACKGROUND, confusion
-from util.metrics.froc import RATES, FrocCurve, froc_curve
+from util.metrics.froc import FPPI_RATES, FrocCurve, froc_curve
 from util.metrics.image_level import POSITIVE, ImageScores, roc
-from util.metrics.report.protocols import AGNOSTIC, PER_CLASS, VIEWS, Study
+from util.metrics.report.protocols import CLASS_AGNOSTIC, PER_CLASS, VIEWS, MatchedTables
 from util.plots.style import BLUE, GREY, INK, STYLES
 
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
-GRID = np.geomspace(RATES[0] / 2, RATES[-1] * 2, 120)  # false positives per image
+GRID = np.geomspace(FPPI_RATES[0] / 2, FPPI_RATES[-1] * 2, 120)  # false positives per image
 BANDS = (("#a8a8a8", None), ("#7d93b5", "////"))
 EVERYTHING = "against all others"
 PANEL = 4.6  # inches
 
 
-def draw_froc(study: Study, draws: int, seed: int) -> Figure:
+def draw_froc(study: MatchedTables, draws: int, seed: int) -> Figure:
     """Plot sensitivity against false positives per image in both views, with 95 % bands if `draws` is not 0."""
     figure, panels = _page("Free-response ROC, IoU at least 0.5", 2)
     curves = {
-        "class-agnostic": froc_curve(study.one[0], study.one_once),
-        "per class": froc_curve(study.truth, study.known),
+        "class-agnostic": froc_curve(study.class_agnostic[0], study.deduplicated),
+        "per class": froc_curve(study.ground_truth, study.known),
     }
     for axes, view in zip(panels, VIEWS, strict=True):
         images, _ = study.view(view)
@@ -43,7 +43,7 @@ def draw_froc(study: Study, draws: int, seed: int) -> Figure:
         for (name, curve), style, band in zip(curves.items(), STYLES, BANDS, strict=False):
             _plot_froc(axes, curve, images, drawn, name, style, band)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(RATES))
+        axes.xaxis.set_major_locator(FixedLocator(FPPI_RATES))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axes.set_xlim(GRID[0], GRID[-1])
@@ -64,21 +64,21 @@ def _plot_froc(
     if not np.isfinite(line).all():
         return
     if drawn is not None:
-        low, high = np.nanpercentile(at_grid(drawn), LEVELS, axis=1)
+        low, high = np.nanpercentile(at_grid(drawn), PERCENTILES, axis=1)
         colour, hatch = band
         face = {"facecolor": colour, "alpha": 0.55} if hatch is None else {"facecolor": "none", "hatch": hatch}
         axes.fill_between(
             GRID, low, high, edgecolor=colour, linewidth=0.0 if hatch is None else 0.6, **face, label=f"{name}, 95 %"
         )
-    marks = np.searchsorted(GRID, RATES)
+    marks = np.searchsorted(GRID, FPPI_RATES)
     axes.plot(GRID, line, linewidth=1.8, markersize=4.5, markevery=marks.tolist(), label=name, **style)
 
 
-def draw_precision_recall(study: Study) -> Figure:
+def draw_precision_recall(study: MatchedTables) -> Figure:
     """Plot precision against recall as in COCO's AP, on all images, at two IoU thresholds."""
     figure, panels = _page("Precision and recall, all images (the best precision at or beyond each recall)", 2)
     names = short_names({n: name for n, name in enumerate(study.matches[PER_CLASS])})
-    lines = [("class-agnostic", next(iter(study.matches[AGNOSTIC].values()), None))]
+    lines = [("class-agnostic", next(iter(study.matches[CLASS_AGNOSTIC].values()), None))]
     lines += [(names[n], matches) for n, matches in enumerate(study.matches[PER_CLASS].values())]
     for axes, (row, iou) in zip(panels, ((0, 0.5), (5, 0.75)), strict=True):
         _dress(axes, f"IoU at least {iou:g}", "recall", "precision")
@@ -92,9 +92,9 @@ def draw_precision_recall(study: Study) -> Figure:
     return figure
 
 
-def draw_roc(study: Study) -> Figure | None:
+def draw_roc(study: MatchedTables) -> Figure | None:
     """Plot the ROC curve of images; None without both positive and negative images."""
-    images = study.images
+    images = study.image_scores
     if not images.has_both:
         return None
     figure, (axes,) = _page("Image level: ROC of the highest box score", 1)
@@ -117,9 +117,9 @@ def draw_roc(study: Study) -> Figure | None:
     return figure
 
 
-def draw_scores(study: Study) -> Figure:
+def draw_scores(study: MatchedTables) -> Figure:
     """Plot the distribution of the highest score of an image, by kind of image."""
-    images = study.images
+    images = study.image_scores
     figure, (axes,) = _page("Image level: highest box score", 1)
     _dress(axes, "", "highest score of any box in the image", "share of the images of a kind, %")
     finite = images.score[np.isfinite(images.score)]
@@ -154,11 +154,11 @@ def draw_scores(study: Study) -> Figure:
     return figure
 
 
-def draw_confusion(study: Study) -> Figure | None:
+def draw_confusion(study: MatchedTables) -> Figure | None:
     """Plot the confusion matrix at the operating point; None without one."""
     if study.threshold is None:
         return None
-    table = confusion(study.truth, study.known, study.threshold)
+    table = confusion(study.ground_truth, study.known, study.threshold)
     names = list(table)
     counts = np.array([[table[true][predicted] for predicted in names] for true in names])
     short = short_names(dict(enumerate(names)))
@@ -181,9 +181,9 @@ def draw_confusion(study: Study) -> Figure | None:
     return figure
 
 
-def draw_calibration(study: Study) -> Figure | None:
+def draw_calibration(study: MatchedTables) -> Figure | None:
     """Plot the precision of detections by score, and their number; None if scores are no probabilities."""
-    table = reliability(study.truth, study.known)
+    table = reliability(study.ground_truth, study.known)
     if table is None:
         return None
     figure = Figure(figsize=(PANEL + 1.2, PANEL + 1.6), dpi=150, layout="constrained")

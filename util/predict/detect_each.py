@@ -20,8 +20,7 @@ from util.base.errors import MissingPackage, UserError
 from util.base.files import WriteError
 from util.detection.batch import Sample
 from util.detection.fusion import ImageDetections
-from util.images.common import UNREADABLE
-from util.images.reader import FORMATS
+from util.images import FORMATS, UNREADABLE
 
 # What reading, detecting or drawing may raise for one image and not for the next
 FAILURES = (*UNREADABLE, AssertionError, zipfile.BadZipFile, subprocess.SubprocessError)

@@ -19,8 +19,9 @@ from util.base.console import print_note
 from util.base.errors import UserError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.base.text import first_few
-from util.images.huge_images import huge_images_in_turn, take_turn
-from util.images.reader import LARGEST_FILE, is_dicom, read_image
+from util.images import huge_images_in_turn, is_dicom, read_image
+from util.images.huge_images import take_turn
+from util.images.reader import MAX_FILE_BYTES
 from util.predict.outputs import PICTURES_FOLDER, PROGRESS_FILE
 
 # Endings of images in a folder or an archive. DICOM is known by its content.
@@ -31,7 +32,7 @@ ENDINGS = {
 NO_IMAGES = {"DICOMDIR", "Thumbs.db"}
 NO_FOLDERS = {"__MACOSX"}
 LONGEST_NAME = 200  # bytes of a part of a path: the image with boxes gets the name and an ending
-LARGEST_MEMBER = LARGEST_FILE  # bytes of a file in an archive
+LARGEST_MEMBER = MAX_FILE_BYTES  # bytes of a file in an archive
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from util.base.text import short_names
 from util.base.threads import threads
 from util.detection.batch import Sample
 from util.detection.fusion import ImageDetections
-from util.images.huge_images import huge_images_in_turn
+from util.images import huge_images_in_turn
 from util.predict.batch_size import bytes_taken, choose_batch_size
 from util.predict.detect_each import FAILURES, FOR_ALL, Failure, ImageDetector, TolerantDetector, reason_of
 from util.predict.outputs import PICTURES_FOLDER, Draw, OutputSettings

@@ -14,11 +14,11 @@ from util.base.launcher import ProcessInfo
 from util.detection.batch import Batch
 from util.distributed.collectives import gather_objects
 from util.distributed.preemption import STOP
-from util.metrics.files import DETECTIONS, PER_IMAGE, TRUTH, save_detections, save_report, save_truth
+from util.metrics.files import DETECTIONS, GROUND_TRUTH, PER_IMAGE, save_detections, save_ground_truth, save_report
 from util.metrics.report.evaluation import Evaluation, evaluate_tables
 from util.metrics.report.file import REPORT
 from util.metrics.report.per_image import per_image_csv
-from util.metrics.tables import Detections, GroundTruth, merge
+from util.metrics.tables import Detections, GroundTruth, merge_detections
 from util.runlog.run_log import RunLog
 from util.training.run_folder import RunFolder, exit_for_requeue, save_config
 from util.training.run_state import RunState
@@ -69,7 +69,7 @@ def evaluate_parts(
     is_final = not folder.is_of_training or state.epoch == config.optim.epochs
     evaluation = evaluate_tables(
         truth,
-        merge([part for part, _ in parts], truth.images),
+        merge_detections([part for part, _ in parts], truth.images),
         kinds,
         rule=config.eval.operating_rule,
         target=config.eval.operating_target,
@@ -110,8 +110,8 @@ def write_evaluation(
         labels: further columns of the row and facts of the report; see `RunFolder`.
     """
     position = {"epoch": max(0, epoch - 1), "step": step, **labels}
-    save_detections(folder / DETECTIONS, evaluation.study.found)
-    save_truth(folder / TRUTH, evaluation.study.truth)
+    save_detections(folder / DETECTIONS, evaluation.study.detections)
+    save_ground_truth(folder / GROUND_TRUTH, evaluation.study.ground_truth)
     write_atomically(folder / PER_IMAGE, lambda file: file.write(per_image_csv(evaluation.study).encode()))
     save_report(folder / REPORT, evaluation.values, {**evaluation.facts, **source, **position} if source else None)
     log.row("eval", **position, **evaluation.numbers)

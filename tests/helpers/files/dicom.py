@@ -9,7 +9,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRBigEndian, JPEGLosslessSV1, generate_uid
 
 from tests.helpers.files import jpeg_lossless
-from util.images.reader import read_image
+from util.images import read_image
 
 PERSON = {
     "PatientName": "Nightingale^Florence",

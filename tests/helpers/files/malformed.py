@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-VALUES = (
+VALUES: tuple = (
     None,
     True,
     -1,

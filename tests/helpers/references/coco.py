@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 # figure -> (what COCOeval accumulated, IoU threshold, size of the truth, detections per image and class)
 PRECISIONS: dict[str, tuple[float | None, str, int]] = {
@@ -127,7 +127,7 @@ def _found_rows(truth: GroundTruth, found: Detections) -> list[dict]:
     ]
 
 
-def _rows(boxes: Boxes) -> list[dict]:
+def _rows(boxes: BoxTable) -> list[dict]:
     xyxy = np.asarray(boxes.xyxy, dtype=np.float64)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1).tolist()
     columns = zip(boxes.image_id.tolist(), boxes.label.tolist(), xywh, strict=True)

@@ -12,8 +12,7 @@ from datasets.checks.image_files import read_image_files, read_image_sizes
 from datasets.checks.split import find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError, MissingPackage
-from util.images.common import UNREADABLE, ImageFacts
-from util.images.reader import read_facts, read_image, read_size
+from util.images import UNREADABLE, ImageFacts, read_facts, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -209,14 +208,14 @@ REFUSED = {
     "a palette": (set_(PhotometricInterpretation="PALETTE COLOR"), "is neither MONOCHROME1"),
     "32 bits": (set_(BitsAllocated=32), "has 12 of 32 bits"),
     "no bits": (set_(BitsStored=0), "has 0 of 16 bits"),
-    "a high bit below": (set_(HighBit=3), "has no room for 12 bits"),
+    "a high bit below": (set_(HighBit=3), "is too low for 12 bits"),
     "a giant": (set_(Rows=65535, Columns=65535), "claims 65535 x 65535 pixels"),
-    "a window without width": (set_(WindowCenter=0, WindowWidth=0), "a window that cannot be: width 0"),
-    "an unknown function": (set_(**WINDOW, VOILUTFunction="CUBIC"), "a window that cannot be"),
+    "a window without width": (set_(WindowCenter=0, WindowWidth=0), "an invalid window: width 0"),
+    "an unknown function": (set_(**WINDOW, VOILUTFunction="CUBIC"), "an invalid window"),
     "a short table": (set_(VOILUTSequence=lut([1, 2], 0)), None),
     "an unknown syntax": (
         lambda data: setattr(data.file_meta, "TransferSyntaxUID", "1.2.3.4"),
-        "in no way that pydicom",
+        "in a way that pydicom does not",
     ),
 }
 

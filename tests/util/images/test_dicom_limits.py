@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from util.base.errors import MissingPackage
-from util.images import common, dicom_limits
-from util.images.reader import read_image, read_size
+from util.images import common, dicom_limits, read_image, read_size
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -50,7 +49,7 @@ def element(group, number, kind, data):
 def test_a_deflated_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.dcm", values(16, shape=(200, 100)), bits=16, syntax=DEFLATED)
     assert read_image(path).size == (100, 200)
-    monkeypatch.setattr(dicom_limits, "LARGEST_DATA", 40_000)
+    monkeypatch.setattr(dicom_limits, "MAX_DATA_BYTES", 40_000)
     refused(path.read_bytes(), "bytes; more than 40000|unpacks to more than 40000 bytes")
     refused(deflated(bytes(10**6)), "unpacks to more than 40000 bytes")
 
@@ -61,8 +60,8 @@ def test_a_deflated_file_that_is_cut_is_refused(tmp_path):
 
 
 def test_a_header_of_very_many_items_or_numbers_is_refused(monkeypatch):
-    monkeypatch.setattr(dicom_limits, "MOST_READS", 1000)
-    monkeypatch.setattr("util.images.dicom.LONGEST_ELEMENT", 10_000)
+    monkeypatch.setattr(dicom_limits, "MAX_READS", 1000)
+    monkeypatch.setattr("util.images.dicom.MAX_ELEMENT_BYTES", 10_000)
     item = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
     sequence = struct.pack("<HH2sHI", 0x28, 0x3010, b"SQ", 0, 0xFFFFFFFF) + item * 2000
     refused(deflated(sequence), "more than 1000 elements")

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from util.images import common, huge_images
+from util.images import (
+    UNREADABLE,
+    ImageFacts,
+    common,
+    huge_images,
+    huge_images_in_turn,
+    read_facts,
+    read_image,
+    read_size,
+)
 from util.images import reader as images
-from util.images.common import UNREADABLE, ImageFacts
-from util.images.huge_images import huge_images_in_turn, take_turn
-from util.images.reader import read_facts, read_image, read_size
+from util.images.huge_images import take_turn
 
 GREY = np.array([[0, 100], [200, 255]], dtype=np.uint8)
 
@@ -212,7 +219,7 @@ def test_the_largest_image_is_still_taken():
 
 def test_a_file_of_too_many_bytes_is_refused_unopened(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "x.png")
-    os.truncate(tmp_path / "x.png", images.LARGEST_FILE + 1)  # a hole, which takes no room on the disk
+    os.truncate(tmp_path / "x.png", images.MAX_FILE_BYTES + 1)  # a hole, which takes no room on the disk
     for read in (read_image, read_size):
         with pytest.raises(ValueError, match="bytes; more than"):
             read(tmp_path / "x.png")
@@ -273,6 +280,6 @@ def test_a_huge_image_reads_as_a_small_one_does(tmp_path, monkeypatch, mode):
         small = read_image(tmp_path / "x.tif")
         with monkeypatch.context() as patched:
             patched.setattr(images, "HUGE_PIXELS", 10)
-            patched.setattr(common, "PIXELS_AT_ONCE", 35)
+            patched.setattr("util.images.common.PIXELS_AT_ONCE", 35)
             huge = read_image(tmp_path / "x.tif")
         assert (huge.mode, huge.size, huge.tobytes()) == (small.mode, small.size, small.tobytes())

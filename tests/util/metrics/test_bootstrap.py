@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, permuted, random_tables, repeated, report, truth_of
 from util.metrics.bootstrap import difference, draw_weights, interval, resample
-from util.metrics.coco.ap import ap_curve, figures, match_categories, per_category
-from util.metrics.report.protocols import Study, compare
+from util.metrics.coco.ap import ap_curve, category_metrics, match_categories, per_category
+from util.metrics.report.comparison import compare
+from util.metrics.report.protocols import MatchedTables
 
 SEEDS = st.integers(0, 2**32 - 1)
 HEADLINES = ("AP", "AP50", "AP75")
@@ -20,7 +21,7 @@ def test_with_each_image_once_ap_is_that_of_coco_to_the_last_digit(seed, ties):
     for matches in match_categories(truth, found).values():
         values = ap_curve(matches).values(np.ones((len(truth.images), 2)))
         assert {key: values[key].tolist() for key in HEADLINES} == {
-            key: [figures(matches)[key]] * 2 for key in HEADLINES
+            key: [category_metrics(matches)[key]] * 2 for key in HEADLINES
         }
 
 
@@ -79,7 +80,7 @@ def test_an_interval_leaves_out_draws_without_a_figure():
 
 def test_a_run_does_not_differ_from_itself():
     truth, found = random_tables(1)
-    gaps = compare(Study(truth, found, {}), Study(truth, found, {}), draws=50, seed=0)
+    gaps = compare(MatchedTables(truth, found, {}), MatchedTables(truth, found, {}), draws=50, seed=0)
     assert {(gap.value, gap.low, gap.high, gap.p) for gap in gaps.values()} == {(0.0, 0.0, 0.0, 1.0)}
 
 
@@ -96,7 +97,7 @@ def test_a_difference_is_judged_on_the_same_draws():
 def test_swapping_the_runs_turns_the_sign():
     truth, found = random_tables(1)
     weaker = found_of(found.images, [(1000, 1, BOX, 0.1)][:0])
-    one, two = (Study(truth, f, {}) for f in (found, weaker))
+    one, two = (MatchedTables(truth, f, {}) for f in (found, weaker))
     there, back = compare(one, two, 50, 0), compare(two, one, 50, 0)
     assert there.keys() == back.keys() != set()
     for key, gap in there.items():
@@ -108,9 +109,9 @@ def test_runs_on_other_images_are_not_compared():
     truth, found = random_tables(1)
     fewer = truth.images[:-1]
     with pytest.raises(ValueError, match="on the same images only"):
-        compare(Study(truth, found, {}), Study(truth.on(fewer), found.on(fewer), {}), 10, 0)
+        compare(MatchedTables(truth, found, {}), MatchedTables(truth.on(fewer), found.on(fewer), {}), 10, 0)
 
 
 def test_no_images_no_draws():
     truth, found = random_tables(1)
-    assert resample(Study(truth, found, {}).curves, np.zeros(len(truth.images), dtype=bool), 10, 0) == {}
+    assert resample(MatchedTables(truth, found, {}).box_metrics, np.zeros(len(truth.images), dtype=bool), 10, 0) == {}

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
 from util.metrics.confusion import BACKGROUND, confusion
-from util.metrics.matching import once, one_label
+from util.metrics.matching import as_one_class, deduplicate
 
 BOX, FAR, THIRD = (0, 0, 100, 100), (300, 300, 400, 400), (200, 0, 260, 60)
 
@@ -37,7 +37,7 @@ def test_rows_add_up_to_boxes_and_columns_to_detections(seed, ties):
     boxes = sum(sum(row.values()) for true, row in table.items() if true != BACKGROUND)
     assert boxes == int((~truth.is_crowd).sum())
     said = sum(n for row in table.values() for name, n in row.items() if name != BACKGROUND)
-    speaking = len(once(one_label(found_of(found.images, [r for r in rows(found) if r[3] >= 0.4]))))
+    speaking = len(deduplicate(as_one_class(found_of(found.images, [r for r in rows(found) if r[3] >= 0.4]))))
     assert said <= speaking
     if not truth.is_crowd.any():
         assert said == speaking

@@ -177,7 +177,7 @@ def test_a_report_with_a_figure_that_is_not_finite_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-WEIRD = [
+WEIRD: list[object] = [
     None,
     True,
     "5",

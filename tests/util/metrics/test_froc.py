@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, more, permuted, random_tables, repeated, report, truth_of
-from util.metrics.coco.match import ALARM, HIT
-from util.metrics.froc import RATES, froc_curve
-from util.metrics.matching import pair
+from util.metrics.coco.match import FALSE_POSITIVE, TRUE_POSITIVE
+from util.metrics.froc import FPPI_RATES, froc_curve
+from util.metrics.matching import match_boxes
 
 SEEDS = st.integers(0, 2**32 - 1)
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
@@ -22,15 +22,15 @@ def froc(truth, found):
 
 def brute_force(truth, found):
     """Every threshold that occurs, one after the other."""
-    outcome = pair(truth, found).outcome
+    outcome = match_boxes(truth, found).outcome
     boxes = int((~truth.is_crowd).sum())
     values = {}
-    for rate in RATES:
+    for rate in FPPI_RATES:
         best = 0.0
         for threshold in found.score.tolist():
             shown = outcome[found.score >= threshold]
-            if (shown == ALARM).sum() / len(truth.images) <= rate:
-                best = max(best, (shown == HIT).sum() / boxes)
+            if (shown == FALSE_POSITIVE).sum() / len(truth.images) <= rate:
+                best = max(best, (shown == TRUE_POSITIVE).sum() / boxes)
         values[f"froc@{rate:g}"] = best
     return values | {"froc_mean": sum(values.values()) / len(values)}
 

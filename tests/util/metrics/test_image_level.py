@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, random_tables, truth_of
-from util.metrics.image_level import alarms_at, auc, image_scores, partial_auc, roc
-from util.metrics.matching import once, one_label
+from util.metrics.image_level import auc, image_scores, partial_auc, roc, threshold_metrics
+from util.metrics.matching import as_one_class, deduplicate
 
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -88,7 +88,7 @@ def test_groups_are_told_apart():
 
 def test_every_box_on_an_image_without_tuberculosis_is_a_false_alarm_and_twice_the_same_is_one():
     truth, found, kinds = images_1_to_4()
-    values = figures(alarms_at(image_scores(truth, found, kinds), once(one_label(found)), 0.5), 4)
+    values = figures(threshold_metrics(image_scores(truth, found, kinds), deduplicate(as_one_class(found)), 0.5), 4)
     assert values["sensitivity"] == 1.0
     assert values["specificity"] == pytest.approx(2 / 3)
     assert values["false_alarms"] == pytest.approx(2 / 3)  # on 3: one box under two classes, and another
@@ -114,7 +114,7 @@ def test_a_roc_curve_goes_from_nothing_to_everything():
     x, y, score = roc(image_scores(truth, found, kinds))
     assert (x[0], y[0], x[-1], y[-1]) == (0.0, 0.0, 1.0, 1.0)
     assert score.tolist() == [np.inf, 0.8, 0.7, 0.2, -np.inf]
-    with pytest.raises(ValueError, match="with and without"):
+    with pytest.raises(ValueError, match="positive and negative"):
         roc(image_scores(truth.on([1]), found, kinds))
 
 

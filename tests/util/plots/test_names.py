@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from util.base.text import MAX_LABEL, label, short_names
-from util.metrics.report.protocols import Study
+from util.metrics.report.protocols import MatchedTables
 from util.metrics.tables import Detections, GroundTruth
 from util.plots.attention import LayerPanel, draw_attention
 from util.plots.contact_sheet import annotate_detections, draw_sheet
@@ -80,7 +80,7 @@ def test_a_sheet_of_images_is_drawn_and_shows_the_name_on_one_line(name):
 @pytest.mark.parametrize("draw", [draw_precision_recall, draw_confusion])
 def test_the_plots_of_an_evaluation_are_whole_files_whatever_a_category_is_called(draw, name):
     truth, found = tables(name)
-    content, texts = drawn(draw(Study(truth, found, {}, 0.5)), "svg")
+    content, texts = drawn(draw(MatchedTables(truth, found, {}, 0.5)), "svg")
     xml.etree.ElementTree.fromstring(content)
     assert any(label(name) in text for text in texts)
 
@@ -88,13 +88,13 @@ def test_the_plots_of_an_evaluation_are_whole_files_whatever_a_category_is_calle
 def test_each_category_has_its_line_in_the_legend_even_one_that_is_called_as_all_of_them():
     for name in ("class-agnostic", "_hidden"):
         truth, found = tables(name)
-        legend = draw_precision_recall(Study(truth, found, {}, 0.5)).axes[0].get_legend()
+        legend = draw_precision_recall(MatchedTables(truth, found, {}, 0.5)).axes[0].get_legend()
         assert len(legend.get_texts()) == 3
 
 
 def test_a_logarithmic_axis_has_plain_numbers():
     truth, found = tables("a")
-    _, texts = drawn(draw_calibration(Study(truth, found, {}, 0.5)))
+    _, texts = drawn(draw_calibration(MatchedTables(truth, found, {}, 0.5)))
     assert "1" in texts
     assert not any("$" in text for text in texts)
 

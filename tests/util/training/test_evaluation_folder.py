@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.metric_tables import found_of, truth_of
 from util.base.folder_lock import FolderInUse
 from util.metrics.files import save_report
-from util.metrics.report.file import facts_of
+from util.metrics.report.file import facts_of_tables
 from util.training import evaluation_folder
 from util.training.evaluation_folder import choose_folder, hold_folder, holds_training, training_of
 
@@ -33,7 +33,7 @@ def choose(folder, truth=TRUTH, **changes):
 
 def report_in(folder, truth=TRUTH, **changes):
     folder.mkdir(exist_ok=True)
-    facts = {**facts_of(truth, found_of([1, 2], [])), "operating_point": {}, "epoch": 0, **FACTS, **changes}
+    facts = {**facts_of_tables(truth, found_of([1, 2], [])), "operating_point": {}, "epoch": 0, **FACTS, **changes}
     save_report(folder / "report.json", {"all/per_class/AP": 0.5}, facts)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from util.metrics.operating_point import Rule, choose_threshold
-from util.metrics.report.file import facts_of
-from util.metrics.report.protocols import Figures, Study, report_of
+from util.metrics.report.file import facts_of_tables
+from util.metrics.report.protocols import MatchedTables, Metrics, compute_metrics
 from util.metrics.report.text_table import format_table
 from util.metrics.tables import Detections, GroundTruth
 
@@ -17,32 +17,32 @@ from util.metrics.tables import Detections, GroundTruth
 class Evaluation:
     """The results of an evaluation."""
 
-    study: Study
-    values: Figures
+    study: MatchedTables
+    values: Metrics
     operating_point: dict[str, Any]  # rule, target, threshold; empty where the rule chose nothing
     is_chosen_here: bool  # on these very images
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The figures without their intervals."""
+        """The metrics without their intervals."""
         return {key: value for key, value in self.values.items() if isinstance(value, float)}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the metrics are of, as far as the tables and the operating point tell."""
+        """Facts of the report that follow from the tables and the operating point."""
         point = dict(self.operating_point)
         if point:
             before = "given" if point["rule"] == "given" else "checkpoint"
             point["origin"] = "these images" if self.is_chosen_here else before
-        return {**facts_of(self.study.truth, self.study.found), "operating_point": point}
+        return {**facts_of_tables(self.study.ground_truth, self.study.detections), "operating_point": point}
 
     @property
     def text(self) -> str:
         """The table for the log."""
         where = "chosen on these images" if self.is_chosen_here else "chosen before, on validation images"
-        said = "operating point: score >= {threshold:.4g} ({rule}, {})"
-        told = said.format(where, **self.operating_point) if self.operating_point else "no operating point"
-        return f"{format_table(self.values, self.study.truth)}\n{told}"
+        line = "operating point: score threshold {threshold:.4g} ({rule}, {})"
+        point = line.format(where, **self.operating_point) if self.operating_point else "no operating point"
+        return f"{format_table(self.values, self.study.ground_truth)}\n{point}"
 
 
 def evaluate_tables(
@@ -57,10 +57,10 @@ def evaluate_tables(
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate at a given operating point, or at the one that `rule` and `target` choose on these images."""
-    study = Study(truth, found, kinds)
+    study = MatchedTables(truth, found, kinds)
     chosen = dict(operating_point or {})
     if not chosen:
-        threshold = choose_threshold(truth, study.one_once, study.images, rule, target)
+        threshold = choose_threshold(truth, study.deduplicated, study.image_scores, rule, target)
         chosen = {} if threshold is None else {"rule": rule, "target": target, "threshold": threshold}
     study = study.at(chosen.get("threshold"))
-    return Evaluation(study, report_of(study, draws=draws, seed=seed), chosen, not operating_point)
+    return Evaluation(study, compute_metrics(study, draws=draws, seed=seed), chosen, not operating_point)

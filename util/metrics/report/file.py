@@ -1,6 +1,6 @@
-"""report.json: the metrics of an evaluation, flat, and under one key the facts of what was evaluated.
+"""report.json: the metrics of an evaluation, flat, and under one key the facts: what was evaluated, and how.
 
-Whoever states a metric reads what it is of from the same file. Reports of older versions have no facts.
+Programs that show a metric read its images and weights from the same file. Reports of older versions have no facts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from numpy.typing import NDArray
 
 from util.base.errors import UserError
 from util.base.numbers import number
-from util.metrics.tables import Boxes, Detections, GroundTruth
+from util.metrics.tables import BoxTable, Detections, GroundTruth
 
 REPORT = "report.json"
 FACTS = "evaluated"  # the one key that is no metric
-ALWAYS = {"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict}
-ALWAYS |= {"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict}
-SOMETIMES = {"annotation_file": str, "image_folder": str, "detections_file": str, "config": str}
-SOMETIMES |= {"checkpoint": str, "epoch": int, "step": int, "weights": str}
-DESCRIBED = {"list", "images", "images_with_boxes", "boxes"}
-INSIDE = {"boxes_by_category": {int}, "category_names": {str}, "operating_point": {str, float}}
-AGAIN = "evaluate again"
+REQUIRED_FACTS: dict[str, type] = {
+    **{"list": str, "images": int, "images_with_boxes": int, "boxes": int, "boxes_by_category": dict},
+    **{"category_names": dict, "ground_truth": str, "detections": str, "operating_point": dict},
+}
+OPTIONAL_FACTS: dict[str, type] = {
+    **{"annotation_file": str, "image_folder": str, "detections_file": str, "config": str},
+    **{"checkpoint": str, "epoch": int, "step": int, "weights": str},
+}
+DESCRIBED_KEYS = {"list", "images", "images_with_boxes", "boxes"}
+VALUE_TYPES: dict[str, set[type]] = {
+    "boxes_by_category": {int},
+    "category_names": {str},
+    "operating_point": {str, float},
+}
+AGAIN = "evaluate the run again"
 
 
 @dataclass(frozen=True)
@@ -43,23 +51,25 @@ class Report:
         """The operating point of its metrics; None where there was none."""
         return number(self.metrics.get("operating_point/threshold"))
 
-    def require(self, *, truth: GroundTruth | None = None, found: Detections | None = None, source: object) -> None:
-        """Refuse ground truth or detections that are not those of the metrics; an older report cannot tell.
+    def require(
+        self, *, ground_truth: GroundTruth | None = None, detections: Detections | None = None, source: object
+    ) -> None:
+        """Refuse ground truth or detections other than those of the metrics; an older report accepts all.
 
         Args:
-            truth: ground truth of all images of `source`.
-            found: all detections of `source`.
+            ground_truth: of all images of `source`.
+            detections: all of `source`.
             source: where they come from, for the message.
 
         Raises:
             UserError: the fingerprints differ.
         """
-        tables = {"ground_truth": truth, "detections": found}
+        tables = {"ground_truth": ground_truth, "detections": detections}
         for name, table in tables.items():
             if self.facts and table is not None and fingerprint(table) != self.facts[name]:
                 raise UserError(
                     f"{source}: is not the {name.replace('_', ' ')} whose metrics {self.path} holds, that of "
-                    f"{described(self.facts)}: one of the two files was replaced or changed; {AGAIN}"
+                    f"{describe_images(self.facts)}: one of the two files was replaced or changed; {AGAIN}"
                 )
 
 
@@ -75,9 +85,9 @@ def load_report(folder: Path) -> Report | None:
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); evaluate the run again") from error
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object with the metrics of an evaluation; evaluate the run again")
+        raise UserError(f"{path}: expected a JSON object with the metrics of an evaluation; {AGAIN}")
     facts = values.pop(FACTS, {})
     wrong = next((key for key, value in values.items() if not _is_metric(value)), None)
     if wrong is not None:
@@ -87,14 +97,18 @@ def load_report(folder: Path) -> Report | None:
     return Report(path, values, facts)
 
 
-def facts_of(truth: GroundTruth, found: Detections) -> dict[str, Any]:
-    """The facts that the two tables tell."""
-    fingerprints = {"ground_truth": fingerprint(truth), "detections": fingerprint(found)}
-    return {**counts(truth), "category_names": {str(k): truth.names[k] for k in sorted(truth.names)}, **fingerprints}
+def facts_of_tables(truth: GroundTruth, detections: Detections) -> dict[str, Any]:
+    """Facts of a report that follow from the two tables."""
+    fingerprints = {"ground_truth": fingerprint(truth), "detections": fingerprint(detections)}
+    return {
+        **count_boxes(truth),
+        "category_names": {str(k): truth.names[k] for k in sorted(truth.names)},
+        **fingerprints,
+    }
 
 
-def counts(truth: GroundTruth) -> dict[str, Any]:
-    """Images, images with boxes, boxes; boxes per category id. A crowd region is no box."""
+def count_boxes(truth: GroundTruth) -> dict[str, Any]:
+    """Count images, images with boxes, boxes, and boxes per category id. A crowd region is no box."""
     kept = ~truth.is_crowd
     labels = truth.label[kept]
     return {
@@ -105,13 +119,13 @@ def counts(truth: GroundTruth) -> dict[str, Any]:
     }
 
 
-def described(facts: Mapping[str, Any]) -> str:
-    """The evaluated images in words; `facts` has the keys of DESCRIBED, as a list in a row of kind "start" has."""
+def describe_images(facts: Mapping[str, Any]) -> str:
+    """Describe the evaluated images in words; `facts` has DESCRIBED_KEYS, as the lists in a row of kind "start" do."""
     return f"{facts['list']}, {facts['images']} images, {facts['images_with_boxes']} with boxes, {facts['boxes']} boxes"
 
 
-def fingerprint(table: Boxes) -> str:
-    """A digest of ground truth or detections, the same before they are written and after they are read.
+def fingerprint(table: BoxTable) -> str:
+    """Compute a digest of ground truth or detections, equal before they are written and after they are read.
 
     That of ground truth covers images, file names, categories and boxes, in whatever order; the order of detections
     counts, as metrics take equal scores in this order. Coordinates count as float32: a file states x, y, width, height.
@@ -134,7 +148,7 @@ def _rounded(values: NDArray) -> NDArray[np.float32]:
         return values.astype("<f4") + np.float32(0.0)  # -0 becomes 0
 
 
-def _named(table: Boxes) -> list[Sequence[Any]]:
+def _named(table: BoxTable) -> list[Sequence[Any]]:
     if isinstance(table, GroundTruth):
         return [[(i, table.files.get(i)) for i in sorted(table.images)], sorted(table.names.items()), [len(table)]]
     return [[len(table)]]
@@ -146,14 +160,16 @@ def _is_metric(value: Any) -> bool:
 
 
 def _problem(facts: Any) -> str:
-    """What is wrong with the facts of a report; "" where nothing is."""
+    """Describe the first error in the facts of a report; "" where there is none."""
     if not isinstance(facts, dict):
         return f"is a {type(facts).__name__}, expected an object"
-    kinds = {**ALWAYS, **{name: kind for name, kind in SOMETIMES.items() if name in facts}} if facts else {}
+    kinds = (
+        {**REQUIRED_FACTS, **{name: kind for name, kind in OPTIONAL_FACTS.items() if name in facts}} if facts else {}
+    )
     for name, kind in kinds.items():
         if type(facts.get(name)) is not kind:
             return f"has {facts.get(name)!r:.40} as {name!r}, expected a {kind.__name__}"
-        inside = INSIDE.get(name, set())
-        if inside and not all(type(value) in inside for value in facts[name].values()):
+        types = VALUE_TYPES.get(name)
+        if types and not all(type(value) in types for value in facts[name].values()):
             return f"has {facts[name]!r:.40} as {name!r}, expected values of another type"
     return ""

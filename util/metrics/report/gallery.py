@@ -1,45 +1,35 @@
-"""Which images to look at first: the worst misses and the worst false alarms."""
+"""Choose the images to inspect first: the worst misses and the worst false positives."""
 
 import numpy as np
 
-from util.metrics.coco.match import ALARM
+from util.metrics.coco.match import FALSE_POSITIVE
 from util.metrics.coco.overlap import overlaps, to_xywh
-from util.metrics.matching import IOU, pair, rows_of
-from util.metrics.report.protocols import Study
-from util.metrics.tables import Detections
+from util.metrics.matching import IOU_THRESHOLD, match_boxes
+from util.metrics.report.protocols import MatchedTables
 
 
-def worst_misses(study: Study, num: int) -> list[int]:
-    """Up to `num` image ids with a box that no detection of the operating point finds, least suspected first.
+def worst_misses(tables: MatchedTables, num: int) -> list[int]:
+    """Choose up to `num` image ids with a box missed at the operating point, those of the lowest scores first.
 
-    How much a box is suspected is the highest score of a detection that overlaps it by IOU, classes taken as one.
-    Missed are the same boxes as in per_image.csv; without an operating point every detection counts.
+    The score of a missed box is the highest one of a detection of any class that overlaps it by IOU_THRESHOLD. Missed
+    are the same boxes as in per_image.csv; without an operating point every detection counts.
     """
-    truth = study.one[0]
-    found = study.one_once
-    strong = _at_operating_point(study)
-    is_missed = ~truth.is_crowd & ~np.isin(np.arange(len(truth)), pair(truth, strong).box)
-    suspicion: dict[int, float] = {}
+    truth = tables.class_agnostic[0]
+    detections = tables.deduplicated
+    is_missed = ~truth.is_crowd & ~np.isin(np.arange(len(truth)), match_boxes(truth, tables.shown).box)
+    scores: dict[int, float] = {}
     for box in np.flatnonzero(is_missed).tolist():
-        rows = np.flatnonzero(found.image_id == truth.image_id[box])
-        values = overlaps(to_xywh(found.xyxy[rows]), to_xywh(truth.xyxy[box : box + 1]), np.zeros(1, dtype=bool))[:, 0]
-        best = float(found.score[rows][values >= IOU].max(initial=-np.inf))
+        near = detections.select(detections.image_id == truth.image_id[box])
+        values = overlaps(to_xywh(near.xyxy), to_xywh(truth.xyxy[box : box + 1]), np.zeros(1, dtype=bool))[:, 0]
+        best = float(near.score[values >= IOU_THRESHOLD].max(initial=-np.inf))
         image = int(truth.image_id[box])
-        suspicion[image] = min(best, suspicion.get(image, np.inf))
-    return sorted(suspicion, key=lambda i: (suspicion[i], i))[:num]
+        scores[image] = min(best, scores.get(image, np.inf))
+    return sorted(scores, key=lambda i: (scores[i], i))[:num]
 
 
-def worst_false_alarms(study: Study, num: int) -> list[int]:
-    """Up to `num` image ids with the strongest detections of the operating point that find no box; strongest first.
-
-    Classes are taken as one.
-    """
-    found = _at_operating_point(study)
-    alarms = np.flatnonzero(pair(study.one[0], found).outcome == ALARM)
-    order = alarms[np.lexsort((found.image_id[alarms], -found.score[alarms]))]
-    return list(dict.fromkeys(found.image_id[order].tolist()))[:num]
-
-
-def _at_operating_point(study: Study) -> Detections:
-    found = study.one_once.on(study.truth.images)
-    return found if study.threshold is None else rows_of(found, np.flatnonzero(found.score >= study.threshold))
+def worst_false_positives(tables: MatchedTables, num: int) -> list[int]:
+    """Choose up to `num` image ids with class-agnostic false positives at the operating point, highest score first."""
+    shown = tables.shown
+    wrong = shown.select(match_boxes(tables.class_agnostic[0], shown).outcome == FALSE_POSITIVE)
+    order = np.lexsort((wrong.image_id, -wrong.score))
+    return list(dict.fromkeys(wrong.image_id[order].tolist()))[:num]

@@ -1,43 +1,42 @@
-"""One line per evaluated image: where to look when a figure surprises."""
-
-from collections.abc import Iterator
+"""per_image.csv: one line per evaluated image, to see which images a metric depends on."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from util.base.csv_text import Cell, csv_lines
-from util.metrics.coco.match import ALARM, HIT
-from util.metrics.matching import pair, rows_of
-from util.metrics.report.protocols import Study
+from util.base.csv_text import csv_lines
+from util.metrics.coco.match import FALSE_POSITIVE, TRUE_POSITIVE
+from util.metrics.matching import match_boxes
+from util.metrics.report.protocols import MatchedTables
 
-COLUMNS = ("image_id", "file_name", "group", "boxes", "highest_score", "detections", "hits", "missed", "false_alarms")
+PER_IMAGE_COLUMNS = (
+    *("image_id", "file_name", "group", "boxes", "highest_score"),
+    *("detections", "hits", "missed", "false_alarms"),
+)
 
 
-def per_image_csv(study: Study) -> str:
-    """The table as text: boxes, the highest score, and at the operating point what was found, classes taken as one.
+def per_image_csv(tables: MatchedTables) -> str:
+    """Format the table: boxes, the highest score, and the class-agnostic outcomes at the operating point.
 
     Without an operating point every detection counts. `highest_score` is empty where there is no detection.
     """
-    threshold = -np.inf if study.threshold is None else study.threshold
-    found = study.one_once.on(study.truth.images)
-    strong = rows_of(found, np.flatnonzero(found.score >= threshold))
-    outcome = pair(study.one[0], strong).outcome
-    place = {image: n for n, image in enumerate(study.ids.tolist())}
-    is_box = ~study.truth.is_crowd
+    shown = tables.shown
+    truth = tables.ground_truth
+    outcome = match_boxes(tables.class_agnostic[0], shown).outcome
 
-    def count(image_id: np.ndarray) -> np.ndarray:
-        return np.bincount([place[i] for i in image_id.tolist()], minlength=len(place))
+    def count(image_id: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(np.searchsorted(tables.ids, image_id), minlength=len(tables.ids))
 
-    boxes = count(study.truth.image_id[is_box])
-    hits = count(strong.image_id[outcome == HIT])
-    said = count(strong.image_id)
-    alarms = count(strong.image_id[outcome == ALARM])
-    scores = study.images.score.tolist()
-
-    def rows() -> Iterator[tuple[Cell, ...]]:
-        for n, image in enumerate(study.ids.tolist()):
-            score = scores[n] if np.isfinite(scores[n]) else ""
-            name = study.truth.files.get(image, "")
-            counts = (said[n], hits[n], boxes[n] - hits[n], alarms[n])
-            yield image, name, study.images.group[n], boxes[n], score, *counts
-
-    return "".join(csv_lines(COLUMNS, rows()))
+    boxes = count(truth.image_id[~truth.is_crowd])
+    true_positives = count(shown.image_id[outcome == TRUE_POSITIVE])
+    columns = (
+        tables.ids.tolist(),
+        [truth.files.get(image, "") for image in tables.ids.tolist()],
+        tables.image_scores.group.tolist(),
+        boxes.tolist(),
+        [score if np.isfinite(score) else "" for score in tables.image_scores.score.tolist()],
+        count(shown.image_id).tolist(),
+        true_positives.tolist(),
+        (boxes - true_positives).tolist(),
+        count(shown.image_id[outcome == FALSE_POSITIVE]).tolist(),
+    )
+    return "".join(csv_lines(PER_IMAGE_COLUMNS, zip(*columns, strict=True)))

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from util.base.text import printable
-from util.metrics.froc import RATES
-from util.metrics.report.protocols import Figures, images_with_boxes
+from util.metrics.froc import FPPI_RATES
+from util.metrics.report.protocols import Metrics, images_with_boxes
 from util.metrics.tables import GroundTruth
 
-COLUMNS = {
+AP_COLUMNS = {
     "AP": "AP",
     "AP50": "AP50",
     "AP75": "AP75",
@@ -18,29 +18,30 @@ COLUMNS = {
     "AP_large": "large",
     "AR100": "AR100",
 }
-SENSITIVITIES = {f"froc@{rate:g}": f"{rate:g}" for rate in RATES} | {"froc_mean": "mean"}
-IMAGE_FIGURES = {
+FROC_COLUMNS = {f"froc@{rate:g}": f"{rate:g}" for rate in FPPI_RATES} | {"froc_mean": "mean"}
+IMAGE_METRICS = {
     "auc": "AUC",
-    "partial_auc": "mean specificity from 90 % sensitivity on",
+    "partial_auc": "partial AUC (mean specificity at sensitivities from 0.9 on)",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
-    "false_alarms": "false alarms per image without tuberculosis",
+    "false_alarms": "false positives per negative image (FPPI)",
 }
-TITLES = {"all": "all images", "tb_only": "images with boxes"}
+VIEW_TITLES = {"all": "all images", "tb_only": "images with boxes"}
+MEASURE_TITLES = {"agnostic": "class-agnostic", "per_class": "mean over classes (mAP)"}
 FIRST_COLUMN = 36  # characters wide
 COLUMN = 7
 
 
-def format_table(values: Figures, truth: GroundTruth) -> str:
-    """One block per view of the images, then whole images; '-' stands where nothing is defined. No newline at the end.
+def format_table(values: Metrics, truth: GroundTruth) -> str:
+    """Format one block per view of the images, then FROC and image level; '-' stands where nothing is defined.
 
-    Intervals are in square brackets, where the report has them.
+    Intervals are in square brackets, where the report has them. No newline at the end.
     """
     views = {"all": truth, "tb_only": images_with_boxes(truth)}
     blocks = [_counts(truth)]
-    blocks += [_block(values, view, seen) for view, seen in views.items()]
+    blocks += [_block(values, view, images) for view, images in views.items()]
     blocks += [_froc(values)] if "all/agnostic/froc_mean" in values else []
-    blocks += [_images(values)] if any(f"all/image/{key}" in values for key in IMAGE_FIGURES) else []
+    blocks += [_image_level(values)] if any(f"all/image/{key}" in values for key in IMAGE_METRICS) else []
     return "\n".join(blocks)
 
 
@@ -49,36 +50,34 @@ def _counts(truth: GroundTruth) -> str:
     return f"{images}; {_many(int((~truth.is_crowd).sum()), 'box', 'boxes')}"
 
 
-def _block(values: Figures, view: str, truth: GroundTruth) -> str:
+def _block(values: Metrics, view: str, truth: GroundTruth) -> str:
     labels = truth.label[~truth.is_crowd]
-    lines = [_line(f"{TITLES[view]} ({len(truth.images)})", [*COLUMNS.values(), "boxes"])]
-    rows = [("  class-agnostic", "agnostic", len(labels)), ("  mean over classes", "per_class", len(labels))]
+    rows = [(f"  {title}", measure, len(labels)) for measure, title in MEASURE_TITLES.items()]
     rows += [
         (f"    {printable(n)}", f"per_class/{n}", int(np.sum(labels == k))) for k, n in sorted(truth.names.items())
     ]
+    lines = [_line(f"{VIEW_TITLES[view]} ({len(truth.images)})", [*AP_COLUMNS.values(), "boxes"])]
     for title, key, boxes in rows:
-        figures = [_number(values, f"{view}/{key}/{figure}") for figure in COLUMNS]
-        lines.append(_line(title, [*figures, str(boxes)]))
-    for title, key in (("  class-agnostic", "agnostic"), ("  mean over classes", "per_class")):
-        said = [f"{figure} {_interval(values, f'{view}/{key}/{figure}')}" for figure in ("AP", "AP50")]
-        if f"{view}/{key}/AP/ci95" in values:
-            lines.append(f"{title}, 95 %".ljust(FIRST_COLUMN) + "  " + "  ".join(said))
+        lines.append(_line(title, [*(_number(values, f"{view}/{key}/{metric}") for metric in AP_COLUMNS), str(boxes)]))
+    for measure, title in MEASURE_TITLES.items():
+        if f"{view}/{measure}/AP/ci95" in values:
+            intervals = [f"{metric} {_interval(values, f'{view}/{measure}/{metric}')}" for metric in ("AP", "AP50")]
+            lines.append(f"  {title}, 95 %".ljust(FIRST_COLUMN) + "  " + "  ".join(intervals))
     return "\n".join(lines)
 
 
-def _froc(values: Figures) -> str:
-    lines = [_line("sensitivity at false alarms / image", list(SENSITIVITIES.values()))]
-    for view, title in TITLES.items():
+def _froc(values: Metrics) -> str:
+    lines = [_line("FROC: sensitivity at FPPI of", list(FROC_COLUMNS.values()))]
+    for view, title in VIEW_TITLES.items():
         for key, name in (("agnostic", "class-agnostic"), ("per_class", "per class")):
-            cells = [_number(values, f"{view}/{key}/{figure}") for figure in SENSITIVITIES]
-            lines.append(_line(f"  {title}, {name}", cells))
+            lines.append(_line(f"  {title}, {name}", [_number(values, f"{view}/{key}/{m}") for m in FROC_COLUMNS]))
     return "\n".join(lines)
 
 
-def _images(values: Figures) -> str:
-    lines = ["whole images"]
-    for figure, title in IMAGE_FIGURES.items():
-        key = f"all/image/{figure}"
+def _image_level(values: Metrics) -> str:
+    lines = ["image level"]
+    for metric, title in IMAGE_METRICS.items():
+        key = f"all/image/{metric}"
         if key not in values:
             continue
         groups = {
@@ -94,7 +93,7 @@ def _number(values: Mapping, key: str) -> str:
     return f"{values[key]:.3f}" if key in values else "-"
 
 
-def _interval(values: Figures, key: str) -> str:
+def _interval(values: Metrics, key: str) -> str:
     ends = values.get(f"{key}/ci95")
     return "[{:.3f}, {:.3f}]".format(*ends) if isinstance(ends, list) else ""
 

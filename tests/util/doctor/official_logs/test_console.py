@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from util.doctor.official_logs.console import LogParser, json_row, means
 
 LINE = "Epoch: [{}]  [ {}/100]  eta: 0:00:01  lr: 0.000100  class_error: 50.00  loss: 0.5000 ({})  time: 0.1  data: 0.0"
-PIECES = ("Epoch: [1]  [ 0/9]", " loss: 1.0 (nan)", "Test:  [ 0/9]", "Averaged stats: loss: 1 (2)", '{"train_loss": ')
+PIECES: tuple[str, ...] = (
+    "Epoch: [1]  [ 0/9]",
+    " loss: 1.0 (nan)",
+    "Test:  [ 0/9]",
+    "Averaged stats: loss: 1 (2)",
+    '{"train_loss": ',
+)
 PIECES += (
     "Namespace(",
     "focal_alpha=1e999",

@@ -15,10 +15,10 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.helpers.metric_tables import found_of, permuted, random_tables, report, truth_of
 from tests.helpers.references import coco as coco_reference
-from util.metrics.coco.ap import FIGURES, coco_ap, per_category
+from util.metrics.coco.ap import METRICS, coco_ap, per_category
 from util.metrics.coco.match import descending
-from util.metrics.froc import RATES
-from util.metrics.matching import one_label
+from util.metrics.froc import FPPI_RATES
+from util.metrics.matching import as_one_class
 from util.metrics.tables import Detections
 
 SHARED = Path(__file__).resolve().parents[5] / "shared"
@@ -56,7 +56,7 @@ def raw_pycocotools(truth, found, folder):
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return dict(zip(FIGURES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(METRICS, evaluation.stats.tolist(), strict=True))
 
 
 def assert_figures(ours, theirs, tolerance=1e-12):
@@ -72,7 +72,7 @@ FAR = (300, 300, 400, 400)
 
 def test_a_perfect_detection_scores_one_in_everything():
     values = coco_ap(truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.4)]))
-    assert values == pytest.approx({k: 1.0 for k in FIGURES if "small" not in k and "medium" not in k})
+    assert values == pytest.approx({k: 1.0 for k in METRICS if "small" not in k and "medium" not in k})
 
 
 def test_a_stronger_false_alarm_on_an_image_without_boxes_halves_ap():
@@ -141,11 +141,11 @@ def test_finding_nothing_scores_zero():
 def test_the_right_box_under_the_wrong_label_counts_only_class_agnostic():
     truth, found = truth_of([1], [(1, 1, BOX)]), found_of([1], [(1, 2, BOX, 0.8)])
     assert coco_ap(truth, found)["AP"] == 0.0
-    assert coco_ap(one_label(truth), one_label(found))["AP"] == pytest.approx(1.0)
+    assert coco_ap(as_one_class(truth), as_one_class(found))["AP"] == pytest.approx(1.0)
 
 
 def test_an_image_that_was_never_evaluated_is_refused():
-    with pytest.raises(ValueError, match=r"1 images of the truth are not among them.*\[2\]"):
+    with pytest.raises(ValueError, match=r"1 images of the ground truth are not among them.*\[2\]"):
         coco_ap(truth_of([1, 2], [(1, 1, BOX)]), found_of([1], [(1, 1, BOX, 0.8)]))
 
 
@@ -237,14 +237,14 @@ def golden_tables():
 
 
 def renamed(expected):
-    return {k: expected[k.replace("AR1", "AR_max1") if k[:3] == "AR1" else k] for k in FIGURES}
+    return {k: expected[k.replace("AR1", "AR_max1") if k[:3] == "AR1" else k] for k in METRICS}
 
 
 @pytest.mark.data
 def test_real_predictions_score_what_pycocotools_says():
     truth, found, expected = golden_tables()
     assert_figures(coco_ap(truth, found), renamed(expected["three_categories_200_tb_images"]), 1e-9)
-    agnostic = coco_ap(one_label(truth), one_label(found))
+    agnostic = coco_ap(as_one_class(truth), as_one_class(found))
     assert_figures(agnostic, renamed(expected["class_agnostic_200_tb_images"]), 1e-9)
     categories = per_category(truth, found)
     assert set(categories) == {"ActiveTuberculosis", "ObsoletePulmonaryTuberculosis"}
@@ -265,7 +265,7 @@ def test_real_predictions_have_the_sensitivities_that_are_expected():
         "agnostic": expected["froc_class_agnostic_same_box_counted_once_200_images"],
     }
     for measure, stated in parts.items():
-        for rate in RATES:
+        for rate in FPPI_RATES:
             ours = values[f"tb_only/{measure}/froc@{rate:g}"]
             assert ours == pytest.approx(stated[str(rate)]["sensitivity"], abs=1e-9), (measure, rate)
         assert values[f"tb_only/{measure}/froc_mean"] == pytest.approx(stated["mean_7_points_0.125_to_8"], abs=1e-9)

@@ -7,8 +7,8 @@ from tests.helpers.metric_tables import found_of, truth_of
 from util.base.errors import UserError
 from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.report.file import load_report
-from util.metrics.report.gallery import worst_false_alarms, worst_misses
-from util.metrics.report.protocols import Study
+from util.metrics.report.gallery import worst_false_positives, worst_misses
+from util.metrics.report.protocols import MatchedTables
 from util.runlog.run_log import RunLog
 from util.training.evaluation import write_evaluation
 
@@ -61,27 +61,27 @@ def test_a_report_that_is_cut_short_is_named(tmp_path):
 
 
 def test_the_gallery_begins_with_the_least_suspected_box_and_the_strongest_alarm():
-    study = Study(TRUTH, FOUND, {}, 0.5)
+    study = MatchedTables(TRUTH, FOUND, {}, 0.5)
     assert worst_misses(study, 5) == [2, 1]  # nothing at all on 2; the far box of 1 was suspected with 0.2
-    assert worst_false_alarms(study, 5) == [3]
+    assert worst_false_positives(study, 5) == [3]
     assert worst_misses(study, 1) == [2]
 
 
 def test_the_gallery_goes_by_the_operating_point():
-    at = {threshold: Study(TRUTH, FOUND, {}, threshold) for threshold in (0.15, 0.5, 0.76, None)}
+    at = {threshold: MatchedTables(TRUTH, FOUND, {}, threshold) for threshold in (0.15, 0.5, 0.76, None)}
     assert {key: worst_misses(study, 5) for key, study in at.items()} == {
         0.15: [2],
         0.5: [2, 1],
         0.76: [2, 1],
         None: [2],
     }
-    alarms = {key: worst_false_alarms(study, 5) for key, study in at.items()}
+    alarms = {key: worst_false_positives(study, 5) for key, study in at.items()}
     assert alarms == {0.15: [3], 0.5: [3], 0.76: [], None: [3]}
 
 
 def test_two_boxes_that_one_detection_overlaps_are_one_miss_as_in_the_table_of_images():
     truth = truth_of([1], [(1, 1, BOX), (1, 1, (0, 0, 100, 90))])
-    study = Study(truth, found_of([1], [(1, 1, BOX, 0.8)]), {}, 0.5)
+    study = MatchedTables(truth, found_of([1], [(1, 1, BOX, 0.8)]), {}, 0.5)
     assert worst_misses(study, 5) == [1]
 
 

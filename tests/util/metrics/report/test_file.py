@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from datasets.annotations.split import load_split
 from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
 from util.base.errors import UserError
-from util.metrics.files import load_detections, save_detections, save_report, save_truth
-from util.metrics.report.file import facts_of, fingerprint, load_report
+from util.metrics.files import load_detections, save_detections, save_ground_truth, save_report
+from util.metrics.report.file import facts_of_tables, fingerprint, load_report
 
 TRUTH = truth_of([1, 2], [(1, 1, (0, 0, 10, 10)), (1, 2, (5, 5, 9, 9), True)])
 FOUND = found_of([1, 2], [(1, 1, (0, 0, 10, 10), 0.5), (2, 1, (0, 0, 5, 5), 0.25)])
-FACTS = {**facts_of(TRUTH, FOUND), "list": "val", "operating_point": {}}
+FACTS = {**facts_of_tables(TRUTH, FOUND), "list": "val", "operating_point": {}}
 
 
 @settings(max_examples=20)
@@ -23,7 +23,7 @@ def test_a_fingerprint_outlives_writing_and_reading(tmp_path_factory, seed):
     folder = tmp_path_factory.mktemp("f")
     truth, found = random_tables(seed)
     found = replace(found, xyxy=found.xyxy.astype(np.float32).astype(np.float64))  # as a network's are
-    save_truth(folder / "t.json", truth)
+    save_ground_truth(folder / "t.json", truth)
     save_detections(folder / "d.json", found)
     again = load_split(folder, folder / "t.json").ground_truth()
     assert fingerprint(again) == fingerprint(truth)
@@ -63,8 +63,11 @@ def test_metrics_stay_flat_and_the_facts_have_one_key(tmp_path):
     report = load_report(tmp_path)
     assert report.metrics == {"b/AP": 0.5, "b/AP/ci95": [0.4, 0.6]}
     assert report.facts == FACTS
-    report.require(truth=TRUTH, found=FOUND, source="here")
-    for table in ({"truth": replace(TRUTH, images=(1, 2, 3))}, {"found": replace(FOUND, score=FOUND.score / 2)}):
+    report.require(ground_truth=TRUTH, detections=FOUND, source="here")
+    for table in (
+        {"ground_truth": replace(TRUTH, images=(1, 2, 3))},
+        {"detections": replace(FOUND, score=FOUND.score / 2)},
+    ):
         with pytest.raises(
             UserError, match=r"here: is not the .* that of val, 2 images, 1 with boxes, 1 boxes: one of"
         ):
@@ -76,7 +79,7 @@ def test_an_older_report_is_read_and_cannot_tell(tmp_path):
     save_report(tmp_path / "report.json", {"operating_point/threshold": 0.5})
     report = load_report(tmp_path)
     assert (report.threshold, report.facts) == (0.5, {})
-    report.require(truth=TRUTH, found=FOUND, source="here")
+    report.require(ground_truth=TRUTH, detections=FOUND, source="here")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.helpers.metric_tables import report
-from util.metrics.coco.ap import FIGURES
-from util.metrics.report.text_table import SENSITIVITIES, format_table
+from util.metrics.coco.ap import METRICS
+from util.metrics.report.text_table import FROC_COLUMNS, format_table
 from util.metrics.tables import Detections, GroundTruth
 
 A, B = (10, 10, 110, 110), (300, 300, 400, 400)
@@ -52,8 +52,8 @@ def test_the_report_leaves_out_what_has_no_truth():
             for k in values
             if k.startswith(f"all/{measure}/") and k.count("/") == 2 + measure.count("/")
         }
-        assert {k for k in FIGURES if "small" not in k and "medium" not in k} <= keys
-        assert {k for k in keys if k not in FIGURES} <= {*SENSITIVITIES, "ActiveTuberculosis"}
+        assert {k for k in METRICS if "small" not in k and "medium" not in k} <= keys
+        assert {k for k in keys if k not in METRICS} <= {*FROC_COLUMNS, "ActiveTuberculosis"}
 
 
 def test_a_split_without_boxes_has_an_empty_report():
@@ -69,16 +69,16 @@ def test_the_table_reads_row_by_row():
     assert lines[0] == "2 images, 1 with boxes; 2 boxes"
     assert words(lines[1]) == "all images (2) AP AP50 AP75 small medium large AR100 boxes"
     assert words(lines[2]) == "class-agnostic 0.667 0.667 0.667 - - 0.667 1.000 2"
-    assert words(lines[3]) == "mean over classes 0.250 0.250 0.250 - - 0.250 0.500 2"
+    assert words(lines[3]) == "mean over classes (mAP) 0.250 0.250 0.250 - - 0.250 0.500 2"
     assert words(lines[6]) == "PulmonaryTuberculosis - - - - - - - 0"
     assert lines[7].split()[:4] == ["images", "with", "boxes", "(1)"]
-    assert words(lines[13]) == "sensitivity at false alarms / image 0.125 0.25 0.5 1 2 4 8 mean"
+    assert words(lines[13]) == "FROC: sensitivity at FPPI of 0.125 0.25 0.5 1 2 4 8 mean"
     # of two images: the alarm of 0.9 is half an alarm per image, both boxes come after it
     assert words(lines[14]) == "all images, class-agnostic 0.000 0.000 1.000 1.000 1.000 1.000 1.000 0.714"
     assert words(lines[15]) == "all images, per class 0.000 0.000 0.500 0.500 0.500 0.500 0.500 0.357"
-    assert words(lines[18]) == "whole images"
+    assert words(lines[18]) == "image level"
     assert words(lines[19]) == "AUC: 0.000"
-    assert words(lines[-1]) == "false alarms per image without tuberculosis: 1.000"
+    assert words(lines[-1]) == "false positives per negative image (FPPI): 1.000"
 
 
 def test_intervals_stand_beside_their_figures():

@@ -35,7 +35,7 @@ GOOD = {
     "best": {"metric": "AP", "value": 0.5, "epoch": 0},
     "operating_point": {"rule": "youden", "target": 0.9, "threshold": 0.3},
 }
-EMPTY = {"ema": None, "scaler": {}, "denominator": {"boxes_per_step": None}, "collected": [], "best": {}}
+EMPTY: dict = {"ema": None, "scaler": {}, "denominator": {"boxes_per_step": None}, "collected": [], "best": {}}
 # what may be: None where a part need not be there, numbers that are as good as the ones above
 FINE = {(part, "None") for part, spec in PARTS.items() if spec.may_be_none} | {
     *((part, "empty") for part in ("model_keys", "collected")),
