@@ -1,5 +1,5 @@
 # Sourced by every job script, never run. A job script states its resources and calls `launch`; everything else about a
-# job stands here, once. From the environment or scripts/site.sh (docs/cluster.md has more):
+# job is in this file. Settings from the environment or scripts/site.sh (docs/cluster.md has more):
 #
 #   DATA_PATH      the data folder (required)
 #   RUN_NAME       the run is logs/RUN_NAME (default JOBNAME_JOBID, so a new job never resumes another's run)
@@ -7,17 +7,17 @@
 #   GPUS           ranks per node (default: the GPUs of the allocation, and without any one rank on the CPU)
 #   VENV           virtual environment to activate if it is there (default .venv)
 #   MAX_REQUEUES   how often a training requeues itself; every restart of the job counts (default 20)
-#   IMAGE_CACHE    folder of the decoded images (scripts/build_cache.py), if any: image_cache=IMAGE_CACHE
-#   STAGE_DATA=1   copy the data folder, or with IMAGE_CACHE that one, to the disk of each node first
+#   IMAGE_CACHE    folder of the cache of decoded images (scripts/build_cache.py), if any: image_cache=IMAGE_CACHE
+#   STAGE_DATA=1   first copy the data folder, or IMAGE_CACHE if set, to the disk of each node
 #   DRY_RUN=1      print the command instead of running it
 # shellcheck shell=bash
 set -euo pipefail
 
-# Slurm's warning of the time limit may come at any moment; `start` acts on it.
+# Slurm's signal before the time limit may arrive at any moment; `start` handles it.
 warned=0
 trap 'warned=1' USR1
 
-# fail CODE MESSAGE   End the job with an error message as the last line of its log.
+# fail CODE MESSAGE   Exit with an error message as the last line of the log.
 fail() {
     echo "error: $2" >&2
     exit "$1"
@@ -30,7 +30,7 @@ cd -- "${SLURM_SUBMIT_DIR:-$PWD}"
 
 # Site settings: module loads, conda environment, data folder. Not versioned.
 if [[ -f scripts/site.sh ]]; then
-    set +u -E # module and conda read variables that are not set; they are functions, in which the trap shall work too
+    set +u -E # module and conda read unset variables; they are functions, in which the trap must work too
     trap 'echo "error: scripts/site.sh: line $LINENO failed: $BASH_COMMAND" >&2' ERR
     # shellcheck source=scripts/site.example.sh
     source scripts/site.sh
@@ -54,16 +54,16 @@ RANKS=$((GPUS > 0 ? GPUS : 1)) # per node
 MAX_REQUEUES=${MAX_REQUEUES:-20}
 RESTARTS=${SLURM_RESTART_COUNT:-0}
 
-# launch ARGS...   Start main.py with ARGS on every GPU of the job, on all its nodes, and end with its exit code
-# (docs/resume.md). Warned by Slurm (#SBATCH --signal=B:USR1@SECONDS), a training saves and the job requeues itself.
+# launch ARGS...   Run main.py with ARGS on every GPU of the job, on all its nodes, and return its exit code
+# (docs/resume.md). On Slurm's signal (#SBATCH --signal=B:USR1@SECONDS) a training saves and the job requeues itself.
 launch() {
     take_paths "$@"
     command=(python scripts/lib/ranks.py)
     add_rendezvous
     command+=(main.py --data_path "$data" --output_dir "$OUTPUT_DIR")
-    ((GPUS > 0)) || command+=(--device cpu) # a GPU that was not asked for is another job's
+    ((GPUS > 0)) || command+=(--device cpu) # an unrequested GPU belongs to another job
     add_options
-    command+=(${arguments[@]+"${arguments[@]}"}) # bash before 4.4 takes an empty array for an unset variable
+    command+=(${arguments[@]+"${arguments[@]}"}) # bash before 4.4 treats an empty array as an unset variable
     print_job
     if [[ ${DRY_RUN:-0} == 1 ]]; then return; fi
     command -v python >/dev/null || fail 2 "no python on PATH; activate the environment in scripts/site.sh, or set VENV"
@@ -77,8 +77,8 @@ launch() {
     return "$code"
 }
 
-# Paths may also stand among the arguments, as for main.py. Sets `arguments` to all others, `data` and `cache` to
-# where the job finds them, and `staged` to the one of them that is copied to the node.
+# Take the paths out of the arguments, where main.py accepts them too. Sets `arguments` to all others, `data` and `cache`
+# to the folders that the job reads, and `staged` to the one of them that is copied to the node.
 take_paths() {
     arguments=() staged=
     while (($#)); do
@@ -99,8 +99,8 @@ take_paths() {
     [[ ${STAGE_DATA:-0} != 1 ]] || choose_staged
 }
 
-# One place for one folder, whatever jobs use it; of the user's own, as /tmp is shared. With a cache, the image files
-# are looked at but not read, so the cache is what is worth a copy.
+# Choose the folder of the copy: the same for all jobs that use the data, and private to the user, as /tmp is shared.
+# With a cache the image files are checked but not read, so the cache is copied instead.
 choose_staged() {
     local disk=${SLURM_TMPDIR:-${TMPDIR:-}} what=DATA_PATH source
     [[ -z ${IMAGE_CACHE:-} ]] || what=IMAGE_CACHE
@@ -110,10 +110,10 @@ choose_staged() {
     if [[ -n $cache ]]; then cache=$staged; else data=$staged; fi
 }
 
-# Where the ranks meet, and in `each_node` how a command comes to every node. On one node torchrun takes a free port;
-# between nodes the number of the job gives one, so that jobs which share a node do not meet.
+# Add the rendezvous of the ranks, and set `each_node` to the prefix that runs a command on every node. On one node
+# torchrun chooses a free port; between nodes it is derived from the job id, so that jobs on one node do not collide.
 add_rendezvous() {
-    # A SIGUSR1 to the whole job is for the ranks; an ignored signal stays ignored in what bash executes.
+    # A SIGUSR1 to the whole job is for the ranks; an ignored signal stays ignored in child processes.
     # shellcheck disable=SC2016
     each_node=(bash -c 'trap "" USR1; exec "$@"' ranks)
     if ((NODES == 1)); then
@@ -127,7 +127,7 @@ add_rendezvous() {
     command+=(--rdzv_endpoint "${head%%$'\n'*}:$((15000 + JOB % 15000))" --rdzv_id "$JOB.$RESTARTS")
 }
 
-# What follows from the allocation. Stands before the user's own arguments, which win.
+# Add options that follow from the allocation, before the user's arguments, which override them.
 add_options() {
     local cpus=${SLURM_CPUS_PER_TASK:-} options=() workers
     if [[ -n $cpus ]]; then
@@ -141,7 +141,7 @@ add_options() {
     ((${#options[@]} == 0)) || command+=(--options "${options[@]}")
 }
 
-# The head of the log: what ran where, and how to follow it. Never the environment.
+# Print the header of the log: what runs where, and how to follow it. Never the environment.
 print_job() {
     local commit log time='?' memory='?'
     commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -163,9 +163,9 @@ print_job() {
     echo "follow: tail -f ${log:-$OUTPUT_DIR/info.txt}"
 }
 
-# Run the command until it ends; its exit code is the result. It runs in the background, as bash runs no trap while a
-# command in the foreground does. What asks a training to stop is a file in its folder: unlike a signal that cannot come
-# too early, and it reaches all nodes.
+# Run the command and return its exit code. It runs in the background, as bash runs no trap during a command in the
+# foreground. A training is asked to stop by a file in its folder: unlike a signal, it cannot arrive too early, and it
+# reaches all nodes.
 start() {
     local code_file=logs/.exit_code.${JOB:-$$} code=0 agent
     mkdir -p logs || fail 2 "cannot make the folder logs in $PWD"
@@ -177,7 +177,7 @@ start() {
     trap 'if [[ -n $JOB ]]; then ask_to_stop; else kill -TERM "$agent" 2>/dev/null || true; fi' TERM HUP
     trap 'kill -INT "$agent" 2>/dev/null || true' INT
     ((warned == 0)) || ask_to_stop
-    # Not `wait` alone: a trap that interrupts it just as the command ends makes bash (5.2) lose the exit code.
+    # Not `wait` alone: if a trap interrupts it just as the command ends, bash (5.2) loses the exit code.
     while kill -0 "$agent" 2>/dev/null; do sleep 0.5 || true; done
     wait "$agent" || code=$?
     trap - TERM INT HUP
@@ -191,24 +191,24 @@ ask_to_stop() {
     { mkdir -p -- "$OUTPUT_DIR" && touch -- "$OUTPUT_DIR/stop"; } || true
 }
 
-# Everything is saved: requeue the job. Returns if that is not possible.
+# Requeue the job after everything is saved. Returns if that is not possible.
 requeue() {
     if ((RESTARTS >= MAX_REQUEUES)); then
         echo "requeued $RESTARTS times already and MAX_REQUEUES is $MAX_REQUEUES: not again"
     elif echo "everything is saved; requeueing job $JOB, number $((RESTARTS + 1)) of at most $MAX_REQUEUES" &&
         scontrol requeue "$JOB"; then
         trap - USR1
-        sleep 300 # Slurm ends this shell; to leave earlier could pass for the end of the job
+        sleep 300 # Slurm ends this shell; exiting earlier could count as the end of the job
     fi
 }
 
-# print_outcome CODE LOG_START   The last line of the log: the outcome of the job, and what to do.
+# print_outcome CODE LOG_START   Print the last line of the log: the outcome of the job, and what to do.
 print_outcome() {
     local what="${JOB:+job $JOB}" why
     what=${what:-this run}
     case $1 in
-        75) echo "$what: asked to stop, everything is saved. To go on: $again" ;;
-        130) echo "$what: interrupted. To go on from the last checkpoint: $again" ;;
+        75) echo "$what: asked to stop, everything is saved. To resume: $again" ;;
+        130) echo "$what: interrupted. To resume from the last checkpoint: $again" ;;
         *)
             why=$(last_error "$2")
             echo "$what: failed with exit code $1: ${why:-see above}"
@@ -216,27 +216,27 @@ print_outcome() {
     esac
 }
 
-# last_error LOG_START   The last message in the log from that byte on, as one line: an error message with its
+# last_error LOG_START   Print the last error in the log after that byte, as one line: an error message with its
 # indented lines; else the last line of a traceback, or the signal that killed a rank.
 last_error() {
     local file
     file=$(log_file)
     [[ -n $file ]] || return 0
     tail -c "+$(($1 + 1))" -- "$file" | awk -v again="$again" '
-        /^error: / { told = substr($0, 8); is_open = 1; next }
-        is_open && /^  / { sub(/^ +/, ""); told = told " | " $0; next }
+        /^error: / { message = substr($0, 8); is_open = 1; next }
+        is_open && /^  / { sub(/^ +/, ""); message = message " | " $0; next }
         { is_open = 0; sub(/^\[rank[0-9]+\]: /, "") }
         /^[A-Za-z_][A-Za-z_.0-9]*(Error|Exception): / { crash = $0 }
         /^rank [0-9]+ on .* was killed by / { killed = $0 }
         END {
-            if (told) print told
-            else if (killed ~ /SIGKILL/) print killed ". Did it need more memory (sbatch --mem)? To go on from the last checkpoint: " again
-            else if (crash) print crash " (traceback above). Once mended, the run goes on from its last checkpoint, if it has one: " again
-            else if (killed) print killed ". To go on from the last checkpoint: " again
+            if (message) print message
+            else if (killed ~ /SIGKILL/) print killed ". Did it need more memory (sbatch --mem)? To resume from the last checkpoint: " again
+            else if (crash) print crash " (traceback above). Once fixed, the run resumes from its last checkpoint, if it has one: " again
+            else if (killed) print killed ". To resume from the last checkpoint: " again
         }'
 }
 
-# The file that standard output goes to, if it is one.
+# Print the file that standard output is redirected to, if any.
 log_file() {
     local file
     file=$(readlink "/proc/$$/fd/1" 2>/dev/null) || true

@@ -11,6 +11,6 @@ ruff check .
 ruff format --check .
 mypy
 codespell
-# One thread to a process: the networks of the tests are small, and two processes would fight over the cores.
+# One thread per process: the networks of the tests are small, and more threads would compete for the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 python -m pytest --numprocesses "${TEST_WORKERS:-auto}" "$@"

@@ -3,7 +3,7 @@
     torchrun --nproc_per_node=8 main.py --config_file config/DINO/DINO_4scale_convnext.py \
         --data_path DIR/coco --output_dir logs/DINO_4scale_convnext
 
-Smaller ones by option: --options backbone=convnext_tiny_22k
+Smaller variants: --options backbone=convnext_tiny_22k
 """
 
 _base_ = "DINO_4scale.py"

@@ -3,7 +3,7 @@
     torchrun --nproc_per_node=8 main.py --config_file config/DINO/DINO_4scale_swin.py \
         --data_path DIR/coco --output_dir logs/DINO_4scale_swin
 
-Smaller ones by option: --options backbone=swin_T_224_1k
+Smaller variants: --options backbone=swin_T_224_1k
 """
 
 _base_ = "DINO_4scale.py"

@@ -3,8 +3,8 @@
     torchrun --nproc_per_node=2 main.py --config_file config/DINO/DINO_4scale_tbx11k.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k
 
-One GPU: DINO_4scale_tbx11k_1gpu.py, the same training with the two images one after the other.
-focal_alpha 0.75 weighs the positives up: 91 % of the images have none.
+One GPU: DINO_4scale_tbx11k_1gpu.py, the same training with two accumulation steps.
+focal_alpha 0.75 increases the weight of positives: 91 % of the images have none.
 """
 
 _base_ = [

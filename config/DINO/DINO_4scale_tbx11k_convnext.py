@@ -3,16 +3,16 @@
     torchrun --nproc_per_node=1 main.py --config_file config/DINO/DINO_4scale_tbx11k_convnext.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k_convnext
 
-The strong recipe on another backbone. --options backbone=convnext_tiny_22k is as large as a ResNet-50; 80 GB take
+The strong recipe with another backbone. --options backbone=convnext_tiny_22k is as large as a ResNet-50; 80 GB suffice for
 backbone=convnext_xlarge_22k.
 
-Memory: 11 GB (estimate: 2.2 GB of weights, gradients, moments and average of 108 million parameters; 2.2 GB for each of
-4 images at the largest scale, 640: what one keeps for the backward pass on a CPU, 1.9 GB, and as much more as measured
-for ResNet-50).
+Memory: 11 GB (estimate: 2.2 GB of weights, gradients, moments and EMA of 108 million parameters; 2.2 GB for each of
+4 images at the largest scale, 640: 1.9 GB kept for the backward pass of one on a CPU, and the overhead measured for
+ResNet-50).
 Time: 4 to 8 minutes an epoch on an A100, 4 to 7 hours in all (estimate: 1.8 times the operations of ResNet-50, and half
-as many images to share the launches).
-AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured: no figure of a ConvNeXt there is known.
-On X-rays with many empty images detectors made of convolutions came out ahead of transformers: Cheng et al.,
+as many images per kernel launch).
+AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured: no published result of a ConvNeXt on
+TBX11K. On X-rays with many empty images convolutional detectors were better than transformers: Cheng et al.,
 Diagnostics 2024;14(23):2636).
 """
 

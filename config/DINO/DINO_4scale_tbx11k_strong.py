@@ -3,14 +3,14 @@
     torchrun --nproc_per_node=1 main.py --config_file config/DINO/DINO_4scale_tbx11k_strong.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k_strong
 
-16 = batch_size x gradient_accumulation_steps x GPUs, and only the product counts (docs/accumulation.md). Two GPUs:
---options gradient_accumulation_steps=1. 24 GB, all at once: batch_size=16 gradient_accumulation_steps=1. 12 GB:
-batch_size=4 gradient_accumulation_steps=4. Older cards: amp=fp16. Each part and where it comes from: docs/recipes.md.
+16 = batch_size x gradient_accumulation_steps x GPUs, and only the product matters (docs/accumulation.md). Two GPUs:
+--options gradient_accumulation_steps=1. 24 GB, without accumulation: batch_size=16 gradient_accumulation_steps=1. 12 GB:
+batch_size=4 gradient_accumulation_steps=4. Older GPUs: amp=fp16. Sources of all parts: docs/recipes.md.
 
-Memory: 11 GB (estimate: 0.95 GB of weights, gradients, moments and average; 1.2 GB for each of 8 images at the largest
+Memory: 11 GB (estimate: 0.95 GB of weights, gradients, moments and EMA; 1.2 GB for each of 8 images at the largest
 scale, 640: measured for one on a CPU, of which 1.0 GB kept for the backward pass).
 Time: 2 to 4 minutes an epoch on an A100, 2 to 4 hours in all (estimate: the official code took 15.5 minutes with one
-image at a time in float32 and 97 % of the card idle; here eight share the launches). A slower card: up to twice.
+image at a time in float32 and 97 % of the GPU idle; here eight share kernel launches). A slower GPU: up to twice.
 AP50 / AP, any TB, all images: .50 to .65 / .22 to .28 (expected, not measured: Deformable DETR has .517 / .220 and a
 RetinaNet .680 / .295 on the test list, in the SymFormer paper; docs/recipes.md).
 """

@@ -3,17 +3,17 @@
     torchrun --nproc_per_node=1 main.py --config_file config/DINO/DINO_4scale_tbx11k_swin.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k_swin
 
-The strong recipe on another backbone. Swin-L as in DINO's best models: --options backbone=swin_L_384_22k, 13 GB by
-batch_size=2 gradient_accumulation_steps=8, 22 GB without (estimate). backbone=swin_T_224_1k is as large as a ResNet-50.
-Stochastic depth is drawn per forward pass: GPUs against accumulation steps leave the training the same, another
-batch_size does not (docs/accumulation.md).
+The strong recipe with another backbone. Swin-L as in DINO's best models: --options backbone=swin_L_384_22k, 13 GB with
+batch_size=2 gradient_accumulation_steps=8, else 22 GB (estimate). backbone=swin_T_224_1k is as large as a ResNet-50.
+Stochastic depth is drawn per forward pass: the training is the same for GPUs against accumulation steps, but not for
+another batch_size (docs/accumulation.md).
 
-Memory: 12 GB (estimate: 2.1 GB of weights, gradients, moments and average of 107 million parameters; 2.4 GB for each of
-4 images at the largest scale, 640: what one keeps for the backward pass on a CPU, 2.1 GB, and as much more as measured
-for ResNet-50).
+Memory: 12 GB (estimate: 2.1 GB of weights, gradients, moments and EMA of 107 million parameters; 2.4 GB for each of
+4 images at the largest scale, 640: 2.1 GB kept for the backward pass of one on a CPU, and the overhead measured for
+ResNet-50).
 Time: 4 to 8 minutes an epoch on an A100, 4 to 7 hours in all (estimate: 1.9 times the operations of ResNet-50, and half
-as many images to share the launches).
-AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured: with a transformer as backbone SymFormer's
+as many images per kernel launch).
+AP50 / AP: at most .03 / .02 above the strong recipe (expected, not measured: with a transformer backbone SymFormer's
 RetinaNet gained .024 / .005 on the test list. On COCO Swin-L, twice this size, gained 7 AP; X-rays are fewer).
 """
 

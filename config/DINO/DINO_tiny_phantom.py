@@ -1,10 +1,10 @@
-"""A small DINO that learns the phantom on a CPU in minutes: the quick start and the end-to-end tests.
+"""A small DINO that trains on the phantom on a CPU in minutes: for the quick start and the end-to-end tests.
 
     python main.py --config_file config/DINO/DINO_tiny_phantom.py --data_path DIR --output_dir logs/phantom
 
 Every mechanism of the full recipe is on; only the sizes are small, and the backbone trains from scratch. Two things
-differ in kind: group norm, since frozen batch norm needs pretrained weights, and suppression of overlapping boxes after
-prediction, since several queries still answer for one lesion after so few steps (DINO unlearns that later).
+differ: group norm, since frozen batch norm needs pretrained weights, and NMS, since after so few steps several queries
+still detect the same lesion (DINO unlearns that later).
 """
 
 _base_ = "DINO_4scale_tbx11k_1gpu.py"

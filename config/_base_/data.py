@@ -1,6 +1,6 @@
-"""Loading, sampling and augmentation: flips and crops as in the paper, all else off (0 is off everywhere).
+"""Loading, sampling and augmentation: flips and crops as in the paper, all else off (0 means off).
 
-Lists of images and sizes are those of the data set: coco.py, tbx11k.py.
+Lists of images and sizes belong to the data set: coco.py, tbx11k.py.
 """
 
 allow_unlabelled_extras = False

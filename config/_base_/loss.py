@@ -3,7 +3,7 @@
 cls_loss = "focal"
 focal_alpha = 0.25
 focal_gamma = 2.0
-varifocal_alpha = 0.75  # these as in their papers, for another cls_loss
+varifocal_alpha = 0.75  # the loss variants below: values of their papers
 varifocal_gamma = 2.0
 mal_gamma = 1.5
 ia_bce_alpha = 0.25

@@ -1,4 +1,4 @@
-"""The network of the paper on a ResNet-50. Its classes are those of the data set: coco.py, tbx11k.py."""
+"""The network of the paper on a ResNet-50. The number of classes belongs to the data set: coco.py, tbx11k.py."""
 
 backbone = "resnet50"
 backbone_norm = "frozen_bn"
@@ -19,5 +19,5 @@ dec_n_points = 4
 num_queries = 900
 dn_number = 100
 dn_label_noise_ratio = 0.5
-dn_box_noise_scale = 1.0  # as every official launch script sets it; the official config files alone say 0.4
+dn_box_noise_scale = 1.0  # as in every official launch script; the official config files have 0.4
 image_head = False

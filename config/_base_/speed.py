@@ -1,4 +1,4 @@
-"""How fast it is computed; the numbers stay the same up to rounding."""
+"""Speed of the computation; results are the same up to rounding."""
 
 attn_backend = "auto"
 fast_layers = True

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Copy a data folder to the disk of this node, once, whatever jobs ask for it; `launch` does so with STAGE_DATA=1:
+# Copy a data folder to the disk of this node, once for all jobs that use it; `launch` calls it with STAGE_DATA=1:
 #   bash scripts/lib/stage_data.sh FOLDER TARGET
-# Interrupted, it goes on; a copy that is there and still equal in number and size of files is used as it is.
+# An interrupted copy resumes; an existing copy with the same number and size of files is reused.
 set -euo pipefail
 source_folder=$1 target=$2 part=$2.part
 
@@ -10,30 +10,30 @@ fail() {
     exit 2
 }
 
-# Links are followed: the copy holds the files themselves.
+# Number and bytes of the files of a folder. Links are followed: the copy contains the files themselves.
 measure() { find -L "$1" -type f -printf '%s\n' | awk '{ bytes += $1 } END { printf "%d files, %.0f bytes", NR, bytes }'; }
 
-# What a copy was made of; with the time of the newest file, so that a changed folder is copied again.
+# Checksum of sizes and times of the files of a folder, so that a changed folder is copied again.
 state() { find -L "$1" -type f -printf '%T@ %s\n' | LC_ALL=C sort | cksum; }
 
 mkdir -p -- "$(dirname -- "$target")" || fail "cannot make $(dirname -- "$target"); set TMPDIR to the node's own disk"
 if command -v flock >/dev/null; then
     exec 9>"$target.lock"
-    flock 9 # another job is copying: its copy will do
+    flock 9 # wait for another job that is copying, and use its copy
 fi
 
-wanted=$(measure "$source_folder")
+expected=$(measure "$source_folder")
 state=$(state "$source_folder")
-if [[ -d $target && $(cat -- "$target.state" 2>/dev/null) == "$state" && $(measure "$target") == "$wanted" ]]; then
-    echo "data: $target on $(hostname) is up to date ($wanted)"
+if [[ -d $target && $(cat -- "$target.state" 2>/dev/null) == "$state" && $(measure "$target") == "$expected" ]]; then
+    echo "data: $target on $(hostname) is up to date ($expected)"
     exit
 fi
 
 rm -f -- "$target.state"
-[[ ! -d $target || -d $part ]] || mv -- "$target" "$part" # what is still good in it need not be copied again
-there=0
-[[ ! -d $part ]] || there=$(du -skL -- "$part" | cut -f 1)
-need=$(($(du -skL -- "$source_folder" | cut -f 1) - there))
+[[ ! -d $target || -d $part ]] || mv -- "$target" "$part" # files that are unchanged need not be copied again
+copied=0
+[[ ! -d $part ]] || copied=$(du -skL -- "$part" | cut -f 1)
+need=$(($(du -skL -- "$source_folder" | cut -f 1) - copied))
 free=$(df -Pk -- "$(dirname -- "$target")" | awk 'NR == 2 { print $4 }')
 ((free > need)) ||
     fail "$(dirname -- "$target") has $((free / 1024)) MB free, $((need / 1024)) MB are needed; choose another TMPDIR, or leave STAGE_DATA out"
@@ -44,9 +44,9 @@ else
     rm -rf -- "$part"
     cp -rL -- "$source_folder" "$part" || fail "cp failed, see above"
 fi
-found=$(measure "$part")
-[[ $found == "$wanted" ]] || fail "the copy has $found, $source_folder has $wanted; did somebody change it meanwhile? Submit again"
+actual=$(measure "$part")
+[[ $actual == "$expected" ]] || fail "the copy has $actual, $source_folder has $expected; did it change meanwhile? Submit again"
 rm -rf -- "$target"
 mv -- "$part" "$target"
 printf '%s\n' "$state" >"$target.state"
-echo "data: copied to $target on $(hostname) in $SECONDS s ($wanted)"
+echo "data: copied to $target on $(hostname) in $SECONDS s ($expected)"

@@ -1,44 +1,44 @@
-# Sourced by quickstart.sh and test.sh: one virtual environment, installed once per state of the requirement files.
+# Sourced by quickstart.sh and test.sh: one virtual environment, installed once per version of the requirement files.
 #
 #   VENV     its folder (default .venv)
-#   PYTHON   the interpreter to make it with (default python3)
+#   PYTHON   the interpreter to create it with (default python3)
 # shellcheck shell=bash
 
 VENV=${VENV:-.venv}
 PYTHON=${PYTHON:-python3}
 
-# use_venv FILE...   Make the environment if need be, install what the requirement files name, put it first on PATH.
+# use_venv FILE...   Create the environment if necessary, install the requirement files, put it first on PATH.
 use_venv() {
-    [[ -x $VENV/bin/python && -x $VENV/bin/pip ]] || make_venv
+    [[ -x $VENV/bin/python && -x $VENV/bin/pip ]] || create_venv
     require_python_310 "$VENV/bin/python"
     local file todo=()
     for file in "$@"; do is_installed "$file" || todo+=(-r "$file"); done
-    # All in one call: pip has to choose torch and torchvision together, or torchvision does not import.
+    # In one call: pip must resolve torch and torchvision together, or torchvision does not import.
     if ((${#todo[@]})); then
         echo "installing ${todo[*]} into $VENV; the first time this takes minutes, PyTorch is large"
         [[ -t 1 ]] || todo+=(--quiet)
         "$VENV/bin/python" -m pip install --disable-pip-version-check "${todo[@]}" ||
-            fail $? "pip could not install, its reason stands above. $(room_left)
-       Without network: make $VENV where there is one, or set VENV=DIR to yours"
+            fail $? "pip could not install, see its error above. $(disk_space)
+       Without network: create $VENV on a machine with one, or set VENV=DIR to an existing environment"
         for file in "$@"; do stamp "$file"; done
     fi
     PATH="$(cd -- "$VENV/bin" && pwd):$PATH"
     export PATH
 }
 
-# PyTorch with CUDA takes gigabytes, both unpacked and on its way through the folder of temporary files.
-room_left() {
+# Print the disk space that PyTorch with CUDA needs, in the environment and in the temporary folder.
+disk_space() {
     local free
     free=$(df -Pm -- "$VENV" "${TMPDIR:-/tmp}" 2>/dev/null | awk 'NR > 1 { print int($4 / 1024) " GB" }' | paste -sd, -)
     echo "Up to 7 GB are needed in $VENV and 4 GB in ${TMPDIR:-/tmp}; free there: ${free:-unknown}"
 }
 
-make_venv() {
+create_venv() {
     command -v "$PYTHON" >/dev/null || fail 2 "no $PYTHON on PATH; set PYTHON=/path/to/python3.10 or newer"
     require_python_310 "$PYTHON"
-    echo "making $VENV with $PYTHON"
+    echo "creating $VENV with $PYTHON"
     "$PYTHON" -m venv "$VENV" ||
-        fail $? "$PYTHON cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+        fail $? "$PYTHON cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv"
     rm -f -- "$VENV"/.installed.*
 }
 
@@ -50,7 +50,7 @@ require_python_310() {
         fail 2 "$1 is Python ${version% *}, but 3.10 or newer is needed; set PYTHON=/path/to/it, and remove $VENV if it is that"
 }
 
-# A stamp in the environment says what a requirement file held when it was installed.
+# Record in the environment the checksum of an installed requirement file.
 stamp() { printf '%s\n' "$(cksum <"$1")" >"$VENV/.installed.${1##*/}"; }
 
 is_installed() { [[ $(cat -- "$VENV/.installed.${1##*/}" 2>/dev/null) == "$(cksum <"$1")" ]]; }

@@ -37,7 +37,7 @@ def test_a_job_ends_with_the_exit_code_of_its_training(ready, does, code):
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("log", "reason"),
     [
         ("error: no such list", "no such list"),
         (
@@ -46,23 +46,23 @@ def test_a_job_ends_with_the_exit_code_of_its_training(ready, does, code):
         ),
         (
             "Traceback (most recent call last):\\n  File\\n[rank1]: torch.AcceleratorError: boom\\nlast words",
-            "torch.AcceleratorError: boom (traceback above). Once mended, the run goes on from its last checkpoint, "
+            "torch.AcceleratorError: boom (traceback above). Once fixed, the run resumes from its last checkpoint, "
             f"if it has one: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments",
         ),
         (
             "rank 1 on node3 was killed by SIGKILL",
-            "rank 1 on node3 was killed by SIGKILL. Did it need more memory (sbatch --mem)? To go on from the last "
+            "rank 1 on node3 was killed by SIGKILL. Did it need more memory (sbatch --mem)? To resume from the last "
             f"checkpoint: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments",
         ),
         ("nothing of use", "see above"),
     ],
 )
-def test_the_last_line_says_what_went_wrong(ready, said, told):
-    finished = submit(ready, JOB, DOES=f"printf '{said}\\n' >&2; exit 3")
-    assert last_line(finished) == f"job 77: failed with exit code 3: {told}"
+def test_the_last_line_says_what_went_wrong(ready, log, reason):
+    finished = submit(ready, JOB, DOES=f"printf '{log}\\n' >&2; exit 3")
+    assert last_line(finished) == f"job 77: failed with exit code 3: {reason}"
 
 
-def test_an_error_of_an_earlier_part_of_the_job_is_not_told_again(ready):
+def test_an_error_of_an_earlier_part_of_the_job_is_not_repeated(ready):
     (ready / "scripts/site.sh").write_text("echo error: long ago\n")
     assert last_line(submit(ready, JOB, DOES="exit 3")) == "job 77: failed with exit code 3: see above"
 
@@ -84,7 +84,7 @@ def test_a_training_that_somebody_else_stopped_is_not_requeued(ready):
     finished = submit(ready, JOB, DOES=SAYS_75)
     assert (finished.returncode, requeues(ready)) == (75, [])
     assert last_line(finished) == (
-        f"job 77: asked to stop, everything is saved. To go on: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments"
+        f"job 77: asked to stop, everything is saved. To resume: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments"
     )
 
 

@@ -155,7 +155,7 @@ def test_scancel_leaves_a_whole_checkpoint_and_does_not_requeue(jobs):
     [
         ("wrong data", 2, "nowhere/TBX11K: there is no such folder; TBX11K needs annotations/json/NAME.json"),
         ("no config", 2, "config file not found: config/none.py; the recipes are in config/DINO/"),
-        ("crash", 1, "RuntimeError: the model has crashed (traceback above). Once mended, the run goes on from "),
+        ("crash", 1, "RuntimeError: the model has crashed (traceback above). Once fixed, the run resumes from "),
     ],
 )
 def test_a_failing_job_is_failed_and_says_why_in_its_last_line(jobs, name, code, mend):
