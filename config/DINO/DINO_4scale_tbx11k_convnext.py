@@ -3,8 +3,8 @@
     torchrun --nproc_per_node=1 main.py --config_file config/DINO/DINO_4scale_tbx11k_convnext.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k_convnext
 
-The strong recipe with another backbone. --options backbone=convnext_tiny_22k is as large as a ResNet-50; 80 GB suffice for
-backbone=convnext_xlarge_22k.
+The strong recipe with another backbone. --options backbone=convnext_tiny_22k is as large as a ResNet-50; 80 GB suffice
+for backbone=convnext_xlarge_22k.
 
 Memory: 11 GB (estimate: 2.2 GB of weights, gradients, moments and EMA of 108 million parameters; 2.2 GB for each of
 4 images at the largest scale, 640: 1.9 GB kept for the backward pass of one on a CPU, and the overhead measured for

@@ -4,8 +4,8 @@
         --data_path DIR/TBX11K --output_dir logs/tbx11k_strong
 
 16 = batch_size x gradient_accumulation_steps x GPUs, and only the product matters (docs/accumulation.md). Two GPUs:
---options gradient_accumulation_steps=1. 24 GB, without accumulation: batch_size=16 gradient_accumulation_steps=1. 12 GB:
-batch_size=4 gradient_accumulation_steps=4. Older GPUs: amp=fp16. Sources of all parts: docs/recipes.md.
+--options gradient_accumulation_steps=1. 24 GB, without accumulation: batch_size=16 gradient_accumulation_steps=1. 12
+GB: batch_size=4 gradient_accumulation_steps=4. Older GPUs: amp=fp16. Sources of all parts: docs/recipes.md.
 
 Memory: 11 GB (estimate: 0.95 GB of weights, gradients, moments and EMA; 1.2 GB for each of 8 images at the largest
 scale, 640: measured for one on a CPU, of which 1.0 GB kept for the backward pass).

@@ -3,9 +3,9 @@
     torchrun --nproc_per_node=1 main.py --config_file config/DINO/DINO_5scale_tbx11k.py \
         --data_path DIR/TBX11K --output_dir logs/tbx11k_5scale
 
-The strong recipe with an additional feature map of stride 4: four times the tokens in the encoder. Lesions of TBX11K are large (half
-of the boxes above 119 pixels of 512, 8 of 1211 small by COCO's definition), so expect little. Less memory:
---options batch_size=2 gradient_accumulation_steps=8, or activation_checkpointing=True.
+The strong recipe with an additional feature map of stride 4: four times the tokens in the encoder. Lesions of TBX11K
+are large (half of the boxes above 119 pixels of 512, 8 of 1211 small by COCO's definition), so expect little. Less
+memory: --options batch_size=2 gradient_accumulation_steps=8, or activation_checkpointing=True.
 
 Memory: 16 GB (estimate: 0.95 GB of weights, gradients, moments and EMA; 3.6 GB for each of 4 images at the largest
 scale, 640: 3.1 GB kept for the backward pass of one on a CPU, and the overhead measured for 4 scales).

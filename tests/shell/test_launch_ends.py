@@ -84,7 +84,8 @@ def test_a_training_that_somebody_else_stopped_is_not_requeued(ready):
     finished = submit(ready, JOB, DOES=SAYS_75)
     assert (finished.returncode, requeues(ready)) == (75, [])
     assert last_line(finished) == (
-        f"job 77: asked to stop, everything is saved. To resume: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments"
+        "job 77: asked to stop, everything is saved. "
+        f"To resume: OUTPUT_DIR=logs/{JOB}_77 sbatch with the same arguments"
     )
 
 
