@@ -26,7 +26,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
         os.setpgid(0, 0)
     logging.disable(logging.ERROR)  # torchrun's account of what its ranks have told already
 
-TOLD = (MISTAKE, REQUEUE, INTERRUPTED)  # main.py has said why it ends
+EXPLAINED = (MISTAKE, REQUEUE, INTERRUPTED)  # main.py has said why it ends
 
 
 def main(arguments: list[str]) -> int:
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> int:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.run import main as torchrun
     except ImportError as error:
-        mend = "set VENV to the folder of an environment that has requirements.txt, or activate one in scripts/site.sh"
-        say(f"error: {sys.executable} has no PyTorch ({error}); {mend}")
+        fix = "set VENV to the folder of an environment that has requirements.txt, or activate one in scripts/site.sh"
+        say(f"error: {sys.executable} has no PyTorch ({error}); {fix}")
         return MISTAKE
     try:
         torchrun(arguments)
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         if failure.exitcode < 0:
             say(f"rank {rank} on {socket.gethostname()} was killed by {signal.Signals(-failure.exitcode).name}")
             return 128 - failure.exitcode
-        if failure.exitcode not in TOLD:
+        if failure.exitcode not in EXPLAINED:
             say(f"rank {rank} on {socket.gethostname()} ended first, with exit code {failure.exitcode}")
         return failure.exitcode
     except SignalException as error:
