@@ -24,6 +24,7 @@ FLAGS = {
     "--eval",
     "--device",
     "--verbose_losses",
+    "--version",
 }
 RECIPE = {
     "num_classes": 4,

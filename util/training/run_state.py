@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 import torch
 
+from util import __version__
 from util.config import Change, Config, differences, flatten
 from util.config.schema import BEFORE, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
@@ -52,6 +53,7 @@ class RunState(Generic[Network]):
         """What a checkpoint holds: tensors and plain values."""
         return {
             **self.facts,
+            "version": __version__,
             "model": self.model.state_dict(),
             "ema": self.average.module.state_dict() if self.average.is_copy else None,
             "optimizer": self.optimizer.state_dict(),
