@@ -50,7 +50,7 @@ def main() -> None:
     folder = args.output_dir or args.run / "plots"
     study = load_study(args.run, args.detections, args.truth)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures(study, args):
+    for name, figure in plots(study, args):
         for ending in ("png", "svg"):
             figure.savefig(folder / f"{name}.{ending}")
         echo(folder / f"{name}.png")
@@ -86,7 +86,7 @@ def load_study(run: Path, detections: Path | None, truth: Path | None) -> Matche
     return MatchedTables(there, found, image_kinds(there.files), report.threshold if report else None)
 
 
-def figures(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
+def plots(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[str, Figure]]:
     """What can be drawn, by name."""
     yield "froc", draw_froc(study, args.bootstrap, args.seed)
     yield "precision_recall", draw_precision_recall(study)

@@ -5,7 +5,7 @@
 IMAGES are files, folders, zip archives or patterns; PNG, JPEG, TIFF and DICOM. The checkpoint is all it takes. Run the
 same command again after an interruption: images that are done are skipped. docs/predict.md says what OUT gets.
 
-Exit codes: 0 all done; 3 all done but for images that cannot be read, which are listed; 2 a mistake that you can mend.
+Exit codes: 0 all done; 3 all done but for images that cannot be read, which are listed; 2 a mistake that you can fix.
 
 Research use only. Not a medical device.
 """

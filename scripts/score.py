@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     )
     add("--operating_target", type=float, default=0.9, help="of sensitivity or false_alarms (default: 0.9)")
     add("--tb_only_eval", action="store_true", help="report the view of images with boxes alone")
-    add("--class_agnostic_tb", action="store_true", help="report lesions of all classes as one alone")
+    add("--class_agnostic_tb", action="store_true", help="report class-agnostic metrics alone")
     args = parser.parse_args()
     if not args.compare and not (args.detections and args.truth and args.output):
         parser.error("give --detections, --truth and --output, or --compare RUN_A RUN_B")

@@ -1,1 +1,3 @@
-"""What would serve any detector: configuration, batches, distribution, metrics."""
+"""What depends on neither this network nor this data set, in packages by purpose."""
+
+__version__ = "1.0.0"

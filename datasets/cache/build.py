@@ -40,7 +40,7 @@ from datasets.cache.file import (
 from datasets.dataset import load_image
 from util.base.console import Progress, print_note
 from util.base.errors import DataError
-from util.base.files import NO_ROOM, WriteError
+from util.base.files import DISK_FULL, WriteError
 from util.images.reader import READER_VERSION
 
 AHEAD = 4  # images per thread that may wait to be written
@@ -129,7 +129,7 @@ def _build(split: Split, file: Path, workers: int) -> None:
     try:
         entries = _resume(split, part, journal)
         _truncate(part, journal, entries)
-        _require_room(split, file, len(entries))
+        _require_space(split, file, len(entries))
         with part.open("ab") as pixels, journal.open("a", encoding="utf-8") as lines:
             for source, image in _decode_from(split, len(entries), workers):
                 entry = _entry(source, image, start=pixels.tell())
@@ -189,7 +189,7 @@ def _truncate(part: Path, journal: Path, entries: list[Entry]) -> None:
     )
 
 
-def _require_room(split: Split, file: Path, num_done: int) -> None:
+def _require_space(split: Split, file: Path, num_done: int) -> None:
     needed = int(split.sizes[num_done:].prod(axis=1).sum())
     free = shutil.disk_usage(file.parent).free
     if needed > free:
@@ -239,7 +239,7 @@ def _entry(source: SourceFile, pixels: NDArray[np.uint8], start: int) -> Entry:
 
 
 def _cannot_write(path: Path, error: OSError) -> WriteError:
-    fix = "Free some space there" if error.errno in NO_ROOM else "Correct the permissions"
+    fix = "Free some space there" if error.errno in DISK_FULL else "Correct the permissions"
     return WriteError(
         f"{path}: cannot be written ({error.strerror}); the next start continues from what is written. "
         f"{fix}, choose another one, or set --options image_cache='' to read the image files"

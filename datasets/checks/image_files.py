@@ -23,9 +23,8 @@ from util.base.console import Progress
 from util.base.errors import MissingPackage
 from util.base.files import write_atomically
 from util.base.threads import read_each
-from util.images.common import UNREADABLE
-from util.images.huge_images import huge_images_in_turn
-from util.images.reader import file_size, read_image, read_size
+from util.images import UNREADABLE, huge_images_in_turn, read_image, read_size
+from util.images.reader import file_size
 
 RECORDS = "image_check.npz"
 RECORDS_FORMAT = 1  # changes whenever the same file would give another record

@@ -2,7 +2,7 @@
 
 Errors: image files missing, outside the image folder, unreadable, or of another size than recorded; an image that is
 listed twice; boxes not finite, without area, or outside their image by more than a pixel; category ids that
-`num_classes` has no room for; category names that are not unique. All else is a warning or a note.
+are not below `num_classes`; category names that are not unique. All else is a warning or a note.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.backbones import convnext, resnet, swin
 from models.backbones.base import Backbone
 from models.backbones.resnet import NUM_STAGES, FoldingBasicBlock, FoldingBottleneck, Norm
-from util.config.load import ConfigError
+from util.config import ConfigError
 
 FIRST_STRIDE = 4  # of stage 0; each further stage doubles it
 LONGEST_SHOWN = 100  # characters of an unknown name in a message

@@ -17,7 +17,7 @@ from models.export.portable import ExportFacts, PortableDetector, PortableNetwor
 from models.export.writers import OPSET, SUFFIXES, WRITERS, Format, Runner, open_runner, require_packages
 from models.inference import LoadedNetwork, TrainedNetwork, build_network
 from util.base.errors import UserError
-from util.config.load import as_options
+from util.config import as_options
 from util.config.schema import PLAIN, ModelConfig
 from util.detection.pixels import IMAGENET_MEAN, IMAGENET_STD, network_pixels, normalised
 from util.training.checkpoints import checkpoint

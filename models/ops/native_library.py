@@ -77,7 +77,7 @@ def _build(source: Path, flags: tuple[str, ...], kept: Path | None) -> ctypes.CD
 
 
 def _keep(built: Path, kept: Path) -> bool:
-    """Copy a library to the cache folder; False where that cannot be written, and each process compiles anew."""
+    """Copy a library to the cache folder; False where that cannot be written, and each process compiles it again."""
 
     def write(file: IO[bytes]) -> None:
         os.fchmod(file.fileno(), 0o600)

@@ -13,7 +13,7 @@ from typing import IO
 from util.base.errors import UserError
 
 STALE = 3600.0  # seconds; a file that is still being written changes far more often
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(UserError):
@@ -176,7 +176,7 @@ def _cannot_write(path: Path, error: Exception, kept: str = "") -> WriteError:
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError):
         reason = cause.strerror or str(cause)
-        is_full = cause.errno in (None, *NO_ROOM)
+        is_full = cause.errno in (None, *DISK_FULL)
     else:
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
         is_full = True

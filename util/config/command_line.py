@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn
 
+from util import __version__
 from util.base.errors import UserError
 
 
@@ -55,6 +56,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,  # scripts look for the full names
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"DINO for TBX11K {__version__}")
     add_config_arguments(parser, is_required=False)
     add_data_argument(parser)
     add("--output_dir", type=Path, help="run folder; in evaluation, by default eval_LIST beside the checkpoint")

@@ -45,8 +45,8 @@ class BoxTable:
 
     def on(self: TableT, images: Collection[int]) -> TableT:
         """Restrict the table to some images."""
-        wanted = set(images)
-        kept = tuple(i for i in self.images if i in wanted)
+        selected = set(images)
+        kept = tuple(i for i in self.images if i in selected)
         return self._select(np.isin(self.image_id, kept), kept)
 
     def select(self: TableT, rows: NDArray[np.bool_] | NDArray[np.int64]) -> TableT:

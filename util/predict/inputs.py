@@ -258,7 +258,7 @@ def _collect_archive(path: Path, search: _Search) -> None:
 
 def _find_problem(info: zipfile.ZipInfo, parts: list[str]) -> str | None:
     if ".." in parts or info.filename.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", info.filename):
-        return "its name leads out of the archive; pack it anew"
+        return "its name leads out of the archive; pack it again"
     if info.file_size > LARGEST_MEMBER:
         return f"unpacks to {info.file_size} bytes; more than {LARGEST_MEMBER} are not read; unpack it by hand"
     return None

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 import torch
 
+from util import __version__
 from util.config import Change, Config, differences, flatten
 from util.config.schema import BEFORE, OptimConfig
 from util.training.checkpoints.categories import other_classes, require_same_classes
@@ -52,6 +53,7 @@ class RunState(Generic[Network]):
         """What a checkpoint holds: tensors and plain values."""
         return {
             **self.facts,
+            "version": __version__,
             "model": self.model.state_dict(),
             "ema": self.average.module.state_dict() if self.average.is_copy else None,
             "optimizer": self.optimizer.state_dict(),
@@ -121,11 +123,11 @@ class RunState(Generic[Network]):
 
     def _check_categories(self, content: Mapping[str, Any], path: Path) -> None:
         """With other categories the same weights would select and predict other classes."""
-        theirs = content.get("category_ids")
-        ours = self.facts["category_ids"]
-        if theirs is not None and theirs != ours:
+        recorded = content.get("category_ids")
+        current = self.facts["category_ids"]
+        if recorded is not None and recorded != current:
             raise CheckpointError(
-                f"{path}: was trained on the categories {theirs}, the data has {ours}. Use its data, another "
+                f"{path}: was trained on the categories {recorded}, the data has {current}. Use its data, another "
                 "--output_dir, or --pretrain_model_path to take over what fits"
             )
         way_out = ", or start a new training from its weights: another --output_dir and --pretrain_model_path"
@@ -133,12 +135,12 @@ class RunState(Generic[Network]):
 
     def _check_steps(self, content: Mapping[str, Any], changes: list[Change], path: Path) -> None:
         """A position tells which images are done only while a step takes the same number of the same images."""
-        theirs = StepSize(*content["cut"])
-        ours = StepSize(*self.facts["cut"])
-        if theirs.images_per_step != ours.images_per_step:
+        recorded = StepSize(*content["cut"])
+        current = StepSize(*self.facts["cut"])
+        if recorded.images_per_step != current.images_per_step:
             raise CheckpointError(
-                f"{path}: was trained with {theirs} images per step, this would be {ours}. "
-                f"{ours.how_to_match(theirs)}, or start a new training from its weights: another --output_dir and "
+                f"{path}: was trained with {recorded} images per step, this would be {current}. "
+                f"{current.how_to_match(recorded)}, or start a new training from its weights: another --output_dir and "
                 "--pretrain_model_path"
             )
         refused = [change for change in changes if change.may_change == "between epochs"]
@@ -168,16 +170,16 @@ class RunState(Generic[Network]):
         is_on_cpu = next(self.model.parameters()).device.type == "cpu"
         return ("sparse" if is_on_cpu else "triton") if wish == "auto" else wish
 
-    def _restore_optimizer(self, theirs: Mapping[str, Any], path: Path) -> None:
+    def _restore_optimizer(self, recorded: Mapping[str, Any], path: Path) -> None:
         """Take over the moments and the rates of the last step; all other settings are those of the config in force.
 
         They are set before the moments are loaded: `fused` decides on which device PyTorch places the step counts.
         """
-        ours = self.optimizer.state_dict()["param_groups"]
-        require_moments(self.optimizer, theirs, path)
+        current = self.optimizer.state_dict()["param_groups"]
+        require_moments(self.optimizer, recorded, path)
         kept = ("params", "lr")
-        groups = [{**a, **{k: b[k] for k in kept}} for a, b in zip(ours, theirs["param_groups"], strict=True)]
-        self.optimizer.load_state_dict({"state": theirs["state"], "param_groups": groups})
+        groups = [{**a, **{k: b[k] for k in kept}} for a, b in zip(current, recorded["param_groups"], strict=True)]
+        self.optimizer.load_state_dict({"state": recorded["state"], "param_groups": groups})
 
     def load_position(self, content: Mapping[str, Any]) -> None:
         """Take over epoch, step and operating point of a checkpoint to evaluate, as far as it has them."""

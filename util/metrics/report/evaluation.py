@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from util import __version__
 from util.metrics.operating_point import Rule, choose_threshold
 from util.metrics.report.file import facts_of_tables
 from util.metrics.report.protocols import MatchedTables, Metrics, compute_metrics
@@ -34,7 +35,11 @@ class Evaluation:
         if point:
             before = "given" if point["rule"] == "given" else "checkpoint"
             point["origin"] = "these images" if self.is_chosen_here else before
-        return {**facts_of_tables(self.study.ground_truth, self.study.detections), "operating_point": point}
+        return {
+            **facts_of_tables(self.study.ground_truth, self.study.detections),
+            "operating_point": point,
+            "version": __version__,
+        }
 
     @property
     def text(self) -> str:

@@ -27,7 +27,7 @@ REQUIRED_FACTS: dict[str, type] = {
 }
 OPTIONAL_FACTS: dict[str, type] = {
     **{"annotation_file": str, "image_folder": str, "detections_file": str, "config": str},
-    **{"checkpoint": str, "epoch": int, "step": int, "weights": str},
+    **{"checkpoint": str, "epoch": int, "step": int, "weights": str, "version": str},
 }
 DESCRIBED_KEYS = {"list", "images", "images_with_boxes", "boxes"}
 VALUE_TYPES: dict[str, set[type]] = {

@@ -171,6 +171,7 @@ PARTS = {
         "an empty dict, or boxes_per_step: None or a number above 0",
         either(_is_empty, record(boxes_per_step=either(_is_none, lambda v: is_number(v) and v > 0))),
     ),
+    "version": Part("the version of the program that wrote it", is_text),
     "attention": Part("the name of an attention backend", is_text),
     **{name: Part(_COUNT, is_count) for name in ("epoch", "step", "window", "skipped", "rows", "judged")},
     "collected": Part("a list, by rank, of what the log of training had collected", _are_collected),

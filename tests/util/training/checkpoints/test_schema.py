@@ -29,6 +29,7 @@ GOOD = {
     "step": 4,
     "skipped": 0,
     "attention": "cpp",
+    "version": "1.0.0",
     "collected": [RANK, RANK],
     "rows": 900,
     "judged": 1,
@@ -41,6 +42,7 @@ FINE = {(part, "None") for part, spec in PARTS.items() if spec.may_be_none} | {
     *((part, "empty") for part in ("model_keys", "collected")),
     ("config", "dict"),
     ("attention", "text"),
+    ("version", "text"),
 }
 
 
