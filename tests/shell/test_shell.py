@@ -18,6 +18,13 @@ def test_every_script_is_valid_bash(script):
     assert subprocess.run(["bash", "-n", script], capture_output=True).returncode == 0
 
 
+def test_the_launcher_of_the_job_scripts_finds_the_repository():
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "scripts/lib/ranks.py", "--help"]
+    finished = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout[:6]) == (0, "usage:"), finished.stderr
+
+
 def test_shellcheck_finds_nothing_in_any_script():
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     if not shutil.which("shellcheck", path=path):
