@@ -7,6 +7,8 @@ smallest backbone was cut down to one channel, so that the checkpoint stays smal
 import gzip
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,8 +49,8 @@ REST = {
 @pytest.fixture
 def run(room, monkeypatch):
     """A copy of the run folder."""
-    block, depths, _ = build.RESNETS["resnet10_narrow"]
-    monkeypatch.setitem(build.RESNETS, "resnet10_narrow", (block, depths, 1))
+    spec = build.BACKBONES["resnet10_narrow"]
+    monkeypatch.setitem(build.BACKBONES, "resnet10_narrow", replace(spec, build=partial(spec.build, width=1)))
     folder = room / "run"
     folder.mkdir()
     shutil.copy(OLD / "log.jsonl", folder)

@@ -126,10 +126,11 @@ def open_run_folder(
     folder = RunFolder(path, RunLog(None), process, config, labels)
     if not process.is_main:
         return folder
+    has_summary = folder.is_of_training and config.runtime.tensorboard
+    summary_writer = load_summary_writer() if has_summary else None  # where it is missing, nothing is written
     if folder.is_of_training or not (path / "config.py").exists():
         save_config(path, config, process)
-    has_summary = folder.is_of_training and config.runtime.tensorboard
-    log = folder.log = RunLog(path, load_summary_writer() if has_summary else None)
+    log = folder.log = RunLog(path, summary_writer)
     log.info(
         f"command: {command_of(process)}\ntorch {torch.__version__} on {device}, {process.world_size} rank(s), "
         f"run folder {path}"

@@ -75,7 +75,7 @@ def epochs(cut, pattern, rank):
         )
         sampler.set_epoch(epoch)
         yield [
-            tiny_dino.batch([k.index for k in keys], counts, is_ghost=all(k.is_ghost for k in keys), side=SIDE)
+            tiny_dino.batch([k.position for k in keys], counts, is_ghost=all(k.is_ghost for k in keys), side=SIDE)
             for keys in sampler
         ]
 

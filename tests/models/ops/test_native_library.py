@@ -159,7 +159,7 @@ def test_a_folder_that_others_may_write_is_closed_and_its_libraries_are_compiled
     planted.parent.chmod(mode)
     answer, note = as_another_process(source)
     assert answer == 42
-    assert note.startswith(f"note: {planted.parent}: other users could write there; now they cannot")
+    assert note.startswith(f"note: {planted.parent}: was writable by other users; fixed")
     assert stat.S_IMODE(planted.parent.stat().st_mode) == 0o700
     assert as_another_process(source) == (42, "")
 
@@ -203,9 +203,9 @@ def test_the_error_holds_what_the_compiler_says(source):
 @pytest.mark.parametrize(
     ("named", "reason"),
     [
-        ("false -x", "false failed with exit code 1: it says"),
+        ("false -x", "false failed with exit code 1: no output"),
         ("no-such", "no-such cannot be run"),
-        ('"g++ -O2', r'\$CXX is no command line: "g\+\+ -O2 \(No closing quotation\)'),
+        ('"g++ -O2', r'\$CXX is not a command line: "g\+\+ -O2 \(No closing quotation\)'),
     ],
 )
 def test_the_compiler_that_the_user_names_is_taken_and_no_other(source, monkeypatch, named, reason):

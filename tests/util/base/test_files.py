@@ -16,7 +16,7 @@ import resource, signal, sys
 from pathlib import Path
 import torch
 from util.base.files import WriteError
-from util.training.checkpoints.checkpoint import save
+from util.training.checkpoints.file import save
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))
 try:
