@@ -1,4 +1,4 @@
-"""Config section -> split, dataset, sampler, loader. The only file of this package that reads the config."""
+"""Config section -> split, dataset, sampler, loader."""
 
 from __future__ import annotations
 

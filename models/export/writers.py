@@ -33,6 +33,7 @@ LARGEST_ONNX = 2**31 - 2**26  # bytes of weights; protobuf ends at 2 GB, and the
 EXAMPLE_BATCH = 2  # an example of one image would fix the batch size to one
 # images [B, 3, H, W] and the sizes of their files [B, 2] -> the outputs of the file, `models.export.portable.OUTPUTS`
 Runner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+EXPORTERS = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")  # whose log is silenced
 
 
 def require_packages(kind: Format) -> None:
@@ -156,11 +157,14 @@ def _example(facts: ExportFacts, smallest: int) -> dict[str, Tensor]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporters' log and warnings; failures are raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in EXPORTERS]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(disabled)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

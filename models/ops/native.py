@@ -7,9 +7,9 @@ Shape letters: B images, S positions over all levels, M heads, D channels of a h
 """
 
 import ctypes
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Sequence  # noqa: UP035 PyTorch 2.6 reads the schema of an operation from these hints
 
 import torch
 from torch import Tensor

@@ -18,8 +18,8 @@ Shape letters: B images, S positions over all levels, M heads, D channels of a h
 Q queries, L levels, P points.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import Sequence  # noqa: UP035 PyTorch 2.6 reads the schema of an operation from these hints
 
 import torch
 from torch import Tensor

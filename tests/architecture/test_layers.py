@@ -1,13 +1,27 @@
 """Who may import whom, how large a folder may be, and what needs no torch."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.helpers.source_tree import FILES, MODULES, ROOT, TREES, module, modules_imported, name, nodes, top_level
+from tests.helpers.source_tree import (
+    FILES,
+    MODULES,
+    PYTHON,
+    ROOT,
+    TREES,
+    module,
+    modules_imported,
+    name,
+    nodes,
+    packages_imported,
+    top_level,
+)
 
 TOP_LEVEL = {"util": 0, "datasets": 1, "models": 1, "engine": 1, "main": 2, "scripts": 3}
 UTIL = {
@@ -29,6 +43,7 @@ INTERFACES = {
     "util.predict",
 }
 MOST_NAMES = 10
+FOR_USERS = {"make_phantom", "PhantomError", "KNOBS", "ImageFacts", "read_facts"}  # in a program of their own
 # package -> its modules that need torch all the same
 WITHOUT_TORCH = {
     "util.base": {"seed"},
@@ -81,7 +96,21 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_nothing_is_imported_relative_or_from_the_tests():
     assert not [(name(p), n.lineno) for p, n in nodes(FILES, ast.ImportFrom) if n.level]
-    assert not [(name(p), n.lineno) for p, n in nodes(FILES, ast.ImportFrom) if (n.module or "").startswith("tests")]
+    assert not [name(p) for p in FILES if "tests" in packages_imported(TREES[p])]
+
+
+def test_programs_in_strings_of_tests_import_what_there_is():
+    """Neither mypy nor ruff looks into a program that a test hands to another process."""
+    code = [n.value for _, n in nodes(PYTHON, ast.Constant) if isinstance(n.value, str)]
+    lines = [
+        m
+        for text in code
+        for m in re.findall(r"^\s*from ((?:util|models|datasets)[\w.]*) import ([\w, ]+)$", text, re.M)
+    ]
+    assert len(lines) > 10
+    for source, names in lines:
+        loaded = importlib.import_module(source)
+        assert not [n for n in re.split(r",\s*", names.strip()) if not hasattr(loaded, n.split(" as ")[0])], source
 
 
 @pytest.mark.parametrize("top", ["util", "datasets", "models"])
@@ -109,6 +138,8 @@ def test_a_public_interface_is_small_and_used(package):
         if a.name in names and n.module.startswith(f"{package}.") and not module(path).startswith(package)
     ]
     assert not past, f"not from {package} itself"
+    used = {a.name for _, n in nodes(FILES, ast.ImportFrom) if n.module == package for a in n.names}
+    assert set(names) - used <= FOR_USERS, "nothing in the product uses these"
 
 
 def test_other_packages_have_a_docstring_alone():

@@ -3,6 +3,7 @@
 import ast
 import re
 import warnings
+from collections import Counter
 
 from tests.helpers.source_tree import FILES, PYTHON, TREES, name, nodes, packages_imported
 
@@ -105,20 +106,33 @@ def packed(statement):
 
     The parts of one thing do, as in `height, width = image.height, image.width`.
     """
-    target, value = statement.targets[0], statement.value
+    target = statement.targets[0]
+    value = statement.value
     if not (isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)):
         return False
     if any(isinstance(part, ast.Starred) for part in (*target.elts, *value.elts)):
         return False
     wholes = {ast.unparse(p.value) for p in value.elts if isinstance(p, ast.Attribute | ast.Subscript)}
     is_of_one = len(wholes) == 1 and all(isinstance(p, ast.Attribute | ast.Subscript) for p in value.elts)
-    swaps = {ast.unparse(p) for p in target.elts} & {ast.unparse(p) for v in value.elts for p in ast.walk(v)}
-    return not is_of_one and not swaps
+    is_swap = {ast.unparse(p) for p in target.elts} == {ast.unparse(p) for p in value.elts}
+    return not is_of_one and not is_swap
 
 
 def test_the_search_finds_packed_assignments():
-    lines = {"a, b = 1, 2": True, "a, b = b, a": False, "h, w = x.h, x.w": False, "a, b = f()": False}
+    lines = {
+        "a, b = 1, 2": True,
+        "a, b = b, a": False,
+        "h, w = x.h, x.w": False,
+        "a, b = f()": False,
+        "a, b = a + 1, 2": True,
+    }
+    lines["a, b = (1, 2) if c else (3, 4)"] = True
     assert {line: packed(ast.parse(line).body[0]) for line in lines} == lines
+
+
+def test_a_class_has_a_name_of_its_own():
+    places = Counter(n.name for p in FILES for n in TREES[p].body if isinstance(n, ast.ClassDef))
+    assert not [name for name, count in places.items() if count > 1]
 
 
 def test_every_assignment_has_a_line_of_its_own():

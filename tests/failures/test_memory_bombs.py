@@ -21,7 +21,7 @@ import sys, torch
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from datasets.annotations.records import read_records
-from util.predict.inputs import list_sources
+from util.predict.inputs import list_images
 from util.predict.detect_each import FAILURES
 from util.base.errors import DataError
 from util.images.huge_images import huge_images_in_turn
@@ -42,7 +42,7 @@ if path.suffix == ".gz":
         print(error)
 else:
     with ThreadPoolExecutor(8) as pool:
-        print(*pool.map(read, list_sources([str(path)]).sources), sep="; ")
+        print(*pool.map(read, list_images([str(path)]).images), sep="; ")
 print(peak_resident_bytes())
 """
 

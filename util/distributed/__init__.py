@@ -1,1 +1,1 @@
-"""ProcessInfo and what they agree on, signals that ask to stop, and exit codes."""
+"""Ranks and what they agree on, signals that ask to stop, and exit codes."""

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from util.base.console import flush_output, is_output_closed, open_closed_output, print_error
 from util.base.errors import ReportedByOtherRank, RunFailingError, UserError, WorkerDied
+from util.base.files import DISK_FULL
 from util.base.launcher import write_exit_code
 from util.base.processes import kill_children
 from util.distributed.preemption import SIGNALS, Preempted
@@ -21,6 +22,9 @@ MISTAKE = 2  # what the user can fix
 INCOMPLETE = 3  # done except for unreadable inputs, which are listed
 REQUEUE = 75  # stopped on request, everything is saved: the same command resumes (EX_TEMPFAIL of sysexits.h)
 INTERRUPTED = 130  # Ctrl-C: the same command resumes from the last checkpoint
+
+# what a wrong path raises
+FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 def start_as_tool() -> None:
@@ -104,10 +108,12 @@ def _run(work: Callable[[], int | None]) -> int:
         print_error(str(error))
         return MISTAKE
     except OSError as error:
-        if error.filename is None:  # no file of the user's
+        is_of_a_file = isinstance(error, FILE_ERRORS) and error.filename is not None
+        if not is_of_a_file and error.errno not in DISK_FULL:  # a defect, or a failing disk: the traceback helps
             raise
+        where = f"{error.filename}: " if error.filename is not None else ""
         advice = "; check the permissions of the file and of the folders above it"
-        print_error(f"{error.filename}: {error.strerror}{advice if isinstance(error, PermissionError) else ''}")
+        print_error(f"{where}{error.strerror}{advice if isinstance(error, PermissionError) else ''}")
         return MISTAKE
     except (FloatingPointError, RunFailingError, WorkerDied) as error:
         print_error(str(error))

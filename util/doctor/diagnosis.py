@@ -74,8 +74,10 @@ def diagnose(history: History, expected: ExpectedResults | None = None) -> Diagn
         if still_holds and (earlier == verdict or verdict == SUSPICIOUS or since is None):
             since = epoch.number
     causes = (*causes, *_past_failures(past, {cause.name for cause in causes}))
-    met = tuple(one.text for one in compare_with_expected(history, expected))
-    return Diagnosis(verdict, since, tuple(sorted(causes, key=_gravity)), _evidence(history), history.artefacts, met)
+    expectations = tuple(one.text for one in compare_with_expected(history, expected))
+    return Diagnosis(
+        verdict, since, tuple(sorted(causes, key=_gravity)), _evidence(history), history.artefacts, expectations
+    )
 
 
 def find_causes(history: History, expected: ExpectedResults | None = None) -> tuple[Cause, ...]:

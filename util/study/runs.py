@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -69,11 +69,11 @@ def prepare_data(folder: Path, commands: Sequence[Sequence[object]]) -> None:
         UserError: a command failed; it has printed why.
     """
     lock = lock_file(folder.with_name(f"{folder.name}.lock"), waits=True)
-    for command in commands:
-        if subprocess.run(list(map(str, [*ONE_THREAD, sys.executable, *command])), check=False, cwd=ROOT).returncode:
-            raise UserError(f"{folder}: the data could not be made, see above")
-    if lock is not None:
-        lock.close()
+    with lock or nullcontext():
+        for command in commands:
+            words = list(map(str, [*ONE_THREAD, sys.executable, *command]))
+            if subprocess.run(words, check=False, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+                raise UserError(f"{folder}: the data could not be made, see above")
 
 
 @dataclass

@@ -46,7 +46,7 @@ def test_a_row_that_was_torn_is_cut_off(tmp_path):
         assert [*ResultFile(tmp_path, SETTINGS).read(["z.png"])] == [row("z.png", 0.75)]
 
 
-def test_a_later_make_result_an_image_counts(tmp_path):
+def test_a_later_result_of_an_image_counts(tmp_path):
     rows = ResultFile(tmp_path, SETTINGS)
     rows.add([row("a.png", 0.5)])
     rows.add([row("a.png", 0.75, stamp=(9, 9))])

@@ -135,9 +135,9 @@ def load_what_fits(
 def _load_one(name: str, target: Tensor, loaded: Tensor, fit: Fit) -> None:
     if target.shape == loaded.shape and _is_same_kind(target, loaded):
         rows = [i for i in fit.classes if i < len(target)] if any(table in name for table in CLASS_TABLES) else []
-        initial = target[rows].clone()
+        initial = target[rows].clone() if rows else None
         target.copy_(loaded)
-        if rows:
+        if initial is not None:
             target[rows] = initial
             fit.renewed.append(name)
         fit.loaded.append(name)
