@@ -21,4 +21,7 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1)
 
 
-BOX_LOSSES = {"loss_bbox": l1_loss, "loss_giou": giou_loss}  # of matched boxes, by the name of the term
+BOX_LOSSES = {  # of matched boxes, by the name of the term
+    "loss_bbox": l1_loss,
+    "loss_giou": giou_loss,
+}

@@ -24,7 +24,10 @@ def write_tables(output: OutputSettings, results: Results) -> None:
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
-    columns = ("image_id", "file_name", "width", "height", output.score_column, "is_positive", "boxes", "picture")
+    columns = (
+        *("image_id", "file_name", "width", "height", output.score_column),
+        *("is_positive", "boxes", "picture"),
+    )
     _write(output.folder / DETECTIONS_FILE, _json_list(_detections(results)))
     _write(output.folder / BOXES_FILE, csv_lines(BOX_COLUMNS, _boxes(results, output)))
     _write(output.folder / IMAGES_FILE, csv_lines(columns, _images(results, output)))
