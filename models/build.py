@@ -124,9 +124,11 @@ def build_criterion(cfg: LossConfig, model: ModelConfig) -> SetCriterion:
     )
     weights = build_weight_dict(
         num_layers=model.dec_layers,
-        cls=cfg.cls_loss_coef,
-        bbox=cfg.bbox_loss_coef,
-        giou=cfg.giou_loss_coef,
+        base={
+            "loss_ce": cfg.cls_loss_coef,
+            "loss_bbox": cfg.bbox_loss_coef,
+            "loss_giou": cfg.giou_loss_coef,
+        },
         interm=cfg.interm_loss_coef,
         interm_boxes=not cfg.no_interm_box_loss,
         aux=cfg.aux_loss,

@@ -19,3 +19,9 @@ def l1_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """Sum of 1 - GIoU of matched cxcywh boxes [..., N, 4] -> [...]."""
     return (1 - generalized_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets))).sum(dim=-1)
+
+
+BOX_LOSSES = {  # of matched boxes, by the name of the term
+    "loss_bbox": l1_loss,
+    "loss_giou": giou_loss,
+}

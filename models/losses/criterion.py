@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.losses.box_losses import giou_loss, image_loss, l1_loss
+from models.losses.box_losses import BOX_LOSSES, image_loss
 from models.losses.class_losses import ClassLoss
 from models.losses.events import count_events
 from models.losses.matcher import Assignment, HungarianMatcher, matched_targets, one_hot_targets
@@ -17,7 +17,7 @@ from models.outputs import Denoised, DINOOutput, Prediction
 from util.detection.batch import Target, on_device
 from util.detection.boxes import cxcywh_to_xyxy, iou
 
-TERMS = ("loss_ce", "loss_bbox", "loss_giou")
+CLASS_TERM = "loss_ce"
 IMAGE_TERM = "loss_image"
 
 
@@ -26,7 +26,7 @@ class SetCriterion(nn.Module):
 
     Args:
         matcher: assigns queries to boxes, per prediction.
-        weight_dict: factor of every term in the total, by name: `loss_ce`, `loss_bbox`, `loss_giou`, each also with
+        weight_dict: factor of every term in the total, by name: `loss_ce` and those of `BOX_LOSSES`, each also with
             the suffixes `_0`, `_1`, ..., `_interm`, `_dn`, `_dn_0`, ...; `loss_image` of the image head. Its keys fix
             those of the result.
         class_loss: one of `models.losses.class_losses`.
@@ -102,7 +102,7 @@ class SetCriterion(nn.Module):
         denominator: float,
         has_loss: Tensor | None = None,
     ) -> _Part:
-        """The three terms of P predictions in one pass.
+        """The T terms of P predictions, of classes and of `BOX_LOSSES`, in one pass.
 
         Args:
             predictions: by suffix, of equal shapes.
@@ -127,9 +127,10 @@ class SetCriterion(nn.Module):
         if has_loss is not None:
             class_terms = class_terms * has_loss[..., None]
         by_image = class_terms.sum(dim=(2, 3))  # [P, B]
-        values = (by_image.sum(1), l1_loss(matched_boxes, gt_boxes), giou_loss(matched_boxes, gt_boxes))
-        terms = torch.stack(values) / denominator  # [3, P]
-        names = [name + suffix for name in TERMS for suffix in predictions]
+        box_losses = {name: loss for name, loss in BOX_LOSSES.items() if name in self.weight_dict}
+        values = [by_image.sum(1), *(loss(matched_boxes, gt_boxes) for loss in box_losses.values())]
+        terms = torch.stack(values) / denominator  # [T, P]
+        names = [name + suffix for name in (CLASS_TERM, *box_losses) for suffix in predictions]
         weights = torch.tensor([self.weight_dict[name] for name in names], dtype=terms.dtype).view(terms.shape)
         weights = on_device(weights, terms.device)
         return _Part(
@@ -179,23 +180,19 @@ def _shares(total: Tensor, class_sums: Tensor, targets: Sequence[Target]) -> dic
 def build_weight_dict(
     *,
     num_layers: int,
-    cls: float,
-    bbox: float,
-    giou: float,
+    base: Mapping[str, float],
     interm: float,
     interm_boxes: bool,
     aux: bool,
     denoising: bool,
     image: float | None,
 ) -> dict[str, float]:
-    """The weight of every loss term by name; terms without an entry are not computed."""
-    base = dict(zip(TERMS, (cls, bbox, giou), strict=True))
+    """The weight of every loss term by name, from those of the last layer; terms without an entry are not computed."""
     inner = [f"_{i}" for i in range(num_layers - 1)] if aux else []
     suffixes = ["", *inner]
     if denoising:
         suffixes += ["_dn", *(f"_dn{s}" for s in inner)]
     weights = {name + suffix: weight for suffix in suffixes for name, weight in base.items()}
-    box_factor = interm if interm_boxes else 0.0
-    factors = (interm, box_factor, box_factor)
-    weights.update({f"{name}_interm": base[name] * factor for name, factor in zip(TERMS, factors, strict=True)})
+    factors = {CLASS_TERM: interm, **dict.fromkeys(BOX_LOSSES, interm if interm_boxes else 0.0)}
+    weights.update({f"{name}_interm": weight * factors[name] for name, weight in base.items()})
     return weights if image is None else {**weights, IMAGE_TERM: image}

@@ -24,10 +24,13 @@ def write_tables(output: OutputSettings, results: Results) -> None:
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
-    columns = ("image_id", "file_name", "width", "height", output.score_column, "is_positive", "boxes", "picture")
+    columns = (
+        *("image_id", "file_name", "width", "height", output.score_column),
+        *("is_positive", "boxes", "picture"),
+    )
     _write(output.folder / DETECTIONS_FILE, _json_list(_detections(results)))
     _write(output.folder / BOXES_FILE, csv_lines(BOX_COLUMNS, _boxes(results, output)))
-    _write(output.folder / IMAGES_FILE, csv_lines(columns, _images(results, output.threshold)))
+    _write(output.folder / IMAGES_FILE, csv_lines(columns, _images(results, output)))
     _write(output.folder / IMAGE_LIST_FILE, _image_list(results, output.names))
 
 
@@ -57,10 +60,10 @@ def _boxes(results: Results, output: OutputSettings) -> Iterator[tuple]:
             yield image, result.name, label, output.name_of(label), score, *corners
 
 
-def _images(results: Results, threshold: float) -> Iterator[tuple]:
+def _images(results: Results, output: OutputSettings) -> Iterator[tuple]:
     for image, result in results():
         (height, width) = result.size
-        count = result.num_above(threshold)
+        count = result.num_above(output.threshold)
         score = "" if result.score is None else result.score
         yield image, result.name, width, height, score, int(count > 0), count, result.picture or ""
 

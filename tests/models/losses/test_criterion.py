@@ -15,7 +15,8 @@ from tests.helpers.golden.model import figures, table, targets
 from util.detection.boxes import cxcywh_to_xyxy, iou
 
 GROUPS, SLOTS, QUERIES, CLASSES, LAYERS = 2, 3, 6, 4, 3
-COEFFICIENTS = {"cls": 1.0, "bbox": 5.0, "giou": 2.0, "interm": 1.0, "interm_boxes": True, "aux": True, "image": None}
+BASE = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+COEFFICIENTS = {"base": BASE, "interm": 1.0, "interm_boxes": True, "aux": True, "image": None}
 
 
 def criterion(*, alpha=0.25, gamma=2.0, padding=True, denoising=True, layers=LAYERS, class_loss=None, **coefficients):
@@ -111,7 +112,7 @@ def test_without_denoising_its_terms_are_zero_and_without_boxes_box_terms_are_to
 
 
 def test_the_total_is_the_weighted_sum():
-    made = criterion(cls=0.5, bbox=3.0, giou=7.0, interm=0.25)
+    made = criterion(base={"loss_ce": 0.5, "loss_bbox": 3.0, "loss_giou": 7.0}, interm=0.25)
     losses = values(made(outputs(2), truth(2, 1), 3.0))
     factor = {"ce": 0.5, "bbox": 3.0, "giou": 7.0}
     total = sum(
@@ -210,7 +211,7 @@ def test_examining_gives_the_losses_of_forward_bit_for_bit(counts):
     alpha=st.floats(0, 1),
 )
 def test_the_loss_is_shared_out_among_images_as_if_each_were_alone(counts, seed, num_boxes, padding, alpha):
-    made = criterion(padding=padding, alpha=alpha, cls=0.7, interm=0.3)
+    made = criterion(padding=padding, alpha=alpha, base={**BASE, "loss_ce": 0.7}, interm=0.3)
     whole, goal = outputs(len(counts), seed=seed), truth(*counts, seed=seed)
     losses, events = made.losses_and_events(whole, goal, num_boxes)
     shares = values(events)
