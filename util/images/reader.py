@@ -140,7 +140,7 @@ def _decoded(path: Path | BytesIO) -> Image.Image:
         if image.width * image.height <= HUGE_PIXELS or image.mode in ("L", *DEEP_MODES):
             return to_grey(_in_8_bits(image))
         channels = _channels(image)
-        image.close()  # its pixels are not needed any more
+    del image  # its pixels are not needed any more
     return channels[0] if are_equal(channels) else Image.merge("RGB", channels)
 
 
