@@ -236,10 +236,8 @@ def evaluate(run: Run) -> dict[str, float]:
     config = run.folder.config
     process = run.folder.process
     split = run.splits["val"]
-    batch_size = config.eval.eval_batch_size
-    loader = build_eval_loader(
-        split, config.data, batch_size=batch_size, rank=process.rank, world_size=process.world_size
-    )
+    size = config.eval.eval_batch_size
+    loader = build_eval_loader(split, config.data, batch_size=size, rank=process.rank, world_size=process.world_size)
     batches = until_stop_request(loader, process)
     model = run.state.average.module
     part = predict(model, run.postprocess.to(run.device), batches, run.state.precision, run.device)
