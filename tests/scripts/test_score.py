@@ -158,7 +158,7 @@ def test_the_challenge_gets_both_files(trained, phantom, tmp_path):
     script, where = "scripts/make_submission.py", ["--data_path", phantom]
     outcome = call_apart(script, trained, *where, "--threshold", 0.4)
     assert outcome.code == 2
-    assert "evaluate with --options val_list=all_test" in outcome.err
+    assert "Evaluate with --options val_list=all_test" in outcome.err
     checkpoint = ["--resume", trained / "checkpoint.pth", "--output_dir", tmp_path / "test"]
     done = call("--eval", *checkpoint, *where, "--options", "val_list=all_test")
     assert done.code == 0, done.err
