@@ -66,7 +66,7 @@ def counted(folder, image):
 def sheets(folder, phantom):
     study = PLOT.load_study(folder, None, None)
     args = Namespace(run=folder, data_path=phantom, num_images=8, bootstrap=0, seed=0)
-    return {name: figure for name, figure in PLOT.figures(study, args) if name.startswith("worst")}
+    return {name: figure for name, figure in PLOT.plots(study, args) if name.startswith("worst")}
 
 
 def test_captions_count_at_the_threshold_at_which_boxes_are_drawn(evaluated, phantom):
