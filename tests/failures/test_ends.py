@@ -29,7 +29,7 @@ FAULTS = {
     "in_step": (1, "RuntimeError: boom"),
     "in_evaluation": (1, "RuntimeError: boom"),
     "in_checkpoint": (1, "RuntimeError: boom"),
-    "by_ctrl_c": (130, "interrupted; the same command goes on"),
+    "by_ctrl_c": (130, "interrupted; the same command resumes from what was saved"),
     "in_output": (-signal.SIGPIPE, ""),
 }
 

@@ -25,6 +25,6 @@ def test_the_tasks_of_a_study_train_side_by_side_and_the_rebuild_finds_their_row
     while len(list(runs.glob("*/result.json"))) < 2:
         assert time.monotonic() < end, [path.read_text() for path in (repo / "logs").glob(f"*{job.number}_*.out")]
         time.sleep(0.2)
-    assert "smoke.md: tables and figures of 2 runs" in study(repo, "--rebuild")
+    assert "smoke.md: tables and plots of 2 runs" in study(repo, "--rebuild")
     assert len((runs / "study/smoke.jsonl").read_text().splitlines()) == 2
     assert study(repo, "--slurm", "scripts/smoke.sbatch") == "all runs are done; there is nothing to submit\n"
