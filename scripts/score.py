@@ -1,10 +1,10 @@
 """Evaluate detections against ground truth; no model, no GPU.
 
-    python scripts/score.py --detections D.json.gz --truth T.json --output R.json --bootstrap 1000
+    python scripts/score.py --detections D.json.gz --truth T.json [--output R.json] --bootstrap 1000
     python scripts/score.py --compare logs/RUN_A logs/RUN_B [--output R.json]
 
-D is a COCO results file, T a COCO-format annotation file, R a JSON object of metrics, with the facts of the evaluation
-under "evaluated": docs/evaluation.md defines its keys.
+D is a COCO results file of any tool, T a COCO-format annotation file, R a JSON object of metrics, with the facts of the
+evaluation under "evaluated": docs/evaluation.md defines its keys, and how images, categories and boxes are read.
 An image of the ground truth without detections counts as evaluated, unless --images leaves it out.
 """
 
@@ -28,12 +28,14 @@ from util.base.errors import UserError
 from util.base.text import first_few
 from util.config.command_line import Parser
 from util.config.rules import operating_target_fits
-from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections, load_image_list, save_report
+from util.metrics.files import GROUND_TRUTH, LAYOUTS, load_detections, load_image_list, save_report
 from util.metrics.operating_point import choose_threshold
 from util.metrics.report.comparison import compare, comparison_metrics, format_comparison
 from util.metrics.report.evaluation import evaluate_tables
 from util.metrics.report.file import Report, load_report
 from util.metrics.report.protocols import MatchedTables, images_with_boxes
+from util.metrics.results.box_format import parse_scale
+from util.metrics.results.load import GivenFormat, Results, detections_file, load_results
 from util.metrics.tables import Detections, GroundTruth
 
 DEFAULT_DRAWS = 1000  # of a comparison
@@ -49,9 +51,12 @@ def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--detections", type=Path, help="COCO results file, .json or .json.gz")
+    add("--detections", type=Path, help="COCO results file, .json or .json.gz, or a folder with one")
     add("--truth", type=Path, help="COCO-format annotation file; of a comparison, by default that of RUN_A")
-    add("--output", type=Path, help="JSON file to write")
+    add("--output", type=Path, help="JSON file to write (default: none, the metrics are printed)")
+    add("--box_format", choices=[*LAYOUTS], help="what bbox is (default: xywh, and an error where that cannot be)")
+    scale_help = "units of bbox: pixels, unit (0 to 1), or W,H: the size of the image there (default: pixels, checked)"
+    add("--box_scale", type=parse_scale, default="any", metavar="SCALE", help=scale_help)
     add("--images", default="all", help="which were evaluated: all, tb (those with a box), or a file of names or ids")
     add("--bootstrap", type=int, metavar="N", help="draws for 95 %% intervals (default: none; in comparisons 1000)")
     add("--seed", type=int, default=0, help="of the draws (default: 0)")
@@ -64,8 +69,8 @@ def parse_args() -> argparse.Namespace:
     add("--tb_only_eval", action="store_true", help="report the view of images with boxes alone")
     add("--class_agnostic_tb", action="store_true", help="report class-agnostic metrics alone")
     args = parser.parse_args()
-    if not args.compare and not (args.detections and args.truth and args.output):
-        parser.error("give --detections, --truth and --output, or --compare RUN_A RUN_B")
+    if not args.compare and not (args.detections and args.truth):
+        parser.error("give --detections and --truth, or --compare RUN_A RUN_B")
     if args.compare and args.detections:
         parser.error("--compare names its detections itself; leave --detections out")
     if args.bootstrap is not None and args.bootstrap < 0:
@@ -83,7 +88,7 @@ def parse_args() -> argparse.Namespace:
 def score(args: argparse.Namespace) -> None:
     """Evaluate one run."""
     truth, images = load_truth(args.truth, args.images)
-    detections = load(args.detections, truth, images)
+    detections = load(args.detections, truth, images, args)
     point = None if args.threshold is None else {"rule": "given", "target": 0.0, "threshold": args.threshold}
     evaluation = evaluate_tables(
         images,
@@ -97,8 +102,11 @@ def score(args: argparse.Namespace) -> None:
     )
     files = {"annotation_file": str(args.truth), "detections_file": str(args.detections)}
     facts = {**evaluation.facts, "list": args.truth.name.split(".json")[0], **files}
-    save_report(args.output, {key: value for key, value in evaluation.values.items() if is_selected(key, args)}, facts)
-    echo(f"{evaluation.text}\n{args.output}")
+    echo(evaluation.text)
+    if args.output:
+        values = {key: value for key, value in evaluation.values.items() if is_selected(key, args)}
+        save_report(args.output, values, facts)
+        echo(args.output)
 
 
 def compare_runs(args: argparse.Namespace) -> None:
@@ -109,7 +117,7 @@ def compare_runs(args: argparse.Namespace) -> None:
     if draws < 1:
         raise UserError("a comparison needs draws: leave --bootstrap out, or give at least 1")
     gaps = {key: gap for key, gap in compare(first, second, draws, args.seed).items() if is_selected(key, args)}
-    echo(f"{args.compare[1]} minus {args.compare[0]}: {len(images.images)} images, {draws} draws")
+    echo(f"A: {args.compare[0]}\nB: {args.compare[1]}\n{len(images.images)} images, {draws} draws")
     echo(format_comparison(gaps))
     if args.output:
         save_report(args.output, comparison_metrics(gaps))
@@ -120,7 +128,7 @@ def load_run(run: Path, truth: GroundTruth, images: GroundTruth, args: argparse.
     """Load a run's detections, with the operating point of its report, the given one, or one chosen on these images."""
     report = load_report(run)
     require_same_truth(run, truth, report)
-    detections = load(run / DETECTIONS if run.is_dir() else run, truth, images, report)
+    detections = load(run, truth, images, args, report)
     tables = MatchedTables(images, detections, image_kinds(images.files))
     threshold = report.threshold if report and args.threshold is None else args.threshold
     if threshold is None:
@@ -170,16 +178,26 @@ def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
     return truth, truth.on(load_image_list(Path(which), truth))
 
 
-def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | None = None) -> Detections:
+def load(
+    path: Path, truth: GroundTruth, images: GroundTruth, args: argparse.Namespace, report: Report | None = None
+) -> Detections:
     """Load the detections on the evaluated images, and warn where the file does not seem to fit.
 
     Raises:
-        UserError: they are not those of the report beside them.
+        UserError: they are not those of the report beside them, or cannot be read.
     """
-    detections = load_detections(path, truth.images)
+    path = detections_file(path)
     if report:
+        detections = load_detections(path, truth.images)
         report.require(detections=detections, source=path)
-    detections = detections.on(images.images)
+        results = Results(detections)
+    else:
+        results = load_results(path, truth, GivenFormat(args.box_format, args.box_scale))
+    for note in results.notes:
+        echo(f"note: {path}: {note}", file=sys.stderr)
+    for warning in results.warnings:
+        warn(f"{path}: {warning}")
+    detections = results.detections.on(images.images)
     empty = len(images.images) - len(np.unique(detections.image_id))
     if empty:
         warn(
@@ -188,7 +206,8 @@ def load(path: Path, truth: GroundTruth, images: GroundTruth, report: Report | N
         )
     unknown = np.unique(detections.label[~np.isin(detections.label, list(truth.names))]).tolist()
     if unknown:
-        warn(f"{path}: categories {first_few(unknown)} are not in the ground truth; their detections are left out")
+        names = [results.unknown.get(category, category) for category in unknown]
+        warn(f"{path}: categories {first_few(names)} are not in the ground truth; their detections are left out")
     return detections
 
 

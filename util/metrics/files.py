@@ -1,7 +1,8 @@
 """Files of an evaluation: detections, ground truth and report. Saved detections are evaluated again without a GPU.
 
 Detections are a COCO results file: a list of {"id", "image_id", "category_id", "bbox", "score"} with bbox as
-x, y, width, height in pixels of the original image, so pycocotools and other tools read it too.
+x, y, width, height in pixels of the original image, so pycocotools and other tools read it too. `util.metrics.results`
+reads what other tools write instead.
 """
 
 import gc
@@ -12,9 +13,10 @@ import zlib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from util.base.errors import UserError
 from util.base.files import write_atomically
@@ -29,6 +31,13 @@ GROUND_TRUTH = "truth.json.gz"
 PER_IMAGE = "per_image.csv"
 
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
+Layout = Literal["xywh", "xyxy", "cxcywh"]
+LAYOUTS: dict[Layout, str] = {  # what the four numbers of a box may mean; COCO's first
+    "xywh": "x, y, width, height",
+    "xyxy": "x1, y1, x2, y2",
+    "cxcywh": "x and y of the center, width, height",
+}
+LARGEST_ID = 2**63 - 1
 
 
 class DetectionsError(UserError):
@@ -70,17 +79,38 @@ def load_detections(path: str | Path, images: Iterable[int]) -> Detections:
             image, or repeated. Rounded boxes of two queries may be equal, so rows without an id are refused only where
             half of them repeat others: such a file was written twice.
     """
-    images = tuple(images)
-    rows = _read(Path(path))
-    columns = _columns(rows, images)
+    rows = read_json(Path(path))
+    if not isinstance(rows, list):
+        raise DetectionsError(f"{path}: expected a list of detections (a COCO results file), got {kind_of(rows)}")
+    return tabulate(rows, tuple(images), path)
+
+
+def tabulate(rows: list[Any], images: tuple[int, ...], path: str | Path, layout: Layout = "xywh") -> Detections:
+    """Check the rows of a COCO results file, and make a table of them; errors as in `load_detections`.
+
+    Args:
+        rows: the content of the file.
+        images: the ids of all images that were evaluated.
+        path: what messages call the file.
+        layout: of the boxes. Their units are kept.
+    """
+    columns = _columns(rows, images, layout)
     if columns is None:
         known = set(images)
-        problems = ((n, _problem(row, known)) for n, row in enumerate(rows))
+        problems = ((n, _problem(row, known, layout)) for n, row in enumerate(rows))
         n, problem = next((n, problem) for n, problem in problems if problem)
         raise DetectionsError(f"{path}: row {n} (from 0): {problem}")
     if not _are_distinct(columns):
         _require_written_once(rows, path)
     return columns
+
+
+def corners(boxes: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
+    """[N, 4] boxes of a layout -> [N, 4] x1, y1, x2, y2."""
+    if layout == "xyxy":
+        return boxes
+    first = boxes[:, :2] if layout == "xywh" else boxes[:, :2] - boxes[:, 2:] / 2
+    return np.concatenate([first, first + boxes[:, 2:]], axis=1)
 
 
 def load_image_list(path: Path, truth: GroundTruth) -> list[int]:
@@ -103,7 +133,7 @@ def load_image_list(path: Path, truth: GroundTruth) -> list[int]:
     return [ids[entry] for entry in entries]
 
 
-def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:
+def _columns(rows: list[Any], images: tuple[int, ...], layout: Layout) -> Detections | None:
     """The rows as a table, all checked at once; None where a row is invalid, which `_problem` then describes."""
     try:
         ids, labels, boxes, scores = ([row[key] for row in rows] for key in RESULT_KEYS)
@@ -116,16 +146,23 @@ def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:
     ) - {4}:
         return None
     try:
-        xywh, score = (np.array(values, dtype=np.float64) for values in (boxes, scores))
+        numbers_of_boxes, score = (np.array(values, dtype=np.float64) for values in (boxes, scores))
         image_id, label = (np.array(values, dtype=np.int64) for values in (ids, labels))
     except OverflowError:
         return None
-    xywh = xywh.reshape(-1, 4)
-    is_valid = np.isfinite(xywh).all() and np.isfinite(score).all() and (xywh[:, 2:] >= 0).all()
-    if not (is_valid and ((label >= 0) & (label < 2**31)).all() and np.isin(image_id, images).all()):
+    numbers_of_boxes = numbers_of_boxes.reshape(-1, 4)
+    is_finite = np.isfinite(numbers_of_boxes).all() and np.isfinite(score).all()
+    if not (is_finite and (label >= 0).all() and np.isin(image_id, images).all()):
         return None
-    xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    if not (_sides(numbers_of_boxes, layout) >= 0).all():
+        return None
+    xyxy = corners(numbers_of_boxes, layout)
     return Detections(images=images, image_id=image_id, label=label, xyxy=xyxy, score=score)
+
+
+def _sides(boxes: NDArray[np.float64], layout: Layout) -> NDArray[np.float64]:
+    """[N, 2]: width and height, as the file states them."""
+    return boxes[:, 2:] - boxes[:, :2] if layout == "xyxy" else boxes[:, 2:]
 
 
 def _are_distinct(detections: Detections) -> bool:
@@ -178,16 +215,18 @@ def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content))
 
 
-def _read(path: Path) -> list[Any]:
+def read_json(path: Path) -> Any:
+    """Read the JSON of a detections file.
+
+    Raises:
+        DetectionsError: there is no such file, or it is not JSON.
+    """
     if not path.is_file():
         raise DetectionsError(f"detections file not found: {path}")
     try:
-        rows = _loads(read_document(path))
+        return _loads(read_document(path))
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise DetectionsError(f"{path}: cannot be read as JSON, perhaps cut short: {error}") from error
-    if not isinstance(rows, list):
-        raise DetectionsError(f"{path}: expected a list of detections (a COCO results file), got {_kind(rows)}")
-    return rows
 
 
 def _loads(content: bytes | bytearray) -> Any:
@@ -201,17 +240,17 @@ def _loads(content: bytes | bytearray) -> Any:
             gc.enable()
 
 
-def _problem(row: Any, images: set[int]) -> str | None:
+def _problem(row: Any, images: set[int], layout: Layout) -> str | None:
     if not isinstance(row, dict) or any(key not in row for key in RESULT_KEYS):
-        return f"expected an object with {', '.join(RESULT_KEYS)}, got {_kind(row)}"
+        return f"expected an object with {', '.join(RESULT_KEYS)}, got {kind_of(row)}"
     box = row["bbox"]
     if not isinstance(box, list) or len(box) != 4 or not all(_is_finite(v) for v in box):
-        return f"bbox must be four finite numbers x, y, width, height, got {box!r}"
-    if box[2] < 0 or box[3] < 0:
-        return f"bbox has a negative width or height: {box!r}; it must be x, y, width, height"
+        return f"bbox must be four finite numbers {LAYOUTS[layout]}, got {box!r}"
+    if not (_sides(np.array([box], dtype=np.float64), layout) >= 0).all():
+        return f"bbox has a negative width or height: {box!r}; it must be {LAYOUTS[layout]}"
     if not _is_finite(row["score"]):
         return f"score must be a finite number, got {row['score']!r}"
-    if type(row["category_id"]) is not int or not 0 <= row["category_id"] < 2**31:
+    if type(row["category_id"]) is not int or not 0 <= row["category_id"] <= LARGEST_ID:
         return f"category_id must be a whole number from 0 on, got {row['category_id']!r}"
     if type(row["image_id"]) is not int or row["image_id"] not in images:
         return f"image_id {row['image_id']!r} is none of the {len(images)} images; were they made on another split?"
@@ -239,5 +278,6 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max  # a NaN is not
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Describe a value of another type than expected."""
     return f"an object with keys {sorted(value)[:6]}" if isinstance(value, dict) else f"a {type(value).__name__}"

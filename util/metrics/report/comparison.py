@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from util.base.text import label
 from util.metrics.bootstrap import Difference, difference, point, resample
 from util.metrics.report.protocols import VIEWS, MatchedTables, Metrics
 
+Compared = tuple[float, float, Difference]  # of run A, of run B, and B minus A
 SHOWN = ("AP", "AP50", "froc@0.5", "froc_mean", "auc")
 
 
-def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[str, Difference]:
-    """Compute run B minus run A in each metric that has an interval, both on the same images.
+def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[str, Compared]:
+    """Compare run B with run A in each metric that has an interval, both on the same images.
 
     Raises:
         ValueError: the two were not evaluated on the same images.
     """
     if a.ids.tolist() != b.ids.tolist():
         raise ValueError("two runs can be compared on the same images only")
-    differences: dict[str, Difference] = {}
+    compared: dict[str, Compared] = {}
     for view in VIEWS:
         images, metrics = a.view(view)
         _, others = b.view(view)
@@ -28,24 +30,27 @@ def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[s
         for key in (key for key in before if key in after):
             gap = difference(drawn[key], drawn_after[key], after[key] - before[key])
             if gap is not None:
-                differences[f"{view}/{key}"] = gap
-    return differences
+                compared[f"{view}/{key}"] = (before[key], after[key], gap)
+    return compared
 
 
-def comparison_metrics(differences: Mapping[str, Difference]) -> Metrics:
-    """The differences under the keys of a report: KEY/difference, KEY/difference/ci95 and KEY/difference/p."""
+def comparison_metrics(compared: Mapping[str, Compared]) -> Metrics:
+    """The values and differences under the keys of a report: KEY/A, KEY/B, KEY/difference, and its /ci95 and /p."""
     values: Metrics = {}
-    for key, gap in differences.items():
+    for key, (a, b, gap) in compared.items():
+        values |= {f"{key}/A": a, f"{key}/B": b}
         values |= {f"{key}/difference": gap.value, f"{key}/difference/ci95": [gap.low, gap.high]}
         values[f"{key}/difference/p"] = gap.p
     return values
 
 
-def format_comparison(differences: Mapping[str, Difference]) -> str:
-    """Format the differences of the metrics named in SHOWN as a table. No newline at the end."""
-    shown = {key: gap for key, gap in differences.items() if key.rpartition("/")[2] in SHOWN}
-    width = max(map(len, shown), default=0)
-    lines = [f"{'':{width}}{'difference':>12}  95 % interval        p"]
-    for key, gap in shown.items():
-        lines.append(f"{key:{width}} {gap.value:+11.4f}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
+def format_comparison(compared: Mapping[str, Compared]) -> str:
+    """Format the metrics named in SHOWN of both runs, and their difference, as a table. No newline at the end."""
+    shown = {key: values for key, values in compared.items() if key.rpartition("/")[2] in SHOWN}
+    names = {key: label(key) for key in shown}
+    width = max(map(len, names.values()), default=0)
+    lines = [f"{'':{width}}{'A':>9}{'B':>9}{'B - A':>10}  95 % interval        p"]
+    for key, (a, b, gap) in shown.items():
+        values = f"{a:9.4f}{b:9.4f}{gap.value:+10.4f}"
+        lines.append(f"{names[key]:{width}}{values}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
     return "\n".join(lines)
