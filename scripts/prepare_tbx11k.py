@@ -12,7 +12,6 @@ to fix.
 """
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
@@ -40,8 +39,6 @@ from util.distributed.exit_codes import FINISHED, MISTAKE
 def main(arguments: list[str] | None = None) -> int:
     """Prepare, check; 2 when an error was found."""
     args = parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a damaged file may hold what no terminal can show
     try:
         return work(args)
     except RecursionError as error:

@@ -93,7 +93,7 @@ def _sole_builder(split: Split, file: Path) -> Iterator[None]:
     progress = Progress(f"waiting for another process that builds {file}", split.num_images, "images")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock.open("a")
+        stream = lock.open("a", encoding="utf-8")
     except OSError as error:
         raise _cannot_write(lock, error) from error
     with stream:

@@ -145,7 +145,7 @@ def _lists(like, documents, keep):
     """The text lists below `like`, restricted to the kept images; those that do not exist come from the documents."""
     lists = {n: [i["file_name"] for i in d["images"]] for n, d in documents.items() if n in LIST_NAMES}
     for path in sorted((like / "lists").glob("*.txt")):
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         lists[path.stem] = [line for line in lines if line.removeprefix("imgs/") in keep]
     return lists
 

@@ -100,13 +100,13 @@ def _claim(out: Path, recipe: dict) -> bool:
     if out.exists() and any(out.iterdir()):
         raise PhantomError(f"{out} is not empty and holds no phantom; give a folder that is empty or does not exist")
     out.mkdir(parents=True, exist_ok=True)
-    (out / UNFINISHED_RECORD).write_text(json.dumps(recipe, indent=1) + "\n")
+    (out / UNFINISHED_RECORD).write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
     return True
 
 
 def _read_record(path: Path) -> dict:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise PhantomError(f"{path} is not the record of a phantom ({error}); remove that folder") from error
     if not isinstance(record, dict):
@@ -148,9 +148,9 @@ def _write_annotations(plan: PhantomPlan, out: Path) -> None:
     for folder in ("annotations/json", "annotations/xml", "lists"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name, document in plan.documents.items():
-        (out / "annotations/json" / f"{name}.json").write_text(json.dumps(document))
+        (out / "annotations/json" / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
     for name, members in plan.lists.items():
-        (out / "lists" / f"{name}.txt").write_text("".join(f"{m}\n" for m in members))
+        (out / "lists" / f"{name}.txt").write_text("".join(f"{m}\n" for m in members), encoding="utf-8")
     for stem, content in plan.xml.items():
-        text = content.read_text() if isinstance(content, Path) else content
-        (out / "annotations/xml" / f"{stem}.xml").write_text(text)
+        text = content.read_text(encoding="utf-8") if isinstance(content, Path) else content
+        (out / "annotations/xml" / f"{stem}.xml").write_text(text, encoding="utf-8")

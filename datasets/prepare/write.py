@@ -107,5 +107,5 @@ def _write_list(folder: Path, name: str, split: Split, content: bytes) -> None:
     text = folder / "lists" / f"{name}.txt"
     if not name.endswith("_only_tb") and not text.exists():
         lines = "".join(f"{member}\n" for member in split.file_names.tolist())
-        write_atomically(text, lambda file: file.write(lines.encode()))
+        write_atomically(text, lambda file: file.write(lines.encode(errors="backslashreplace")))
     write_atomically(folder / "annotations/json" / f"{name}.json", lambda file: file.write(content))

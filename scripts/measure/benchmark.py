@@ -219,7 +219,7 @@ def memory_apart(args: argparse.Namespace, setting: str) -> dict[str, float]:
     command += ["--batch_size", str(args.batch_size), "--num_boxes", str(args.num_boxes), "--device", args.device]
     command += [*(["--size", args.size] if args.size else []), "--threads", str(torch.get_num_threads())]
     command += [*(["--options", *args.options] if args.options else []), f"--memory_of={setting}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
         raise UserError(f"memory of {setting or 'the setting'}: {last[0].removeprefix('error: ')}")

@@ -151,10 +151,10 @@ def damaged_copy(source: Path, target: Path, fault: Fault, seed: int) -> Path:
         return source
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=os.link)
-    content = json.loads((source / TRAIN_FILE).read_text())
+    content = json.loads((source / TRAIN_FILE).read_text(encoding="utf-8"))
     fault.damage(content, np.random.default_rng(seed))
     (target / TRAIN_FILE).unlink()
-    (target / TRAIN_FILE).write_text(json.dumps(content))
+    (target / TRAIN_FILE).write_text(json.dumps(content), encoding="utf-8")
     return target
 
 
@@ -221,7 +221,7 @@ def table_line(name: str, seed: int, folder: Path) -> list[object]:
     )
     causes = ", ".join(cause.name for cause in first) or "none"
     ap50 = max((value for _, value in history.evaluated("all/agnostic/AP50")), default=0.0)
-    seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text())["seconds"]
+    seconds = json.loads(folder.with_name(f"{folder.name}.done").read_text(encoding="utf-8"))["seconds"]
     return [name, seed, diagnosis.verdict, diagnosis.epoch, causes, answer, f"{ap50:.3f}", f"{seconds:.0f}"]
 
 
@@ -233,9 +233,9 @@ def launch(out: Path, name: str, seed: int) -> None:
         return
     start = time.monotonic()
     command = [sys.executable, __file__, "--output_dir", str(out), "--only", name, str(seed)]
-    with (out / f"{folder.name}.out").open("w") as console:
+    with (out / f"{folder.name}.out").open("w", encoding="utf-8") as console:
         code = subprocess.run(command, stdout=console, stderr=subprocess.STDOUT, check=False).returncode
-    done.write_text(json.dumps({"exit_code": code, "seconds": time.monotonic() - start}))
+    done.write_text(json.dumps({"exit_code": code, "seconds": time.monotonic() - start}), encoding="utf-8")
     echo(f"{name}, seed {seed}: exit code {code} after {time.monotonic() - start:.0f} s")
 
 

@@ -101,6 +101,46 @@ def test_one_file_opens_images_and_one_writes_csv():
     assert {name(p) for p in FILES if "csv" in packages_imported(TREES[p])} == {"util/base/csv_text.py"}
 
 
+def is_text(call):
+    """Whether a call opens, reads or writes a file as text, or runs a program whose output is text."""
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    keywords = {k.arg: k.value for k in call.keywords}
+    if called in ("read_text", "write_text"):
+        return True
+    if called == "open":
+        modes = [*call.args[isinstance(call.func, ast.Name) :][:1], *(v for k, v in keywords.items() if k == "mode")]
+        is_path = isinstance(call.func, ast.Name) or all(isinstance(m, ast.Constant) for m in modes)
+        return is_path and "b" not in "".join(str(m.value) for m in modes if isinstance(m, ast.Constant))
+    return called == "fdopen" or "text" in keywords or "universal_newlines" in keywords
+
+
+def test_the_search_finds_text_without_an_encoding():
+    calls = {
+        "path.read_text()": True,
+        "path.open()": True,
+        "path.open('a')": True,
+        "open(path)": True,
+        "open(path, 'w')": True,
+        "open(path, 'rb')": False,
+        "path.open('rb')": False,
+        "Image.open(file, formats=())": False,
+        "archive.open(info)": False,
+        "os.open(path, flags)": False,
+        "subprocess.run(words, text=True)": True,
+    }
+    assert {call: is_text(ast.parse(call).body[0].value) for call in calls} == calls
+
+
+def test_text_has_an_encoding_whatever_the_locale():
+    binary = {"util/base/files.py"}  # fdopen for bytes
+    lacking = [
+        f"{name(p)}:{n.lineno}"
+        for p, n in nodes(FILES, ast.Call)
+        if is_text(n) and not any(k.arg == "encoding" for k in n.keywords)
+    ]
+    assert {where.partition(":")[0] for where in lacking} <= binary, lacking
+
+
 def packed(statement):
     """Whether `a, b = x, y` packs assignments that do not belong together.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -39,11 +40,18 @@ def clear_progress() -> None:
         print("\r\033[K", end="", flush=True)
 
 
-def open_closed_output() -> None:
-    """Open /dev/null for standard output and standard error if the program was started without them."""
+def prepare_output() -> None:
+    """Let standard output and standard error accept any text.
+
+    /dev/null stands for one that the program was started without. A character that its encoding lacks is written as
+    \\xe9 or \\u7ed3.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 stays open to the end
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 stays open to the end
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def flush_output() -> bool:

@@ -3,13 +3,14 @@
 Needs no torch, so a program can use it before the slow import.
 """
 
+import codecs
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from util.base.console import flush_output, is_output_closed, open_closed_output, print_error
+from util.base.console import flush_output, is_output_closed, prepare_output, print_error
 from util.base.errors import ReportedByOtherRank, RunFailingError, UserError, WorkerDied
 from util.base.files import DISK_FULL
 from util.base.launcher import write_exit_code
@@ -53,7 +54,7 @@ def run_program(work: Callable[[], int | None]) -> NoReturn:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    open_closed_output()
+    prepare_output()
     code = FAILED
     try:
         code = run_to_exit_code(work)
@@ -133,6 +134,13 @@ def _work(work: Callable[[], int | None]) -> int | None:
     """Run the work and kill its workers: a loader being deleted waits 5 seconds for each busy worker."""
     try:
         return work()
+    except UnicodeEncodeError as error:
+        if codecs.lookup(error.encoding) != codecs.lookup(sys.getfilesystemencoding()):  # not of a file name: a defect
+            raise
+        raise UserError(
+            f"{error.object}: is no file name where the encoding of names is {error.encoding}; start with PYTHONUTF8=1 "
+            "or LC_ALL=C.UTF-8, or rename the file"
+        ) from error
     finally:
         kill_children()
 

@@ -50,9 +50,14 @@ def free_bytes(device: torch.device) -> int | None:
 def _left_of_share() -> int | None:
     """Free memory below the limit of the control group, version 2; None without one."""
     try:
-        group = next(line.partition("::")[2] for line in CGROUP.read_text().splitlines() if line.startswith("0::"))
+        group = next(
+            line.partition("::")[2]
+            for line in CGROUP.read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
         folder = CGROUPS / group.strip("/")
-        return int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())
+        limit, used = ((folder / name).read_text(encoding="ascii") for name in ("memory.max", "memory.current"))
+        return int(limit) - int(used)
     except (OSError, ValueError, StopIteration):  # "max" is no number: there is no limit
         return None
 
@@ -60,7 +65,7 @@ def _left_of_share() -> int | None:
 def _forget_peak() -> bool:
     """Reset the peak that the kernel records; whether it worked."""
     try:
-        CLEAR.write_text("5")
+        CLEAR.write_text("5", encoding="ascii")
     except OSError:
         return False
     return True

@@ -53,7 +53,7 @@ class StudyFolders:
 def lock_file(path: Path, *, waits: bool = False) -> IO[str] | None:
     """Lock a file until this process and its children have ended; None where another process has the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("a")
+    stream = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from util.base.text import first_few
 from util.metrics.files import LAYOUTS, DetectionsError, Layout, read_json, tabulate
 from util.metrics.results.box_format import BoxFormat, Scale
-from util.metrics.results.recognise import FormatEvidence, candidates
+from util.metrics.results.recognise import FEWEST, SURE_IOU, TIMES, FormatEvidence, candidates
 from util.metrics.results.rows import result_rows
 from util.metrics.tables import Detections, GroundTruth
 
@@ -68,6 +69,13 @@ def load_results(path: Path, truth: GroundTruth, given: GivenFormat = GivenForma
         warnings.append(
             f"{(~fits).sum()} of {len(fits)} boxes leave their image or are below a pixel, read as {box_format}; "
             f"choose among {', '.join(LAYOUTS)} with --box_format, and the units with --box_scale"
+        )
+    hits, same = evidence.hits_by_category(box_format)
+    if hits >= FEWEST and TIMES * same < hits:
+        names = first_few([f"{category} {name}" for category, name in truth.names.items()])
+        warnings.append(
+            f"{hits} boxes of the ground truth have a detection with an IoU of {SURE_IOU:g}, but only {same} one of "
+            f"their category: are the categories those of the ground truth, {names}?"
         )
     highest = table.score.max(initial=0.0)
     if highest > 1:

@@ -96,6 +96,13 @@ class FormatEvidence:
         is_inside = (xyxy[:, :2] >= -margin) & (xyxy[:, 2:] <= sizes + margin)
         return np.all(is_inside & (xyxy[:, 2:] - xyxy[:, :2] >= 1), axis=1)
 
+    def hits_by_category(self, box_format: BoxFormat) -> tuple[int, int]:
+        """The number of boxes of the ground truth that have a detection, and of those with one of their category."""
+        truth, found = self._pairs
+        is_hit = self._pair_overlaps(box_format) >= SURE_IOU
+        is_same = self.detections.label[found] == self.truth.label[~self.truth.is_crowd][truth]
+        return len(np.unique(truth[is_hit])), len(np.unique(truth[is_hit & is_same]))
+
     def _suspect_by_images(self, current: BoxFormat, others: Sequence[BoxFormat]) -> Suspicion | None:
         """By boxes that leave their image or are below a pixel."""
         fits = self.fits(current)
@@ -140,12 +147,16 @@ class FormatEvidence:
 
     def _best_overlaps(self, box_format: BoxFormat) -> NDArray[np.float64]:
         """[G]: the highest IoU of each box of the ground truth."""
-        truth, found = self._pairs
-        boxes = to_xywh(self.truth.xyxy[~self.truth.is_crowd])
-        xywh = to_xywh(box_format.to_pixels(self.boxes[found], self.sizes[found]))
-        best = np.zeros(len(boxes))
-        np.maximum.at(best, truth, overlap(xywh, boxes[truth], np.zeros(len(truth), dtype=bool)))
+        best = np.zeros(int((~self.truth.is_crowd).sum()))
+        np.maximum.at(best, self._pairs[0], self._pair_overlaps(box_format))
         return best
+
+    def _pair_overlaps(self, box_format: BoxFormat) -> NDArray[np.float64]:
+        """[P]: the IoU of each pair."""
+        truth, found = self._pairs
+        boxes = to_xywh(self.truth.xyxy[~self.truth.is_crowd])[truth]
+        xywh = to_xywh(box_format.to_pixels(self.boxes[found], self.sizes[found]))
+        return overlap(xywh, boxes, np.zeros(len(truth), dtype=bool))
 
     @cached_property
     def _pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -202,6 +202,12 @@ def test_boxes_outside_their_image_and_percent_scores_are_warnings(load):
     assert "scores reach 90, so they are no probabilities" in percent.warnings[0]
 
 
+def test_categories_that_count_from_another_number_are_a_warning(load):
+    results = load(rows(category_id=lambda k: k - 1))
+    assert "4 boxes of the ground truth have a detection with an IoU of 0.7, but only 0 one" in results.warnings[0]
+    assert "are the categories those of the ground truth, 1 active, 2 latent?" in results.warnings[0]
+
+
 def test_a_folder_means_its_detections(tmp_path):
     with pytest.raises(DetectionsError, match=r"not found: .*detections\.json\.gz"):
         load_results(tmp_path, truth())
