@@ -111,7 +111,7 @@ def is_text(call):
         modes = [*call.args[isinstance(call.func, ast.Name) :][:1], *(v for k, v in keywords.items() if k == "mode")]
         is_path = isinstance(call.func, ast.Name) or all(isinstance(m, ast.Constant) for m in modes)
         return is_path and "b" not in "".join(str(m.value) for m in modes if isinstance(m, ast.Constant))
-    return called == "fdopen" or "text" in keywords or "universal_newlines" in keywords
+    return called == "fdopen" or (ast.unparse(call.func).startswith("subprocess.") and "text" in keywords)
 
 
 def test_the_search_finds_text_without_an_encoding():

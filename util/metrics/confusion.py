@@ -8,9 +8,7 @@ import numpy as np
 
 from util.metrics.coco.match import FALSE_POSITIVE
 from util.metrics.matching import as_one_class, match_boxes, unique_rows
-from util.metrics.tables import Detections, GroundTruth
-
-BACKGROUND = "background"
+from util.metrics.tables import BACKGROUND, Detections, GroundTruth
 
 
 def confusion(truth: GroundTruth, detections: Detections, threshold: float) -> dict[str, dict[str, int]]:
@@ -32,5 +30,6 @@ def confusion(truth: GroundTruth, detections: Detections, threshold: float) -> d
     counts.update((label, None) for label in truth.label[is_missed].tolist())
     counts.update((None, label) for label in strong.label[matches.outcome == FALSE_POSITIVE].tolist())
     labels = sorted({label for pair in counts for label in pair if label is not None})
-    used = [(label, truth.names.get(label, str(label))) for label in labels] + [(None, BACKGROUND)]
+    keys = truth.category_keys
+    used = [(label, keys.get(label, str(label))) for label in labels] + [(None, BACKGROUND)]
     return {row: {column: counts[true, predicted] for predicted, column in used} for true, row in used}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TableT = TypeVar("TableT", bound="BoxTable")
+BACKGROUND = "background"  # in the keys of a confusion matrix; no category has this key
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,21 @@ class GroundTruth(BoxTable):
     names: Mapping[int, str]  # category id -> name
     sizes: Mapping[int, tuple[int, int]]  # image id -> (h, w) pixels
     files: Mapping[int, str]  # image id -> file name, relative to the image folder
+
+    @property
+    def category_keys(self) -> dict[int, str]:
+        """What each category is called in the keys of metrics, whose parts "/" separates: its name, made unique.
+
+        A "/" in a name is written as %2F. A name that is blank, that of the background, or that of another category is
+        followed by its id.
+        """
+        keys = {k: name.replace("/", "%2F") for k, name in self.names.items()}
+        while True:
+            counts = Counter([BACKGROUND, *keys.values()])
+            unclear = [k for k, key in keys.items() if counts[key] > 1 or not key.strip()]
+            if not unclear:
+                return keys
+            keys |= {k: f"{keys[k]} ({k})".lstrip() for k in unclear}
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def _why_empty(panel: Panel, page: Dashboard) -> str:
 def _categories(run: RunCurves, panel: Panel) -> dict[str, str]:
     """Columns and labels of single categories, if these are few."""
     metric = next(iter(panel.lines)).rsplit("/", 1)[-1]
-    pattern = re.compile(rf"all/per_class/(.+)/{re.escape(metric)}")
+    pattern = re.compile(rf"(?s)all/per_class/(.+)/{re.escape(metric)}")
     categories = {key: match.group(1) for row in run.evaluations for key in row if (match := pattern.fullmatch(key))}
     if panel.kind != "eval" or not 1 < len(categories) <= MOST_CATEGORIES:
         return {}

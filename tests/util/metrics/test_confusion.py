@@ -1,7 +1,11 @@
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, permuted, random_tables, truth_of
+from util.metrics.coco.ap import coco_ap
 from util.metrics.confusion import BACKGROUND, confusion
 from util.metrics.matching import as_one_class, deduplicate
 
@@ -27,6 +31,26 @@ def test_of_one_box_under_two_classes_the_stronger_speaks_and_the_lower_label_am
             "red": {"red": 1, BACKGROUND: 0},
             BACKGROUND: {"red": 0, BACKGROUND: 0},
         }
+
+
+def test_a_category_called_background_or_with_a_slash_has_keys_of_its_own():
+    truth = replace(truth_of([1], [(1, 1, BOX), (1, 2, FAR), (1, 3, THIRD)]), names={1: "background", 2: "a/b", 3: ""})
+    found = found_of([1], [(1, 1, BOX, 0.9), (1, 2, FAR, 0.9)])
+    keys = ["background (1)", "a%2Fb", "(3)", BACKGROUND]
+    counts = confusion(truth, found, 0.5)
+    assert list(counts) == keys
+    assert counts["background (1)"] == dict(zip(keys, (1, 0, 0, 0), strict=True))
+    assert counts["(3)"] == dict(zip(keys, (0, 0, 0, 1), strict=True))
+    assert coco_ap(truth, found)["AP50"] == pytest.approx(2 / 3)
+
+
+@given(st.lists(st.text(alphabet="aA /%2F()\n", max_size=4), max_size=6))
+def test_the_keys_of_categories_are_distinct_and_those_of_ordinary_names_are_the_names(names):
+    truth = replace(truth_of([1], []), names={k: name for k, name in enumerate([*names, "red", "Red"])})
+    keys = truth.category_keys
+    assert len({*keys.values(), BACKGROUND}) == len(keys) + 1
+    assert all(key.strip() and "/" not in key for key in keys.values())
+    assert [keys[k] for k in range(len(names), len(keys))] == ["red", "Red"]
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())

@@ -60,7 +60,8 @@ def match_categories(truth: GroundTruth, detections: Detections) -> dict[str, Ma
     """Match each category that has a box, by name; detections and errors as in `per_category`."""
     require_coverage(truth, detections)
     present = [int(k) for k in np.unique(truth.label[~truth.is_crowd])]
-    return {truth.names.get(k, str(k)): match_category(truth, detections, k) for k in present}
+    keys = truth.category_keys
+    return {keys.get(k, str(k)): match_category(truth, detections, k) for k in present}
 
 
 def require_coverage(truth: GroundTruth, detections: Detections) -> None:

@@ -54,7 +54,8 @@ def _block(values: Metrics, view: str, truth: GroundTruth) -> str:
     labels = truth.label[~truth.is_crowd]
     rows = [(f"  {title}", measure, len(labels)) for measure, title in MEASURE_TITLES.items()]
     rows += [
-        (f"    {printable(n)}", f"per_class/{n}", int(np.sum(labels == k))) for k, n in sorted(truth.names.items())
+        (f"    {printable(name.replace('%2F', '/'))}", f"per_class/{name}", int(np.sum(labels == k)))
+        for k, name in sorted(truth.category_keys.items())
     ]
     lines = [_line(f"{VIEW_TITLES[view]} ({len(truth.images)})", [*AP_COLUMNS.values(), "boxes"])]
     for title, key, boxes in rows:
