@@ -30,6 +30,7 @@ from util.config.command_line import Parser
 from util.config.schema import IN_CARD
 from util.metrics.files import DETECTIONS, GROUND_TRUTH, load_detections
 from util.metrics.report.file import REPORT, Report, describe_images, load_report
+from util.metrics.tables import shown_category
 from util.runlog.rows import read_rows
 from util.runlog.run_log import ROWS
 from util.training.checkpoints.checkpoint import BEST_NAME, OWN_NAME
@@ -202,7 +203,7 @@ def metrics_table(values: Mapping[str, Any]) -> str:
     end = "/AP50"
     for key in sorted(key for key in values if key.startswith(start) and key.endswith(end) and key != f"{start}AP50"):
         name = key.removeprefix(start).removesuffix(end)
-        lines.append(f"| AP50, {markdown(name)}, all images | {values[key]:.3f} | |")
+        lines.append(f"| AP50, {markdown(shown_category(name))}, all images | {values[key]:.3f} | |")
     return "\n".join(lines)
 
 

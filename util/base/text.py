@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 MAX_LABEL = 80  # characters
+MAX_SHORT_NAME = 36  # of a category beside a box or in a legend
 
 
 def first_few(items: Sequence[object], at_most: int = 3) -> str:
@@ -30,13 +31,15 @@ def markdown(text: object) -> str:
 
 def short_names(names: Mapping[int, str]) -> dict[int, str]:
     """Shorten category names to fit beside a box: to the first word of a CamelCase name, if these are distinct."""
-    whole = {k: label(name) for k, name in names.items()}
+    cut = {k: label(name, MAX_SHORT_NAME) for k, name in names.items()}
+    whole = cut if len(set(cut.values())) == len(names) else {k: label(name) for k, name in names.items()}
     first = {k: re.split(r"(?<=[a-z])(?=[A-Z])", name)[0] for k, name in whole.items()}
     return first if len(set(first.values())) == len(names) else whole
 
 
-def label(name: object) -> str:
+def label(name: object, longest: int = MAX_LABEL) -> str:
     """Make a plot label of a name: printable, of limited length, and not starting with _, which legends leave out."""
     text = printable(str(name))
-    text = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 30]}...{text[-27:]}"
+    end = longest // 3
+    text = text if len(text) <= longest else f"{text[: longest - end - 3]}...{text[-end:]}"
     return f" {text}" if text.startswith("_") else text

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 TableT = TypeVar("TableT", bound="BoxTable")
 BACKGROUND = "background"  # in the keys of a confusion matrix; no category has this key
+SLASH = "%2F"  # in the key of a category whose name has a "/", which separates the parts of a key
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class GroundTruth(BoxTable):
         A "/" in a name is written as %2F. A name that is blank, that of the background, or that of another category is
         followed by its id.
         """
-        keys = {k: name.replace("/", "%2F") for k, name in self.names.items()}
+        keys = {k: name.replace("/", SLASH) for k, name in self.names.items()}
         while True:
             counts = Counter([BACKGROUND, *keys.values()])
             unclear = [k for k, key in keys.items() if counts[key] > 1 or not key.strip()]
@@ -94,6 +95,11 @@ class Detections(BoxTable):
     def above(self, threshold: float) -> Detections:
         """Select the detections whose score is at least `threshold`."""
         return self.select(self.score >= threshold)
+
+
+def shown_category(key: str) -> str:
+    """The name of a category to show for its key, `GroundTruth.category_keys`."""
+    return key.replace(SLASH, "/")
 
 
 def merge_detections(parts: Sequence[Detections], images: tuple[int, ...]) -> Detections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Literal
 
@@ -23,6 +24,7 @@ DASHED: Dashes = (0, (4, 2))
 DOTTED: Dashes = (0, (1, 2))
 OUTLINE = "#000000"
 PANEL_INCHES = 3.8
+TITLE_WIDTH = 58  # characters of a line above a panel
 
 
 def draw_page(
@@ -55,7 +57,8 @@ def show_image(axes: Axes, image: NDArray[np.uint8], title: str) -> None:
     """Show an image [H, W] or [H, W, 3]; (0, 0) is the corner of its first pixel, as for boxes."""
     height, width = image.shape[:2]
     axes.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255, extent=(0, width, height, 0))
-    axes.set_title(title, fontsize=8.5, loc="left", pad=3)
+    lines = [line if len(line) <= TITLE_WIDTH else textwrap.fill(line, TITLE_WIDTH) for line in title.split("\n")]
+    axes.set_title("\n".join(lines), fontsize=8.5, loc="left", pad=3)
     axes.set_xticks([])
     axes.set_yticks([])
 

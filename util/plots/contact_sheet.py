@@ -151,4 +151,6 @@ def _draw_image(axes: Axes, image: AnnotatedImage) -> None:
         taken.append(place_label(box, size, (width, height), taken, above=color == TRUTH_COLOR))
         x1, y1, _, y2 = taken[-1]
         written = axes.text(x1, (y1 + y2) / 2, text, color=color, fontsize=8, fontweight="bold", va="center", zorder=4)
+        written.set_in_layout(False)  # a long name must not shrink the images
+        written.set_clip_on(True)
         add_outline(written, 0.6)

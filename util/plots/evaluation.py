@@ -19,6 +19,7 @@ from util.metrics.confusion import BACKGROUND, confusion
 from util.metrics.froc import FPPI_RATES, FrocCurve, froc_curve
 from util.metrics.image_level import POSITIVE, ImageScores, roc
 from util.metrics.report.protocols import CLASS_AGNOSTIC, PER_CLASS, VIEWS, MatchedTables
+from util.metrics.tables import shown_category
 from util.plots.style import BLUE, GREY, INK, STYLES
 
 TITLES = {"all": "all images", "tb_only": "images with boxes"}
@@ -77,7 +78,7 @@ def _plot_froc(
 def draw_precision_recall(study: MatchedTables) -> Figure:
     """Plot precision against recall as in COCO's AP, on all images, at two IoU thresholds."""
     figure, panels = _page("Precision and recall, all images (the best precision at or beyond each recall)", 2)
-    names = short_names({n: name for n, name in enumerate(study.matches[PER_CLASS])})
+    names = short_names(dict(enumerate(map(shown_category, study.matches[PER_CLASS]))))
     lines = [("class-agnostic", next(iter(study.matches[CLASS_AGNOSTIC].values()), None))]
     lines += [(names[n], matches) for n, matches in enumerate(study.matches[PER_CLASS].values())]
     for axes, (row, iou) in zip(panels, ((0, 0.5), (5, 0.75)), strict=True):
@@ -161,7 +162,7 @@ def draw_confusion(study: MatchedTables) -> Figure | None:
     table = confusion(study.ground_truth, study.known, study.threshold)
     names = list(table)
     counts = np.array([[table[true][predicted] for predicted in names] for true in names])
-    short = short_names(dict(enumerate(names)))
+    short = short_names(dict(enumerate(map(shown_category, names))))
     figure, (axes,) = _page(f"Confusion matrix at score threshold {study.threshold:.3g}", 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=2.0)

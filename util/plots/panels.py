@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from util.base.text import label, short_names
+from util.metrics.tables import shown_category
 from util.plots.curves import LoggedCurve, RunCurves, smoothing_width
 from util.plots.style import (
     GREY,
@@ -218,7 +219,7 @@ def _categories(run: RunCurves, panel: Panel) -> dict[str, str]:
     categories = {key: match.group(1) for row in run.evaluations for key in row if (match := pattern.fullmatch(key))}
     if panel.kind != "eval" or not 1 < len(categories) <= MOST_CATEGORIES:
         return {}
-    names = short_names(dict(enumerate(categories.values())))
+    names = short_names(dict(enumerate(map(shown_category, categories.values()))))
     return {key: names[n] for n, key in enumerate(categories)}
 
 

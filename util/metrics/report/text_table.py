@@ -7,7 +7,7 @@ import numpy as np
 from util.base.text import printable
 from util.metrics.froc import FPPI_RATES
 from util.metrics.report.protocols import Metrics, images_with_boxes
-from util.metrics.tables import GroundTruth
+from util.metrics.tables import GroundTruth, shown_category
 
 AP_COLUMNS = {
     "AP": "AP",
@@ -54,7 +54,7 @@ def _block(values: Metrics, view: str, truth: GroundTruth) -> str:
     labels = truth.label[~truth.is_crowd]
     rows = [(f"  {title}", measure, len(labels)) for measure, title in MEASURE_TITLES.items()]
     rows += [
-        (f"    {printable(name.replace('%2F', '/'))}", f"per_class/{name}", int(np.sum(labels == k)))
+        (f"    {printable(shown_category(name))}", f"per_class/{name}", int(np.sum(labels == k)))
         for k, name in sorted(truth.category_keys.items())
     ]
     lines = [_line(f"{VIEW_TITLES[view]} ({len(truth.images)})", [*AP_COLUMNS.values(), "boxes"])]
