@@ -60,6 +60,19 @@ def test_a_report_has_flat_keys_that_other_tools_rely_on(tmp_path):
     assert "image level" in outcome.out
 
 
+def test_without_an_output_the_metrics_are_printed_alone_on_any_terminal(tmp_path):
+    categories = [{"id": 1, "name": "\u7ed3\u6838"}, {"id": 2, "name": "background"}]
+    (tmp_path / "truth.json").write_text(json.dumps({**TRUTH, "categories": categories}))
+    (tmp_path / "found.json").write_text(json.dumps([{**row, "image_id": IMAGES[row["image_id"]]} for row in FOUND]))
+    files = ["--detections", tmp_path / "found.json", "--truth", tmp_path / "truth.json"]
+    outcome = call_apart("scripts/score.py", *files, env={"PYTHONIOENCODING": "ascii"})
+    assert outcome.code == 0, outcome.err
+    assert "3 of 3 rows were joined with their images by file name" in outcome.err
+    assert "\\u7ed3\\u6838" in outcome.out
+    assert "background (2)" in outcome.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "truth.json"]
+
+
 @pytest.mark.slow
 def test_images_that_were_not_evaluated_are_in_no_denominator(tmp_path):
     rows = [HIT, {**ALARM, "image_id": 2, "score": 0.95}, OTHER]
@@ -136,6 +149,8 @@ def test_two_runs_are_compared_on_the_same_draws(trained, tmp_path):
     assert values["all/agnostic/AP/difference"] == 0.0
     assert values["all/agnostic/AP/difference/ci95"] == [0.0, 0.0]
     assert values["all/agnostic/AP/difference/p"] == 1.0
+    assert values["all/agnostic/AP/A"] == values["all/agnostic/AP/B"] == metrics(trained)["all/agnostic/AP"]
+    assert outcome.out.splitlines()[3].split() == ["A", "B", "B", "-", "A", "95", "%", "interval", "p"]
     assert "all/agnostic/AP50" in outcome.out
 
 

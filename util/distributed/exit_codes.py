@@ -54,7 +54,6 @@ def run_program(work: Callable[[], int | None]) -> NoReturn:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    prepare_output()
     code = FAILED
     try:
         code = run_to_exit_code(work)
@@ -90,6 +89,7 @@ def _end(code: int, *, has_reader: bool) -> NoReturn:
 
 def run_to_exit_code(work: Callable[[], int | None]) -> int:
     """Run the work of a command, print its error if it fails, and return the exit code."""
+    prepare_output()
     code = _run(work)
     try:
         write_exit_code(code)

@@ -108,6 +108,28 @@ def is_gone(group):
     return False
 
 
+LOCALES = {
+    "of ascii streams": {"PYTHONIOENCODING": "ascii"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_any_text_is_printed_in_any_locale_and_a_name_that_cannot_be_one_is_a_mistake(locale):
+    work = r"echo('\u7ed3 \xe9 \udce9'); open('\u7ed3', 'rb')"
+    imports = "from util.base.console import echo\nfrom util.distributed.exit_codes import run_program"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{imports}\n\ndef work():\n    {work}\n\nrun_program(work)"],
+        env={**os.environ, "NO_COLOR": "1", **LOCALES[locale]},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == MISTAKE
+    assert done.stdout.decode("ascii") == "\\u7ed3 \\xe9 \\udce9\n"
+    message = "is no file name where the encoding of names is ascii" if locale == "C" else "No such file or directory"
+    assert done.stderr.decode("ascii").startswith(f"error: \\u7ed3: {message}")
+
+
 @pytest.mark.parametrize(
     ("work", "code", "last"),
     [
