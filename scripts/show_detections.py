@@ -22,11 +22,11 @@ from util.config.command_line import Parser, add_data_argument, hide_aliases
 from util.metrics.files import load_detections
 from util.metrics.report.file import load_report
 from util.metrics.report.protocols import MatchedTables
+from util.metrics.results.load import detections_file
 from util.plots.contact_sheet import annotate_detections, choose_detections, choose_images, draw_sheet
 from util.plots.style import save_figure
 
 SCORE = 0.3  # where a run has no operating point
-DETECTIONS = ("detections.json.gz", "detections.json")
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def draw(run: Path, data_path: Path, num: int, score: float | None, output: Path
     score = SCORE if score is None else score
     split = validation_split(run, data_path)
     truth = split.ground_truth()
-    path = next((run / name for name in DETECTIONS if (run / name).is_file()), run / DETECTIONS[0])
+    path = detections_file(run)
     if report:
         report.require(ground_truth=truth, source=split.annotation_file)
     found = load_detections(path, truth.images)
