@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from util.base.text import label
 from util.metrics.bootstrap import Difference, difference, point, resample
 from util.metrics.report.protocols import VIEWS, MatchedTables, Metrics
 
-Compared = tuple[float, float, Difference]  # of run A, of run B, and B minus A
 SHOWN = ("AP", "AP50", "froc@0.5", "froc_mean", "auc")
+
+
+@dataclass(frozen=True)
+class Compared(Difference):
+    """A metric of run A and of run B, and their difference B - A."""
+
+    a: float
+    b: float
 
 
 def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[str, Compared]:
@@ -30,15 +38,15 @@ def compare(a: MatchedTables, b: MatchedTables, draws: int, seed: int) -> dict[s
         for key in (key for key in before if key in after):
             gap = difference(drawn[key], drawn_after[key], after[key] - before[key])
             if gap is not None:
-                compared[f"{view}/{key}"] = (before[key], after[key], gap)
+                compared[f"{view}/{key}"] = Compared(**vars(gap), a=before[key], b=after[key])
     return compared
 
 
 def comparison_metrics(compared: Mapping[str, Compared]) -> Metrics:
     """The values and differences under the keys of a report: KEY/A, KEY/B, KEY/difference, and its /ci95 and /p."""
     values: Metrics = {}
-    for key, (a, b, gap) in compared.items():
-        values |= {f"{key}/A": a, f"{key}/B": b}
+    for key, gap in compared.items():
+        values |= {f"{key}/A": gap.a, f"{key}/B": gap.b}
         values |= {f"{key}/difference": gap.value, f"{key}/difference/ci95": [gap.low, gap.high]}
         values[f"{key}/difference/p"] = gap.p
     return values
@@ -50,7 +58,7 @@ def format_comparison(compared: Mapping[str, Compared]) -> str:
     names = {key: label(key) for key in shown}
     width = max(map(len, names.values()), default=0)
     lines = [f"{'':{width}}{'A':>9}{'B':>9}{'B - A':>10}  95 % interval        p"]
-    for key, (a, b, gap) in shown.items():
-        values = f"{a:9.4f}{b:9.4f}{gap.value:+10.4f}"
+    for key, gap in shown.items():
+        values = f"{gap.a:9.4f}{gap.b:9.4f}{gap.value:+10.4f}"
         lines.append(f"{names[key]:{width}}{values}  [{gap.low:+.4f}, {gap.high:+.4f}]  {gap.p:.3f}")
     return "\n".join(lines)

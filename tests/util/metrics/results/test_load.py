@@ -69,7 +69,7 @@ def is_perfect(results):
 JOINED = {
     "stem": {"image_id": lambda i: FILES[i].split("/")[1].split(".")[0]},
     "file name": {"image_id": lambda i: FILES[i].split("/")[1]},
-    "with folders": {"image_id": lambda i: f"/data/val/{FILES[i]}"},
+    "with folders": {"image_id": lambda i: f"/images/val/{FILES[i]}"},
     "Windows path": {"image_id": lambda i: f"C:\\data\\{FILES[i]}".replace("/", "\\")},
     "folder and stem": {"image_id": lambda i: FILES[i].removesuffix(".png")},
     "other ending and case": {"image_id": lambda i: FILES[i].upper().replace("PNG", "JPG")},
