@@ -182,7 +182,7 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     state.load_position(content)
     computation = speed_up([state.model, state.average.module], config.speed, device)
 
-    labels = {"weights": kind_of_weights(content), "checkpoint": str(path)}
+    labels = {"weights": kind_of_weights(content, path), "checkpoint": str(path)}
     facts = {**evaluated_source(split, config), "step": state.step, **labels}
     results = hold_folder(args.output_dir, split.ground_truth(), facts, locks)
     folder = open_run_folder(results, config, process, device, labels)
