@@ -45,8 +45,9 @@ from models.dino import DINO
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
 from util.base.seed import seed_everything
-from util.config import load_config
+from util.config import flatten, load_config
 from util.config.command_line import parse_arguments
+from util.config.never_happens import never_happens
 from util.distributed import collectives
 from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
@@ -161,7 +162,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     folder = open_run_folder(args.output_dir, config, process, device, labels)
     if process.is_main:
         save_image_records(args.output_dir, checked.files)
-    warnings = [*unused, *checked.warnings, excess_boxes(split, network.num_queries)]
+    warnings = [*never_happens(flatten(config)), *unused, *checked.warnings, excess_boxes(split, network.num_queries)]
     messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()]
     messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
