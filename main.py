@@ -44,10 +44,12 @@ from models import (
 from models.dino import DINO
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
+from util.base.console import echo
 from util.base.seed import seed_everything
 from util.config import flatten, load_config
 from util.config.command_line import parse_arguments
 from util.config.never_happens import never_happens
+from util.config.official import default_target, write_from_official
 from util.distributed import collectives
 from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
@@ -67,6 +69,11 @@ def main(arguments: list[str] | None = None) -> None:
     Whatever the end, the last checkpoint is whole and the same command resumes from it.
     """
     args = parse_arguments(arguments)
+    if args.from_official:
+        target = args.output_config or default_target(args.from_official)
+        echo(write_from_official(args.from_official, target))
+        load_config(target)  # an error names what must be corrected in it
+        return
     device_type = collectives.choose_device_type(args.device)
     with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")

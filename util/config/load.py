@@ -19,6 +19,7 @@ from addict import Dict
 
 from util.base.console import print_note
 from util.config.errors import ConfigError
+from util.config.official import refuse_official
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.options import as_options, parse_options
 from util.config.rules import RULES
@@ -61,7 +62,11 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
     """Merge a file over its bases. Two bases may not set the same key. The config of an older run is completed."""
     if path.resolve() in below:
         raise ConfigError(f"{path}: is its own {BASE_KEY}")
-    own = add_later_knobs(_parse_literals(path), path) if _is_run_config(path) else _execute(path)
+    if _is_run_config(path):
+        own = add_later_knobs(_parse_literals(path), path)
+    else:
+        refuse_official(path)
+        own = _execute(path)
     bases = own.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list | tuple) and all(isinstance(base, str) for base in bases)):

@@ -8,7 +8,10 @@ from typing import Any, get_args, get_origin
 from util.config.errors import ConfigError
 from util.config.schema import KNOBS
 
-WORDS: dict[type, dict[str, Any]] = {bool: {"true": True, "false": False}, NoneType: {"none": None, "null": None}}  # in any case
+WORDS: dict[type, dict[str, Any]] = {
+    bool: {"true": True, "false": False},
+    NoneType: {"none": None, "null": None},
+}  # in any case
 
 
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
