@@ -15,10 +15,11 @@ from util.base.errors import UserError
 from util.base.files import link_copy
 from util.base.text import first_few
 from util.training.checkpoints.file import LOAD_ERRORS, DamagedFile, foreign_classes, read_tensors
-from util.training.checkpoints.schema import problem_of
+from util.training.checkpoints.schema import PARTS, problem_of
 
 OWN_NAME = "checkpoint.pth"
 BEST_NAME = "best.pth"
+OWN_PARTS = ("model_keys", "cut", "category_ids", "category_names", "rows", "judged", "operating_point")
 
 
 SAVE_WEIGHTS = (  # of a file with objects of any kind
@@ -102,6 +103,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
+    if not any(part in content for part in OWN_PARTS) and not PARTS["config"].fits(content.get("config", {})):
+        content = {name: value for name, value in content.items() if name != "config"}  # that of another program
     if problem := problem_of(content):
         raise CheckpointError(f"{path}: cannot be used: {problem}")
     return content

@@ -130,6 +130,14 @@ def test_nothing_of_a_file_is_run(tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_the_config_of_another_program_is_not_taken_for_one_of_ours(tmp_path):
+    torch.save({"model": ONE, "config": {"model": {"width": 3}}}, tmp_path / "w.pth")
+    assert load(tmp_path / "w.pth").keys() == {"model"}
+    torch.save({"model": ONE, "config": {"model": {"width": 3}}, "category_names": {"1": "x"}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="config is a dict of 1 entries"):
+        load(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {"a": 1.5}}, {"model": {}}, {"model": [1]}])
 def test_a_checkpoint_without_weights_is_refused(content):
     with pytest.raises(CheckpointError, match=r"other\.pth: has no weights under 'model'"):
