@@ -10,7 +10,7 @@ from datasets.annotations.split import load_split
 from datasets.cache.file import read_source_file
 from datasets.checks.findings import refuse_errors
 from datasets.checks.image_files import read_image_files, read_image_sizes
-from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
+from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError
 from util.base.text import printable
