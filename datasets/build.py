@@ -77,8 +77,9 @@ def build_splits(
     largest = max(SIDES, key=lambda side: listed[side].category_ids[-1])
     warnings = {}
     for side, split in listed.items():
-        findings = [*(find_in_num_classes(split, num_classes) if side == largest else ())]
-        warnings[side] = _refuse(split, [*findings, *_find_in_annotations(split, data, side)])
+        findings = [*_find_in_annotations(split, data, side)]
+        findings += find_in_num_classes(split, num_classes) if side == largest else []
+        warnings[side] = _refuse(split, findings)
     of_pair = check_pair(listed["train"], listed["val"])
     splits: dict[str, Split] = {side: _without_excluded(split, data, side) for side, split in listed.items()}
     if not opens_images:
@@ -128,9 +129,9 @@ def build_split_with_warnings(
         WriteError: the disk is too small for the cache.
     """
     split = _read_split(data, data_path, which)
-    # Only the larger of both lists shows spare classes.
-    findings = [found for found in find_in_num_classes(split, num_classes) if found.severity == "error"]
-    findings += _find_in_annotations(split, data, which)
+    findings = [*_find_in_annotations(split, data, which)]
+    # The other list may have larger ids: a class too many is no finding here.
+    findings += [found for found in find_in_num_classes(split, num_classes) if found.severity == "error"]
     if opens_images:
         findings += find_in_images(split, read_image_sizes(listed_files(split)))
     warnings = _refuse(split, findings)

@@ -153,8 +153,8 @@ def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
         first = int(is_invalid.argmax())
         where = f"on {split.file_names[split.image_of_box[first]]}: {split.xywh[first].tolist()}"
         raise UserError(
-            f"{path}: {int(is_invalid.sum())} boxes are not finite or have a negative side, first {where}; no detection "
-            "can match them: correct or remove them"
+            f"{path}: {int(is_invalid.sum())} boxes are not finite or have a negative side, first {where}; no "
+            "detection can match them: correct or remove them"
         )
     if split.num_empty.any():
         warn(f"{path}: {split.num_empty.sum()} boxes have no width or no height in their image and are left out")

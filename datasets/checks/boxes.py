@@ -112,7 +112,8 @@ def _small_boxes(split: Split) -> Iterator[Finding]:
         text = f"{empty} of {empty + len(split.xywh)} boxes have no width or no height in their image"
         fix = "they are left out of training and evaluation: correct or remove these annotations"
         yield Finding("empty_box", f"{text}: on {first_few(files)}; {fix}", "warning")
-    is_small: NDArray[np.bool_] = (split.xywh[:, 2:] < 1).any(axis=1) & (split.xywh[:, 2:] >= 0).all(axis=1)
+    shorter = split.xywh[:, 2:].min(axis=1)
+    is_small = (shorter > 0) & (shorter < 1)
     if is_small.any():
         text = f"{is_small.sum()} of {len(is_small)} boxes are smaller than a pixel: {_box_examples(split, is_small)}"
         fix = "boxes are [x, y, width, height] in pixels, not shares of the image: correct or remove these annotations"
