@@ -123,7 +123,7 @@ def _small_boxes(split: Split) -> Iterator[Finding]:
         fix = "the rotation is not read: give the upright box around each object"
         yield Finding("rotated_box", f"{count}: {_box_examples(split, split.is_rotated)}; {fix}", "warning")
     ends = (split.xywh[:, :2] + split.xywh[:, 2:]) / split.sizes[split.image_of_box][:, ::-1]
-    if len(ends) >= FEWEST_IN_CORNER and (ends < 0.5).all():
+    if len(ends) >= FEWEST_IN_CORNER and (ends <= 0.5).all():
         text = f"all {len(ends)} boxes lie in the upper left quarter of their images, the last ends at {ends.max():.0%}"
         fix = "check that they are in pixels of these images, not in percent or of a smaller copy"
         yield Finding("corner", f"{text}; {fix}", "warning")
