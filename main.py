@@ -29,14 +29,7 @@ import torch
 from datasets.annotations.facts import evaluated_source, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
-from datasets.build import (
-    build_eval_loader,
-    build_split_with_warnings,
-    build_splits,
-    build_train_loader,
-    describe,
-    excess_boxes,
-)
+from datasets.build import build_eval_loader, build_splits, build_train_loader, check_split, describe, excess_boxes
 from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
@@ -182,7 +175,7 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     path, content, config = load_for_evaluation(args)
     check_model(config.model)
     num_classes = config.model.num_classes
-    split, warnings = build_split_with_warnings(
+    split, warnings = check_split(
         config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main
     )
 

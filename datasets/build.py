@@ -105,12 +105,12 @@ def build_split(
     num_classes: int,
     opens_images: bool = True,
 ) -> Split:
-    """Read and check the training or the validation split; its warnings are those of `build_split_with_warnings`."""
+    """Read and check the training or the validation split, as `check_split` without its warnings."""
     arguments = (data, data_path, which)
-    return build_split_with_warnings(*arguments, num_classes=num_classes, opens_images=opens_images)[0]
+    return check_split(*arguments, num_classes=num_classes, opens_images=opens_images)[0]
 
 
-def build_split_with_warnings(
+def check_split(
     data: DataConfig,
     data_path: Path | str,
     which: Role,
@@ -118,7 +118,7 @@ def build_split_with_warnings(
     num_classes: int,
     opens_images: bool = True,
 ) -> tuple[Split, list[str]]:
-    """Read and check one split, and name what is odd in it but no error.
+    """Read and check the training or the validation split; return it with the warnings.
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
     With `opens_images` the header of every image is checked too, and the cache is built if the config has one.

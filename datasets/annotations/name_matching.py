@@ -109,30 +109,36 @@ def _cleaned(name: str) -> str:
     if not UNCLEAN.search(name):
         return name
     if "://" in name or "?d=" in name:
-        try:
-            url = urlsplit(name)
-            name = parse_qs(url.query).get("d", [url.path])[0]
-        except ValueError:  # brackets that are no address
-            pass
+        name = _path_of_url(name)
     parts = [part.strip() for part in unquote(name).replace("\\", "/").split("/")]
     return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _path_of_url(name: str) -> str:
+    """The path in a URL, or, as in those of Label Studio, in its query."""
+    try:
+        url = urlsplit(name)
+        return parse_qs(url.query).get("d", [url.path])[0]
+    except ValueError:  # brackets that are no address
+        return name
 
 
 def _decoded(name: str) -> str:
     """The name whose UTF-8 bytes were read in another encoding, or whose bytes are Latin-1."""
     if name.isascii():
         return name
-    for encoding in ENCODINGS:
-        try:
-            return _nfc(name.encode(encoding).decode("utf-8"))
-        except UnicodeError:
-            continue
-    if not ESCAPED.search(name):
-        return name
+    spellings = [_recoded(name, encoding, "utf-8") for encoding in ENCODINGS]
+    if ESCAPED.search(name):
+        spellings.append(_recoded(name, "utf-8", "latin-1"))
+    return next(filter(None, spellings), name)
+
+
+def _recoded(name: str, wrong: str, right: str) -> str:
+    """The name whose bytes were read in the wrong encoding; empty where they cannot have been."""
     try:
-        return _nfc(name.encode("utf-8", "surrogateescape").decode("latin-1"))
-    except UnicodeError:  # surrogates that stand for no byte
-        return name
+        return _nfc(name.encode(wrong, "surrogateescape" if wrong == "utf-8" else "strict").decode(right))
+    except UnicodeError:
+        return ""
 
 
 def _nfc(name: str) -> str:
@@ -208,7 +214,7 @@ def _changes(name: str, file: str) -> list[str] | None:
         changes.append(f"add the folder '{goal[: len(goal) - len(folder)]}'")
     elif folder != goal:
         changes.append(f"'{goal}' for '{folder}'")
-    ending, goal_ending = _base(name)[len(stem) :], _base(file)[len(stem) :]
+    ending, goal_ending = (_base(path)[len(stem) :] for path in (name, file))
     if ending and goal_ending and ending != goal_ending:
         changes.append(f"'{goal_ending}' for '{ending}'")
     elif ending != goal_ending:

@@ -72,7 +72,8 @@ def check_folder(root: Path) -> FolderCheck:
     leaks: list[Pair] = []
     train = _side(splits, "train")
     val = _side(splits, "val")
-    findings += [*(find_usable(train, "train") if train else ()), *(find_usable(val, "val") if val else ())]
+    findings += [_of(train, finding) for finding in (find_usable(train, "train") if train else ())]
+    findings += [_of(val, finding) for finding in (find_usable(val, "val") if val else ())]
     findings += find_unused_categories(splits.values())
     if train and val:
         train_files = SplitFiles.of(train, files)
@@ -91,11 +92,16 @@ def _find_in_each(splits: Mapping[str, Split], unions: list[Split], is_tbx11k: b
     for split in unions:
         for finding in [*_find_in_list(split, is_tbx11k, files), *find_repeated_files(SplitFiles.of(split, files))]:
             known.add(finding.kind)
-            yield finding
+            yield _of(split, finding) if len(unions) > 1 else finding
     for name, split in splits.items():
         for finding in _find_in_list(split, is_tbx11k, files):
             if finding.kind not in known and finding.severity != "note":
                 yield replace(finding, text=f"{name}: {finding.text}")
+
+
+def _of(split: Split, finding: Finding) -> Finding:
+    """A finding that names the list it is of."""
+    return replace(finding, text=f"{split.name}: {finding.text}")
 
 
 def _find_in_list(split: Split, is_tbx11k: bool, files: Files) -> Iterator[Finding]:
