@@ -72,8 +72,8 @@ def check_folder(root: Path) -> FolderCheck:
     leaks: list[Pair] = []
     train = _side(splits, "train")
     val = _side(splits, "val")
-    findings += [_of(train, finding) for finding in (find_usable(train, "train") if train else ())]
-    findings += [_of(val, finding) for finding in (find_usable(val, "val") if val else ())]
+    findings += [_of(train, finding) for finding in find_usable(train, "train")] if train else []
+    findings += [_of(val, finding) for finding in find_usable(val, "val")] if val else []
     findings += find_unused_categories(splits.values())
     if train and val:
         train_files = SplitFiles.of(train, files)
