@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
+from datasets.annotations.layout import COCO, recognise_layout
 from datasets.annotations.name_matching import leaves_folder, match_names, missing_names
 from datasets.annotations.records import read_records
-from util.base.files import write_atomically
+from util.base.errors import DataError
+from util.base.files import WriteError, write_atomically
 from util.base.reading import read_document
 
 
@@ -40,13 +43,39 @@ def repair_file_names(annotation_file: Path, image_dir: Path) -> RepairedNames:
     return RepairedNames(document, dict(counts), [name for name in lost if name not in matches])
 
 
-def write_repaired_list(annotation_file: Path, image_dir: Path, target: Path) -> RepairedNames:
-    """Write the annotation file with corrected names to `target`; return what was changed.
+def write_repaired_folder(root: Path, out: Path) -> dict[str, RepairedNames]:
+    """Make `out` a data folder like `root`, with corrected file names and links to its images; return each list.
 
     Raises:
-        DataError: as in `repair_file_names`.
-        WriteError: `target` cannot be written.
+        DataError: `root` has no annotation files in a known layout, or they cannot be read; `out` is not empty.
+        WriteError: `out` cannot be written.
     """
-    repaired = repair_file_names(annotation_file, image_dir)
-    write_atomically(target, lambda file: file.write(json.dumps(repaired.document).encode()))
+    kind = recognise_layout(root) or COCO
+    names = kind.lists(root)
+    if not names:
+        kind.find_split(root, "")  # raises the error that explains it
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: is not empty; give --output_dir an empty folder")
+    places = {name: kind.find_split(root, name) for name in names}
+    repaired = {name: repair_file_names(file, folder) for name, (folder, file) in places.items()}
+    try:
+        for folder in {folder for folder, _ in places.values()}:
+            _link(root, folder, out)
+    except OSError as error:
+        raise WriteError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
+    for name, (_, file) in places.items():
+        write_atomically(out / file.relative_to(root), partial(_write_json, repaired[name].document))
     return repaired
+
+
+def _link(root: Path, folder: Path, out: Path) -> None:
+    """Link an image folder, or, where images are in `root` itself, each of its files."""
+    sources = [folder] if folder != root else [path for path in root.iterdir() if path.is_file()]
+    for source in sources:
+        link = out / source.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve())
+
+
+def _write_json(document: dict[str, Any], file: IO[bytes]) -> None:
+    file.write(json.dumps(document).encode())
