@@ -155,6 +155,8 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
     xywh = boxes.boxes("bbox")
     sizes = np.stack([images.integers("height", low=1), images.integers("width", low=1)], axis=1)
     is_empty = _are_empty(xywh, sizes[of_image])
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers that the checks refuse
+        area = xywh[:, 2] * xywh[:, 3]
     by_image = np.argsort(of_image, kind="stable")
     by_image = by_image[~is_empty[by_image]]
     return Split(
@@ -166,7 +168,7 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
         first_box=np.searchsorted(of_image[by_image], np.arange(len(image_ids) + 1)),
         xywh=xywh[by_image],
         labels=category_ids[of_category[by_image]],
-        area=boxes.numbers("area", default=xywh[:, 2] * xywh[:, 3])[by_image],
+        area=boxes.numbers("area", default=area)[by_image],
         is_crowd=boxes.flags("iscrowd")[by_image],
         is_rotated=np.array([_is_rotated(row) for row in boxes.rows], dtype=bool)[by_image],
         num_empty=np.bincount(of_image[is_empty], minlength=len(image_ids)),

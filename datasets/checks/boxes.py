@@ -17,15 +17,13 @@ FEWEST_IN_CORNER = 6  # boxes that are in one quarter of their images by mistake
 Role = Literal["train", "val"]
 
 
-def find_in_boxes(split: Split) -> Iterator[Finding]:
+def find_in_boxes(split: Split) -> list[Finding]:
     """Boxes that cannot be right, by their numbers, size or form."""
     if _are_normalised(split):
         text = f"all {len(split.xywh)} boxes lie within [0, 1]: they are shares of the image, not pixels"
-        yield Finding("normalised", f"{text}; multiply them by the width and height of their image")
-        return
-    yield from _unusable_boxes(split)
-    yield from _small_boxes(split)
-    yield from _repeated_boxes(split)
+        return [Finding("normalised", f"{text}; multiply them by the width and height of their image")]
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are refused
+        return [*_unusable_boxes(split), *_small_boxes(split), *_repeated_boxes(split)]
 
 
 def find_usable(split: Split, role: Role) -> Iterator[Finding]:
@@ -122,7 +120,8 @@ def _small_boxes(split: Split) -> Iterator[Finding]:
         count = f"{split.is_rotated.sum()} of {len(split.is_rotated)} boxes are rotated (attributes.rotation)"
         fix = "the rotation is not read: give the upright box around each object"
         yield Finding("rotated_box", f"{count}: {_box_examples(split, split.is_rotated)}; {fix}", "warning")
-    ends = (split.xywh[:, :2] + split.xywh[:, 2:]) / split.sizes[split.image_of_box][:, ::-1]
+    limits = split.sizes[split.image_of_box][:, ::-1]
+    ends = 1 + _overhang(split, split.xywh)[:, 2:] / limits  # as shares of the image
     if len(ends) >= FEWEST_IN_CORNER and (ends <= 0.5).all():
         text = f"all {len(ends)} boxes lie in the upper left quarter of their images, the last ends at {ends.max():.0%}"
         fix = "check that they are in pixels of these images, not in percent or of a smaller copy"
