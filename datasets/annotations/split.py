@@ -37,11 +37,13 @@ class Split:
     area: NDArray[np.float64]  # [N] square pixels, as the file states them
     is_crowd: NDArray[np.bool_]  # [N]
     names: dict[int, str]  # category id -> name
+    list_name: str = ""  # of the split, where annotation files of all splits have the same name
+    layout: str = ""  # for the log: where it was found, unless at the usual place
 
     @property
     def name(self) -> str:
-        """The annotation file's name without its ending."""
-        return self.annotation_file.stem
+        """The annotation file's name without its ending, unless another is given."""
+        return self.list_name or self.annotation_file.stem
 
     @property
     def category_ids(self) -> tuple[int, ...]:
