@@ -281,8 +281,7 @@ def describe(split: Split) -> str:
     share = 100 * num_with / split.num_images
     name = f"{split.name} ({printable(split.layout)})" if split.layout else split.name
     return (
-        f"{name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), "
-        f"{split.num_boxes} boxes: {counts}"
+        f"{name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), {split.num_boxes} boxes: {counts}"
     )
 
 

@@ -18,7 +18,7 @@ SAME = {
 
 
 def side_of(name: str) -> str | None:
-    """"train", "val" or "test", where the name of a folder or list is another word for it, also with a year."""
+    """ "train", "val" or "test", where the name of a folder or list is another word for it, also with a year."""
     return _parts(name)[0]
 
 

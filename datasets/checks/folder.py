@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split, load_split
-from datasets.annotations.voc import LARGEST_XML, parse_voc
+from datasets.annotations.voc import LARGEST_XML
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import Files, read_image_files
 from datasets.checks.image_pairs import Pair, SplitFiles, find_repeated_files, find_shared_images, leaked_pairs
@@ -191,11 +191,11 @@ def _find_in_xml(root: Path, union: Split) -> Iterator[Finding]:
         rows = union.boxes_of(position[path.stem])
         json_boxes = np.column_stack([union.labels[rows], union.xywh[rows]])
         try:
-            voc = parse_voc(read_regular(path, LARGEST_XML), path)
+            size: tuple[int, int] = tuple(union.sizes[position[path.stem]].tolist())
+            boxes = tbx11k.parse_xml(read_regular(path, LARGEST_XML), path, size)
         except (DataError, OSError) as error:
             broken.append(str(error))
             continue
-        boxes = voc.scaled(*union.sizes[position[path.stem]].tolist())
         xml_boxes = np.array([[category, *box] for category, box in boxes]).reshape(-1, 5)
         if json_boxes.shape != xml_boxes.shape or not np.allclose(
             _sorted(json_boxes), _sorted(xml_boxes), rtol=0, atol=XML_TOLERANCE
