@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations import layout, tbx11k
-from datasets.annotations.split import Split, load_split
+from datasets.annotations.split import Split
+from datasets.annotations.split_names import side_of
 from datasets.annotations.voc import LARGEST_XML
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import Files, read_image_files
@@ -38,10 +39,15 @@ class FolderCheck:
     def leaked_names(self) -> set[str]:
         """File names of training images that are in validation too, by name or by content."""
         train, val = (
-            {name for k, split in self.splits.items() if k.endswith(f"_{side}") for name in split.file_names.tolist()}
+            {
+                (split.image_dir, name)
+                for k, split in self.splits.items()
+                if _is_of(k, side)
+                for name in split.file_names.tolist()
+            }
             for side in ("train", "val")
         )
-        return {pair.first for pair in self.leaks} | (train & val)
+        return {pair.first for pair in self.leaks} | {name for _, name in train & val}
 
 
 def check_folder(root: Path) -> FolderCheck:
@@ -58,7 +64,7 @@ def check_folder(root: Path) -> FolderCheck:
     findings = []
     for name in names:
         try:
-            splits[name] = load_split(*kind.find_split(root, name))
+            splits[name] = kind.load(root, name)
         except DataError as error:
             findings.append(Finding("bad_annotations", str(error)))
     if not splits:
@@ -138,9 +144,12 @@ def _joined(first: Split, second: Split) -> Split:
 
 def _side(splits: Mapping[str, Split], side: str) -> Split | None:
     """The largest list of training, or of validation."""
-    mine = [split for name, split in splits.items() if name.removeprefix("instances_").rstrip("0123456789") == side]
-    mine += [split for name, split in splits.items() if name.endswith(f"_{side}")]
+    mine = [split for name, split in splits.items() if _is_of(name, side)]
     return max(mine, key=lambda split: split.num_images, default=None)
+
+
+def _is_of(name: str, side: str) -> bool:
+    return side_of(name) == side or name.endswith(f"_{side}")
 
 
 def _find_between_lists(splits: Mapping[str, Split]) -> Iterator[Finding]:
