@@ -7,7 +7,7 @@ import filecmp
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -132,20 +132,25 @@ class Layout:
 
     def _image_dir(self, root: Path, name: str, file: Path) -> Path | None:
         """The folder of a split's images: the only one that is there, else the one that holds the listed files."""
-        folders = _distinct(folder for pattern in self.images for folder in _image_folders(root, pattern, name))
-        if len(folders) == 1:
-            return folders[0]
-        names = _listed_names(file)
-        if not folders:
-            return root if len(self.images) > 1 and any((root / name).is_file() for name in names) else None
-        counts = [sum((folder / name).is_file() for name in names) for folder in folders]
-        best = [folder for folder, count in zip(folders, counts, strict=True) if count == max(counts)]
-        if len(best) > 1 and max(counts):
-            both = " and ".join(folder.relative_to(root).as_posix() + "/" for folder in best)
-            raise DataError(
-                f"{file}: its images are in {both}: which of them is meant? Move all but one out of the data folder"
-            )
-        return best[0]
+        own, others = (
+            _distinct(folder for pattern in self.images for folder in find(root, pattern, name))
+            for find in (_own_folders, _other_folders)
+        )
+        names = _listed_names(file) if len(own + others) != 1 else []
+        for folders in (own, _distinct(own + others)):
+            if len(folders) == 1 and not (others and folders is own):
+                return folders[0]
+            counts = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
+            best = [folder for folder, count in counts.items() if count and count == max(counts.values())]
+            if len(best) > 1:
+                both = " and ".join(folder.relative_to(root).as_posix() + "/" for folder in best)
+                raise DataError(
+                    f"{file}: its images are in {both}: which of them is meant? Move all but one out of the data folder"
+                )
+            if best:
+                return best[0]
+        is_beside = len(self.images) > 1 and any((root / name).is_file() for name in names)
+        return root if is_beside and not own else next(iter(own + others), None)
 
     def _no_split(self, root: Path, list_name: str) -> str:
         lists = self.lists(root)
@@ -208,18 +213,23 @@ def recognise_convertible(root: Path) -> str | None:
     return "one COCO list" if ".json" in endings else None
 
 
-def _image_folders(root: Path, pattern: str, name: str) -> Iterator[Path]:
-    """The folders of a pattern that are there, the split's own name first, then other words for it."""
-    exact = [root / pattern.format(n) for n in dict.fromkeys((name, name.removesuffix(CLEAN_SUFFIX)))]
-    yield from (folder for folder in exact if folder.is_dir())
-    if "{}" in pattern:
-        before, after = pattern.split("{}")
-        for folder in sorted((root / before).glob("*")):
-            if is_same_split(folder.name, name.removesuffix(CLEAN_SUFFIX)) and Path(f"{folder}{after}").is_dir():
-                yield Path(f"{folder}{after}")
+def _own_folders(root: Path, pattern: str, name: str) -> list[Path]:
+    """The folders of a pattern with the split's own name that are there."""
+    names = dict.fromkeys((name, name.removesuffix(CLEAN_SUFFIX)))
+    return [folder for folder in (root / pattern.format(name) for name in names) if folder.is_dir()]
 
 
-def _distinct(folders: Iterator[Path]) -> list[Path]:
+def _other_folders(root: Path, pattern: str, name: str) -> list[Path]:
+    """The folders of a pattern with another word for the split."""
+    if "{}" not in pattern:
+        return []
+    words = [path.name for path in sorted((root / pattern.partition("{}")[0]).glob("*"))]
+    same = [word for word in words if is_same_split(word, name.removesuffix(CLEAN_SUFFIX))]
+    return [folder for folder in (root / pattern.format(word) for word in same) if folder.is_dir()]
+
+
+def _distinct(folders: Iterable[Path]) -> list[Path]:
+    """The folders without links to one before."""
     return list({os.path.realpath(folder): folder for folder in reversed(list(folders))}.values())[::-1]
 
 

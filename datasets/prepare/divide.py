@@ -36,10 +36,11 @@ def divide(collection: Collection, val_fraction: float | None, seed: int) -> Non
         groups[digests[item.file]].append(item)
     share = VAL_FRACTION if val_fraction is None else val_fraction
     chosen: set[bytes] = set()
-    for has_box in (True, False):
-        stratum = [digest for digest, group in groups.items() if any(item.boxes for item in group) == has_box]
+    has_box = {digest: any(item.boxes for item in group) for digest, group in groups.items()}
+    strata = [[digest for digest in groups if has_box[digest] == kind] for kind in (True, False)]
+    for stratum in strata if max(map(len, strata)) > 1 else [list(groups)]:
         stratum.sort(key=lambda digest: hashlib.sha256(b"%d:" % seed + digest).digest())
-        count = min(max(1, round(share * sum(len(groups[digest]) for digest in stratum))), len(items))
+        count = max(1, round(share * sum(len(groups[digest]) for digest in stratum)))
         for digest in stratum[:-1]:  # at least one stays for training
             if count > 0:
                 chosen.add(digest)
