@@ -50,9 +50,15 @@ def number_categories(names: Iterable[str]) -> list[dict[str, Any]]:
     return [{"id": k, "name": name} for k, name in enumerate(names, start=1)]
 
 
-def is_image(file: str) -> bool:
-    """Whether a name ends as those of images do."""
-    return PurePosixPath(file).suffix.lower() in ENDINGS
+def files_ending(tree: Tree, *endings: str) -> list[str]:
+    """The files of a tree with one of these endings, without hidden ones, such as those that macOS adds."""
+    shown = [file for file in sorted(tree.sizes) if not PurePosixPath(file).name.startswith(".")]
+    return [file for file in shown if PurePosixPath(file).suffix.lower() in endings]
+
+
+def images_of(tree: Tree) -> list[str]:
+    """The files of a tree that are called like images."""
+    return files_ending(tree, *ENDINGS)
 
 
 def side_of_file(file: str) -> str:
@@ -75,7 +81,7 @@ class Locator:
     """Finds the image that an annotation names: at that path, else by its own name, wherever it is."""
 
     def __init__(self, tree: Tree) -> None:
-        self.images = [file for file in tree.sizes if is_image(file)]
+        self.images = images_of(tree)
         self.missing: list[str] = []
         self._tree = tree
         self._by_name: dict[str, list[str]] = defaultdict(list)

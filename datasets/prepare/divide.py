@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Any
 
 from datasets.prepare.collection import WHOLE, Collection, Item
 from util.base.errors import DataError
@@ -12,7 +13,9 @@ VAL_FRACTION = 0.2
 
 
 def divide(collection: Collection, val_fraction: float | None, seed: int) -> None:
-    """Give a collection without validation one, of this share of the images with boxes and of those without.
+    """Give a collection without validation one: this share of the images of each category, at least one.
+
+    An image counts for its rarest category; those without a box are one more.
 
     The order is that of SHA-256 of the seed and the file's bytes: it depends on nothing else, an image that is added
     moves no other, and files that are equal byte by byte are on one side.
@@ -36,8 +39,7 @@ def divide(collection: Collection, val_fraction: float | None, seed: int) -> Non
         groups[digests[item.file]].append(item)
     share = VAL_FRACTION if val_fraction is None else val_fraction
     chosen: set[bytes] = set()
-    has_box = {digest: any(item.boxes for item in group) for digest, group in groups.items()}
-    strata = [[digest for digest in groups if has_box[digest] == kind] for kind in (True, False)]
+    strata = _by_rarest_category(groups)
     for stratum in strata if max(map(len, strata)) > 1 else [list(groups)]:
         stratum.sort(key=lambda digest: hashlib.sha256(b"%d:" % seed + digest).digest())
         count = max(1, round(share * sum(len(groups[digest]) for digest in stratum)))
@@ -55,3 +57,15 @@ def divide(collection: Collection, val_fraction: float | None, seed: int) -> Non
         f"divided into {len(parts['train'])} images for training and {len(parts['val'])} for validation by their "
         f"content, seed {seed}, val_fraction {share:g}; byte-identical images are on one side"
     )
+
+
+def _by_rarest_category(groups: dict[bytes, list[Item]]) -> list[list[bytes]]:
+    """The groups by that of their categories which the fewest groups have, and those without a box."""
+    categories = {
+        digest: {box["category_id"] for item in group for box in item.boxes} for digest, group in groups.items()
+    }
+    counts = Counter(k for found in categories.values() for k in found)
+    strata: dict[Any, list[bytes]] = defaultdict(list)
+    for digest, found in categories.items():
+        strata[min(found, key=lambda k: (counts[k], str(k)), default=None)].append(digest)
+    return list(strata.values())

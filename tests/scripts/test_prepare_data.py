@@ -391,3 +391,48 @@ def test_ids_and_all_keys_of_a_coco_list_are_kept(tmp_path, ask):
     written = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert written["images"] == content["images"]
     assert sorted(written["annotations"], key=lambda box: box["id"]) == content["annotations"]
+
+
+def test_hidden_files_and_other_yaml_are_no_data(tmp_path, ask):
+    source = layouts.yolo(tmp_path / "source")
+    (source / "classes.txt").write_text("wrong\nnames\n")
+    (source / "another.yaml").write_text("names: 3")
+    for name in ("images/train/._a1.png", "labels/train/._a1.txt", "._data.yaml", ".a.csv", ".b.xml"):
+        (source / name).write_bytes(b"Mac OS X")
+    assert ask(source, "--out", tmp_path / "out")[0] == 0
+    assert_same_lists(tmp_path / "out", layouts.plain(tmp_path / "plain"))
+
+
+def test_each_category_gets_into_validation(tmp_path, ask):
+    source = layouts.csv_lists(tmp_path / "source", files="boxes.csv")
+    rows = [f"{name},1,1,20,20,{'rare' if name in ('a1.png', 'c3.png') else 'usual'}" for name in layouts.ALL]
+    (source / "boxes.csv").write_text("\n".join(rows))
+    for seed in range(4):
+        assert ask(source, "--out", tmp_path / f"out{seed}", "--seed", seed)[0] == 0
+        assert set(COCO.load(tmp_path / f"out{seed}", "val").labels.tolist()) == {1, 2}
+        assert set(COCO.load(tmp_path / f"out{seed}", "train").labels.tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "phrase"),
+    [("annotations", "has no 'annotations'; a COCO-format file"), ("images", "has no annotations in")],
+)
+def test_a_list_that_lacks_a_part_is_named(key, phrase, tmp_path, ask):
+    source = layouts.UNDIVIDED["fiftyone"](tmp_path / "source")
+    content = json.loads((source / "labels.json").read_text())
+    del content[key]
+    (source / "labels.json").write_text(json.dumps(content))
+    assert phrase in ask(source, "--out", tmp_path / "out")[2]
+
+
+def test_annotations_in_folders_beside_their_images_are_told_apart(tmp_path, ask):
+    """As where train/ and val/ number their images from 1 each."""
+    source = layouts.voc(tmp_path / "source", images="{}/images", xml="{}/annotations", has_lists=False)
+    for kind, ending in (("images", "png"), ("annotations", "xml")):
+        (source / f"val/{kind}/c1.{ending}").rename(source / f"val/{kind}/a1.{ending}")
+    assert ask(source, "--out", tmp_path / "out")[0] == 0
+    plain = layouts.plain(tmp_path / "plain")
+    for side, name in (("train", "a1.png"), ("val", "c1.png")):
+        assert (tmp_path / f"out/{side}/a1.png").read_bytes() == (plain / side / name).read_bytes()
+        split = COCO.load(tmp_path / "out", side)
+        assert np.array_equal(split.xywh[:3], [box for _, box in layouts.boxes_of(name)])

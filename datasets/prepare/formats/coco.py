@@ -10,7 +10,7 @@ from typing import Any
 from datasets.annotations.records import parse_records
 from datasets.annotations.split import COCO_LISTS, make_split
 from datasets.annotations.split_names import CLEAN_SUFFIX, side_of
-from datasets.prepare.collection import WHOLE, Collection, Item, Locator, settle_lists, side_of_file
+from datasets.prepare.collection import WHOLE, Collection, Item, Locator, files_ending, settle_lists, side_of_file
 from datasets.prepare.tree import Tree
 from util.base.errors import DataError
 from util.base.text import first_few
@@ -20,12 +20,12 @@ TITLE = "COCO"
 
 def find_files(tree: Tree) -> list[str]:
     """The COCO-format lists of boxes in a tree."""
-    files = [file for file in sorted(tree.sizes) if file.lower().endswith(".json")]
-    return [file for file in files if _is_list(tree.read(file))]
+    return [file for file in files_ending(tree, ".json") if _is_list(tree.read(file))]
 
 
 def _is_list(content: bytes) -> bool:
-    return all(f'"{name}"'.encode() in content for name in COCO_LISTS) and b'"bbox"' in content
+    """Whether a file names what such a list holds; one that lacks a part is to be an error, not overlooked."""
+    return b'"images"' in content and (b'"annotations"' in content or b'"categories"' in content)
 
 
 def read(tree: Tree, files: list[str]) -> Collection:

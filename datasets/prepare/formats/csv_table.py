@@ -16,6 +16,7 @@ from datasets.prepare.collection import (
     Collection,
     Item,
     Locator,
+    files_ending,
     number_categories,
     settle_lists,
     side_of_file,
@@ -26,6 +27,7 @@ from util.base.errors import DataError
 from util.base.text import first_few
 
 TITLE = "CSV"
+ENDINGS = (".csv", ".tsv")
 # Columns by their usual names, in lower case and without what is no letter or digit.
 COLUMNS = {
     "file": ("file", "filename", "filepath", "path", "image", "imagename", "imagepath", "img", "imgpath", "imageid"),
@@ -55,8 +57,7 @@ class Row:
 
 def find_files(tree: Tree) -> list[str]:
     """The lists of boxes in a tree."""
-    files = [file for file in sorted(tree.sizes) if file.lower().endswith((".csv", ".tsv"))]
-    return [file for file in files if _columns(first_row(tree, file))]
+    return [file for file in files_ending(tree, *ENDINGS) if _columns(first_row(tree, file))]
 
 
 def first_row(tree: Tree, file: str) -> list[str]:

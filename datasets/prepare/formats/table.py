@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from datasets.prepare.collection import Collection, is_image
+from datasets.prepare.collection import Collection, files_ending, images_of
 from datasets.prepare.formats import coco, csv_table, voc, yolo
 from datasets.prepare.tree import Tree
 from util.base.errors import DataError
@@ -64,9 +64,8 @@ def _nothing_found(tree: Tree, candidates: dict[str, Format]) -> str:
         "csv": "a CSV with the columns file,x1,y1,x2,y2,label",
     }
     text = f"{tree.root}: has no annotations in a known format: {', '.join(expected[key] for key in candidates)}"
-    for file in tree.sizes:
-        if "csv" in candidates and file.lower().endswith((".csv", ".tsv")):
-            return f"{text}; the columns of {file} are {', '.join(csv_table.first_row(tree, file))[:200]}"
-    others = [file for file in tree.sizes if not is_image(file)]
-    held = f"; beside {len(tree.sizes) - len(others)} images it holds {first_few(sorted(others)) or 'nothing'}"
-    return text + held
+    for file in files_ending(tree, *csv_table.ENDINGS) if "csv" in candidates else []:
+        return f"{text}; the columns of {file} are {', '.join(csv_table.first_row(tree, file))[:200]}"
+    images = images_of(tree)
+    others = first_few(sorted(set(tree.sizes) - set(images)))
+    return f"{text}; beside {len(images)} images it holds {others or 'nothing'}"

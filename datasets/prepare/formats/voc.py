@@ -12,6 +12,7 @@ from datasets.prepare.collection import (
     Collection,
     Item,
     Locator,
+    files_ending,
     number_categories,
     settle_lists,
     side_of_file,
@@ -27,7 +28,7 @@ WHOLE_LISTS = ("trainval.txt", "all.txt", "default.txt")
 
 def find_files(tree: Tree) -> list[str]:
     """The annotations in a tree."""
-    files = [file for file in sorted(tree.sizes) if file.lower().endswith(".xml")]
+    files = files_ending(tree, ".xml")
     return [file for file in files if tree.sizes[file] > LARGEST_XML or b"<annotation" in _start(tree, file)]
 
 
@@ -92,7 +93,7 @@ def _image_of(locator: Locator, file: str, voc: Voc) -> str | None:
 
 def _members(tree: Tree, locator: Locator) -> tuple[dict[str, list[str]], list[str]]:
     """The images of each list, and notes."""
-    files = [file for file in sorted(tree.sizes) if file.endswith(".txt") and "ImageSets" in PurePosixPath(file).parts]
+    files = [file for file in files_ending(tree, ".txt") if "ImageSets" in PurePosixPath(file).parts]
     by_name = {PurePosixPath(file).name: file for file in files}  # of Main, Layout, Segmentation: sorted, Main last
     by_name |= {PurePosixPath(file).name: file for file in files if PurePosixPath(file).parent.name == "Main"}
     lists = {side: by_name[name] for name, side in LISTS.items() if name in by_name}

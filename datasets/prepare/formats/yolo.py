@@ -8,7 +8,16 @@ from typing import Any
 
 from datasets.annotations.records import LabelledBox
 from datasets.annotations.yolo import parse_labels, read_class_names, read_yaml
-from datasets.prepare.collection import WHOLE, Collection, Item, Locator, is_image, settle_lists, side_of_file
+from datasets.prepare.collection import (
+    WHOLE,
+    Collection,
+    Item,
+    Locator,
+    files_ending,
+    images_of,
+    settle_lists,
+    side_of_file,
+)
 from datasets.prepare.source import CLASS_FILES
 from datasets.prepare.tree import Tree
 from util.base.errors import DataError
@@ -21,10 +30,13 @@ SPLIT_KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test"
 
 def find_files(tree: Tree) -> list[str]:
     """The files that name the classes, and the folders of labels by their first file; empty where no image has one."""
-    labels = _label_files(tree)
-    classes = [file for file in _by_depth(tree) if PurePosixPath(file).name in CLASS_FILES]
-    classes += [file for file in _by_depth(tree) if PurePosixPath(file).suffix.lower() in YAML and file not in classes]
-    return classes + sorted(labels.values())[:1] if labels or (classes[:1] and _is_data_yaml(tree, classes[0])) else []
+    by_depth = sorted(tree.sizes, key=lambda file: (file.count("/"), file))
+    usual = [file for file in by_depth if PurePosixPath(file).name in CLASS_FILES]
+    yaml = files_ending(tree, *YAML)
+    classes = [file for file in usual if file in yaml] + [file for file in usual if file not in yaml]
+    classes += [file for file in by_depth if file in yaml and file not in usual]
+    labels = sorted(_label_files(tree).values())[:1]
+    return classes + labels if labels or any(b"names:" in tree.read(file) for file in usual if file in yaml) else []
 
 
 def read(tree: Tree, files: list[str]) -> Collection:
@@ -72,19 +84,9 @@ def is_label(file: str) -> bool:
     return file.lower().endswith(".txt") and PurePosixPath(file).name not in CLASS_FILES
 
 
-def _by_depth(tree: Tree) -> list[str]:
-    return sorted(tree.sizes, key=lambda file: (file.count("/"), file))
-
-
-def _is_data_yaml(tree: Tree, file: str) -> bool:
-    return file.endswith(YAML) and b"names:" in tree.read(file)
-
-
 def _label_files(tree: Tree) -> dict[str, str]:
     """Label files by their images: in labels/ in place of images/, else beside the image."""
-    return {
-        image: label for image in tree.sizes if is_image(image) for label in _label_names(image) if label in tree.sizes
-    }
+    return {image: label for image in images_of(tree) for label in _label_names(image) if label in tree.sizes}
 
 
 def _label_names(image: str) -> list[str]:
@@ -99,12 +101,11 @@ def _label_names(image: str) -> list[str]:
 
 def _refuse_orphans(tree: Tree, labels: dict[str, str]) -> None:
     used = set(labels.values())
-    orphans = [
-        file for file in tree.sizes if is_label(file) and "labels" in PurePosixPath(file).parts and file not in used
-    ]
+    texts = [file for file in files_ending(tree, ".txt") if is_label(file) and file not in used]
+    orphans = [file for file in texts if "labels" in PurePosixPath(file).parts]
     if orphans:
         raise DataError(
-            f"{tree.root}: {len(orphans)} label files have no image: {first_few(sorted(orphans))}; add the images in "
+            f"{tree.root}: {len(orphans)} label files have no image: {first_few(orphans)}; add the images in "
             "images/ in place of labels/, or remove these files"
         )
 
@@ -126,9 +127,8 @@ def _members(tree: Tree, classes: str, content: dict[str, Any], notes: list[str]
     named = {side: next((content[key] for key in keys if content.get(key)), None) for side, keys in SPLIT_KEYS.items()}
     if named["train"] is None:
         found: dict[str, list[str]] = defaultdict(list)
-        for image in tree.sizes:
-            if is_image(image):
-                found[side_of_file(image)].append(image)
+        for image in images_of(tree):
+            found[side_of_file(image)].append(image)
         return settle_lists(dict(found), notes)
     base = content.get("path") or ""
     lists = {side: _images_of(tree, classes, root, str(base), value) for side, value in named.items() if value}
@@ -159,7 +159,7 @@ def _images_of(tree: Tree, classes: str, root: PurePosixPath, base: str, value: 
             found += [image for image in images if image]
         else:
             inside = "" if place == "." else f"{place}/"
-            found += sorted(file for file in tree.sizes if file.startswith(inside) and is_image(file))
+            found += [file for file in images_of(tree) if file.startswith(inside)]
     if not found:
         raise DataError(f"{tree.root / classes}: {str(value)[:100]!r} holds no image; correct it")
     return found
