@@ -29,7 +29,7 @@ import torch
 from datasets.annotations.facts import evaluated_source, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
-from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
+from datasets.build import build_eval_loader, build_splits, build_train_loader, check_split, describe, excess_boxes
 from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
@@ -175,7 +175,9 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     path, content, config = load_for_evaluation(args)
     check_model(config.model)
     num_classes = config.model.num_classes
-    split = build_split(config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main)
+    split, warnings = check_split(
+        config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main
+    )
 
     model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
@@ -186,9 +188,8 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     facts = {**evaluated_source(split, config), "step": state.step, **labels}
     results = hold_folder(args.output_dir, split.ground_truth(), facts, locks)
     folder = open_run_folder(results, config, process, device, labels)
-    folder.log.info(
-        f"{computation}\nval: {describe(split)}\nevaluating {path}, epoch {state.epoch}; results: {results}"
-    )
+    messages = [computation, f"val: {describe(split)}", *(f"warning: {warning}" for warning in warnings)]
+    folder.log.info("\n".join([*messages, f"evaluating {path}, epoch {state.epoch}; results: {results}"]))
     return Run(
         splits={"val": split}, state=state, criterion=criterion, postprocess=postprocess, folder=folder, device=device
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +17,12 @@ from datasets.augment.steps import steps_after, steps_before
 from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.cache.build import ensure_cache
 from datasets.cache.file import ImageCache
+from datasets.checks.boxes import Role, find_usable
+from datasets.checks.categories import check_pair, find_in_num_classes
 from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
 from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
-from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
+from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
 from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
@@ -44,8 +45,7 @@ from util.distributed.preemption import ignore_signals_in_worker
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
 MOST_CATEGORIES_NAMED = 8
 PREFETCH = 4  # batches ahead per loader process: a few slow images, such as mosaics, do not stop the training
-Side = Literal["train", "val"]
-SIDES: tuple[Side, ...] = ("train", "val")
+SIDES: tuple[Role, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,13 @@ def build_splits(
         DataError: as in `build_split`, or the splits do not go together.
     """
     listed = {side: _read_split(data, data_path, side) for side in SIDES}
-    warnings = {
-        side: _refuse(split, _find_in_annotations(split, data, side, num_classes)) for side, split in listed.items()
-    }
-    check_pair(listed["train"], listed["val"])
+    largest = max(SIDES, key=lambda side: listed[side].category_ids[-1])
+    warnings = {}
+    for side, split in listed.items():
+        findings = [*_find_in_annotations(split, data, side)]
+        findings += find_in_num_classes(split, num_classes) if side == largest else []
+        warnings[side] = _refuse(split, findings)
+    of_pair = check_pair(listed["train"], listed["val"])
     splits: dict[str, Split] = {side: _without_excluded(split, data, side) for side, split in listed.items()}
     if not opens_images:
         return CheckedSplits(splits, [], {})
@@ -87,21 +90,35 @@ def build_splits(
         findings = [*find_in_images(split, files), *find_repeated_files(SplitFiles.of(split, files))]
         warnings[side] += _refuse(split, findings)
     shared = find_shared_images(SplitFiles.of(splits["train"], files), SplitFiles.of(splits["val"], files))
+    of_pair += [finding.text for finding in shared]
     lines = [f"{listed[side].name}: {line}" for side in SIDES for line in warnings[side]]
     for split in splits.values():
         open_split_cache(split, data)
-    return CheckedSplits(splits, [*lines, *(finding.text for finding in shared)], files)
+    return CheckedSplits(splits, [*lines, *of_pair], files)
 
 
 def build_split(
     data: DataConfig,
     data_path: Path | str,
-    which: Side,
+    which: Role,
     *,
     num_classes: int,
     opens_images: bool = True,
 ) -> Split:
-    """Read and check the training or the validation split.
+    """Read and check the training or the validation split, as `check_split` without its warnings."""
+    arguments = (data, data_path, which)
+    return check_split(*arguments, num_classes=num_classes, opens_images=opens_images)[0]
+
+
+def check_split(
+    data: DataConfig,
+    data_path: Path | str,
+    which: Role,
+    *,
+    num_classes: int,
+    opens_images: bool = True,
+) -> tuple[Split, list[str]]:
+    """Read and check the training or the validation split; return it with the warnings.
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
     With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
@@ -112,25 +129,27 @@ def build_split(
         WriteError: the disk is too small for the cache.
     """
     split = _read_split(data, data_path, which)
-    findings = [*_find_in_annotations(split, data, which, num_classes)]
+    findings = [*_find_in_annotations(split, data, which)]
+    # The other list may have larger ids: a class too many is no finding here.
+    findings += [found for found in find_in_num_classes(split, num_classes) if found.severity == "error"]
     if opens_images:
         findings += find_in_images(split, read_image_sizes(listed_files(split)))
-    _refuse(split, findings)
+    warnings = _refuse(split, findings)
     split = _without_excluded(split, data, which)
     if opens_images:
         open_split_cache(split, data)
-    return split
+    return split, warnings
 
 
-def _read_split(data: DataConfig, data_path: Path | str, which: Side) -> Split:
+def _read_split(data: DataConfig, data_path: Path | str, which: Role) -> Split:
     list_name = data.train_list if which == "train" else data.val_list
     return LAYOUTS[data.dataset_file].load(data_path, list_name)
 
 
-def _find_in_annotations(split: Split, data: DataConfig, which: Side, num_classes: int) -> Iterator[Finding]:
-    is_tbx11k = data.dataset_file == "tbx11k"
-    yield from find_in_annotations(split, num_classes, drops_empty_boxes=not is_tbx11k)
-    if is_tbx11k:
+def _find_in_annotations(split: Split, data: DataConfig, which: Role) -> Iterator[Finding]:
+    yield from find_in_annotations(split)
+    yield from find_usable(split, which)
+    if data.dataset_file == "tbx11k":
         yield from find_unlabelled_tb(split, is_excluded=_excludes_unlabelled_tb(data, which))
         yield from find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)
         yield from find_contradictions(split)
@@ -140,11 +159,11 @@ def _refuse(split: Split, findings: Iterable[Finding]) -> list[str]:
     return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 
-def _without_excluded(split: Split, data: DataConfig, which: Side) -> Split:
+def _without_excluded(split: Split, data: DataConfig, which: Role) -> Split:
     return split.without(tbx11k.unlabelled_tb(split)) if _excludes_unlabelled_tb(data, which) else split
 
 
-def _excludes_unlabelled_tb(data: DataConfig, which: Side) -> bool:
+def _excludes_unlabelled_tb(data: DataConfig, which: Role) -> bool:
     return which == "train" and data.dataset_file == "tbx11k" and data.exclude_unlabelled_tb
 
 

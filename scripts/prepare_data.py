@@ -28,6 +28,7 @@ from datasets.prepare.convert import CocoPlan, plan_coco
 from datasets.prepare.counts import compare_with_published, count_lists
 from datasets.prepare.divide import VAL_FRACTION, divide
 from datasets.prepare.formats.table import FORMATS, read_collection
+from datasets.prepare.names import write_repaired_folder
 from datasets.prepare.plan import FolderPlan, make_plan
 from datasets.prepare.source import is_tbx11k, recognise
 from datasets.prepare.tree import Tree, open_tree
@@ -62,6 +63,7 @@ def parse_args(arguments: list[str] | None, description: str | None, expects_tbx
     add("--check", action="store_true", help="read every image and annotation, and list the defects")
     leaked = "write training lists *_clean without images that are in validation too"
     add("--drop_leaked", action="store_true", help=leaked)
+    add("--fix_names", action="store_true", help="write lists with the names of the image files that are there")
     if not expects_tbx11k:
         add("--format", choices=sorted(FORMATS), help="of the annotations, where DIR has several")
         share = f"of images for validation, where DIR has one list (default: {VAL_FRACTION})"
@@ -70,6 +72,8 @@ def parse_args(arguments: list[str] | None, description: str | None, expects_tbx
     args = parser.parse_args(arguments)
     if args.drop_leaked and not args.output_dir:
         parser.error("--drop_leaked writes lists: say --output_dir FOLDER, which may be DIR itself")
+    if args.fix_names and not args.output_dir:
+        parser.error("--fix_names writes a folder with links to the images: say --output_dir FOLDER")
     if not expects_tbx11k and args.val_fraction is not None and not 0 < args.val_fraction < 1:
         parser.error(f"--val_fraction must be between 0 and 1, got {args.val_fraction:g}")
     return args
@@ -77,6 +81,8 @@ def parse_args(arguments: list[str] | None, description: str | None, expects_tbx
 
 def work(args: argparse.Namespace, expects_tbx11k: bool) -> int:
     """Prepare and check as the flags request; return the exit code."""
+    if args.fix_names:
+        return fix_names(args)
     if args.check and not args.output_dir and args.dir.is_dir() and recognise_layout(args.dir):
         return report(check_folder(args.dir))
     tree = open_tree(args.dir, follows_links=args.follow_links)
@@ -90,6 +96,22 @@ def work(args: argparse.Namespace, expects_tbx11k: bool) -> int:
     echo(f"\n{table}\n")
     echo("\n".join(differences) or "every count is the published one")
     return check_prepared(args, root)
+
+
+def fix_names(args: argparse.Namespace) -> int:
+    """Write the lists with corrected file names; return the exit code, of the check where that is requested."""
+    if args.dry_run:
+        raise UserError("--fix_names --dry_run: --check alone names what --fix_names would correct")
+    unmatched = 0
+    for name, repaired in write_repaired_folder(args.dir, args.output_dir).items():
+        rules = ", ".join(f"{count} names: {rule}" for rule, count in repaired.counts.items())
+        lost = f"; {len(repaired.unmatched)} stay: {first_few(repaired.unmatched)}" if repaired.unmatched else ""
+        echo(printable(f"{name}: {rules or 'no name corrected'}{lost}"))
+        unmatched += len(repaired.unmatched)
+    echo(f"written: --data_path {printable(str(args.output_dir))}")
+    if args.check:
+        return report(check_folder(args.output_dir))
+    return MISTAKE if unmatched else FINISHED
 
 
 def check_prepared(args: argparse.Namespace, root: Path | None) -> int:

@@ -148,14 +148,16 @@ def require_same_truth(run: Path, truth: GroundTruth, report: Report | None) -> 
 def load_truth(path: Path, which: str) -> tuple[GroundTruth, GroundTruth]:
     """Load the ground truth of all images of the file, and of those that were evaluated."""
     split = load_split(path.parent, path)
-    is_invalid = ~(np.isfinite(split.xywh).all(axis=1) & (split.xywh[:, 2:] > 0).all(axis=1) & np.isfinite(split.area))
+    is_invalid = ~(np.isfinite(split.xywh).all(axis=1) & (split.xywh[:, 2:] >= 0).all(axis=1) & np.isfinite(split.area))
     if is_invalid.any():
         first = int(is_invalid.argmax())
         where = f"on {split.file_names[split.image_of_box[first]]}: {split.xywh[first].tolist()}"
         raise UserError(
-            f"{path}: {int(is_invalid.sum())} boxes are not finite or have no width or height, first {where}; no "
+            f"{path}: {int(is_invalid.sum())} boxes are not finite or have a negative side, first {where}; no "
             "detection can match them: correct or remove them"
         )
+    if split.num_empty.any():
+        warn(f"{path}: {split.num_empty.sum()} boxes have no width or no height in their image and are left out")
     if len(set(split.names.values())) < len(split.names):
         raise UserError(
             f"{path}: a category name occurs more than once; metrics are named by category, so give each its own"

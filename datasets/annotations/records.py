@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from util.base.errors import DataError
 from util.base.reading import read_document
+from util.base.text import first_few
 
 LARGEST_INTEGER = 2**63 - 1
 LabelledBox = tuple[int, list[float]]  # category id, [x, y, width, height] in pixels
@@ -95,10 +97,16 @@ def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -
     Raises:
         DataError: not JSON, or not an object with these lists.
     """
+    repeated: set[str] = set()
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=partial(_as_object, repeated=repeated))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not JSON ({error}); download or write the annotation file again") from error
+    if repeated:
+        raise DataError(
+            f"{file}: {first_few(sorted(repeated))} occurs twice in one object, with different values, of which only "
+            "the last would be read: keep one"
+        )
     required = "a COCO-format file is an object with the lists " + ", ".join(names)
     if not isinstance(content, dict):
         raise DataError(f"{file}: {required}; this one holds {_show(content)}")
@@ -111,6 +119,14 @@ def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -
         if not isinstance(content[name], list):
             raise DataError(f"{file}: '{name}' must be a list, got {_show(content[name])}")
     return {name: Records(file, name, content[name]) for name in names}
+
+
+def _as_object(pairs: list[tuple[str, Any]], repeated: set[str]) -> dict[str, Any]:
+    """The object of these pairs; `repeated` collects the keys that have two values."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated |= {key for key, value in pairs if value != content[key]}
+    return content
 
 
 def _is_number(value: object) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from util.base.text import first_few
 from util.metrics.tables import GroundTruth
 
 COCO_LISTS = ("images", "annotations", "categories")
+# Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
+OVERHANG_TOLERANCE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Split:
     """The content of a COCO-format file: I images with N boxes.
 
     Columns of numbers rather than an object per box: loader processes share them with their parent instead of
-    copying them page by page. Boxes are sorted by image, in the order of the file within an image.
+    copying them page by page. Boxes are sorted by image, in the order of the file within an image. Boxes without area
+    are left out: nothing can match them.
     """
 
     image_dir: Path
@@ -36,6 +40,8 @@ class Split:
     labels: NDArray[np.int64]  # [N] category ids
     area: NDArray[np.float64]  # [N] square pixels, as the file states them
     is_crowd: NDArray[np.bool_]  # [N]
+    is_rotated: NDArray[np.bool_]  # [N]: the file states a rotation (CVAT), which is not read
+    num_empty: NDArray[np.int64]  # [I] boxes of each image that were left out, as they have no area
     names: dict[int, str]  # category id -> name
     list_name: str = ""  # of the split, where annotation files of all splits have the same name
     layout: str = ""  # for the log: where it was found, unless at the usual place
@@ -99,14 +105,16 @@ class Split:
             file_names=self.file_names[is_kept],
             sizes=self.sizes[is_kept],
             first_box=np.concatenate([[0], np.cumsum(np.diff(self.first_box)[is_kept])]),
+            num_empty=self.num_empty[is_kept],
             xywh=self.xywh[rows],
             labels=self.labels[rows],
             area=self.area[rows],
             is_crowd=self.is_crowd[rows],
+            is_rotated=self.is_rotated[rows],
         )
 
     def ground_truth(self) -> GroundTruth:
-        """The ground truth of the metrics: boxes [N, 4] xyxy as the file states them, neither clipped nor dropped."""
+        """The ground truth of the metrics: boxes [N, 4] xyxy as the file states them, not clipped."""
         ids = self.image_ids.tolist()
         return GroundTruth(
             images=tuple(ids),
@@ -124,7 +132,8 @@ class Split:
 def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
     """Read a COCO-format file. The images are not read; `datasets.checks.split` checks them.
 
-    A box without "area" gets width x height, one without "iscrowd" is no crowd.
+    A box without "area" gets width x height, one without "iscrowd" is no crowd. Boxes without width or height in their
+    image are left out.
 
     Raises:
         DataError: the file is missing, is not JSON, is not COCO, repeats an image, or has a box on an image or of a
@@ -146,20 +155,48 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
     of_image = _positions(boxes, "image_id", image_ids, listed_in="images")
     of_category = _positions(boxes, "category_id", category_ids, listed_in="categories")
     xywh = boxes.boxes("bbox")
+    sizes = np.stack([images.integers("height", low=1), images.integers("width", low=1)], axis=1)
+    is_empty = _are_empty(xywh, sizes[of_image])
     by_image = np.argsort(of_image, kind="stable")
+    by_image = by_image[~is_empty[by_image]]
     return Split(
         image_dir=Path(image_dir),
         annotation_file=file,
         image_ids=image_ids,
         file_names=np.array(images.texts("file_name")),
-        sizes=np.stack([images.integers("height", low=1), images.integers("width", low=1)], axis=1),
+        sizes=sizes,
         first_box=np.searchsorted(of_image[by_image], np.arange(len(image_ids) + 1)),
         xywh=xywh[by_image],
         labels=category_ids[of_category[by_image]],
         area=boxes.numbers("area", default=xywh[:, 2] * xywh[:, 3])[by_image],
         is_crowd=boxes.flags("iscrowd")[by_image],
+        is_rotated=np.array([_is_rotated(row) for row in boxes.rows], dtype=bool)[by_image],
+        num_empty=np.bincount(of_image[is_empty], minlength=len(image_ids)),
         names=dict(zip(category_ids.tolist(), categories.texts("name"), strict=True)),
     )
+
+
+def _are_empty(xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[N]: whether a box has no width or no height in its image, of `sizes` [N, 2] (h, w), in single precision.
+
+    Negative sides and boxes far from their image are mistakes of another kind, which `datasets.checks` refuses.
+    """
+    limits = sizes[:, [1, 0]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = xywh.astype(np.float32)
+        corners[:, 2:] += corners[:, :2]
+        inside = np.minimum(corners.clip(min=0), np.tile(limits, 2))
+        overhang = np.concatenate([-xywh[:, :2], xywh[:, :2] + xywh[:, 2:] - limits], axis=1)
+    is_near = (overhang <= OVERHANG_TOLERANCE).all(axis=1) & (inside[:, 2:] <= inside[:, :2]).any(axis=1)
+    is_valid = np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] >= 0).all(axis=1)
+    return is_valid & (is_near | (xywh[:, 2:] == 0).any(axis=1))
+
+
+def _is_rotated(row: dict[str, Any]) -> bool:
+    """Whether CVAT states that a box was drawn rotated; half a turn gives the same box."""
+    attributes = row.get("attributes")
+    rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return isinstance(rotation, int | float) and rotation % 180 != 0
 
 
 def _unique_ids(records: Records) -> NDArray[np.int64]:

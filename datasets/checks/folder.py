@@ -14,10 +14,12 @@ from datasets.annotations import layout, tbx11k
 from datasets.annotations.split import Split
 from datasets.annotations.split_names import side_of
 from datasets.annotations.voc import LARGEST_XML
+from datasets.checks.boxes import find_usable
+from datasets.checks.categories import find_in_num_classes, find_in_pair, find_unused_categories
 from datasets.checks.findings import Finding
 from datasets.checks.image_files import Files, read_image_files
 from datasets.checks.image_pairs import Pair, SplitFiles, find_repeated_files, find_shared_images, leaked_pairs
-from datasets.checks.split import find_in_annotations, find_in_categories, find_in_images, listed_files
+from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_tb
 from datasets.prepare.source import IMAGE_ENDINGS
 from util.base.errors import DataError
@@ -76,10 +78,13 @@ def check_folder(root: Path) -> FolderCheck:
     leaks: list[Pair] = []
     train = _side(splits, "train")
     val = _side(splits, "val")
+    findings += [_of(train, finding) for finding in find_usable(train, "train")] if train else []
+    findings += [_of(val, finding) for finding in find_usable(val, "val")] if val else []
+    findings += find_unused_categories(splits.values())
     if train and val:
         train_files = SplitFiles.of(train, files)
         val_files = SplitFiles.of(val, files)
-        findings += [*find_shared_images(train_files, val_files), *find_in_categories(train, val)]
+        findings += [*find_shared_images(train_files, val_files), *find_in_pair(train, val)]
         leaks = leaked_pairs(train_files, val_files)
     if kind is layout.TBX11K:
         findings += [*_find_extras(splits), *_find_in_xml(root, unions[0])]
@@ -93,19 +98,23 @@ def _find_in_each(splits: Mapping[str, Split], unions: list[Split], is_tbx11k: b
     for split in unions:
         for finding in [*_find_in_list(split, is_tbx11k, files), *find_repeated_files(SplitFiles.of(split, files))]:
             known.add(finding.kind)
-            yield finding
+            yield _of(split, finding) if len(unions) > 1 else finding
     for name, split in splits.items():
         for finding in _find_in_list(split, is_tbx11k, files):
             if finding.kind not in known and finding.severity != "note":
                 yield replace(finding, text=f"{name}: {finding.text}")
 
 
+def _of(split: Split, finding: Finding) -> Finding:
+    """A finding that names the list it is of."""
+    return replace(finding, text=f"{split.name}: {finding.text}")
+
+
 def _find_in_list(split: Split, is_tbx11k: bool, files: Files) -> Iterator[Finding]:
-    fitting = max(split.category_ids) + 1
-    num_classes = min(tbx11k.NUM_CLASSES, fitting) if is_tbx11k else fitting
-    yield from find_in_annotations(split, num_classes, drops_empty_boxes=not is_tbx11k)
+    yield from find_in_annotations(split)
     yield from find_in_images(split, files)
     if is_tbx11k:
+        yield from find_in_num_classes(split, min(tbx11k.NUM_CLASSES, max(split.category_ids) + 1))
         yield from find_unlabelled_tb(split, is_excluded=True)
         yield from find_contradictions(split)
 
@@ -139,6 +148,8 @@ def _joined(first: Split, second: Split) -> Split:
         labels=np.concatenate([first.labels, second.labels]),
         area=np.concatenate([first.area, second.area]),
         is_crowd=np.concatenate([first.is_crowd, second.is_crowd]),
+        is_rotated=np.concatenate([first.is_rotated, second.is_rotated]),
+        num_empty=np.concatenate([first.num_empty, second.num_empty]),
     )
 
 

@@ -240,7 +240,7 @@ def first_box(**changes):
 @pytest.mark.parametrize(
     ("change", "phrases"),
     [
-        (first_box(bbox=[5, 5, 0, 9]), ["1 of 8 boxes have no width or no height", "[5, 5, 0, 9] on tb/"]),
+        (first_box(bbox=[5, 5, -1, 9]), ["1 of 8 boxes have a negative width or height", "[5, 5, -1, 9] on tb/"]),
         (first_box(bbox=[500, 5, 9, 9]), ["1 of 8 boxes reach more than 1 px beyond their image", "128 x 128"]),
         (first_box(bbox=[1, 2, 3, 10**400]), ["annotations[0]: 'bbox' must be a list [x, y, width, height]"]),
         (first_box(bbox=[1, 2, 3]), ["annotations[0]: 'bbox' must be a list [x, y, width, height]"]),

@@ -436,3 +436,29 @@ def test_annotations_in_folders_beside_their_images_are_told_apart(tmp_path, ask
         assert (tmp_path / f"out/{side}/a1.png").read_bytes() == (plain / side / name).read_bytes()
         split = COCO.load(tmp_path / "out", side)
         assert np.array_equal(split.xywh[:3], [box for _, box in layouts.boxes_of(name)])
+
+
+@pytest.mark.parametrize("name", ["coco2017", "roboflow", "fiftyone_folders", "json_and_images_in_one_folder"])
+def test_fixed_names_are_written_beside_links_and_the_original_stays(name, tmp_path, ask):
+    source = layouts.DIRECT[name](tmp_path / "source")
+    for file in source.rglob("*.json"):
+        content = json.loads(file.read_text())
+        for image in content["images"]:
+            image["file_name"] = image["file_name"].upper()
+        file.write_text(json.dumps(content))
+    before = snapshot(source)
+    assert ask(source, "--fix_names")[0] == 2
+    code, out, err = ask(source, "--output_dir", tmp_path / "out", "--fix_names", "--check")
+    assert (code, err) == (0, "")
+    assert "7 names: upper or lower case" in out
+    assert snapshot(source) == before
+    assert_same_lists(tmp_path / "out", layouts.plain(tmp_path / "plain"))
+    assert "is not empty" in ask(source, "--output_dir", source, "--fix_names")[2]
+
+
+def test_names_that_cannot_be_fixed_are_counted_and_the_exit_code_is_2(tmp_path, ask):
+    source = layouts.plain(tmp_path / "source")
+    (source / "train/a2.png").unlink()
+    code, out, _ = ask(source, "--out", tmp_path / "out", "--fix_names")
+    assert code == 2
+    assert "train: no name corrected; 1 stay: a2.png\n" in out

@@ -186,19 +186,21 @@ def test_a_validation_set_without_a_box_gets_a_report_of_whole_images(data, room
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
     outcome = call(*training(data, room / "run", **ONE_EPOCH))
     assert (outcome.code, outcome.err) == (0, "")
+    assert "has a box: AP is undefined and no best.pth is chosen" in outcome.out
+    assert not (room / "run/best.pth").exists()
     report = metrics(room / "run")
     assert report
     assert not [key for key in report if "/image/" not in key and "confusion" not in key and "operating" not in key]
     assert (room / "run/checkpoint.pth").is_file()
 
 
-def test_a_training_set_without_a_box_trains_the_background(data, room):
+def test_a_training_set_without_a_box_is_refused(data, room):
     path = data / "annotations/json/TBX11K_train.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
     outcome = call(*training(data, room / "run", **ONE_EPOCH, exclude_unlabelled_tb=False))
-    assert (outcome.code, outcome.err) == (0, "")
-    assert {(row["boxes"], row["loss_bbox"]) for row in rows(room / "run", "train")} == {(0, 0.0)}
-    assert all(row["loss_ce"] > 0 for row in rows(room / "run", "train"))
+    assert outcome.code == 2
+    assert "has a box: there is nothing to learn; check that this is the right list" in outcome.err
+    assert not (room / "run").exists()
 
 
 @pytest.mark.slow

@@ -213,7 +213,7 @@ PLANTS = {
     "outside": (change_images(lambda images: images[0].update(file_name="../x.png")), "../x.png", {"orphan"}),
     "repeated_image": (repeat_record, "1 images are listed more than once", {"unlabelled_tb"}),
     "not_finite": (first_box(bbox=[float("nan"), 1, 2, 3]), "not finite", set()),
-    "empty_box": (first_box(bbox=[5, 5, 0, 9]), "[5, 5, 0, 9] on tb/", set()),
+    "empty_box": (first_box(bbox=[5, 5, 0, 9]), "no height in their image: on tb/", {"unlabelled_tb"}),
     "overhang": (first_box(bbox=[100, 5, 60, 9], area=540), "[100, 5, 60, 9] on tb/", set()),
     "wrong_area": (first_box(area=99999), "1 of", set()),
     "repeated_box": (add_box(), "1 boxes repeat another", set()),
@@ -271,7 +271,7 @@ def test_all_lists_of_an_image_are_one_and_a_defect_of_one_list_alone_is_found_t
     assert found(root).keys() == set()
     edit(root, "TBX11K_trainval", lambda content: content["annotations"][0].update(bbox=[5, 5, 0, 9]))
     assert found(root)["empty_box"].text.startswith("TBX11K_trainval: 1 of ")
-    assert found(root).keys() == {"empty_box", "disputed_record"}
+    assert found(root).keys() == {"empty_box", "unlabelled_tb", "disputed_record"}
 
 
 @pytest.mark.data

@@ -8,9 +8,10 @@ from PIL import Image
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
 from datasets.cache.file import read_source_file
+from datasets.checks.categories import check_pair, find_in_num_classes
 from datasets.checks.findings import refuse_errors
 from datasets.checks.image_files import read_image_files, read_image_sizes
-from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
+from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError
 from util.base.text import printable
@@ -18,7 +19,7 @@ from util.base.text import printable
 
 def checked(split, num_classes, opens_images=True):
     """The warnings of a split; its errors are raised."""
-    findings = [*find_in_annotations(split, num_classes, drops_empty_boxes=False)]
+    findings = [*find_in_annotations(split), *find_in_num_classes(split, num_classes)]
     if opens_images:
         findings += find_in_images(split, read_image_sizes(listed_files(split)))
     return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
@@ -171,8 +172,8 @@ def test_file_names_may_not_leave_the_image_folder(coco, write, name):
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ([4, 6, 0, 30], "1 of 3 boxes have no width or no height: [4, 6, 0, 30] on a.png (id 7, 48 x 40); "),
-        ([4, 6, 20, -3], "1 of 3 boxes have no width or no height"),
+        ([4, 6, -2, 30], "1 of 3 boxes have a negative width or height: [4, 6, -2, 30] on a.png (id 7, 48 x 40); "),
+        ([4, 6, 20, -3], "1 of 3 boxes have a negative width or height"),
         ([float("nan"), 6, 20, 30], "1 of 3 boxes have numbers that are not finite"),
         ([4, 6, float("inf"), 30], "1 of 3 boxes have numbers that are not finite"),
         ([-1.5, 6, 20, 30], "1 of 3 boxes reach more than 1 px beyond their image"),
@@ -193,7 +194,7 @@ def test_a_pixel_of_overhang_is_tolerated(coco, write):
 
 
 def test_all_problems_come_at_once_with_a_few_examples(coco, write):
-    boxes = [[i, 0, 0 if i < 5 else 1, 99 if i > 6 else 1] for i in range(9)]
+    boxes = [[i, 0, -1 if i < 5 else 1, 99 if i > 6 else 1] for i in range(9)]
     coco["annotations"] = [{"id": i, "image_id": 5, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
     folder, file = write(coco)
     (folder / "a.png").unlink()
