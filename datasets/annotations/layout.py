@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from datasets.annotations.name_matching import ENDING
 from datasets.annotations.split import Split, load_split
 from datasets.annotations.split_names import CLEAN_SUFFIX, is_same_split, side_of
 from util.base.errors import DataError
@@ -149,8 +150,9 @@ class Layout:
                 )
             if best:
                 return best[0]
-        is_beside = len(self.images) > 1 and any((root / name).is_file() for name in names)
-        return root if is_beside and not own else next(iter(own + others), None)
+        is_beside = len(self.images) > 1 and (file.parent == root or any((root / name).is_file() for name in names))
+        folders = own + others or ([root] if is_beside else [])
+        return next((folder for folder in folders if _holds_images(folder)), next(iter(own + others), None))
 
     def _no_split(self, root: Path, list_name: str) -> str:
         lists = self.lists(root)
@@ -240,6 +242,10 @@ def _listed_names(file: Path) -> list[str]:
         return [image["file_name"] for image in images if "\0" not in image["file_name"]]
     except (OSError, EOFError, zlib.error, ValueError, RecursionError, KeyError, TypeError):
         return []
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(ENDING.search(path.name) for path in islice(folder.iterdir(), ENTRIES_READ))
 
 
 def _is_copy(place: Place, other: Place) -> bool:

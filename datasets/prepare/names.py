@@ -69,10 +69,10 @@ def write_repaired_folder(root: Path, out: Path) -> dict[str, RepairedNames]:
 
 
 def _link(root: Path, folder: Path, out: Path) -> None:
-    """Link an image folder, or, where images are in `root` itself, each of its files."""
-    files = [path for path in root.iterdir() if path.is_file() and path.suffix != ".json"] if folder == root else []
-    sources = [folder] if folder != root else files
-    for source in sources:
+    """Link an image folder, or, where annotation files lie in it, all that it holds but these."""
+    holds_lists = any(path.suffix == ".json" for path in folder.iterdir())
+    beside = [path for path in folder.iterdir() if path.suffix != ".json" and (folder != root or path.is_file())]
+    for source in beside if holds_lists else [folder]:
         link = out / source.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())
