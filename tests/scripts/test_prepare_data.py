@@ -351,6 +351,7 @@ def small(tmp_path_factory):
     return {name: layouts.CONVERTED[name](root / name) for name in ("yolo", "voc", "csv")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -361,7 +362,7 @@ def small(tmp_path_factory):
         ("voc", "ImageSets/Main/val.txt"),
     ],
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_no_change_of_a_file_ends_in_anything_but_lists_or_one_message(small, name, file, data):
     path = small[name] / file
