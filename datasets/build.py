@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.annotations import layout, tbx11k
-from datasets.annotations.split import Split, load_split
+from datasets.annotations.split import Split
 from datasets.augment.mixing import Mixer
 from datasets.augment.steps import steps_after, steps_before
 from datasets.augment.transforms import EvalTransform, TrainTransform
@@ -143,7 +143,7 @@ def check_split(
 
 def _read_split(data: DataConfig, data_path: Path | str, which: Role) -> Split:
     list_name = data.train_list if which == "train" else data.val_list
-    return load_split(*LAYOUTS[data.dataset_file].find_split(data_path, list_name))
+    return LAYOUTS[data.dataset_file].load(data_path, list_name)
 
 
 def _find_in_annotations(split: Split, data: DataConfig, which: Role) -> Iterator[Finding]:
@@ -298,9 +298,9 @@ def describe(split: Split) -> str:
     else:
         counts = f"{len(np.unique(labels))} of {len(split.names)} categories"
     share = 100 * num_with / split.num_images
+    name = f"{split.name} ({printable(split.layout)})" if split.layout else split.name
     return (
-        f"{split.name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), "
-        f"{split.num_boxes} boxes: {counts}"
+        f"{name}: {split.num_images} images, {num_with} with boxes ({share:.1f} %), {split.num_boxes} boxes: {counts}"
     )
 
 

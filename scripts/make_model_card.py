@@ -46,7 +46,7 @@ METRICS = {
     "AUC, image level": "all/image/auc",
     "sensitivity, image level, at the operating point": "all/image/sensitivity",
     "specificity, image level, at the operating point": "all/image/specificity",
-    "false positives per image without tuberculosis, at the operating point": "all/image/false_alarms",
+    "false positives per image without a box, at the operating point": "all/image/false_alarms",
     "expected calibration error (ECE)": "all/calibration/error",
 }
 ORIGINS = {"these images": "the images of the metrics below", "checkpoint": "the validation images of the training"}

@@ -29,6 +29,7 @@ if __name__ == "__main__":
 import torch
 
 from datasets.annotations.split import load_split
+from datasets.annotations.tbx11k import CATEGORIES
 from models import load_detector
 from models.export import load_onnx_detector
 from models.inference import MERGE_IOU, Detector
@@ -136,12 +137,13 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     log_inputs(listing, len(listing.images) - len(ids))
     device = choose_device_type(args.device)
     detector = load(args, device)
+    title, score_label = words_for(detector)
     threshold = choose_threshold(args, detector)
     unreadable = predict_images(
         detector,
         listing,
         ids,
-        OutputSettings(args.output_dir, args.draw, detector.names, threshold, "TB score"),
+        OutputSettings(args.output_dir, args.draw, detector.names, threshold, score_label),
         settings={
             "checkpoint": [fingerprint(path) for path in args.models],
             "images": [os.path.abspath(text) for text in args.inputs],
@@ -152,7 +154,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
             "merge": [args.merge, args.merge_iou],
             "options": args.options,
         },
-        title="Detections on chest X-rays",
+        title=title,
         description={"checkpoint": ", ".join(map(str, args.models)), "views": describe_views(args)},
         device=torch.device(device),
         batch_size=args.batch_size,
@@ -188,6 +190,12 @@ def load(args: argparse.Namespace, device: str) -> Detector:
         merge_iou=args.merge_iou,
         options=args.options,
     )
+
+
+def words_for(detector: Detector) -> tuple[str, str]:
+    """(title of the page, name of the image score): those of tuberculosis where all categories are TBX11K's."""
+    is_tb = {*detector.names.values()} <= {*CATEGORIES.values()}
+    return ("Detections on chest X-rays", "TB score") if is_tb else ("Detections", "image score")
 
 
 def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:

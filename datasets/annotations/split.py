@@ -43,11 +43,13 @@ class Split:
     is_rotated: NDArray[np.bool_]  # [N]: the file states a rotation (CVAT), which is not read
     num_empty: NDArray[np.int64]  # [I] boxes of each image that were left out, as they have no area
     names: dict[int, str]  # category id -> name
+    list_name: str = ""  # of the split, where annotation files of all splits have the same name
+    layout: str = ""  # for the log: where it was found, unless at the usual place
 
     @property
     def name(self) -> str:
-        """The annotation file's name without its ending."""
-        return self.annotation_file.stem
+        """The annotation file's name without its ending, unless another is given."""
+        return self.list_name or self.annotation_file.stem
 
     @property
     def category_ids(self) -> tuple[int, ...]:

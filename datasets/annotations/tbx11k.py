@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotations.records import LabelledBox
 from datasets.annotations.split import Split
+from datasets.annotations.voc import parse_voc
+from datasets.annotations.yolo import read_class_names
+from util.base.errors import DataError
 
 # Names in the files: active, latent, and uncertain tuberculosis. No box of train or val is uncertain.
 CATEGORIES = {1: "ActiveTuberculosis", 2: "ObsoletePulmonaryTuberculosis", 3: "PulmonaryTuberculosis"}
 NUM_CLASSES = max(CATEGORIES) + 1
+
+# Names of the categories in re-uploads, letters only, lower case.
+ALIASES = {
+    "activetuberculosis": 1,
+    "activetb": 1,
+    "active": 1,
+    "obsoletepulmonarytuberculosis": 2,
+    "latenttuberculosis": 2,
+    "latenttb": 2,
+    "latent": 2,
+    "obsolete": 2,
+    "pulmonarytuberculosis": 3,
+    "uncertaintuberculosis": 3,
+    "uncertain": 3,
+}
 
 # The extra images state by their names whether they show tuberculosis: Shenzhen and Montgomery end in _1, DA and DB
 # begin with p.
@@ -39,6 +59,40 @@ def coco_annotation(
 def coco_categories() -> list[dict[str, Any]]:
     """The categories of the official json files."""
     return [{"id": k, "name": name, "supercategory": "Tuberculosis"} for k, name in CATEGORIES.items()]
+
+
+def parse_xml(content: bytes, file: Path, size: tuple[int, int]) -> list[LabelledBox]:
+    """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width), from the authors' xml.
+
+    As in their json files: corner = xml * side / original side - 1 px, in single precision.
+
+    Raises:
+        DataError: as in `parse_voc`.
+    """
+    ids = {name: k for k, name in CATEGORIES.items()}
+    voc = parse_voc(content, file, ids, needs_size=True)
+    height, width = size
+    scale = np.array([width / voc.width, height / voc.height] * 2)
+    scaled: list[LabelledBox] = []
+    for name, *corners in voc.boxes:
+        edges = (np.array(corners) * scale).astype(np.float32) - np.float32(1)
+        scaled.append((ids[name], [*edges[:2].tolist(), *(edges[2:] - edges[:2]).tolist()]))
+    return scaled
+
+
+def read_classes(content: bytes, file: Path) -> dict[int, int]:
+    """Category ids by the number of the class that a classes.txt or data.yaml names.
+
+    Raises:
+        DataError: it names no class, or one that TBX11K does not have.
+    """
+    names = read_class_names(content, file)
+    keys = {number: re.sub(r"[^a-z]", "", name.lower()) for number, name in names.items()}
+    unknown = [names[number] for number, key in keys.items() if key not in ALIASES]
+    if unknown or not names:
+        what = f"the class '{unknown[0][:60]}' is none of" if unknown else "names no class; those of TBX11K are"
+        raise DataError(f"{file}: {what} {', '.join(CATEGORIES.values())}; write one of them per line into classes.txt")
+    return {number: ALIASES[key] for number, key in keys.items()}
 
 
 def image_kinds(files: Mapping[int, str]) -> dict[int, str]:

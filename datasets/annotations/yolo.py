@@ -3,58 +3,44 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from datasets.annotations.records import LabelledBox
-from datasets.annotations.tbx11k import CATEGORIES
 from util.base.errors import DataError
 
-# Names of the categories in re-uploads, letters only, lower case.
-ALIASES = {
-    "activetuberculosis": 1,
-    "activetb": 1,
-    "active": 1,
-    "obsoletepulmonarytuberculosis": 2,
-    "latenttuberculosis": 2,
-    "latenttb": 2,
-    "latent": 2,
-    "obsolete": 2,
-    "pulmonarytuberculosis": 3,
-    "uncertaintuberculosis": 3,
-    "uncertain": 3,
-}
 LONGEST_YAML = 1 << 16  # characters, and levels: PyYAML takes minutes for thousands
 DEEPEST_YAML = 10
+ROUNDING = 1e-4  # by which shares of the image may exceed 1
 
 
-def read_classes(content: bytes, file: Path) -> list[int]:
-    """Category ids of the classes 0, 1, ... that a classes.txt or data.yaml names.
+def read_class_names(content: bytes, file: Path) -> dict[int, str]:
+    """Names of the classes by their number, as a classes.txt or data.yaml states them; empty where it has none.
 
     Raises:
-        DataError: it names no class, or one that TBX11K does not have.
+        DataError: it is no YAML, or a class has no number.
     """
-    text = content.decode("utf-8-sig", errors="replace")
-    if file.suffix in (".yaml", ".yml"):
-        names = _names_of_yaml(text, file)
-    else:
-        names = [line.strip().strip("'\"") for line in text.splitlines() if line.strip()]
-    keys = [re.sub(r"[^a-z]", "", name.lower()) for name in names]
-    unknown = [name for name, key in zip(names, keys, strict=True) if key not in ALIASES]
-    if unknown or not names:
-        what = f"the class '{unknown[0][:60]}' is none of" if unknown else "names no class; those of TBX11K are"
-        raise DataError(f"{file}: {what} {', '.join(CATEGORIES.values())}; write one of them per line into classes.txt")
-    return [ALIASES[key] for key in keys]
+    if file.suffix not in (".yaml", ".yml"):
+        lines = content.decode("utf-8-sig", errors="replace").splitlines()
+        return dict(enumerate(line.strip().strip("'\"") for line in lines if line.strip()))
+    names = read_yaml(content, file).get("names")
+    if isinstance(names, dict):
+        if not all(type(number) is int and number >= 0 for number in names):
+            raise DataError(f"{file}: the keys of 'names' must be the numbers of the classes, 0, 1, ...; correct it")
+        return {number: str(name) for number, name in sorted(names.items())}
+    return dict(enumerate(map(str, names))) if isinstance(names, list) else {}
 
 
-def _names_of_yaml(text: str, file: Path) -> list[str]:
-    """The entries of `names:`, a list or a mapping from 0, 1, ...
+def read_yaml(content: bytes, file: Path) -> dict[str, Any]:
+    """The mapping that a data.yaml holds; empty where it holds something else.
 
     Raises:
         DataError: it is no YAML, or of a kind that takes long to read.
     """
+    text = content.decode("utf-8-sig", errors="replace")
     try:
         if len(text) > LONGEST_YAML:
             raise ValueError(f"it has more than {LONGEST_YAML} characters")
@@ -63,34 +49,57 @@ def _names_of_yaml(text: str, file: Path) -> list[str]:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > DEEPEST_YAML:
                 raise ValueError(f"it has aliases, or more than {DEEPEST_YAML} levels")
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last of odd tags
+        loaded = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # the last two of odd tags
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{file}: cannot be read as YAML ({reason}); write the classes into classes.txt") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    names = list(names.values()) if isinstance(names, dict) else names
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return loaded if isinstance(loaded, dict) else {}
 
 
-def parse_labels(content: bytes, file: Path, classes: list[int], size: tuple[int, int]) -> list[LabelledBox]:
-    """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width).
+def parse_labels(
+    content: bytes, file: Path, classes: Mapping[int, int], size: tuple[int, int], *, has_points: bool = False
+) -> list[LabelledBox]:
+    """(category id, [x, y, w, h]) in pixels of an image of `size` (height, width); a polygon becomes its box.
+
+    Args:
+        content: the file's bytes.
+        file: what messages call it.
+        classes: category ids by the number of the class.
+        size: (height, width) pixels of the image.
+        has_points: key points follow each box, of data for poses; they are left out.
 
     Raises:
         DataError: a line is no box, or its class has no name.
     """
     boxes: list[LabelledBox] = []
+    height, width = size
     for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            label, cx, cy, w, h = map(float, line.split())
-        except ValueError:
-            label = cx = cy = w = h = math.nan
-        if not (all(0 <= v <= 1 for v in (cx, cy, w, h)) and w * h > 0 and label in range(len(classes))):
+        box = _parse_line(line, has_points)
+        if box is None or box[0] not in classes:
+            known = f"0 to {len(classes) - 1}" if set(classes) == set(range(len(classes))) else str(sorted(classes))
             raise DataError(
-                f"{file}: line {number} must be 'class cx cy w h', a class from 0 to {len(classes) - 1} and shares of "
+                f"{file}: line {number} must be 'class cx cy w h', a class from {known} and shares of "
                 f"the image, got {line[:60]!r}; correct the file, or leave it out"
             )
-        height, width = size
+        label, cx, cy, w, h = box
         boxes.append((classes[int(label)], [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]))
     return boxes
+
+
+def _parse_line(line: str, has_points: bool) -> tuple[float, ...] | None:
+    """(class, cx, cy, w, h), or the box around 'class x y x y x y ...'; None where the line is neither."""
+    try:
+        values = tuple(map(float, line.split()))
+    except ValueError:
+        return None
+    shares = values[1:5] if has_points else values[1:]
+    if not all(0 <= share <= 1 + ROUNDING for share in shares):  # false for nan
+        return None
+    if len(shares) >= 6 and len(shares) % 2 == 0:
+        left, right = (extreme(shares[0::2]) for extreme in (min, max))
+        top, bottom = (extreme(shares[1::2]) for extreme in (min, max))
+        shares = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+    is_box = len(shares) == 4 and math.prod(shares[2:]) > 0
+    return (values[0], *shares) if is_box else None

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations import layout, tbx11k
-from datasets.annotations.split import Split, load_split
-from datasets.annotations.voc import LARGEST_XML, parse_voc
+from datasets.annotations.split import Split
+from datasets.annotations.split_names import side_of
+from datasets.annotations.voc import LARGEST_XML
 from datasets.checks.boxes import find_usable
 from datasets.checks.categories import find_in_num_classes, find_in_pair, find_unused_categories
 from datasets.checks.findings import Finding
@@ -40,10 +41,15 @@ class FolderCheck:
     def leaked_names(self) -> set[str]:
         """File names of training images that are in validation too, by name or by content."""
         train, val = (
-            {name for k, split in self.splits.items() if k.endswith(f"_{side}") for name in split.file_names.tolist()}
+            {
+                (split.image_dir, name)
+                for k, split in self.splits.items()
+                if _is_of(k, side)
+                for name in split.file_names.tolist()
+            }
             for side in ("train", "val")
         )
-        return {pair.first for pair in self.leaks} | (train & val)
+        return {pair.first for pair in self.leaks} | {name for _, name in train & val}
 
 
 def check_folder(root: Path) -> FolderCheck:
@@ -60,7 +66,7 @@ def check_folder(root: Path) -> FolderCheck:
     findings = []
     for name in names:
         try:
-            splits[name] = load_split(*kind.find_split(root, name))
+            splits[name] = kind.load(root, name)
         except DataError as error:
             findings.append(Finding("bad_annotations", str(error)))
     if not splits:
@@ -149,9 +155,12 @@ def _joined(first: Split, second: Split) -> Split:
 
 def _side(splits: Mapping[str, Split], side: str) -> Split | None:
     """The largest list of training, or of validation."""
-    mine = [split for name, split in splits.items() if name.removeprefix("instances_").rstrip("0123456789") == side]
-    mine += [split for name, split in splits.items() if name.endswith(f"_{side}")]
+    mine = [split for name, split in splits.items() if _is_of(name, side)]
     return max(mine, key=lambda split: split.num_images, default=None)
+
+
+def _is_of(name: str, side: str) -> bool:
+    return side_of(name) == side or name.endswith(f"_{side}")
 
 
 def _find_between_lists(splits: Mapping[str, Split]) -> Iterator[Finding]:
@@ -202,11 +211,11 @@ def _find_in_xml(root: Path, union: Split) -> Iterator[Finding]:
         rows = union.boxes_of(position[path.stem])
         json_boxes = np.column_stack([union.labels[rows], union.xywh[rows]])
         try:
-            voc = parse_voc(read_regular(path, LARGEST_XML), path)
+            size: tuple[int, int] = tuple(union.sizes[position[path.stem]].tolist())
+            boxes = tbx11k.parse_xml(read_regular(path, LARGEST_XML), path, size)
         except (DataError, OSError) as error:
             broken.append(str(error))
             continue
-        boxes = voc.scaled(*union.sizes[position[path.stem]].tolist())
         xml_boxes = np.array([[category, *box] for category, box in boxes]).reshape(-1, 5)
         if json_boxes.shape != xml_boxes.shape or not np.allclose(
             _sorted(json_boxes), _sorted(xml_boxes), rtol=0, atol=XML_TOLERANCE

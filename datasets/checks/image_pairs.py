@@ -68,7 +68,7 @@ def find_shared_images(train: SplitFiles, val: SplitFiles) -> Iterator[Finding]:
     ):
         if found:
             text = f"{len(found)} training images are {how} a validation image: {first_few(found)}"
-            fix = "scripts/prepare_tbx11k.py --drop_leaked writes lists without them"
+            fix = "scripts/prepare_data.py --drop_leaked writes lists without them"
             yield Finding(kind, f"{text}; {fix}", "warning")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import CATEGORIES
+from util.base.text import label, printable
 
 PUBLISHED_FOLDERS = {
     "tb": 800,
@@ -33,6 +34,7 @@ PUBLISHED_SPLITS = {
     "all_trainval": (8976, 799, 972, 239, 0),
     "all_test": (3302, 0, 0, 0, 0),
 }
+MOST_CATEGORIES = 10  # columns of a table
 COUNTS = ("images", "with boxes", *CATEGORIES.values())
 
 
@@ -71,6 +73,18 @@ def compare_with_published(images: Iterable[str], splits: Mapping[str, Split]) -
         if different:
             differences.append(f"{name}: {', '.join(different)}")
     return f"{_align(table)}\n\n{_align(lists)}", differences
+
+
+def count_lists(splits: Mapping[str, Split]) -> str:
+    """A table of the images and boxes of each list, boxes also by category."""
+    names = {k: name for split in splits.values() for k, name in sorted(split.names.items())}
+    rows = [["list", "images", "with boxes", "boxes", *(f"{k} {label(name)}" for k, name in names.items())]]
+    for list_name, split in splits.items():
+        boxes = split.labels[~split.is_crowd].tolist()
+        images = len(np.unique(split.image_of_box[~split.is_crowd]))
+        counts = (split.num_images, images, len(boxes), *map(boxes.count, names))
+        rows.append([printable(list_name), *map(str, counts)])
+    return _align(rows if len(names) <= MOST_CATEGORIES else [row[:4] for row in rows])
 
 
 def _more_or_less(gap: int) -> str:

@@ -63,15 +63,16 @@ def write_repaired_folder(root: Path, out: Path) -> dict[str, RepairedNames]:
             _link(root, folder, out)
     except OSError as error:
         raise WriteError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
-    for name, (_, file) in places.items():
-        write_atomically(out / file.relative_to(root), partial(_write_json, repaired[name].document))
+    for name in places:  # at the usual place: beside the images of other layouts a link would lead into `root`
+        write_atomically(out / kind.annotations.format(name), partial(_write_json, repaired[name].document))
     return repaired
 
 
 def _link(root: Path, folder: Path, out: Path) -> None:
-    """Link an image folder, or, where images are in `root` itself, each of its files."""
-    sources = [folder] if folder != root else [path for path in root.iterdir() if path.is_file()]
-    for source in sources:
+    """Link an image folder, or, where annotation files lie in it, all that it holds but these."""
+    holds_lists = any(path.suffix == ".json" for path in folder.iterdir())
+    beside = [path for path in folder.iterdir() if path.suffix != ".json" and (folder != root or path.is_file())]
+    for source in beside if holds_lists else [folder]:
         link = out / source.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())

@@ -12,9 +12,8 @@ import numpy as np
 
 from datasets.annotations.records import LabelledBox, parse_records
 from datasets.annotations.split import COCO_LISTS, Split, make_split
-from datasets.annotations.tbx11k import CATEGORIES, coco_annotation, coco_categories
-from datasets.annotations.voc import parse_voc
-from datasets.annotations.yolo import parse_labels, read_classes
+from datasets.annotations.tbx11k import CATEGORIES, coco_annotation, coco_categories, parse_xml, read_classes
+from datasets.annotations.yolo import parse_labels
 from datasets.prepare.source import DOCUMENT_NAMES, Download, folder_of
 from util.base.errors import DataError
 from util.base.text import first_few
@@ -231,7 +230,7 @@ class _Annotations:
         tree = self.download.tree
         size = self.size_of(stem)
         if file := self.download.xml.get(stem):
-            return parse_voc(tree.read(file), tree.root / file).scaled(*size)
+            return parse_xml(tree.read(file), tree.root / file, size)
         if (file := self.download.labels.get(stem)) and tree.sizes[file]:
             return parse_labels(tree.read(file), tree.root / file, self.classes, size)
         return []
@@ -252,11 +251,11 @@ class _Annotations:
         return {"categories": coco_categories(), "images": images, "annotations": annotations}
 
 
-def _read_classes(download: Download) -> list[int]:
+def _read_classes(download: Download) -> dict[int, int]:
     """Category ids of the YOLO classes, where a label file has a line."""
     tree = download.tree
     if not any(tree.sizes[file] for file in download.labels.values()):
-        return []
+        return {}
     if download.classes is None:
         raise DataError(
             f"{tree.root}: has YOLO labels, but no classes.txt or data.yaml that names the classes; "

@@ -44,6 +44,14 @@ class Download:
     notes: list[str] = field(default_factory=list)
 
 
+def is_tbx11k(tree: Tree) -> bool:
+    """Whether a tree holds files that only TBX11K has: its lists, or its images with tuberculosis."""
+    paths = [PurePosixPath(file) for file in tree.sizes]
+    names = {path.stem for path in paths if path.suffix in (".json", ".txt")}
+    has_list = any(name.startswith("TBX11K") for name in names & {*LIST_NAMES, *DOCUMENT_NAMES})
+    return has_list or any(path.suffix in IMAGE_ENDINGS and re.fullmatch(r"tb\d{4}", path.stem) for path in paths)
+
+
 def recognise(tree: Tree) -> Download:
     """Find the images, annotations and lists in a tree.
 

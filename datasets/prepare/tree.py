@@ -45,7 +45,7 @@ class Folder:
             seen.add(real)
             count += len(files)
             if count > MOST_FILES:
-                raise DataError(f"{self.root}: holds more than {MOST_FILES} files; give the folder of TBX11K itself")
+                raise DataError(f"{self.root}: holds more than {MOST_FILES} files; give the folder of the data itself")
             for path in (os.path.join(folder, name) for name in files):
                 status = _status(path)
                 if status is None or not is_regular(status):
@@ -95,13 +95,13 @@ class Zip:
         except DAMAGED_ARCHIVE as error:
             raise DataError(f"{root}: cannot be read as a zip file ({error}); download it again") from error
         if len(infos) > MOST_FILES:
-            raise DataError(f"{root}: holds more than {MOST_FILES} files; give the zip file of TBX11K itself")
+            raise DataError(f"{root}: holds more than {MOST_FILES} files; give the zip file of the data itself")
         self.sizes = {info.filename: info.file_size for info in infos if not _is_hidden(info.filename)}
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
         if self.sizes[name] > LARGEST_MEMBER:
-            raise DataError(f"{self.root}: {name} is larger than {LARGEST_MEMBER} bytes; that is no file of TBX11K")
+            raise DataError(f"{self.root}: {name} is larger than {LARGEST_MEMBER} bytes; that is no file of a data set")
         try:
             return read_member(self._archive, name)
         except DAMAGED_ARCHIVE as error:
@@ -128,9 +128,9 @@ def open_tree(path: Path, *, follows_links: bool) -> Tree:
     if path.is_dir():
         return Folder(path, follows_links=follows_links)
     if not path.exists():
-        raise DataError(f"{path}: there is no such folder or zip file; give where TBX11K was unpacked or downloaded")
+        raise DataError(f"{path}: there is no such folder or zip file; give where the data was unpacked or downloaded")
     if not path.is_file() or not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: is neither a folder nor a zip file; give where TBX11K was unpacked or downloaded")
+        raise DataError(f"{path}: is neither a folder nor a zip file; give where the data was unpacked or downloaded")
     return Zip(path)
 
 

@@ -40,3 +40,17 @@ def cell(text: str) -> str:
         return text
     shown = "".join(ascii(c)[1:-1] if unicodedata.category(c) in ESCAPED_CATEGORIES else c for c in text)
     return f"./{shown}" if text.startswith(FORMULA) else shown
+
+
+def read_csv(text: str, separator: str) -> list[tuple[int, list[str]]]:
+    """The rows of CSV text that are not blank, each with the number of its last line.
+
+    Raises:
+        ValueError: a quote is not closed, or a cell is too long.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        rows = ((reader.line_num, [value.strip() for value in row]) for row in reader)
+        return [(number, row) for number, row in rows if any(row)]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
