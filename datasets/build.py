@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,13 @@ from datasets.cache.file import ImageCache
 from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
 from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
-from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
+from datasets.checks.split import (
+    check_pair,
+    find_in_annotations,
+    find_in_images,
+    find_unknown_categories,
+    listed_files,
+)
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
 from datasets.dataset import CocoDataset, Transform, kept_boxes
 from datasets.loader import WatchedLoader
@@ -37,8 +43,9 @@ from datasets.sampling.samplers import WindowBatchSampler, eval_indices
 from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
-from util.config.schema import DataConfig
+from util.config.schema import Count, DataConfig
 from util.detection.batch import collate
+from util.detection.class_map import ClassMap
 from util.distributed.preemption import ignore_signals_in_worker
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
@@ -61,11 +68,13 @@ def build_splits(
     data: DataConfig,
     data_path: Path | str,
     *,
-    num_classes: int,
+    num_classes: Count | ClassMap,
     opens_images: bool = True,
     run: Path | None = None,
 ) -> CheckedSplits:
     """Read and check the training and the validation split.
+
+    With `num_classes` "auto" each category of the training list gets a class; a class map is that of a checkpoint.
 
     The annotations are checked first, which takes no time. With `opens_images` every image is read too, unless its
     record is in the folder of the run or in one beside it. One process opens the images for all that share the splits.
@@ -74,6 +83,9 @@ def build_splits(
         DataError: as in `build_split`, or the splits do not go together.
     """
     listed = {side: _read_split(data, data_path, side) for side in SIDES}
+    if num_classes == "auto":
+        num_classes = ClassMap.of(listed["train"].category_ids)
+    listed = {side: _with_classes(split, num_classes) for side, split in listed.items()}
     warnings = {
         side: _refuse(split, _find_in_annotations(split, data, side, num_classes)) for side, split in listed.items()
     }
@@ -98,10 +110,10 @@ def build_split(
     data_path: Path | str,
     which: Side,
     *,
-    num_classes: int,
+    num_classes: Count | ClassMap,
     opens_images: bool = True,
 ) -> Split:
-    """Read and check the training or the validation split.
+    """Read and check the training or the validation split, for a network with these classes or for none ("auto").
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
     With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
@@ -111,8 +123,8 @@ def build_split(
             the list has extra images that show tuberculosis without a box, which the config must allow.
         WriteError: the disk is too small for the cache.
     """
-    split = _read_split(data, data_path, which)
-    findings = [*_find_in_annotations(split, data, which, num_classes)]
+    split = _with_classes(_read_split(data, data_path, which), num_classes)
+    findings = [*_find_in_annotations(split, data, which, num_classes), *find_unknown_categories(split)]
     if opens_images:
         findings += find_in_images(split, read_image_sizes(listed_files(split)))
     _refuse(split, findings)
@@ -127,9 +139,16 @@ def _read_split(data: DataConfig, data_path: Path | str, which: Side) -> Split:
     return load_split(*LAYOUTS[data.dataset_file].find_split(data_path, list_name))
 
 
-def _find_in_annotations(split: Split, data: DataConfig, which: Side, num_classes: int) -> Iterator[Finding]:
+def _with_classes(split: Split, num_classes: Count | ClassMap) -> Split:
+    return replace(split, classes=num_classes) if isinstance(num_classes, ClassMap) else split
+
+
+def _find_in_annotations(
+    split: Split, data: DataConfig, which: Side, num_classes: Count | ClassMap
+) -> Iterator[Finding]:
     is_tbx11k = data.dataset_file == "tbx11k"
-    yield from find_in_annotations(split, num_classes, drops_empty_boxes=not is_tbx11k)
+    count = "auto" if isinstance(num_classes, ClassMap) else num_classes
+    yield from find_in_annotations(split, count, drops_empty_boxes=not is_tbx11k)
     if is_tbx11k:
         yield from find_unlabelled_tb(split, is_excluded=_excludes_unlabelled_tb(data, which))
         yield from find_unlabelled_extras(split, is_allowed=data.allow_unlabelled_extras)

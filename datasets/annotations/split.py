@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from datasets.annotations.records import Records, read_records
 from util.base.errors import DataError
 from util.base.text import first_few
+from util.detection.class_map import IDENTITY, ClassMap
 from util.metrics.tables import GroundTruth
 
 COCO_LISTS = ("images", "annotations", "categories")
@@ -37,6 +38,8 @@ class Split:
     area: NDArray[np.float64]  # [N] square pixels, as the file states them
     is_crowd: NDArray[np.bool_]  # [N]
     names: dict[int, str]  # category id -> name
+    notes: tuple[str, ...] = ()  # what was not as COCO has it, and how it was read
+    classes: ClassMap = IDENTITY  # class indices of the categories, for the targets of the network
 
     @property
     def name(self) -> str:

@@ -20,26 +20,31 @@ from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import ImageFile, Size
 from util.base.errors import DataError
 from util.base.text import first_few
+from util.config.schema import KNOBS, Count
 from util.detection.pixels import NARROW
 
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
 OVERHANG_TOLERANCE = 1.0
+MOST_CLASSES = KNOBS["num_classes"][1].metadata["high"]
 SAME_BOX_DECIMALS = 1  # pixels; two boxes that agree so far are one
 
 
-def find_in_annotations(split: Split, num_classes: int, *, drops_empty_boxes: bool) -> Iterator[Finding]:
+def find_in_annotations(split: Split, num_classes: Count, *, drops_empty_boxes: bool) -> Iterator[Finding]:
     """Findings that need no image to be opened.
 
     Args:
         split: what to check.
-        num_classes: of the network.
+        num_classes: of the network, whose class indices are category ids; "auto": any ids will do.
         drops_empty_boxes: boxes without area are no error. COCO 2017 has some, and the official conversion drops them;
             in TBX11K a lesion without area is a mistake.
     """
+    yield from (Finding("converted", note, "warning") for note in split.notes)
     yield from _file_name_problems(split)
     yield from _box_problems(split, drops_empty_boxes)
     yield from _repeated_boxes(split)
-    yield from _category_problems(split, num_classes)
+    if num_classes != "auto":
+        yield from _class_range_problems(split, num_classes)
+    yield from _category_problems(split)
 
 
 def find_in_images(split: Split, contents: Mapping[str, ImageFile | Size | str]) -> Iterator[Finding]:
@@ -241,17 +246,30 @@ def _box_examples(split: Split, is_bad: NDArray[np.bool_]) -> str:
     return first_few(texts)
 
 
-def _category_problems(split: Split, num_classes: int) -> Iterator[Finding]:
+def find_unknown_categories(split: Split) -> Iterator[Finding]:
+    """Boxes of categories that are no class of the network of a checkpoint."""
+    ids = np.unique(split.labels[~split.is_crowd])
+    unknown = [f"{k} ({split.names[k]})" for k in ids[split.classes.to_index(ids) < 0].tolist()]
+    if unknown:
+        text = f"{len(unknown)} categories with boxes are no class of the network: {first_few(unknown)}"
+        yield Finding("unknown_category", f"{text}; its classes are the category ids {list(split.classes.ids)}")
+
+
+def _class_range_problems(split: Split, num_classes: int) -> Iterator[Finding]:
     largest = split.category_ids[-1]
     if largest >= num_classes:
+        enough = largest + 1 if largest < MOST_CLASSES else "auto"
         yield Finding(
             "large_category",
             f"category ids go up to {largest} ({split.names[largest]}), but num_classes is {num_classes}; "
-            f"set --options num_classes={largest + 1}",
+            f"set --options num_classes={enough}",
         )
     if largest + 1 < num_classes:
         text = f"num_classes is {num_classes}, but category ids go up to {largest} ({split.names[largest]})"
         yield Finding("spare_classes", f"{text}; set --options num_classes={largest + 1}", "warning")
+
+
+def _category_problems(split: Split) -> Iterator[Finding]:
     repeated = [name for name, count in Counter(split.names.values()).items() if count > 1]
     if repeated:
         yield Finding(

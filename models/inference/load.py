@@ -20,6 +20,7 @@ from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
 from util.training.checkpoints.categories import require_same_classes
 from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.classes import recorded_map
 from util.training.checkpoints.start import config_inside
 from util.training.checkpoints.weights import load_strictly, require_fit, weights_of
 from util.training.precision import Precision
@@ -95,10 +96,11 @@ def build_model_with_weights(
     """
     require_same_classes(content, names, path)
     ids = content.get("category_ids") or tuple(names)
+    classes = recorded_map(content)
     weights = weights_of(content, path)
     with torch.device("meta"):
-        require_fit(build_model(config, ids)[0].state_dict(), weights, path)
-    built = build_model(config, ids)
+        require_fit(build_model(config, ids, classes)[0].state_dict(), weights, path)
+    built = build_model(config, ids, classes)
     load_strictly(built[0], weights, path)
     return built
 

@@ -122,7 +122,7 @@ def _columns(rows: list[Any], images: tuple[int, ...]) -> Detections | None:
         return None
     xywh = xywh.reshape(-1, 4)
     is_valid = np.isfinite(xywh).all() and np.isfinite(score).all() and (xywh[:, 2:] >= 0).all()
-    if not (is_valid and ((label >= 0) & (label < 2**31)).all() and np.isin(image_id, images).all()):
+    if not (is_valid and (label >= 0).all() and np.isin(image_id, images).all()):
         return None
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     return Detections(images=images, image_id=image_id, label=label, xyxy=xyxy, score=score)
@@ -211,7 +211,7 @@ def _problem(row: Any, images: set[int]) -> str | None:
         return f"bbox has a negative width or height: {box!r}; it must be x, y, width, height"
     if not _is_finite(row["score"]):
         return f"score must be a finite number, got {row['score']!r}"
-    if type(row["category_id"]) is not int or not 0 <= row["category_id"] < 2**31:
+    if type(row["category_id"]) is not int or not 0 <= row["category_id"] < 2**63:
         return f"category_id must be a whole number from 0 on, got {row['category_id']!r}"
     if type(row["image_id"]) is not int or row["image_id"] not in images:
         return f"image_id {row['image_id']!r} is none of the {len(images)} images; were they made on another split?"
