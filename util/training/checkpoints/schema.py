@@ -277,8 +277,9 @@ def _ids_are_classes(content: Mapping[str, Any]) -> str | None:
     ids = [*(content.get("category_ids") or ()), *map(int, content.get("category_names") or ())]
     num_classes = config.get("num_classes")
     if (class_ids := content.get("class_ids")) is not None:
-        is_complete = set(ids) <= set(class_ids) and num_classes == len(class_ids)
-        return None if is_complete else "class_ids are not those of its categories, or not num_classes of its config"
+        if set(ids) <= set(class_ids) and num_classes == len(class_ids):
+            return None
+        return f"class_ids are {_short(str(class_ids))}, expected those of its categories, {num_classes} as num_classes"
     if num_classes is None or not is_count(num_classes) or max(ids, default=0) < num_classes:
         return None
     return f"category_ids reach {max(ids)}, expected less than num_classes = {num_classes} of its config"
