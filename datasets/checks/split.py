@@ -20,7 +20,8 @@ from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import ImageFile, Size
 from util.base.errors import DataError
 from util.base.text import first_few
-from util.config.schema import KNOBS, Count
+from util.config import KNOBS
+from util.config.schema import Count
 from util.detection.pixels import NARROW
 
 # Annotation tools round and count from 0 or 1; beyond a pixel a box belongs to another image or another size of it.
