@@ -300,7 +300,7 @@ def test_what_was_read_with_a_note_is_a_warning_of_the_training_and_of_the_check
     file.write_text(json.dumps(content))
     expected = f"{len(content['annotations'])} whole numbers have a decimal point: read as whole numbers; first "
     warnings = build_splits(DATA, data_path, num_classes="auto").warnings
-    assert [line for line in warnings if line.startswith(f"instances_mini: {expected}")] == warnings[:1]
+    assert sum(line.startswith(f"instances_mini: {expected}") for line in warnings) == 2  # one list for both
     found = [finding for finding in check_folder(data_path).findings if finding.kind == "converted"]
     assert [(finding.severity, finding.text[:6]) for finding in found] == [("warning", "mini: ")]
     assert expected in found[0].text
