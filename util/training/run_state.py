@@ -112,7 +112,8 @@ class RunState(Generic[Network]):
         content = load(path)
         rows = rows_by_name(content, self.names, recorded_map(self.facts))
         classes = other_classes(content, self.names) if rows is None else {}
-        return load_what_fits(self.model, weights_of(content, path), path, classes, rows)
+        found = weights_of(content, path, self.model.state_dict())
+        return load_what_fits(self.model, found.tensors, path, classes, [*found.notes, *found.inexact], rows)
 
     def _check_model(self, changes: list[Change], path: Path) -> None:
         """A checkpoint resumes only the model it was made of."""
