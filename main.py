@@ -54,6 +54,7 @@ from util.distributed import collectives
 from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
+from util.training.checkpoints.classes import for_categories, known_classes
 from util.training.checkpoints.start import choose_start, load_for_evaluation, unused_warnings
 from util.training.checkpoints.weights import kind_of_weights
 from util.training.evaluation import evaluate_parts, until_stop_request
@@ -119,8 +120,10 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
     model = collectives.distribute(state.model, process)
     max_norm = optim.clip_max_norm or float("inf")
     learner = Learner(model, run.criterion, state.optimizer, state.precision, device, max_norm, state.denominator)
-    ids = run.splits["train"].category_ids
-    training_log = build_training_log(log, config, sampler.num_windows, device, process, ids, args.verbose_losses)
+    split = run.splits["train"]
+    training_log = build_training_log(
+        log, config, sampler.num_windows, device, process, split.category_ids, args.verbose_losses, split.classes
+    )
     if optim.warmup_steps >= optim.epochs * sampler.num_windows:
         log.info(f"warning: warmup_steps {optim.warmup_steps} outlasts the training; lr is never reached")
     if process.is_main:
@@ -151,41 +154,41 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     check_model(config.model)
     start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = unused_warnings(start, args.resume, args.pretrain_model_path)
-    network = config.model
+    config, classes = known_classes(config, start.resumed)
     checked = build_splits(
-        config.data, args.data_path, num_classes=network.num_classes, opens_images=process.is_main, run=args.output_dir
+        config.data, args.data_path, num_classes=classes, opens_images=process.is_main, run=args.output_dir
     )
     split = checked.splits["train"]
+    config = for_categories(config, len(split.names))
 
     seed_everything(config.runtime.seed)
-    model, criterion, postprocess = build_model(config, split.category_ids)
-    state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
+    network = config.model
+    model, criterion, postprocess = build_model(config, split.category_ids, split.classes)
+    model.to(device)
+    state = build_state(config, split.names, split.num_images, model, device, process.world_size, split.classes)
     state.attention = choose_attention(config.speed.attn_backend, device.type)[0]
     computation = speed_up([state.model, state.average.module], config.speed, device)
 
     load_backbone = partial(load_backbone_weights, model.backbone[0], network.backbone, network.backbone_weights)
     started = load_start(state, start, load_backbone)
-    labels = {"weights": "ema" if state.average.is_copy else "model"}
-    folder = open_run_folder(args.output_dir, config, process, device, labels)
+    weights = "ema" if state.average.is_copy else "model"
+    folder = open_run_folder(args.output_dir, config, process, device, {"weights": weights})
     if process.is_main:
         save_image_records(args.output_dir, checked.files)
     warnings = [*never_happens(flatten(config)), *unused, *checked.warnings, excess_boxes(split, network.num_queries)]
     messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()]
     messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
-    return Run(
-        splits=checked.splits, state=state, criterion=criterion, postprocess=postprocess, folder=folder, device=device
-    )
+    return Run(checked.splits, state, criterion, postprocess, folder, device)
 
 
 def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> Run:
     """Load a checkpoint to evaluate, check the data, and hold a folder of its own for the results."""
     path, content, config = load_for_evaluation(args)
     check_model(config.model)
-    num_classes = config.model.num_classes
-    split, warnings = check_split(
-        config.data, args.data_path, "val", num_classes=num_classes, opens_images=process.is_main
-    )
+    config, classes = known_classes(config, content)
+    opens_images = process.is_main
+    split, warnings = check_split(config.data, args.data_path, "val", num_classes=classes, opens_images=opens_images)
 
     model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
@@ -198,9 +201,7 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     folder = open_run_folder(results, config, process, device, labels)
     messages = [computation, f"val: {describe(split)}", *(f"warning: {warning}" for warning in warnings)]
     folder.log.info("\n".join([*messages, f"evaluating {path}, epoch {state.epoch}; results: {results}"]))
-    return Run(
-        splits={"val": split}, state=state, criterion=criterion, postprocess=postprocess, folder=folder, device=device
-    )
+    return Run({"val": split}, state, criterion, postprocess, folder, device)
 
 
 def before_step(run: Run, log: TrainingLog) -> collectives.StepRequests:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.cache.build import ensure_cache
 from datasets.cache.file import ImageCache
 from datasets.checks.boxes import Role, find_usable
-from datasets.checks.categories import check_pair, find_in_num_classes
+from datasets.checks.categories import check_pair, find_in_num_classes, find_unknown_categories
 from datasets.checks.findings import Finding, refuse_errors
 from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
 from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
@@ -38,8 +38,9 @@ from datasets.sampling.samplers import WindowBatchSampler, eval_indices
 from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
-from util.config.schema import DataConfig
+from util.config.schema import Count, DataConfig
 from util.detection.batch import collate
+from util.detection.class_map import ClassMap
 from util.distributed.preemption import ignore_signals_in_worker
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
@@ -61,11 +62,13 @@ def build_splits(
     data: DataConfig,
     data_path: Path | str,
     *,
-    num_classes: int,
+    num_classes: Count | ClassMap,
     opens_images: bool = True,
     run: Path | None = None,
 ) -> CheckedSplits:
     """Read and check the training and the validation split.
+
+    With `num_classes` "auto" each category of the training list gets a class; a class map is that of a checkpoint.
 
     The annotations are checked first, which takes no time. With `opens_images` every image is read too, unless its
     record is in the folder of the run or in one beside it. One process opens the images for all that share the splits.
@@ -74,6 +77,9 @@ def build_splits(
         DataError: as in `build_split`, or the splits do not go together.
     """
     listed = {side: _read_split(data, data_path, side) for side in SIDES}
+    if num_classes == "auto":
+        num_classes = ClassMap.of(listed["train"].category_ids)
+    listed = {side: _with_classes(split, num_classes) for side, split in listed.items()}
     largest = max(SIDES, key=lambda side: listed[side].category_ids[-1])
     warnings = {}
     for side, split in listed.items():
@@ -102,7 +108,7 @@ def build_split(
     data_path: Path | str,
     which: Role,
     *,
-    num_classes: int,
+    num_classes: Count | ClassMap,
     opens_images: bool = True,
 ) -> Split:
     """Read and check the training or the validation split, as `check_split` without its warnings."""
@@ -115,10 +121,12 @@ def check_split(
     data_path: Path | str,
     which: Role,
     *,
-    num_classes: int,
+    num_classes: Count | ClassMap,
     opens_images: bool = True,
 ) -> tuple[Split, list[str]]:
     """Read and check the training or the validation split; return it with the warnings.
+
+    The network has these classes, or there is none ("auto").
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
     With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
@@ -128,8 +136,8 @@ def check_split(
             the list has extra images that show tuberculosis without a box, which the config must allow.
         WriteError: the disk is too small for the cache.
     """
-    split = _read_split(data, data_path, which)
-    findings = [*_find_in_annotations(split, data, which)]
+    split = _with_classes(_read_split(data, data_path, which), num_classes)
+    findings = [*_find_in_annotations(split, data, which), *find_unknown_categories(split)]
     # The other list may have larger ids: a class too many is no finding here.
     findings += [found for found in find_in_num_classes(split, num_classes) if found.severity == "error"]
     if opens_images:
@@ -144,6 +152,10 @@ def check_split(
 def _read_split(data: DataConfig, data_path: Path | str, which: Role) -> Split:
     list_name = data.train_list if which == "train" else data.val_list
     return LAYOUTS[data.dataset_file].load(data_path, list_name)
+
+
+def _with_classes(split: Split, num_classes: Count | ClassMap) -> Split:
+    return replace(split, classes=num_classes) if isinstance(num_classes, ClassMap) else split
 
 
 def _find_in_annotations(split: Split, data: DataConfig, which: Role) -> Iterator[Finding]:

@@ -124,6 +124,8 @@ def load_image(split: Split, index: int) -> Image.Image:
 def load_target(split: Split, index: int) -> Target:
     """Load the boxes of an image, [n, 4] xyxy in pixels of the file, with labels, image_id, orig_size.
 
+    Here, and only here, category ids become class indices: the labels.
+
     As in the official conversion crowd regions are dropped, boxes are clipped to the image, and those without area are
     dropped.
     """
@@ -132,7 +134,7 @@ def load_target(split: Split, index: int) -> Target:
     boxes, is_left = _clipped(split, rows, torch.tensor([[width, height]]))
     return {
         "boxes": boxes[is_left],
-        "labels": torch.from_numpy(split.labels[rows])[is_left],
+        "labels": torch.from_numpy(split.classes.to_index(split.labels[rows]))[is_left],
         "image_id": torch.tensor(int(split.image_ids[index])),
         "orig_size": torch.tensor([height, width]),
     }

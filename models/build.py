@@ -18,23 +18,27 @@ from models.transformer.denoising import Denoiser
 from models.transformer.encoder import EncoderLayer
 from util.base.memory import keep_freed_memory
 from util.config import Config
-from util.config.schema import LossConfig, ModelConfig, SpeedConfig
+from util.config.schema import LossConfig, ModelConfig, SpeedConfig, resolved
+from util.detection.class_map import IDENTITY, ClassMap
 
 
-def build_model(config: Config, category_ids: Collection[int] | None = None) -> tuple[DINO, SetCriterion, PostProcess]:
+def build_model(
+    config: Config, category_ids: Collection[int] | None = None, classes: ClassMap = IDENTITY
+) -> tuple[DINO, SetCriterion, PostProcess]:
     """Build the network, its loss and its post-processing. Nothing is downloaded.
 
     Args:
         config: as from util.config.load.load_config.
         category_ids: the category ids of the data. With `restrict_to_categories`, no other id is selected, predicted
             or drawn as denoising noise.
+        classes: their class indices.
     """
     ids = None
     if config.model.restrict_to_categories and category_ids is not None:
-        ids = tuple(sorted(category_ids))
+        ids = tuple(sorted(classes.indices(category_ids)))
     model = build_dino(config.model, ids, config.speed, use_padding=config.loss.dn_padding_loss)
     values = config.eval
-    postprocess = PostProcess(values.num_select, values.nms_iou_threshold, ids, values.image_gate)
+    postprocess = PostProcess(values.num_select, values.nms_iou_threshold, ids, values.image_gate, classes)
     return model, build_criterion(config.loss, config.model), postprocess
 
 
@@ -76,7 +80,12 @@ def speed_up(models: Iterable[DINO], speed: SpeedConfig, device: torch.device) -
 
 
 def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig, *, use_padding: bool) -> DINO:
-    """Build the network, freshly initialised."""
+    """Build the network, freshly initialised; `ids` are the classes of the data, None for all.
+
+    Raises:
+        UserError: the number of classes is "auto" still.
+    """
+    num_classes = resolved(cfg.num_classes)
     backbone = build_backbone(
         cfg.backbone,
         norm=cfg.backbone_norm,
@@ -89,7 +98,7 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         label_noise_ratio=cfg.dn_label_noise_ratio,
         box_noise_scale=cfg.dn_box_noise_scale,
         num_queries=cfg.num_queries,
-        category_ids=ids or tuple(range(cfg.num_classes)),
+        category_ids=ids or tuple(range(num_classes)),
         use_padding=use_padding,
     )
     model = DINO(
@@ -100,10 +109,10 @@ def build_dino(cfg: ModelConfig, ids: tuple[int, ...] | None, speed: SpeedConfig
         hidden_dim=cfg.hidden_dim,
         enc_layers=cfg.enc_layers,
         dec_layers=cfg.dec_layers,
-        num_classes=cfg.num_classes,
+        num_classes=num_classes,
         num_queries=cfg.num_queries,
         num_feature_levels=cfg.num_feature_levels,
-        dn_labelbook_size=cfg.dn_labelbook_size,
+        dn_labelbook_size=resolved(cfg.dn_labelbook_size),
         category_ids=ids,
         temperature_h=cfg.pe_temperatureH,
         temperature_w=cfg.pe_temperatureW,

@@ -10,6 +10,7 @@ from torchvision.ops import nms
 from models.outputs import DINOOutput, Prediction
 from util.detection.batch import Target
 from util.detection.boxes import cxcywh_to_xyxy
+from util.detection.class_map import IDENTITY, ClassMap
 
 
 class PostProcess(nn.Module):
@@ -18,11 +19,13 @@ class PostProcess(nn.Module):
     Args:
         num_select: pairs kept per image.
         nms_iou_threshold: class-agnostic NMS above this IoU; 0 switches it off.
-        category_ids: classes that may be predicted, None for all.
+        category_ids: indices of the classes that may be predicted, None for all.
         image_gate: see `apply_image_gate`.
+        classes: the category ids of the classes. Here, and only here, class indices become category ids.
     """
 
     category_ids: Tensor | None
+    class_ids: Tensor | None
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class PostProcess(nn.Module):
         nms_iou_threshold: float,
         category_ids: tuple[int, ...] | None,
         image_gate: float = 0.0,
+        classes: ClassMap = IDENTITY,
     ) -> None:
         super().__init__()
         self.image_gate = image_gate
@@ -37,6 +41,9 @@ class PostProcess(nn.Module):
         self.nms_iou_threshold = nms_iou_threshold
         ids = None if category_ids is None else torch.tensor(category_ids)
         self.register_buffer("category_ids", ids, persistent=False)
+        self.classes = classes
+        class_ids = torch.tensor(classes.ids) if classes.ids else None
+        self.register_buffer("class_ids", class_ids, persistent=False)
 
     @torch.no_grad()
     def forward(self, outputs: DINOOutput, targets: Sequence[Target] | Tensor) -> list[dict[str, Tensor]]:
@@ -77,6 +84,8 @@ class PostProcess(nn.Module):
         labels = index % num_classes
         if self.category_ids is not None:
             labels = self.category_ids[labels]
+        if self.class_ids is not None:
+            labels = self.class_ids[labels]
         query = torch.div(index, num_classes, rounding_mode="floor")
         boxes = cxcywh_to_xyxy(prediction.boxes).gather(1, query[..., None].expand(-1, -1, 4))
         return scores, labels, boxes * sizes[:, [1, 0, 1, 0]].to(boxes)[:, None]

@@ -97,9 +97,7 @@ def plots(study: MatchedTables, args: argparse.Namespace) -> Iterator[tuple[str,
             yield name, figure
     if args.data_path is not None:
         config = load_run_config(args.run)
-        split = build_split(
-            config.data, args.data_path, "val", num_classes=config.model.num_classes, opens_images=False
-        )
+        split = build_split(config.data, args.data_path, "val", num_classes="auto", opens_images=False)
         split.require_files(study.ground_truth.files, ADVICE)
         yield from sheets(study, split, args.num_images)
 

@@ -85,7 +85,7 @@ def validation_split(run: Path, data_path: Path) -> Split:
     """The images and boxes that the run was evaluated on."""
     config = load_run_config(run)
     # of all images only those on the sheet are read
-    return build_split(config.data, data_path, "val", num_classes=config.model.num_classes, opens_images=False)
+    return build_split(config.data, data_path, "val", num_classes="auto", opens_images=False)
 
 
 if __name__ == "__main__":

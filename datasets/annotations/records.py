@@ -1,11 +1,14 @@
-"""Read lists of JSON records column by column. An error names the row and the key of a wrong value."""
+"""Read lists of JSON records column by column. An error names the row and the key of a wrong value.
+
+Values that are not as COCO has them are converted where their meaning is certain (`datasets.annotations.tolerance`).
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.annotations import tolerance
+from datasets.annotations.tolerance import Conversion, Notes
 from util.base.errors import DataError
 from util.base.reading import read_document
 from util.base.text import first_few
 
 LARGEST_INTEGER = 2**63 - 1
+REQUIRED: Any = object()  # stands where a record lacks a key that it must have
+ABSENT: Any = object()  # one that it need not have
 LabelledBox = tuple[int, list[float]]  # category id, [x, y, width, height] in pixels
 
 
@@ -28,49 +35,76 @@ class Records:
     file: Path
     name: str  # "images", "annotations" or "categories"
     rows: list[dict[str, Any]]
+    notes: Notes = field(default_factory=Notes)  # of all lists of the file
 
-    def integers(self, key: str, *, low: int = 0) -> NDArray[np.int64]:
+    def integers(self, key: str, *, low: int = 0, convert: Conversion = tolerance.whole_number) -> NDArray[np.int64]:
         """The column `key` [rows], whole numbers from `low` on."""
 
         def is_valid(value: object) -> bool:
             return type(value) is int and low <= value <= LARGEST_INTEGER
 
-        return np.array(self._column(key, is_valid, f"a whole number from {low} on"), dtype=np.int64)
+        return np.array(self._column(key, is_valid, f"a whole number from {low} on", convert), dtype=np.int64)
+
+    def image_ids(self, key: str) -> NDArray[np.int64]:
+        """The column `key` [rows], ids of images, which may be texts."""
+        return self.integers(key, convert=tolerance.image_id)
 
     def texts(self, key: str) -> list[str]:
         """The column `key`, strings."""
-        return self._column(key, lambda value: isinstance(value, str), "a text")
+        return self._column(key, lambda value: isinstance(value, str), "a text", lambda _record, _value: None)
 
     def flags(self, key: str) -> NDArray[np.bool_]:
         """The column `key` [rows] of 0 and 1; 0 where a record has none."""
-        return np.array(self._column(key, lambda value: value in (0, 1), "0 or 1", default=0), dtype=bool)
+        values = self._column(key, lambda value: value in (0, 1), "0 or 1", tolerance.flag, default=0)
+        return np.array(values, dtype=bool)
 
     def numbers(self, key: str, default: NDArray[np.float64]) -> NDArray[np.float64]:
         """The column `key` [rows]; the value of `default` where a record has none."""
-        values = self._column(key, lambda value: value is None or _is_number(value), "a number", default=None)
-        return np.array([d if v is None else v for v, d in zip(values, default.tolist(), strict=True)], dtype=float)
+
+        def is_valid(value: object) -> bool:
+            return value is ABSENT or _is_number(value)
+
+        values = self._column(key, is_valid, "a number", tolerance.area, default=ABSENT)
+        filled = [d if v is ABSENT or v is None else v for v, d in zip(values, default.tolist(), strict=True)]
+        return np.array(filled, dtype=float)
 
     def boxes(self, key: str) -> NDArray[np.float64]:
-        """The column `key` [rows, 4], lists of four numbers."""
+        """The column `key` [rows, 4], lists of four numbers; where it is missing, boxes around 'segmentation'."""
 
         def is_valid(value: object) -> bool:
             return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
-        return np.array(self._column(key, is_valid, "a list [x, y, width, height]"), dtype=float).reshape(-1, 4)
+        values = self._column(key, is_valid, "a list [x, y, width, height]", tolerance.box)
+        return np.array(values, dtype=float).reshape(-1, 4)
 
-    def _column(self, key: str, is_valid: Callable[[Any], bool], expected: str, **default: Any) -> list[Any]:
+    def _column(
+        self, key: str, is_valid: Callable[[Any], bool], expected: str, convert: Conversion, default: Any = REQUIRED
+    ) -> list[Any]:
         values = []
         for i, row in enumerate(self.rows):
-            where = f"{self.file}: {self.name}[{i}]"
             if not isinstance(row, dict):
+                where = f"{self.file}: {self.name}[{i}]"
                 raise DataError(f"{where} must be an object with the key '{key}', got {_show(row)}")
-            if key not in row and not default:
-                raise DataError(f"{where} has no '{key}' ({expected}); it has {', '.join(row) or 'no keys'}")
-            value = row.get(key, default.get("default"))
+            value = row.get(key, default)
             if not is_valid(value):
-                raise DataError(f"{where}: '{key}' must be {expected}, got {_show(value)}")
+                value = self._converted(i, key, is_valid, expected, convert)
             values.append(value)
         return values
+
+    def _converted(
+        self, i: int, key: str, is_valid: Callable[[Any], bool], expected: str, convert: Conversion
+    ) -> object:
+        """The value that an unusual one means, with a note."""
+        row = self.rows[i]
+        converted = convert(row, row.get(key))
+        if converted is not None and (converted[0] is None or is_valid(converted[0])):
+            got = f"'{key}' {_show(row[key])}" if key in row else f"without '{key}'"
+            self.notes.add(converted[1], f"{self.name}[{i}] {got}")
+            return converted[0]
+        where = f"{self.file}: {self.name}[{i}]"
+        if key not in row:
+            raise DataError(f"{where} has no '{key}' ({expected}); it has {', '.join(map(str, row)) or 'no keys'}")
+        raise DataError(f"{where}: '{key}' must be {expected}, got {_show(row[key])}")
 
 
 def read_records(file: Path, names: tuple[str, ...]) -> dict[str, Records]:
@@ -118,7 +152,8 @@ def parse_records(text: bytes | bytearray, file: Path, names: tuple[str, ...]) -
             )
         if not isinstance(content[name], list):
             raise DataError(f"{file}: '{name}' must be a list, got {_show(content[name])}")
-    return {name: Records(file, name, content[name]) for name in names}
+    notes = Notes()
+    return {name: Records(file, name, content[name], notes) for name in names}
 
 
 def _as_object(pairs: list[tuple[str, Any]], repeated: set[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from datasets.annotations.records import Records, read_records
 from util.base.errors import DataError
 from util.base.text import first_few
+from util.detection.class_map import IDENTITY, ClassMap
 from util.metrics.tables import GroundTruth
 
 COCO_LISTS = ("images", "annotations", "categories")
@@ -45,6 +46,8 @@ class Split:
     names: dict[int, str]  # category id -> name
     list_name: str = ""  # of the split, where annotation files of all splits have the same name
     layout: str = ""  # for the log: where it was found, unless at the usual place
+    notes: tuple[str, ...] = ()  # what was not as COCO has it, and how it was read
+    classes: ClassMap = IDENTITY  # class indices of the categories, for the targets of the network
 
     @property
     def name(self) -> str:
@@ -150,10 +153,10 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
         DataError: as in `load_split`.
     """
     images, boxes, categories = lists["images"], lists["annotations"], lists["categories"]
-    image_ids = _unique_ids(images)
-    category_ids = _unique_ids(categories)
-    of_image = _positions(boxes, "image_id", image_ids, listed_in="images")
-    of_category = _positions(boxes, "category_id", category_ids, listed_in="categories")
+    image_ids = _unique(images, images.image_ids("id"))
+    category_ids = _unique(categories, categories.integers("id"))
+    of_image = _positions(boxes, "image_id", boxes.image_ids("image_id"), image_ids, listed_in="images")
+    of_category = _positions(boxes, "category_id", boxes.integers("category_id"), category_ids, listed_in="categories")
     xywh = boxes.boxes("bbox")
     sizes = np.stack([images.integers("height", low=1), images.integers("width", low=1)], axis=1)
     is_empty = _are_empty(xywh, sizes[of_image])
@@ -161,7 +164,7 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
         area = xywh[:, 2] * xywh[:, 3]
     by_image = np.argsort(of_image, kind="stable")
     by_image = by_image[~is_empty[by_image]]
-    return Split(
+    split = Split(
         image_dir=Path(image_dir),
         annotation_file=file,
         image_ids=image_ids,
@@ -176,6 +179,7 @@ def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> 
         num_empty=np.bincount(of_image[is_empty], minlength=len(image_ids)),
         names=dict(zip(category_ids.tolist(), categories.texts("name"), strict=True)),
     )
+    return replace(split, notes=boxes.notes.texts())  # now that all columns are read
 
 
 def _are_empty(xywh: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -201,29 +205,30 @@ def _is_rotated(row: dict[str, Any]) -> bool:
     return isinstance(rotation, int | float) and rotation % 180 != 0
 
 
-def _unique_ids(records: Records) -> NDArray[np.int64]:
-    ids = records.integers("id")
+def _unique(records: Records, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     if not len(ids):
         raise DataError(f"{records.file}: '{records.name}' is empty; a split needs at least one entry there")
-    values, counts = np.unique(ids, return_counts=True)
+    _, first, counts = np.unique(ids, return_index=True, return_counts=True)
     if (counts > 1).any():
-        repeated = values[counts > 1]
+        repeated = first[counts > 1].tolist()
         raise DataError(
             f"{records.file}: {len(repeated)} ids occur more than once in '{records.name}', "
-            f"first {first_few(repeated.tolist())}; give every entry an id of its own"
+            f"first {first_few([records.rows[i]['id'] for i in repeated])}; give every entry an id of its own"
         )
     return ids
 
 
-def _positions(boxes: Records, key: str, known: NDArray[np.int64], listed_in: str) -> NDArray[np.int64]:
-    """Position in `known` of the `key` of each box. An unknown id is an error."""
-    ids = boxes.integers(key)
+def _positions(
+    boxes: Records, key: str, ids: NDArray[np.int64], known: NDArray[np.int64], listed_in: str
+) -> NDArray[np.int64]:
+    """Position in `known` of the ids that the boxes have as `key`. An unknown id is an error."""
     order = np.argsort(known)
     positions = order[np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)]
     is_unknown = known[positions] != ids
     if is_unknown.any():
+        first = np.flatnonzero(is_unknown)[np.unique(ids[is_unknown], return_index=True)[1]]
         raise DataError(
             f"{boxes.file}: {is_unknown.sum()} of {len(ids)} annotations have a {key} that '{listed_in}' does not "
-            f"list, first {first_few(np.unique(ids[is_unknown]).tolist())}; list it there, or remove these annotations"
+            f"list, first {first_few([boxes.rows[i][key] for i in first])}; list it there, or remove these annotations"
         )
     return positions

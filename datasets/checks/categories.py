@@ -10,6 +10,11 @@ import numpy as np
 from datasets.annotations.split import Split
 from datasets.checks.findings import Finding, refuse_errors
 from util.base.text import first_few
+from util.config import KNOBS
+from util.config.schema import Count
+from util.detection.class_map import ClassMap
+
+MOST_CLASSES = KNOBS["num_classes"][1].metadata["high"]
 
 
 def find_in_category_names(split: Split) -> Iterator[Finding]:
@@ -23,18 +28,33 @@ def find_in_category_names(split: Split) -> Iterator[Finding]:
         )
 
 
-def find_in_num_classes(split: Split, num_classes: int) -> Iterator[Finding]:
-    """Whether `num_classes` of the network fits the list; of several lists that with the largest category id."""
+def find_in_num_classes(split: Split, num_classes: Count | ClassMap) -> Iterator[Finding]:
+    """Whether `num_classes` of the network fits the list; of several lists that with the largest category id.
+
+    Where the class indices are not the category ids ("auto", or a class map) any ids fit.
+    """
+    if not isinstance(num_classes, int):
+        return
     largest = split.category_ids[-1]
     if largest >= num_classes:
+        enough = largest + 1 if largest < MOST_CLASSES else "auto"
         yield Finding(
             "large_category",
             f"category ids go up to {largest} ({split.names[largest]}), but num_classes is {num_classes}; "
-            f"set --options num_classes={largest + 1}",
+            f"set --options num_classes={enough}",
         )
     if largest + 1 < num_classes:
         text = f"num_classes is {num_classes}, but category ids go up to {largest} ({split.names[largest]})"
         yield Finding("spare_classes", f"{text}; set --options num_classes={largest + 1}", "warning")
+
+
+def find_unknown_categories(split: Split) -> Iterator[Finding]:
+    """Boxes of categories that are no class of the network of a checkpoint."""
+    ids = np.unique(split.labels[~split.is_crowd])
+    unknown = [f"{k} ({split.names[k]})" for k in ids[split.classes.to_index(ids) < 0].tolist()]
+    if unknown:
+        text = f"{len(unknown)} categories with boxes are no class of the network: {first_few(unknown)}"
+        yield Finding("unknown_category", f"{text}; its classes are the category ids {list(split.classes.ids)}")
 
 
 def find_unused_categories(splits: Iterable[Split]) -> Iterator[Finding]:

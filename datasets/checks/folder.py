@@ -134,7 +134,7 @@ def _union(splits: list[Split]) -> Split:
         known = set(whole.file_names.tolist())
         new = split.without(np.flatnonzero([name in known for name in split.file_names.tolist()]))
         whole = _joined(whole, new) if new.num_images else whole
-    return replace(whole, names={k: v for split in reversed(splits) for k, v in split.names.items()})
+    return replace(whole, names={k: v for split in reversed(splits) for k, v in split.names.items()}, notes=())
 
 
 def _joined(first: Split, second: Split) -> Split:

@@ -26,6 +26,7 @@ from util.detection.pixels import NARROW
 
 def find_in_annotations(split: Split) -> Iterator[Finding]:
     """Findings that need no image to be opened, in a list alone."""
+    yield from (Finding("converted", note, "warning") for note in split.notes)
     yield from find_in_file_names(split)
     yield from _narrow_images(split)
     yield from find_in_boxes(split)

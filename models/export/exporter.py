@@ -102,6 +102,7 @@ def check_output(output: Path, source: Path) -> None:
 def facts_of(loaded: LoadedNetwork, settings: ExportSettings) -> ExportFacts:
     """The metadata of the file."""
     config = loaded.config
+    classes = loaded.network.postprocess.classes
     view = loaded.view(config.data.data_eval_scale, is_flipped=False)
     height, width = settings.size or (view.scale, view.scale)
     scale = view.scale
@@ -115,7 +116,7 @@ def facts_of(loaded: LoadedNetwork, settings: ExportSettings) -> ExportFacts:
         post_processing=settings.post_processing,
         num_select=config.eval.num_select,
         nms_iou_threshold=config.eval.nms_iou_threshold,
-        category_ids=tuple(sorted(loaded.names)) if config.model.restrict_to_categories else None,
+        category_ids=tuple(sorted(classes.indices(loaded.names))) if config.model.restrict_to_categories else None,
         scale=scale,
         max_size=max_size,
         height=height,
@@ -124,6 +125,7 @@ def facts_of(loaded: LoadedNetwork, settings: ExportSettings) -> ExportFacts:
         std=IMAGENET_STD,
         config=dict(vars(config.model)),
         opset=OPSET if settings.format == "onnx" else None,
+        class_ids=classes.ids,
     )
 
 

@@ -19,6 +19,7 @@ from models.dino import DINO
 from models.outputs import Prediction
 from models.postprocess import PostProcess, apply_image_gate
 from util.base.errors import UserError
+from util.detection.class_map import ClassMap
 
 PostProcessing = Literal["inside", "outside"]
 FACTS_KEY = "detector"  # of the metadata of a file
@@ -38,7 +39,7 @@ class ExportFacts:
     post_processing: PostProcessing
     num_select: int
     nms_iou_threshold: float  # above 0: NMS is left to the caller
-    category_ids: tuple[int, ...] | None  # the classes that may be predicted, None for all
+    category_ids: tuple[int, ...] | None  # indices of the classes that may be predicted, None for all
     scale: int  # the shorter side of an image, pixels
     max_size: int  # the longer side at most, pixels
     height: int | None  # the only height and width that the network takes, pixels; None: any
@@ -49,10 +50,12 @@ class ExportFacts:
     opset: int | None = None  # ONNX only
     notice: str = NOTICE
     seal: str | None = None  # ONNX only: `models.export.seal`
+    class_ids: tuple[int, ...] = ()  # category ids of the classes 0, 1, ...; empty: the class index is the category id
 
     def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(asdict(self))
+        """One JSON object; without `class_ids` where these are the class indices."""
+        values = asdict(self)
+        return json.dumps(values if self.class_ids else {k: v for k, v in values.items() if k != "class_ids"})
 
     @classmethod
     def from_json(cls, text: str | None, source: str) -> ExportFacts:
@@ -66,6 +69,7 @@ class ExportFacts:
             values["names"] = {int(k): str(v) for k, v in values["names"].items()}
             for name in ("category_ids", "mean", "std"):
                 values[name] = None if values[name] is None else tuple(values[name])
+            values["class_ids"] = tuple(values.get("class_ids", ()))
             return cls(**values)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
@@ -75,7 +79,8 @@ class ExportFacts:
 
     def postprocess(self) -> PostProcess:
         """The post-processing that is left to the caller: all of it, or NMS alone."""
-        return PostProcess(self.num_select, self.nms_iou_threshold, self.category_ids)
+        classes = ClassMap(self.class_ids)
+        return PostProcess(self.num_select, self.nms_iou_threshold, self.category_ids, classes=classes)
 
 
 class PortableNetwork(nn.Module):

@@ -71,7 +71,8 @@ def trace_detection(detector: Detector, image: Image.Image, rank: int) -> Detect
     score, label, box = (detections[name][rank - 1] for name in ("scores", "labels", "boxes"))
     frame = torch.tensor([image.width, image.height] * 2, device=box.device)
     prediction = network.postprocess.gated_prediction(outputs)
-    query = _query_of(prediction.logits[0, :, label].sigmoid(), prediction.boxes[0], score, box / frame)
+    [index] = network.postprocess.classes.indices([int(label)])
+    query = _query_of(prediction.logits[0, :, index].sigmoid(), prediction.boxes[0], score, box / frame)
     layers = []
     for (_, _, references, _), (locations, weights), layer in zip(calls, samples, outputs.layers, strict=True):
         num_heads, num_levels, num_points = weights.shape[2:]
@@ -80,7 +81,7 @@ def trace_detection(detector: Detector, image: Image.Image, rank: int) -> Detect
             LayerTrace(
                 reference=_numpy(cxcywh_to_xyxy(references[0, query, 0]) * frame),
                 box=_numpy(cxcywh_to_xyxy(layer.boxes[0, query]) * frame),
-                score=float(layer.logits[0, query, label].sigmoid()),
+                score=float(layer.logits[0, query, index].sigmoid()),
                 points=_numpy(locations[0, query].flatten(0, 2) * frame[:2]),
                 weights=_numpy(weights[0, query].flatten() / num_heads),
                 levels=levels.flatten().numpy(),

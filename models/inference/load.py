@@ -21,6 +21,7 @@ from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
 from util.training.checkpoints.categories import require_same_classes
 from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.classes import recorded_map
 from util.training.checkpoints.start import config_inside
 from util.training.checkpoints.weights import load_strictly, require_exact, require_fit, weights_of
 from util.training.precision import Precision
@@ -96,12 +97,13 @@ def build_model_with_weights(
     """
     require_same_classes(content, names, path)
     ids = content.get("category_ids") or tuple(names)
+    classes = recorded_map(content)
     with torch.device("meta"):
-        expected = build_model(config, ids)[0].state_dict()
+        expected = build_model(config, ids, classes)[0].state_dict()
     weights = weights_of(content, path, expected)
     require_exact(weights, path)
     require_fit(expected, weights.tensors, path)
-    built = build_model(config, ids)
+    built = build_model(config, ids, classes)
     load_strictly(built[0], weights.tensors, path)
     if weights.notes and "config" not in content:  # of another program
         print_note(f"{path}: {'; '.join(weights.notes)}")

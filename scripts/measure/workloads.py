@@ -22,7 +22,7 @@ from scripts.measure.stopwatch import Stopwatch
 from util.base.memory import keep_freed_memory
 from util.base.seed import derive_seed, seed_everything
 from util.config import Config
-from util.config.schema import ModelConfig
+from util.config.schema import ModelConfig, resolved
 from util.detection.batch import Batch, Sample, Target, collate
 from util.distributed.collectives import StepRequests
 from util.training.optimizer import build_optimizer
@@ -193,7 +193,7 @@ def sampler(config: Config, case: Case, which: str, *, is_training: bool) -> tup
 def build(config: Config, case: Case) -> tuple[DINO, SetCriterion, PostProcess, str]:
     """Network, loss and post-processing, initialised from the seed, and a description of the kernels in use."""
     seed_everything(config.runtime.seed)
-    model, criterion, postprocess = build_model(config, range(1, config.model.num_classes))
+    model, criterion, postprocess = build_model(config, range(1, resolved(config.model.num_classes)))
     model.to(case.device)
     return model, criterion, postprocess, speed_up([model], config.speed, case.device)
 

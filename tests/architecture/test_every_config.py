@@ -1,7 +1,7 @@
 """Every file in config/DINO trains: a step of the parts that main.py puts together, made small by options."""
 
 from functools import partial
-from itertools import islice
+from itertools import islice, product
 
 import pytest
 import torch
@@ -63,13 +63,13 @@ def options(config):
 
 @pytest.fixture(scope="module")
 def folders(phantom, tmp_path_factory):
-    """The phantom by `dataset_file`, also laid out like COCO."""
+    """The phantom by `dataset_file`, also laid out like COCO, with the names of lists of all recipes."""
     folder = tmp_path_factory.mktemp("coco")
     (folder / "annotations").mkdir()
-    for which in ("train", "val"):
-        (folder / f"{which}2017").symlink_to(phantom / "imgs")
+    for which, year in product(("train", "val"), ("", "2017")):
+        (folder / f"{which}{year}").symlink_to(phantom / "imgs")
         text = (phantom / f"annotations/json/TBX11K_{which}.json").read_text()
-        (folder / f"annotations/instances_{which}2017.json").write_text(text)
+        (folder / f"annotations/instances_{which}{year}.json").write_text(text)
     return {"tbx11k": phantom, "coco": folder}
 
 

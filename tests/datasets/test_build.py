@@ -8,6 +8,7 @@ import torch
 from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits, build_train_loader, describe, excess_boxes
+from datasets.checks.folder import check_folder
 from datasets.phantom import make_phantom
 from util.base.errors import DataError
 from util.config.load import read_values
@@ -289,3 +290,24 @@ def test_the_real_split_is_described_with_the_known_counts(tbx11k):
         "TBX11K_train: 6600 images, 599 with boxes (9.1 %), 902 boxes: "
         "724 ActiveTuberculosis, 178 ObsoletePulmonaryTuberculosis, 0 PulmonaryTuberculosis"
     )
+
+
+def test_what_was_read_with_a_note_is_a_warning_of_the_training_and_of_the_check(data_path):
+    file = data_path / "annotations/instances_mini.json"
+    content = json.loads(file.read_text())
+    for row in content["annotations"]:
+        row["image_id"] = float(row["image_id"])
+    file.write_text(json.dumps(content))
+    expected = f"{len(content['annotations'])} whole numbers have a decimal point: read as whole numbers; first "
+    warnings = build_splits(DATA, data_path, num_classes="auto").warnings
+    assert sum(line.startswith(f"instances_mini: {expected}") for line in warnings) == 2  # one list for both
+    found = [finding for finding in check_folder(data_path).findings if finding.kind == "converted"]
+    assert [(finding.severity, finding.text[:6]) for finding in found] == [("warning", "mini: ")]
+    assert expected in found[0].text
+
+
+def test_auto_gives_each_category_a_class_in_both_splits(data_path):
+    splits = build_splits(DATA, data_path, num_classes="auto").splits
+    ids = splits["train"].category_ids
+    assert splits["train"].classes.indices(ids) == tuple(range(len(ids)))
+    assert splits["val"].classes == splits["train"].classes

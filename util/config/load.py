@@ -232,6 +232,8 @@ def _checked(spec: Field, value: Any) -> Any:
         raise ConfigError(f"{spec.name} must be {_describe(spec.type)}, got {_shown(value)}")
     low, high = spec.metadata["low"], spec.metadata["high"]
     for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, str):
+            continue
         if isinstance(part, float) and not math.isfinite(part):
             raise ConfigError(f"{spec.name} must be finite, got {_shown(value)}")
         if part is not None and ((low is not None and part < low) or (high is not None and part > high)):
@@ -274,7 +276,7 @@ def _describe(expected: Any) -> str:
     origin = get_origin(expected)
     args = get_args(expected)
     if origin is Literal:
-        return "one of " + ", ".join(map(repr, args))
+        return "one of " * (len(args) > 1) + ", ".join(map(repr, args))
     if origin in (Union, UnionType):
         return " or ".join(map(_describe, args))
     if origin is tuple:

@@ -7,6 +7,8 @@ end of the training is no problem but a warning: never_happens.py.
 
 import inspect
 
+from util.config.schema import Count
+
 
 def drops_rise(lr_schedule: str, lr_drop: tuple[int, ...]) -> str | None:
     """Require learning rate drops in rising order."""
@@ -22,15 +24,19 @@ def heads_divide_width(hidden_dim: int, nheads: int) -> str | None:
     return None
 
 
-def labels_fit_label_table(num_classes: int, dn_labelbook_size: int) -> str | None:
+def labels_fit_label_table(num_classes: Count, dn_labelbook_size: Count) -> str | None:
     """Require a row for every class in the denoising label table, which has dn_labelbook_size + 1 rows."""
+    if num_classes == "auto" or dn_labelbook_size == "auto":
+        return None  # checked when the numbers are known
     if dn_labelbook_size < num_classes - 1:
-        return f"dn_labelbook_size {dn_labelbook_size} must be at least num_classes - 1 = {num_classes - 1}"
+        return f"dn_labelbook_size {dn_labelbook_size} must be at least num_classes - 1 = {num_classes - 1}, or 'auto'"
     return None
 
 
-def selection_fits(num_select: int, num_queries: int, num_classes: int) -> str | None:
+def selection_fits(num_select: int, num_queries: int, num_classes: Count) -> str | None:
     """Require num_select not to exceed the number of query-class scores, over which the top-k runs."""
+    if num_classes == "auto":
+        return None
     if num_select > num_queries * num_classes:
         return f"num_select {num_select} exceeds num_queries * num_classes = {num_queries * num_classes}"
     return None

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
+from util.base.errors import UserError
+
+Count = int | Literal["auto"]  # "auto": of the categories of the training list
 MayChange = Literal[
     "never",  # another value is another network: the checkpoint is refused
     "between epochs",  # it decides the order of the images: refused within an epoch
@@ -84,7 +87,11 @@ class ModelConfig:
     dropout: float = knob("dropout inside the transformer", low=0.0, high=0.9)
     enc_n_points: int = knob("sampling points per head and level in the encoder", low=1, high=64)
     dec_n_points: int = knob("sampling points per head and level in the decoder", low=1, high=64)
-    num_classes: int = knob("largest category id + 1", low=2, high=100_000)
+    num_classes: Count = knob(
+        "largest category id + 1; 'auto': as many as the training list has categories, whatever their ids",
+        low=1,
+        high=100_000,
+    )
     num_queries: int = knob("object slots per image", low=1, high=20_000, in_card=True)
     dn_number: int = knob(
         "from 50 on, 2 * dn_number denoising queries are distributed over the groups; below 50 there are 2 * dn_number "
@@ -96,8 +103,10 @@ class ModelConfig:
         "twice the share of denoising labels replaced by a random category", low=0.0, high=2.0
     )
     dn_box_noise_scale: float = knob("jitter of denoising boxes, as a share of the box's half side", low=0.0)
-    dn_labelbook_size: int = knob(
-        "rows of the denoising label table, less one; at least num_classes - 1", low=1, high=100_000
+    dn_labelbook_size: Count = knob(
+        "rows of the denoising label table, less one; at least num_classes - 1; 'auto': num_classes",
+        low=1,
+        high=100_000,
     )
     restrict_to_categories: bool = knob(
         "ids below num_classes that no category of the data has are never selected, predicted or drawn as noise"
@@ -423,6 +432,20 @@ MAY_CHANGE: dict[str, MayChange] = {
     name: spec.metadata["may_change"] or MAY_CHANGE_BY_SECTION.get(section, "with a warning")
     for name, (section, spec) in KNOBS.items()
 }
+
+
+def resolved(count: Count) -> int:
+    """The number of a knob that may be "auto", which is replaced as soon as the categories are known.
+
+    Raises:
+        UserError: it was not, as here no training list is read.
+    """
+    if count == "auto":
+        raise UserError(
+            "num_classes or dn_labelbook_size is 'auto', which stands for the categories of a training list, and none "
+            "is read here; give the numbers: --options num_classes=N dn_labelbook_size=N"
+        )
+    return count
 
 
 def _stated(fact: str) -> dict[str, Any]:

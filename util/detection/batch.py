@@ -13,7 +13,7 @@ from torch import Tensor
 from util.base.seed import derive_seed
 from util.detection.pixels import normalised
 
-# boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] category ids - image_id []
+# boxes [n, 4] cxcywh in [0, 1] of the unpadded image - labels [n] class indices - image_id []
 # orig_size [2] (h, w) pixels of the file - size [2] (h, w) pixels of the network input - noise_seed [] (training only)
 Target = dict[str, Tensor]
 # What only the host asks for: on a device each question would have to wait for all that it still has to do.

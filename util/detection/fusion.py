@@ -20,6 +20,7 @@ from util.base.errors import UserError
 ImageDetections = dict[str, Tensor]
 Merge = Callable[[Sequence[ImageDetections]], ImageDetections]
 Method = Literal["wbf", "nms"]
+MOST_CLASSES = 100_000  # larger labels are ids that a class map made
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -48,7 +49,9 @@ def _merge(
 def keep_strongest(views: Sequence[ImageDetections], iou: float) -> ImageDetections:
     """NMS: of boxes of one class that overlap by more than `iou`, keep the strongest with its score."""
     scores, labels, boxes = (torch.cat([view[name] for view in views]) for name in ("scores", "labels", "boxes"))
-    kept = batched_nms(boxes, scores, labels, iou)
+    # torchvision moves the boxes of each label apart by a multiple of it, in single precision
+    is_small = (labels < MOST_CLASSES).all()
+    kept = batched_nms(boxes, scores, labels if is_small else labels.unique(return_inverse=True)[1], iou)
     return {"scores": scores[kept], "labels": labels[kept], "boxes": boxes[kept]}
 
 
@@ -59,9 +62,8 @@ def fuse_weighted(views: Sequence[ImageDetections], iou: float) -> ImageDetectio
     becomes a fused box of its own. A fused box is the mean of its boxes weighted by their scores; its score is the
     mean score times min(T, N) / N for T boxes from N views, so that a box that only one of several views has loses.
     """
-    scores, labels, boxes = (
-        torch.cat([view[name] for view in views]).double().numpy() for name in ("scores", "labels", "boxes")
-    )
+    scores, boxes = (torch.cat([view[name] for view in views]).double().numpy() for name in ("scores", "boxes"))
+    labels = torch.cat([view["labels"] for view in views]).numpy()
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
     labels = labels[order]
@@ -87,7 +89,7 @@ def _clusters(scores: NDArray, labels: NDArray, boxes: NDArray, iou: float) -> N
     # of the fused boxes so far
     total = np.zeros(len(boxes))
     corners = np.zeros((len(boxes), 4))
-    label = np.zeros(len(boxes))
+    label = np.zeros_like(labels)
     cluster = np.zeros(len(boxes), dtype=np.int64)
     num = 0
     for n, box in enumerate(boxes):

@@ -1,16 +1,21 @@
 """The metrics of a log row from sums over steps: each is a ratio of two sums, or None if its denominator is 0."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from statistics import median
 from typing import Any
 
 from util.detection.batch import Window
+from util.detection.class_map import IDENTITY, ClassMap
 from util.runlog.class_skill import FocalSettings, best_constant_loss, class_skill
 from util.runlog.meters import Totals
 
 
 def window_counts(
-    window: Window, denominator: float, category_ids: Iterable[int], num_queries: int
+    window: Window,
+    denominator: float,
+    category_ids: Collection[int],
+    num_queries: int,
+    classes: ClassMap = IDENTITY,
 ) -> dict[str, float]:
     """Count images and boxes of an optimizer step on this rank, on the host.
 
@@ -20,6 +25,7 @@ def window_counts(
             of the losses, which are means over ranks of sums divided by (boxes of all ranks / ranks).
         category_ids: all categories of the data.
         num_queries: of the network.
+        classes: the class indices of the categories, which are the labels of the targets.
 
     Returns:
         images, images with boxes, boxes, boxes per category; sums of the boxes' sides as shares of the image; and for
@@ -37,14 +43,14 @@ def window_counts(
         "height": sum(h for _, h in sides),
         "slots": len(targets) * num_queries / denominator,
     }
-    for category in category_ids:
-        number = labels.count(category)
+    for category, index in zip(category_ids, classes.indices(category_ids), strict=True):
+        number = labels.count(index)
         counts[f"boxes/{category}"] = number
         counts[f"share/{category}"] = number / denominator
     return counts
 
 
-def empty_counts(category_ids: Iterable[int], *, skipped: int) -> dict[str, float]:
+def empty_counts(category_ids: Collection[int], *, skipped: int) -> dict[str, float]:
     """Return the counts of a skipped step: all 0 but `skipped`."""
     return {**window_counts(Window([]), 1.0, category_ids, 0), "skipped": skipped}
 

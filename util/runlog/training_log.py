@@ -15,6 +15,7 @@ from util.base.launcher import ProcessInfo
 from util.base.memory import peak_resident_bytes
 from util.config import Config
 from util.detection.batch import Batch, Window
+from util.detection.class_map import IDENTITY, ClassMap
 from util.distributed.collectives import gather_objects
 from util.runlog.class_skill import FocalSettings
 from util.runlog.console_line import train_line
@@ -44,6 +45,7 @@ class TrainingLog:
         category_ids: all categories of the data.
         focal: parameters of the class loss.
         is_verbose: print every loss term to the console.
+        classes: the class indices of the categories.
     """
 
     log: RunLog
@@ -54,6 +56,7 @@ class TrainingLog:
     category_ids: Sequence[int]
     focal: FocalSettings
     is_verbose: bool = False
+    classes: ClassMap = IDENTITY
     epoch: int = 0
     window: int = 0  # optimizer steps done in this epoch
     _recent: StepMeter = field(default_factory=_recent_meter)
@@ -134,7 +137,7 @@ class TrainingLog:
             rates: its learning rates.
         """
         denominator = num_boxes * self.process.world_size
-        counts = window_counts(window, denominator, self.category_ids, self.focal.num_queries)
+        counts = window_counts(window, denominator, self.category_ids, self.focal.num_queries, self.classes)
         for meter in (self._recent, self._epoch):
             meter.add(losses, events, counts)
         self._advance(step, rates)
@@ -216,12 +219,13 @@ def build_training_log(
     process: ProcessInfo,
     category_ids: Sequence[int],
     is_verbose: bool,
+    classes: ClassMap = IDENTITY,
 ) -> TrainingLog:
     """Build the training log of a config."""
     loss = config.loss
     focal = FocalSettings(loss.focal_alpha, loss.focal_gamma, config.model.num_queries, loss.cls_loss == "focal")
     every = config.runtime.log_every
-    return TrainingLog(log, every, num_windows, device, process, category_ids, focal, is_verbose)
+    return TrainingLog(log, every, num_windows, device, process, category_ids, focal, is_verbose, classes)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -12,8 +12,10 @@ import torch
 from util import __version__
 from util.config import Change, Config, differences, flatten
 from util.config.schema import BEFORE, OptimConfig
-from util.training.checkpoints.categories import other_classes, require_same_classes
+from util.detection.class_map import IDENTITY, ClassMap
+from util.training.checkpoints.categories import other_classes, require_same_classes, rows_by_name
 from util.training.checkpoints.checkpoint import CheckpointError, load
+from util.training.checkpoints.classes import MAP_KEY, recorded_map
 from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
 from util.training.checkpoints.schema import is_count
@@ -37,7 +39,7 @@ class RunState(Generic[Network]):
     optimizer: torch.optim.Optimizer
     precision: Precision
     denominator: Denominator
-    facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, category_names
+    facts: Mapping[str, Any]  # plain values that do not change: config, cut, num_images, category_ids, class_ids ...
     epoch: int = 0  # epochs done
     window: int = 0  # windows done in the current epoch
     step: int = 0  # windows done since the start: optimizer steps, skipped ones included
@@ -79,13 +81,12 @@ class RunState(Generic[Network]):
         """The best epoch so far, for the log."""
         return "best {metric}: {value:.4f}, epoch {epoch}".format(**self.best) if self.best else "no best epoch"
 
-    def resume(self, path: Path) -> str:
-        """Resume from a checkpoint; what has changed since, for the log.
+    def resume(self, content: Mapping[str, Any], path: Path) -> str:
+        """Resume from the content of a checkpoint; what has changed since, for the log.
 
         Raises:
             CheckpointError: it is of another model, data or number of images per step, or holds no position.
         """
-        content = load(path)
         needed = ("model", "optimizer", "config", "cut", *POSITION)
         lacking = sorted(name for name in needed if content.get(name) is None)
         if lacking:
@@ -109,9 +110,10 @@ class RunState(Generic[Network]):
     def load_pretrained(self, path: Path) -> Fit:
         """Load the weights of another training, as far as they fit."""
         content = load(path)
-        classes = other_classes(content, self.names)
+        rows = rows_by_name(content, self.names, recorded_map(self.facts))
+        classes = other_classes(content, self.names) if rows is None else {}
         found = weights_of(content, path, self.model.state_dict())
-        return load_what_fits(self.model, found.tensors, path, classes, [*found.notes, *found.inexact])
+        return load_what_fits(self.model, found.tensors, path, classes, [*found.notes, *found.inexact], rows)
 
     def _check_model(self, changes: list[Change], path: Path) -> None:
         """A checkpoint resumes only the model it was made of."""
@@ -126,7 +128,8 @@ class RunState(Generic[Network]):
         """With other categories the same weights would select and predict other classes."""
         recorded = content.get("category_ids")
         current = self.facts["category_ids"]
-        if recorded is not None and recorded != current:
+        is_mapped_alike = content.get(MAP_KEY) == self.facts.get(MAP_KEY)
+        if recorded is not None and (recorded != current or not is_mapped_alike):
             raise CheckpointError(
                 f"{path}: was trained on the categories {recorded}, the data has {current}. Use its data, another "
                 "--output_dir, or --pretrain_model_path to take over what fits"
@@ -219,7 +222,7 @@ def load_start(state: RunState[Any], start: Start, load_backbone: Callable[[], o
         load_backbone: loads the weights of the backbone, where there is no checkpoint.
     """
     if start.path is not None and start.kind != "pretrain":
-        changes = state.resume(start.path)
+        changes = state.resume(start.resumed, start.path)
         return f"start: {start.reason}, at epoch {state.epoch}, step {state.step}{changes}"
     loaded = load_backbone() if start.path is None else state.load_pretrained(start.path)
     state.average.copy_from(state.model)
@@ -227,7 +230,13 @@ def load_start(state: RunState[Any], start: Start, load_backbone: Callable[[], o
 
 
 def build_state(
-    config: Config, names: Mapping[int, str], num_images: int, model: Network, device: torch.device, world_size: int
+    config: Config,
+    names: Mapping[int, str],
+    num_images: int,
+    model: Network,
+    device: torch.device,
+    world_size: int,
+    classes: ClassMap = IDENTITY,
 ) -> RunState[Network]:
     """Build optimizer, average and precision around a model; `names` are the data's categories by id."""
     optim = config.optim
@@ -249,6 +258,7 @@ def build_state(
         "num_images": num_images,
         "category_ids": sorted(names),
         "category_names": {str(k): v for k, v in names.items()},
+        **({MAP_KEY: list(classes.ids)} if classes.ids else {}),
     }
     denominator = Denominator(
         config.loss.num_boxes_momentum if config.loss.num_boxes_norm == "ema" else 0.0, world_size

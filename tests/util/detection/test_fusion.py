@@ -124,3 +124,12 @@ def test_a_score_that_rounded_to_nothing_stays_finite():
 def test_a_merge_that_there_is_not_is_refused(method, iou):
     with pytest.raises(UserError, match="choose wbf or nms, and an overlap between 0 and 1"):
         build_merge(method, iou, 10)
+
+
+@pytest.mark.parametrize("method", ["nms", "wbf"])
+def test_ids_beyond_the_precision_of_floats_are_different_classes(method):
+    """torchvision's NMS moves boxes by a multiple of their label in single precision."""
+    first, second = 2**62, 2**62 + 1
+    views = [view((0.9, first, 0.0, 0.0, 10.0, 10.0)), view((0.8, second, 0.0, 0.0, 10.0, 10.0))]
+    found = build_merge(method, 0.5, 10)(views)
+    assert sorted(found["labels"].tolist()) == [first, second]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from util.base.errors import UserError
+from util.detection.class_map import ClassMap
+from util.training.checkpoints.classes import recorded_map
 
 CLASS_TABLES = ("class_embed.", "label_enc.")  # tensors with a row per category id
 
@@ -25,6 +27,20 @@ def other_classes(content: Mapping[str, Any], in_data: Mapping[int, str]) -> dic
     in_checkpoint = {int(category): name for category, name in content["category_names"].items()}
     pairs = {i: (in_checkpoint.get(i), in_data.get(i)) for i in sorted({*in_checkpoint, *in_data})}
     return {i: (a, b) for i, (a, b) in pairs.items() if a != b}
+
+
+def rows_by_name(content: Mapping[str, Any], in_data: Mapping[int, str], classes: ClassMap) -> dict[int, int] | None:
+    """Which row of a checkpoint's class tables has the name of each row here, as far as one has.
+
+    None where rows are category ids on both sides: there an id is a class, and `other_classes` compares the names.
+    """
+    recorded = recorded_map(content)
+    if not recorded.ids and not classes.ids:
+        return None
+    in_checkpoint = {int(category): name for category, name in (content.get("category_names") or {}).items()}
+    row_of = dict(zip(in_checkpoint.values(), recorded.indices(in_checkpoint), strict=True))
+    rows = zip(in_data.values(), classes.indices(in_data), strict=True)
+    return {row: row_of[name] for name, row in rows if name in row_of}
 
 
 def require_same_classes(content: Mapping[str, Any], in_data: Mapping[int, str], path: Path, way_out: str = "") -> None:

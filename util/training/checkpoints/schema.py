@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from util.runlog.run_log import SCHEMA as LOG_SCHEMA
 
 Check = Callable[[Any], bool]
 LARGEST = 2**53  # of whole numbers, which are then exact as floats too
+LARGEST_ID = 2**63 - 1
 LONGEST_TEXT = 60  # characters of a value in a message
 NUMBERS = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -66,8 +68,13 @@ def _is_plain(value: Any) -> bool:
     return all(v is None or type(v) in (bool, float, str) or (type(v) is int and abs(v) < 2**64) for v in scalars)
 
 
+def _is_id(value: Any) -> bool:
+    """A category id as annotation files may have it."""
+    return type(value) is int and 0 <= value <= LARGEST_ID
+
+
 def _is_category(value: Any) -> bool:
-    return is_text(value) and value.isascii() and value.isdigit() and len(value) < 16
+    return is_text(value) and value.isascii() and value.isdigit() and len(value) < 20 and _is_id(int(value))
 
 
 def list_of(fits: Check, length: int | None = None) -> Check:
@@ -99,7 +106,11 @@ def _is_none(value: Any) -> bool:
 
 
 def _are_ids(value: Any) -> bool:
-    return list_of(is_count)(value) and len(value) > 0
+    return list_of(_is_id)(value) and len(value) > 0
+
+
+def _are_rising_ids(value: Any) -> bool:
+    return _are_ids(value) and all(a < b for a, b in pairwise(value))
 
 
 def _are_weights(value: Any) -> bool:
@@ -151,6 +162,7 @@ PARTS = {
     "cut": Part("three whole numbers from 1 on", list_of(lambda v: is_count(v) and v > 0, 3)),
     "num_images": Part(_COUNT, is_count),
     "category_ids": Part("a list of whole numbers from 0 on", _are_ids, is_ours_alone=False),
+    "class_ids": Part("a list of rising whole numbers from 0 on", _are_rising_ids, is_ours_alone=False),
     "category_names": Part(
         'a dict of names by category id as text, such as {"1": "ActiveTuberculosis"}',
         dict_of(_is_category, is_text),
@@ -264,6 +276,10 @@ def _ids_are_classes(content: Mapping[str, Any]) -> str | None:
     config = content["config"] or {}
     ids = [*(content.get("category_ids") or ()), *map(int, content.get("category_names") or ())]
     num_classes = config.get("num_classes")
+    if (class_ids := content.get("class_ids")) is not None:
+        if set(ids) <= set(class_ids) and num_classes == len(class_ids):
+            return None
+        return f"class_ids are {_short(str(class_ids))}, expected those of its categories, {num_classes} as num_classes"
     if num_classes is None or not is_count(num_classes) or max(ids, default=0) < num_classes:
         return None
     return f"category_ids reach {max(ids)}, expected less than num_classes = {num_classes} of its config"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,15 @@ class Start:
     kind: Literal["own", "resume", "pretrain", "scratch"]
     path: Path | None
     reason: str
+
+    @cached_property
+    def resumed(self) -> dict[str, Any]:
+        """The content of the checkpoint that the training resumes, read once; empty where it resumes none.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        return load(self.path) if self.path is not None and self.kind in ("own", "resume") else {}
 
 
 def choose_start(output_dir: Path, resume: Path | None, pretrain: Path | None) -> Start:

@@ -127,12 +127,14 @@ def load_what_fits(
     path: Path,
     classes: Mapping[int, tuple[str | None, str | None]] | None = None,
     notes: Sequence[str] = (),
+    rows: Mapping[int, int] | None = None,
 ) -> Fit:
     """Load the weights that fit, for fine-tuning.
 
     What has another shape stays as initialised: row 1 of another data set's class table is another class. Only the
     table with a row per query keeps its leading rows, which are ordered by rank. In class tables of the same shape, the
-    rows of `classes` stay as initialised: other classes in the data than in the checkpoint (`other_classes`).
+    rows of `classes` stay as initialised: other classes in the data than in the checkpoint (`other_classes`). With
+    `rows`, the rows of class tables are taken over by category name instead (`rows_by_name`).
 
     Raises:
         CheckpointError: less than half of the model's tensors fit, or the weights are not finite.
@@ -144,7 +146,10 @@ def load_what_fits(
     _check_finite({k: weights[k] for k in expected if k in weights}, path)
     with torch.no_grad():
         for name in (k for k in expected if k in weights):
-            _load_one(name, expected[name], weights[name], fit)
+            if rows is not None and any(table in name for table in CLASS_TABLES):
+                _load_rows(name, expected[name], weights[name], rows, fit)
+            else:
+                _load_one(name, expected[name], weights[name], fit)
     if len(fit.loaded) < len(expected) / 2:
         counts = (("of another shape", fit.adapted), ("missing", fit.missing), ("not needed", fit.unexpected))
         raise CheckpointError(
@@ -153,6 +158,18 @@ def load_what_fits(
             "width? Known are the names of the official code, detrex, MMDetection and Hugging Face's Deformable DETR"
         )
     return fit
+
+
+def _load_rows(name: str, target: Tensor, loaded: Tensor, rows: Mapping[int, int], fit: Fit) -> None:
+    """Load the rows of a class table that have a row of the same name."""
+    change = f"{name} ({_size(loaded)} -> {_size(target)})"
+    pairs = [(row, source) for row, source in rows.items() if row < len(target) and source < len(loaded)]
+    if not pairs or target.shape[1:] != loaded.shape[1:] or not _is_same_kind(target, loaded):
+        fit.adapted.append(f"{change}: new")
+        return
+    own, sources = map(list, zip(*pairs, strict=True))
+    target[own] = loaded[sources].to(target)
+    fit.adapted.append(f"{change}: {len(pairs)} rows by category name")
 
 
 def _load_one(name: str, target: Tensor, loaded: Tensor, fit: Fit) -> None:

@@ -49,7 +49,9 @@ FINE = {(part, "None") for part, spec in PARTS.items() if spec.may_be_none} | {
 def test_what_is_written_is_right():
     assert problem_of(GOOD) is None
     assert problem_of({**GOOD, **EMPTY, "operating_point": {}}) is None
-    assert GOOD.keys() == PARTS.keys()
+    assert GOOD.keys() | {"class_ids"} == PARTS.keys()
+    mapped = {"category_ids": [7, 2**62], "category_names": {"7": "A", str(2**62): "B"}, "class_ids": [7, 2**62]}
+    assert problem_of({**GOOD, **mapped, "config": {"num_classes": 2}}) is None
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -88,6 +90,10 @@ def test_tensors_of_an_official_checkpoint_are_looked_at_too_and_its_other_parts
         ({"category_ids": [1, 3]}, "category_names name 1, 2, expected the category_ids [1, 3]"),
         ({"category_ids": [1, 9], "category_names": None}, "category_ids reach 9, expected less than num_classes = 4"),
         ({"config": {"lr": 10**5000}}, "config is a dict of 1 entries (lr), expected a dict of plain values"),
+        ({"class_ids": [2, 1]}, "class_ids is a list of 2 entries, expected a list of rising whole numbers"),
+        ({"class_ids": [1, 2]}, "class_ids are [1, 2], expected those of its categories, 4 as num_classes"),
+        ({"class_ids": [1, 3, 4, 5]}, "class_ids are [1, 3, 4, 5], expected those of its categories"),
+        ({"category_ids": [1, 2**63]}, "category_ids is a list of 2 entries, expected a list of whole numbers"),
         ({"window": 5}, "window is 5, expected at most step = 4"),
         ({"skipped": 5}, "skipped is 5, expected at most step = 4"),
         ({"collected": [RANK, {**RANK, "recent": {**METER, "step_losses": []}}]}, "collected is a list of 2 entries"),
