@@ -207,7 +207,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("where", "key", "value", "message"),
     [
-        ("images", "id", "0007", r"images\[1\]: 'id' must be a whole number from 0 on, got '0007' \(str\)"),
+        ("images", "id", "", r"images\[1\]: 'id' must be a whole number from 0 on, got '' \(str\)"),
         ("images", "id", -1, "whole number from 0 on"),
         ("images", "id", 2**63, "whole number from 0 on"),
         ("images", "width", 0, "'width' must be a whole number from 1 on"),
@@ -216,7 +216,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         ("images", "id", 7, "1 ids occur more than once in 'images', first 7"),
         ("categories", "id", 1, "1 ids occur more than once in 'categories', first 1"),
         ("annotations", "bbox", [1, 2, 3], r"annotations\[1\]: 'bbox' must be a list"),
-        ("annotations", "bbox", [1, 2, 3, "4"], "'bbox' must be a list"),
+        ("annotations", "bbox", [1, 2, 3, "four"], "'bbox' must be a list"),
         ("annotations", "area", "large", "'area' must be a number"),
         ("annotations", "iscrowd", 2, "'iscrowd' must be 0 or 1"),
         ("annotations", "image_id", 99, "1 of 3 annotations have a image_id that 'images' does not list, first 99"),
