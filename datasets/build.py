@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,13 @@ from datasets.augment.transforms import EvalTransform, TrainTransform
 from datasets.cache.build import ensure_cache
 from datasets.cache.file import ImageCache
 from datasets.checks.findings import Finding, refuse_errors
-from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
+from datasets.checks.image_files import (
+    Files,
+    load_image_records,
+    read_depths,
+    read_image_files,
+    read_image_headers,
+)
 from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
 from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
@@ -34,17 +40,20 @@ from datasets.sampling.orders import (
     repeat_factors,
 )
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
+from util.base.console import print_note
 from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
 from util.config.schema import DataConfig
 from util.detection.batch import collate
 from util.distributed.preemption import ignore_signals_in_worker
+from util.images.depth import FolderDepth, ReadingRules, choose_depth
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
 MOST_CATEGORIES_NAMED = 8
 PREFETCH = 4  # batches ahead per loader process: a few slow images, such as mosaics, do not stop the training
 Side = Literal["train", "val"]
+DEPTH_KNOB = "--options image_depth="
 SIDES: tuple[Side, ...] = ("train", "val")
 
 
@@ -55,6 +64,7 @@ class CheckedSplits:
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]
     files: Files  # for `datasets.checks.image_files.save_image_records`
+    depth: FolderDepth  # of 16-bit images; on a process that opens none, that of the config
 
 
 def build_splits(
@@ -80,17 +90,19 @@ def build_splits(
     check_pair(listed["train"], listed["val"])
     splits: dict[str, Split] = {side: _without_excluded(split, data, side) for side, split in listed.items()}
     if not opens_images:
-        return CheckedSplits(splits, [], {})
+        return CheckedSplits(_by_rule(splits, data, FolderDepth()), [], {}, FolderDepth())
     paths = dict.fromkeys(path for split in listed.values() for path in listed_files(split))
     files = read_image_files(paths, load_image_records(run))
     for side, split in listed.items():
         findings = [*find_in_images(split, files), *find_repeated_files(SplitFiles.of(split, files))]
         warnings[side] += _refuse(split, findings)
+    depth = choose_depth(data.image_depth, read_depths(files), DEPTH_KNOB)
+    splits = _by_rule(splits, data, depth)
     shared = find_shared_images(SplitFiles.of(splits["train"], files), SplitFiles.of(splits["val"], files))
     lines = [f"{listed[side].name}: {line}" for side in SIDES for line in warnings[side]]
     for split in splits.values():
         open_split_cache(split, data)
-    return CheckedSplits(splits, [*lines, *(finding.text for finding in shared)], files)
+    return CheckedSplits(splits, [*lines, *(finding.text for finding in shared)], files, depth)
 
 
 def build_split(
@@ -104,7 +116,8 @@ def build_split(
     """Read and check the training or the validation split.
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
-    With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
+    With `opens_images` the header of every image is checked too, the depth of 16-bit images is found, and the cache is
+    built if the config has one.
 
     Raises:
         DataError: the folder is not laid out as `dataset_file` states, its annotation file or images cannot be used, or
@@ -113,13 +126,21 @@ def build_split(
     """
     split = _read_split(data, data_path, which)
     findings = [*_find_in_annotations(split, data, which, num_classes)]
-    if opens_images:
-        findings += find_in_images(split, read_image_sizes(listed_files(split)))
-    _refuse(split, findings)
-    split = _without_excluded(split, data, which)
+    headers = read_image_headers(listed_files(split)) if opens_images else {}
+    _refuse(split, [*findings, *find_in_images(split, headers)])
+    depth = choose_depth(data.image_depth, read_depths(headers), DEPTH_KNOB)
+    for line in depth.lines:
+        print_note(line)
+    split = _by_rule({which: _without_excluded(split, data, which)}, data, depth)[which]
     if opens_images:
         open_split_cache(split, data)
     return split
+
+
+def _by_rule(splits: Mapping[str, Split], data: DataConfig, found: FolderDepth) -> dict[str, Split]:
+    """The splits with the depth that was found, else that of the config; they are one data set and have one rule."""
+    depth = found.depth or (None if data.image_depth == "auto" else data.image_depth)
+    return {side: replace(split, rules=ReadingRules(depth)) for side, split in splits.items()}
 
 
 def _read_split(data: DataConfig, data_path: Path | str, which: Side) -> Split:

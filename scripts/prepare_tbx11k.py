@@ -33,7 +33,7 @@ from datasets.prepare.write import write_clean_lists, write_plan
 from util.base.console import echo
 from util.base.errors import DataError, UserError
 from util.base.text import first_few
-from util.config.command_line import Parser, hide_aliases
+from util.config.command_line import Parser, add_depth_argument, hide_aliases
 from util.distributed.exit_codes import FINISHED, MISTAKE
 
 
@@ -61,6 +61,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--drop_leaked", action="store_true", help="write lists *_train_clean without images that are in validation too"
     )
+    add_depth_argument(parser)
     args = parser.parse_args(arguments)
     if args.drop_leaked and not args.output_dir:
         parser.error("--drop_leaked writes lists: say --output_dir FOLDER, which may be DIR itself")
@@ -70,7 +71,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 def work(args: argparse.Namespace) -> int:
     """Prepare and check as the flags request; return the exit code."""
     if args.check and not args.output_dir and args.dir.is_dir() and recognise_layout(args.dir):
-        return report(check_folder(args.dir))
+        return report(check_folder(args.dir, args.image_depth))
     plan = make_plan(recognise(open_tree(args.dir, follows_links=args.follow_links)))
     for note in plan.notes:
         echo(f"note: {note}")
@@ -81,7 +82,7 @@ def work(args: argparse.Namespace) -> int:
     if root is None or not (args.check or args.drop_leaked):
         return FINISHED
     echo()
-    checked = check_folder(root)
+    checked = check_folder(root, args.image_depth)
     if args.drop_leaked and not args.dry_run:
         drop_leaked(root, checked)
     return report(checked)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from datasets.annotations.records import Records, read_records
 from util.base.errors import DataError
 from util.base.text import first_few
+from util.images.depth import ALONE, ReadingRules
 from util.metrics.tables import GroundTruth
 
 COCO_LISTS = ("images", "annotations", "categories")
@@ -37,6 +38,7 @@ class Split:
     area: NDArray[np.float64]  # [N] square pixels, as the file states them
     is_crowd: NDArray[np.bool_]  # [N]
     names: dict[int, str]  # category id -> name
+    rules: ReadingRules = ALONE  # by which its image files are read
 
     @property
     def name(self) -> str:
@@ -130,6 +132,16 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
     """
     file = Path(annotation_file)
     return make_split(image_dir, read_records(file, COCO_LISTS), file)
+
+
+def load_file_names(annotation_file: Path) -> dict[int, str]:
+    """Read the file names of a COCO-format file by image id; it needs no annotations and no categories.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or has no valid list of images.
+    """
+    images = read_records(annotation_file, ("images",))["images"]
+    return dict(zip(_unique_ids(images).tolist(), images.texts("file_name"), strict=True))
 
 
 def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> Split:

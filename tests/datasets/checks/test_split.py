@@ -9,7 +9,7 @@ from datasets.annotations.layout import TBX11K
 from datasets.annotations.split import load_split
 from datasets.cache.file import read_source_file
 from datasets.checks.findings import refuse_errors
-from datasets.checks.image_files import read_image_files, read_image_sizes
+from datasets.checks.image_files import read_image_files, read_image_headers
 from datasets.checks.split import check_pair, find_in_annotations, find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError
@@ -20,7 +20,7 @@ def checked(split, num_classes, opens_images=True):
     """The warnings of a split; its errors are raised."""
     findings = [*find_in_annotations(split, num_classes, drops_empty_boxes=False)]
     if opens_images:
-        findings += find_in_images(split, read_image_sizes(listed_files(split)))
+        findings += find_in_images(split, read_image_headers(listed_files(split)))
     return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Literal, get_args, get_origin
+from typing import Literal, Union, get_args, get_origin
 
 import pytest
 from hypothesis import assume, given, settings
@@ -254,7 +254,7 @@ def test_flat_values_resolve_to_the_same_config():
 def values_of(expected, low, high):
     if get_origin(expected) is Literal:
         return st.sampled_from(get_args(expected))
-    if get_origin(expected) is UnionType:
+    if get_origin(expected) in (Union, UnionType):
         return st.one_of(*(values_of(a, low, high) for a in get_args(expected)))
     if get_origin(expected) is tuple:
         return st.lists(values_of(get_args(expected)[0], low, high), max_size=4).map(tuple)
