@@ -139,8 +139,8 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     if args.annotations:
         ids = match_image_ids(listing.images, load_file_names(args.annotations), args.annotations)
     log_inputs(listing, len(listing.images) - len(ids))
-    chosen = [image for image in listing.images if image.name in ids]
-    survey = survey_images(chosen, depth=args.image_depth, orientation=args.orientation, takes_all=args.force)
+    rules = {"depth": args.image_depth, "orientation": args.orientation}
+    survey = survey_images(listing.images, ids, **rules, takes_all=args.force)
     log_survey(survey, args.output_dir)
     device = choose_device_type(args.device)
     detector = load(args, device)

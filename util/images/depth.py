@@ -101,8 +101,10 @@ def choose_depth(setting: DepthSetting, files: Mapping[str, SampleDepth], knob: 
         )
     if not stated:
         depth = smallest_depth(top)
-        other = f"; {knob}BITS sets another depth" if depth < CONTAINER else ""
-        text = f"{_count(files)} are read as {depth} bits, by their highest value {top} ({first_few([highest])}){other}"
+        other = f", a guess; {knob}BITS sets another depth" if depth < CONTAINER else ""
+        text = (
+            f"{_count(files)} are read as {depth} bits, by their highest value {top} in {first_few([highest])}{other}"
+        )
         return FolderDepth(depth, text, depth < CONTAINER, _doubts(depth, files, knob))
     depth = next(iter(stated))
     if top >= 1 << depth:

@@ -128,6 +128,8 @@ def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
             raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {MAX_ELEMENT_BYTES}")
     _check(header, with_pixels)
     if "TransferSyntaxUID" not in header.file_meta:  # without file meta information; pydicom has recognised it
+        if with_pixels and header["PixelData"].is_undefined_length:
+            raise RefusedDicom("its pixels are compressed, and it does not state how; export it again as DICOM or PNG")
         header.file_meta.TransferSyntaxUID = PLAIN_SYNTAXES[header.original_encoding]  # type: ignore[index]
     return header
 

@@ -25,7 +25,16 @@ from util.images.depth import ALONE, ReadingRules, SampleDepth
 from util.images.dicom_head import HEAD_BYTES, begins_as_dicom
 from util.images.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
 from util.images.orientation import EXCHANGES_SIDES, loaded_as_stored, orientation_of, turned
-from util.images.samples import DEEP_MODES, has_deep_samples, png_chunks, raw_mode, read_samples, scaled, stated_depth
+from util.images.samples import (
+    DEEP_MODES,
+    has_deep_samples,
+    png_chunks,
+    raw_mode,
+    read_samples,
+    require_one_plane,
+    scaled,
+    stated_depth,
+)
 from util.images.tiff_kinds import require_known_tiff
 
 # Other versions of Pillow may decode a JPEG to other pixels. Raise the number when a change of this package does.
@@ -38,7 +47,7 @@ MAX_FILE_BYTES = 2**29  # bytes; 100 million pixels in color have 300 million
 MAX_TILE_PIXELS = 2**24  # pixels; a tile of a TIFF may be larger than the image
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is the limit
 
-DARK = 64  # of 256 grey levels: 16-bit samples whose high byte stays below it use 14 bits or fewer
+DARK = 64  # of 256 grey levels: 16-bit samples whose high byte does not exceed it use 14 bits or fewer
 MOST = 65535  # of 16 bits
 # TIFF tags
 WIDTH = 256
@@ -225,7 +234,7 @@ def _is_cut(image: Image.Image) -> bool:
 
 
 def _require_bright(image: Image.Image) -> Image.Image:
-    if np.max(image.getextrema()) < DARK:
+    if np.max(image.getextrema()) <= DARK:
         raise ValueError(
             "has 16-bit colour of which at most 14 bits are used, and only 8 can be read from this kind of file: save "
             "it as PNG, and give the path of the file"
@@ -263,5 +272,6 @@ def _check(image: Image.Image) -> None:
     if isinstance(image, TiffImageFile):
         width, height = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH))
         require_few_pixels(width, height, most=max(MAX_TILE_PIXELS, image.width * image.height))
+        require_one_plane(image)
     if image.format != "MPO" and hasattr(image, "n_frames") and image.n_frames > 1:  # MPO: a JPEG and its previews
         raise ValueError(f"holds {image.n_frames} pages; save the one that is meant as a file of its own")

@@ -93,8 +93,6 @@ def read_samples(image: Image.Image, stated: int | None, reopen: Reopen) -> Samp
         return Samples(
             (grey.height, grey.width), lambda rows: _block(grey, rows), stated, _is_packed(image), is_inverted
         )
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES) == SEPARATE_PLANES:
-        raise ValueError("holds 16-bit colour in separate planes; save it with interleaved channels, or as PNG")
     raw = raw_mode(image)
     if raw == GREY_WITH_ALPHA:
         both = _decoded_as(image, "RGBA")
@@ -135,6 +133,18 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
     for rows in blocks:
         pixels[rows] = np.round(np.minimum(samples.rows(rows), top) / (top / 255)).astype(np.uint8)
     return 255 - pixels if samples.is_inverted else pixels, int(highest)
+
+
+def require_one_plane(image: Image.Image) -> None:
+    """Refuse an opened image with deep channels in planes of their own, of which Pillow mixes up the bytes.
+
+    Raises:
+        ValueError: it is such a TIFF.
+    """
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PLANES) == SEPARATE_PLANES:
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))
+        if len(bits) > 1 and max(bits) > 8:
+            raise ValueError("holds 16-bit colour in separate planes; save it with interleaved channels, or as PNG")
 
 
 def raw_mode(image: Image.Image) -> str:

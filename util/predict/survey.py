@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from util.base.console import Progress
@@ -49,12 +49,13 @@ class Survey:
 
 
 def survey_images(
-    images: Sequence[ImageInput], *, depth: DepthSetting, orientation: Orientation, takes_all: bool
+    images: Sequence[ImageInput], ids: Container[str], *, depth: DepthSetting, orientation: Orientation, takes_all: bool
 ) -> Survey:
     """Read the headers of images, and the pixels of those with 16-bit samples.
 
     Args:
-        images: of the prediction; they are one folder with one rule.
+        images: all that are listed; they are one folder with one rule.
+        ids: names of those to predict.
         depth: bits that 16-bit samples use, or "auto".
         orientation: whether images are turned by their tags.
         takes_all: predict what is no frontal chest radiograph by its header, too.
@@ -68,25 +69,27 @@ def survey_images(
         facts.update({name: read for name, read in results if read is not None})
         progress.advance(len(results))
     progress.close()
+    chosen = [image for image in images if image.name in ids]
     reasons = {} if takes_all else {name: why_no_frontal_chest(read) for name, read in facts.items()}
-    kept = [image for image in images if not reasons.get(image.name)]
+    kept = [image for image in chosen if not reasons.get(image.name)]
     excluded = [
-        Excluded(image.where, facts[image.name], reason) for image in images if (reason := reasons.get(image.name))
+        Excluded(image.where, facts[image.name], reason) for image in chosen if (reason := reasons.get(image.name))
     ]
-    samples = {image.where: read for image in kept if image.name in facts and (read := facts[image.name].samples)}
+    samples = {image.where: read for image in images if image.name in facts and (read := facts[image.name].samples)}
     found = choose_depth(depth, samples, "--image_depth ")
     rules = ReadingRules(found.depth, orientation)
-    tags = {name: read.turn for name, read in facts.items() if read.turn != AS_STORED}
+    known = {image.name: facts[image.name] for image in kept if image.name in facts}
+    tags = {name: read.turn for name, read in known.items() if read.turn != AS_STORED}
     frame = "they are turned, and boxes are in pixels of the turned images"
     if orientation == "stored":
         frame = "pixels and boxes are as stored; --orientation apply turns them"
     return Survey(
         [replace(image, rules=rules) for image in kept],
-        {image.name: facts[image.name] for image in kept if image.name in facts},
+        known,
         excluded,
         rules,
         found,
-        f"{describe_turned(tags, len(images))}; {frame}" if tags else "",
+        f"{describe_turned(tags, len(kept))}; {frame}" if tags else "",
     )
 
 
