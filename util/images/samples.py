@@ -85,7 +85,7 @@ def read_samples(image: Image.Image, stated: int | None, reopen: Reopen) -> Samp
     Args:
         image: opened by Pillow.
         stated: bits that its header says they use.
-        reopen: opens it once more.
+        reopen: opens it again; of colour `image` itself stays unread.
     """
     if image.mode in DEEP_MODES:
         is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
@@ -95,19 +95,13 @@ def read_samples(image: Image.Image, stated: int | None, reopen: Reopen) -> Samp
         )
     raw = raw_mode(image)
     if raw == GREY_WITH_ALPHA:
-        both = _decoded_as(image, "RGBA")
-        return Samples((both.height, both.width), lambda rows: _joined(*_bands(_block(both, rows))), stated)
+        both = _bytes(reopen, "RGBA", 2)
+        return Samples(both.shape[:2], lambda rows: _joined(both[rows, :, 0], both[rows, :, 1]), stated)
     is_big = sys.byteorder == "big" if raw.endswith("N") else raw.endswith("B")
     kind = raw[:-1].replace("RGBa", "RGBA")
-    first = _decoded_as(image, f"{kind}B")
-    with reopen() as again:
-        second = _decoded_as(again, f"{kind}L")
-    high, low = (first, second) if is_big else (second, first)
-    return Samples(
-        (high.height, high.width),
-        lambda rows: _joined(_block(high, rows)[..., :3], _block(low, rows)[..., :3]),
-        stated,
-    )
+    high = _bytes(reopen, f"{kind}{'B' if is_big else 'L'}", 3)
+    low = _bytes(reopen, f"{kind}{'L' if is_big else 'B'}", 3)
+    return Samples(high.shape[:2], lambda rows: _joined(high[rows], low[rows]), stated)
 
 
 def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]:
@@ -184,24 +178,25 @@ def _is_packed(image: Image.Image) -> bool:
     return isinstance(image, TiffImageFile) and image.tag_v2.get(BITS_PER_SAMPLE) == (PACKED_BITS,)
 
 
-def _decoded_as(image: Image.Image, raw: str) -> Image.Image:
-    """The pixels of an opened image, unpacked in another way."""
-    assert isinstance(image, ImageFile)
-    tiles: list[Any] = []
-    for tile in image.tile:
-        changed = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
-        # older versions of Pillow have plain tuples
-        tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
-    image.tile = tiles
-    return loaded_as_stored(image)
+def _bytes(reopen: Reopen, raw: str, channels: int) -> NDArray[np.uint8]:
+    """The first channels [h, w, c] of a file, unpacked in another way; no other copy stays in memory."""
+    with reopen() as image:
+        assert isinstance(image, ImageFile)
+        tiles: list[Any] = []
+        for tile in image.tile:
+            changed = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+            # older versions of Pillow have plain tuples
+            tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
+        image.tile = tiles
+        loaded = loaded_as_stored(image)
+        pixels = np.empty((loaded.height, loaded.width, channels), dtype=np.uint8)
+        for rows in row_blocks(loaded.height, loaded.width):
+            pixels[rows] = _block(loaded, rows)[..., :channels]
+    return pixels
 
 
 def _block(image: Image.Image, rows: slice) -> NDArray:
     return np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
-
-
-def _bands(pixels: NDArray) -> tuple[NDArray, NDArray]:
-    return pixels[..., 0], pixels[..., 1]
 
 
 def _joined(high: NDArray, low: NDArray) -> NDArray:
