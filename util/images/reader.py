@@ -215,7 +215,7 @@ def _decoded(path: Path | BytesIO, rules: ReadingRules) -> Reading:
             samples = read_samples(image, stated, partial(open_image, path))
             pixels, highest = scaled(samples, rules.depth)
             del samples  # they take more memory than the pixels
-            return Reading(to_grey(to_image(pixels)), turn, facts and replace(facts, highest=highest))
+            return Reading(to_image(pixels), turn, facts and replace(facts, highest=highest))
         is_cut = _is_cut(image)
         stored = loaded_as_stored(image)
     del image  # its pixels are not needed any more

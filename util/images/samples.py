@@ -53,6 +53,7 @@ class Samples:
     stated: int | None = None  # bits that the header says the samples use
     is_packed: bool = False  # of PACKED_BITS
     is_inverted: bool = False  # white is zero
+    buffer: NDArray[np.uint8] | None = None  # takes the place of the scaled pixels; its rows are read before
 
 
 def has_deep_samples(image: Image.Image) -> bool:
@@ -100,8 +101,9 @@ def read_samples(image: Image.Image, stated: int | None, reopen: Reopen) -> Samp
     is_big = sys.byteorder == "big" if raw.endswith("N") else raw.endswith("B")
     kind = raw[:-1].replace("RGBa", "RGBA")
     high = _bytes(reopen, f"{kind}{'B' if is_big else 'L'}", 3)
-    low = _bytes(reopen, f"{kind}{'L' if is_big else 'B'}", 3)
-    return Samples(high.shape[:2], lambda rows: _joined(high[rows], low[rows]), stated)
+    with reopen() as again:
+        low = _unpacked(again, f"{kind}{'L' if is_big else 'B'}")
+    return Samples(high.shape[:2], lambda rows: _joined(high[rows], _block(low, rows)[..., :3]), stated, buffer=high)
 
 
 def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]:
@@ -123,9 +125,11 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
         raise ValueError(f"pixels from {lowest} to {highest} do not fit 16 bits; save with 8 or 16 bits")
     used = PACKED_BITS if samples.is_packed else depth or SampleDepth(samples.stated, int(highest)).own
     top = (1 << used) - 1
-    pixels = np.empty((samples.size[0], *samples.rows(blocks[0]).shape[1:]), dtype=np.uint8)
+    pixels = np.empty(samples.size, dtype=np.uint8) if samples.buffer is None else samples.buffer
     for rows in blocks:
         pixels[rows] = np.round(np.minimum(samples.rows(rows), top) / (top / 255)).astype(np.uint8)
+    if pixels.ndim == 3 and all((pixels[rows] == pixels[rows, :, :1]).all() for rows in blocks):
+        pixels = np.ascontiguousarray(pixels[..., 0])
     return 255 - pixels if samples.is_inverted else pixels, int(highest)
 
 
@@ -181,18 +185,23 @@ def _is_packed(image: Image.Image) -> bool:
 def _bytes(reopen: Reopen, raw: str, channels: int) -> NDArray[np.uint8]:
     """The first channels [h, w, c] of a file, unpacked in another way; no other copy stays in memory."""
     with reopen() as image:
-        assert isinstance(image, ImageFile)
-        tiles: list[Any] = []
-        for tile in image.tile:
-            changed = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
-            # older versions of Pillow have plain tuples
-            tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
-        image.tile = tiles
-        loaded = loaded_as_stored(image)
+        loaded = _unpacked(image, raw)
         pixels = np.empty((loaded.height, loaded.width, channels), dtype=np.uint8)
         for rows in row_blocks(loaded.height, loaded.width):
             pixels[rows] = _block(loaded, rows)[..., :channels]
     return pixels
+
+
+def _unpacked(image: Image.Image, raw: str) -> Image.Image:
+    """The pixels of an opened image, unpacked in another way."""
+    assert isinstance(image, ImageFile)
+    tiles: list[Any] = []
+    for tile in image.tile:
+        changed = (raw, *tile[3][1:]) if isinstance(tile[3], tuple) else raw
+        # older versions of Pillow have plain tuples
+        tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
+    image.tile = tiles
+    return loaded_as_stored(image)
 
 
 def _block(image: Image.Image, rows: slice) -> NDArray:
