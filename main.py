@@ -44,9 +44,12 @@ from models import (
 from models.dino import DINO
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
+from util.base.console import echo
 from util.base.seed import seed_everything
-from util.config import Config, load_config
+from util.config import Config, flatten, load_config
 from util.config.command_line import parse_arguments
+from util.config.never_happens import never_happens
+from util.config.official import default_target, write_from_official
 from util.distributed import collectives
 from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
@@ -66,6 +69,11 @@ def main(arguments: list[str] | None = None) -> None:
     Whatever the end, the last checkpoint is whole and the same command resumes from it.
     """
     args = parse_arguments(arguments)
+    if args.from_official:
+        target = args.output_config or default_target(args.from_official)
+        echo(write_from_official(args.from_official, target))
+        load_config(target)  # an error names what must be corrected in it
+        return
     device_type = collectives.choose_device_type(args.device)
     with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
@@ -163,7 +171,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     folder = open_run_folder(args.output_dir, config, process, device, labels)
     if process.is_main:
         save_image_records(args.output_dir, checked.files)
-    warnings = [*unused, *checked.warnings, excess_boxes(split, network.num_queries)]
+    warnings = [*never_happens(flatten(config)), *unused, *checked.warnings, excess_boxes(split, network.num_queries)]
     messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()] + checked.depth.lines
     messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
@@ -185,7 +193,7 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     state.load_position(content)
     computation = speed_up([state.model, state.average.module], config.speed, device)
 
-    labels = {"weights": kind_of_weights(content), "checkpoint": str(path)}
+    labels = {"weights": kind_of_weights(content, path), "checkpoint": str(path)}
     facts = {**evaluated_source(split, config), "step": state.step, **labels}
     results = hold_folder(args.output_dir, split.ground_truth(), facts, locks)
     folder = open_run_folder(results, config, process, device, labels)

@@ -226,8 +226,8 @@ def choose_threshold(args: argparse.Namespace, detector: Detector) -> float:
         return SCORE
     if len(detector.views) > 1:
         print_note(
-            "the operating point was chosen without test-time augmentation; merged scores are others. Choose one with "
-            "scripts/score.py on validation images, and give it as --threshold"
+            "the operating point was chosen without test-time augmentation; merged scores are distributed "
+            "differently. Choose one with scripts/score.py on validation images, and give it as --threshold"
         )
     return detector.threshold
 

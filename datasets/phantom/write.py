@@ -94,7 +94,8 @@ def _claim(out: Path, recipe: dict) -> bool:
         found = _read_record(out / name)
         if found != recipe:
             raise PhantomError(
-                f"{out} holds another phantom, {_difference(found, recipe)}; remove that folder or give another one"
+                f"{out} holds synthetic X-rays of other settings, {_difference(found, recipe)}; remove that folder or "
+                "give another one"
             )
         return name != RECORD
     if out.exists() and any(out.iterdir()):

@@ -10,8 +10,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 from torchvision.models import get_weight
@@ -98,7 +96,7 @@ def read_published(backbone: nn.Module, name: str) -> tuple[Path, object]:
         content = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except (*LOAD_ERRORS, SafetensorError, HTTPException) as error:
+    except (*LOAD_ERRORS, HTTPException) as error:
         if cached.exists():
             raise unreadable(cached, error) from error
         raise WeightsError(
@@ -125,10 +123,8 @@ def read_file(path: Path) -> object:
     if not path.is_file():
         raise WeightsError(f"backbone_weights: {path} is no file; give 'none', 'imagenet' or the path of a file")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path, device="cpu")
         return read_tensors(path)
-    except (*LOAD_ERRORS, SafetensorError) as error:
+    except LOAD_ERRORS as error:
         raise unreadable(path, error) from error
 
 

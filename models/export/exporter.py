@@ -73,6 +73,7 @@ def export_checkpoint(
         log("torchscript: PyTorch has deprecated it; a later PyTorch may not read the file. torch_export replaces it")
     unchecked = output.with_name(f"unchecked-{os.getpid()}-{output.name}")  # not that of another export
     try:
+        log(f"exporting to {settings.format}, which may take minutes")
         WRITERS[settings.format](portable(plain.network, settings.post_processing), facts, smallest, unchecked)
         runner = open_runner(unchecked, settings.format, facts)
         reference = build_network(path, content, CPU, REFERENCE_OPTIONS).network

@@ -14,6 +14,7 @@ from models.dino import DINO
 from models.inference.detector import Detector, TrainedNetwork, View
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
+from util.base.console import print_note
 from util.config import Config, as_options
 from util.config.schema import INFERENCE
 from util.detection.fusion import Method, build_merge
@@ -21,7 +22,7 @@ from util.distributed.collectives import choose_device_type
 from util.training.checkpoints.categories import require_same_classes
 from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.start import config_inside
-from util.training.checkpoints.weights import load_strictly, require_fit, weights_of
+from util.training.checkpoints.weights import load_strictly, require_exact, require_fit, weights_of
 from util.training.precision import Precision
 
 MERGE_IOU = 0.55  # of the paper on weighted boxes fusion
@@ -98,11 +99,15 @@ def build_model_with_weights(
     """
     require_same_classes(content, names, path)
     ids = content.get("category_ids") or tuple(names)
-    weights = weights_of(content, path)
     with torch.device("meta"):
-        require_fit(build_model(config, ids)[0].state_dict(), weights, path)
+        expected = build_model(config, ids)[0].state_dict()
+    weights = weights_of(content, path, expected)
+    require_exact(weights, path)
+    require_fit(expected, weights.tensors, path)
     built = build_model(config, ids)
-    load_strictly(built[0], weights, path)
+    load_strictly(built[0], weights.tensors, path)
+    if weights.notes and "config" not in content:  # of another program
+        print_note(f"{path}: {'; '.join(weights.notes)}")
     return built
 
 

@@ -18,6 +18,8 @@ FLAGS = {
     "--config_file",
     "--options",
     "--data_path",
+    "--from_official",
+    "--output_config",
     "--output_dir",
     "--resume",
     "--pretrain_model_path",

@@ -47,7 +47,7 @@ def edit(path, change):
         ("ema_decay=1.0", ["ema_decay 1 would never follow the weights"]),
         ("num_workers=-1", ["num_workers must lie in [0, 256], got -1"]),
         ("num_workers=100000", ["num_workers must lie in [0, 256], got 100000"]),
-        ("lr_drop=[30]", ["lr_drop [30] would never happen: training ends after epoch 1"]),
+        ("lr_drop=[3,1]", ["lr_drop [3, 1] must be in rising order"]),
         ("hidden_dim=100", ["hidden_dim 100 must be a multiple of 32"]),
         ("num_select=1000", ["num_select 1000"]),
         ("data_path=/data", ["unknown key 'data_path'", "--data_path DIR"]),

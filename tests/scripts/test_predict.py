@@ -205,7 +205,7 @@ def test_merged_views_warn_about_the_operating_point(trained, phantom, tmp_path)
     command = ["--checkpoint", tmp_path / "c.pth", phantom / "imgs/tb", "--output_dir", tmp_path / "out"]
     outcome = predict(*command, "--flip", "--scales", 64, 96, "--merge", "nms", "--merge_iou", 0.6)
     assert outcome.code == 0, outcome.err
-    assert "merged scores are others" in outcome.err
+    assert "merged scores are distributed differently" in outcome.err
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_make_phantom_makes_it_once(tmp_path):
 @pytest.mark.slow
 def test_make_phantom_leaves_another_phantom_alone(phantom):
     outcome = call_apart("scripts/make_phantom.py", "--output_dir", phantom, "--train", 4, "--val", 2)
-    assert_told(outcome, phantom, "holds another phantom", "train 12 instead of 4")
+    assert_told(outcome, phantom, "holds synthetic X-rays of other settings", "train 12 instead of 4")
 
 
 @pytest.mark.slow

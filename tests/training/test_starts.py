@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import main
+from tests.helpers.networks.foreign_names import as_mmdetection
 from tests.helpers.training import (
     CONFIG,
     assert_refused,
@@ -244,3 +245,15 @@ def test_an_official_checkpoint_serves_as_pretraining_but_cannot_be_resumed(offi
         "window; use --pretrain_model_path" in refused.err
     )
     assert not (room / "resumed").exists()
+
+
+def test_a_short_training_starts_from_the_weights_of_another_program(trained, phantom, room):
+    content = load(trained / "best.pth")
+    torch.save({"state_dict": as_mmdetection(content["model"]), "meta": {}}, room / "theirs.pth")
+    command = training(phantom, room / "run", "--pretrain_model_path", room / "theirs.pth", epochs=1)
+    outcome = call(*command)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "warning: lr_drop [1] never happens: training ends after epoch 0" in outcome.out
+    start = next(line for line in outcome.out.splitlines() if line.startswith("start: "))
+    assert "a checkpoint of MMDetection" in start
+    assert "0 missing, left as initialised; 0 unexpected, left out" in start

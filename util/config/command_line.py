@@ -1,11 +1,13 @@
 """The command line of main.py, and the arguments it shares with the scripts. Settings of the method are in configs."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from util import __version__
 from util.base.errors import UserError
+from util.config.official_keys import OFFICIAL_FLAGS
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,7 +63,11 @@ def _number_or_name(text: str) -> int | str:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line of main.py."""
+    """Parse the command line of main.py.
+
+    Raises:
+        UserError: an argument that there is not; for those of the official code the message has the knob or the reason.
+    """
     parser = Parser(
         "Train or evaluate DINO on a TBX11K or COCO-format folder.",
         allow_abbrev=False,  # scripts look for the full names
@@ -69,11 +75,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--version", action="version", version=f"DINO for TBX11K {__version__}")
     add_config_arguments(parser, is_required=False)
-    add_data_argument(parser)
+    converts = any(word.partition("=")[0] == "--from_official" for word in arguments or sys.argv[1:])
+    add_data_argument(parser, is_required=not converts)
     add("--output_dir", type=Path, help="run folder; in evaluation, by default eval_LIST beside the checkpoint")
     add("--resume", type=Path, help="checkpoint to go on from, or to evaluate")
     add("--pretrain_model_path", type=Path, help="weights to start from; what does not fit is reported")
     add("--eval", action="store_true", help="evaluate a checkpoint instead of training")
     add_device_argument(parser)
     add("--verbose_losses", action="store_true", help="every loss term on the console; log.jsonl always has them")
-    return parser.parse_args(arguments)
+    add(
+        "--from_official", type=Path, metavar="FILE", help="write a config with the changes of an official one, and end"
+    )
+    add("--output_config", type=Path, metavar="FILE", help="where to; by default config/DINO/NAME_from_official.py")
+    args, unknown = parser.parse_known_args(arguments)
+    if known := [flag for word in unknown if (flag := word.partition("=")[0]) in OFFICIAL_FLAGS]:
+        parser.error("arguments of the official code:\n  " + "\n  ".join(f"{f} {OFFICIAL_FLAGS[f]}" for f in known))
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args

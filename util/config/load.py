@@ -18,8 +18,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 from addict import Dict
 
 from util.base.console import print_note
-from util.base.errors import UserError
+from util.config.errors import ConfigError
+from util.config.official import refuse_official
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config.options import as_options, parse_options
 from util.config.rules import RULES
 from util.config.schema import BEFORE, KNOBS, PATHS, REPLACED, SECTIONS, Config
 
@@ -28,10 +30,6 @@ RUN_TITLE = "The resolved config of a run"
 MAX_RUN_CONFIG_BYTES = 1 << 18  # ten times what a run writes
 MAX_VALUE_LENGTH = 200  # characters of a value in a message
 MAX_UNKNOWN_KEYS = 30  # in a message, as each is compared with all knobs
-
-
-class ConfigError(UserError):
-    """A config file or an override that the schema refuses."""
 
 
 def load_config(path: str | Path, options: Iterable[str] | None = None) -> Config:
@@ -64,7 +62,11 @@ def read_values(path: Path, below: tuple[Path, ...] = ()) -> Dict:
     """Merge a file over its bases. Two bases may not set the same key. The config of an older run is completed."""
     if path.resolve() in below:
         raise ConfigError(f"{path}: is its own {BASE_KEY}")
-    own = add_later_knobs(_parse_literals(path), path) if _is_run_config(path) else _execute(path)
+    if _is_run_config(path):
+        own = add_later_knobs(_parse_literals(path), path)
+    else:
+        refuse_official(path)
+        own = _execute(path)
     bases = own.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not (isinstance(bases, list | tuple) and all(isinstance(base, str) for base in bases)):
@@ -101,7 +103,7 @@ def add_later_knobs(values: Mapping[str, Any], source: str | Path) -> dict[str, 
 
 def resolve(values: Mapping[str, Any], options: Iterable[str] | None = None, *, source: str) -> Config:
     """Sort flat values into typed sections; report all unknown, missing, ill-typed and contradictory keys at once."""
-    values = {**values, **dict(map(parse_option, options or []))}
+    values = {**values, **parse_options(options or [])}
     unknown = [key for key in values if key not in KNOBS]
     problems = [_unknown_key(key) for key in unknown[:MAX_UNKNOWN_KEYS]]
     problems += [f"{len(unknown) - MAX_UNKNOWN_KEYS} more unknown keys"] if len(unknown) > MAX_UNKNOWN_KEYS else []
@@ -144,22 +146,6 @@ def _wrap_lines(code: str) -> str:
     except (EOFError, pickle.UnpicklingError):
         return code
     return FormatCode(code)[0]
-
-
-def parse_option(text: str) -> tuple[str, Any]:
-    """Parse `KEY=VALUE`, where VALUE is a Python literal or else a plain string."""
-    key, sep, raw = text.partition("=")
-    if not sep or not key.strip():
-        raise ConfigError(f"option {text!r} is not KEY=VALUE")
-    try:
-        return key.strip(), ast.literal_eval(raw.strip())
-    except (ValueError, SyntaxError, TypeError):  # TypeError: an impossible literal such as {[1]: 2}
-        return key.strip(), raw.strip()
-
-
-def as_options(values: Mapping[str, Any]) -> list[str]:
-    """Format values as KEY=VALUE texts that `parse_option` reads back."""
-    return [f"{key}={value!r}" for key, value in values.items()]
 
 
 def _parse_literals(path: Path) -> dict[str, Any]:

@@ -1,5 +1,9 @@
-"""Keys of the official config files that are no knobs of this repository, and what to use instead."""
+"""Keys and flags of the official code that mean nothing here, and what to use instead.
 
+A key's text follows "unknown key KEY: it ...".
+"""
+
+_ONE_WAY = "has one value here, that of the official recipes"
 OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
     "dn_scalar": "is not read, in the official code either; use dn_number",
     "dn_label_coef": "is not read, in the official code either; denoising terms share cls_loss_coef",
@@ -21,4 +25,55 @@ OFFICIAL_KEYS_WITHOUT_MEANING: dict[str, str] = {
     "data_path": "is a command-line argument: --data_path DIR",
     "output_dir": "is a command-line argument: --output_dir DIR",
     "resume": "is a command-line argument: --resume FILE",
+    "modelname": "is always 'dino' here",
+    "embed_init_tgt": "is always True here: the content of queries is learnt",
+    "dec_pred_bbox_embed_share": "is always True here: one box head for all decoder layers",
+    "dec_pred_class_embed_share": "is always True here: one class head for all decoder layers",
+    "two_stage_bbox_embed_share": "is always False here: proposals have a box head of their own",
+    "two_stage_class_embed_share": "is always False here: proposals have a class head of their own",
+    "ddetr_lr_param": "does not exist; param_dict_type = 'ddetr_in_mmdet' gives these parameters a rate of their own",
+    "use_checkpoint": "does not exist; use activation_checkpointing",
+    "batch_norm_type": "does not exist; use backbone_norm",
+    "backbone_freeze_keywords": "does not exist; use backbone_freeze_at",
+    "frozen_weights": "is for segmentation, which is not offered; see --pretrain_model_path",
+    "data_aug_scale_overlap": "does not exist; multiply data_aug_scales, data_aug_max_size, data_aug_scales2_* by it",
+    "mask_loss_coef": "is of masks, which are not offered",
+    "dice_loss_coef": "is of masks, which are not offered",
+    "lr_backbone_names": "is not needed; lr_backbone is the rate of the backbone",
+    "lr_linear_proj_names": "is not needed; see lr_linear_proj_mult",
+    "match_unstable_error": "is not offered: a metric of the official log",
+    **dict.fromkeys(
+        (
+            *("dilation", "position_embedding", "unic_layers", "pre_norm", "query_dim", "num_patterns"),
+            *("pdetr3_bbox_embed_diff_each_layer", "pdetr3_refHW", "random_refpoints_xy", "fix_refpoints_hw"),
+            *("dabdetr_yolo_like_anchor_update", "dabdetr_deformable_encoder", "dabdetr_deformable_decoder"),
+            *("use_deformable_box_attn", "box_attn_type", "dec_layer_number", "decoder_layer_noise", "dln_xy_noise"),
+            *("dln_hw_noise", "add_channel_attention", "add_pos_value", "two_stage_pat_embed"),
+            *("two_stage_add_query_num", "two_stage_learn_wh", "two_stage_default_hw", "two_stage_keep_all_tokens"),
+            *("transformer_activation", "decoder_sa_type", "matcher_type", "decoder_module_seq"),
+            "use_detached_boxes_dec_out",
+        ),
+        _ONE_WAY,
+    ),
+}
+_TORCHRUN = "is not needed: start with torchrun --nproc_per_node=GPUS main.py ..."
+OFFICIAL_FLAGS: dict[str, str] = {
+    "--amp": "is a knob: --options amp=bf16, or amp=fp16 on GPUs without bf16",
+    "--num_workers": "is a knob: --options num_workers=N",
+    "--seed": "is a knob: --options seed=N",
+    "--dataset_file": "is a knob: --options dataset_file=coco",
+    "--fix_size": "is a knob: --options data_aug_square=True data_aug_scales=[800] makes every image one square",
+    "--test": "does not exist: --eval --options val_list=NAME evaluates another list",
+    "--save_results": "is not needed: --eval always writes detections.json.gz, per_image.csv and report.json",
+    "--save_log": "is not needed: info.txt and log.jsonl are always written to --output_dir",
+    "--finetune_ignore": "is not needed: --pretrain_model_path initialises heads of other classes, and lists them",
+    "--find_unused_params": "is not needed: every trainable parameter has a gradient in every step",
+    "--start_epoch": "is not needed: --resume takes the epoch from the checkpoint",
+    "--note": "does not exist: info.txt holds the command, and --output_dir can bear a name",
+    "--debug": "does not exist: a phantom makes a short trial (docs/phantom.md), with --options epochs=1",
+    "--remove_difficult": "is not read, in the official code either",
+    "--frozen_weights": "is for segmentation, which is not offered; see --pretrain_model_path",
+    "--masks": "is not offered: boxes only",
+    "--coco_panoptic_path": "is not offered: boxes only",
+    **dict.fromkeys(("--world_size", "--rank", "--local_rank", "--local-rank", "--dist_url"), _TORCHRUN),
 }

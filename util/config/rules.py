@@ -1,19 +1,16 @@
 """Rules between knobs.
 
 Every function of this file is a rule: its parameters name knobs, and it returns what is wrong with their values, or
-None. It runs if each of its knobs is valid by itself, so one bad key does not hide other problems.
+None. It runs if each of its knobs is valid by itself, so one bad key does not hide other problems. What comes after the
+end of the training is no problem but a warning: never_happens.py.
 """
 
 import inspect
 
 
-def drops_happen(lr_schedule: str, lr_drop: tuple[int, ...], epochs: int) -> str | None:
-    """Require that learning rate drops come before the last epoch, in rising order."""
-    if lr_schedule != "multistep":
-        return None
-    if any(e >= epochs for e in lr_drop):
-        return f"lr_drop {list(lr_drop)} would never happen: training ends after epoch {epochs - 1}; lr_drop=[] is none"
-    if list(lr_drop) != sorted(set(lr_drop)):
+def drops_rise(lr_schedule: str, lr_drop: tuple[int, ...]) -> str | None:
+    """Require learning rate drops in rising order."""
+    if lr_schedule == "multistep" and list(lr_drop) != sorted(set(lr_drop)):
         return f"lr_drop {list(lr_drop)} must be in rising order"
     return None
 
@@ -77,20 +74,6 @@ def scales_stay_below_max(data_aug_scales: tuple[int, ...], data_eval_scale: int
     return None
 
 
-def evaluation_happens(eval_every: int, epochs: int) -> str | None:
-    """Require an evaluation interval within the training."""
-    return f"eval_every {eval_every} would never happen in {epochs} epochs" if eval_every > epochs else None
-
-
-def kept_checkpoints_happen(save_checkpoint_interval: int, epochs: int) -> str | None:
-    """Require an interval of kept checkpoints within the training."""
-    if save_checkpoint_interval > epochs:
-        return (
-            f"save_checkpoint_interval {save_checkpoint_interval} would never happen in {epochs} epochs; 0 keeps none"
-        )
-    return None
-
-
 def average_follows(use_ema: bool, ema_decay: float) -> str | None:
     """Require an EMA that changes: it takes a share of 1 - ema_decay of the weights at each step."""
     if use_ema and ema_decay >= 1:
@@ -112,21 +95,14 @@ def one_kind_of_sampling(positive_fraction: float, repeat_threshold: float) -> s
     return None
 
 
-def mixing_happens_and_ends(
+def mixing_happens(
     data_aug_mosaic: float, data_aug_copy_paste: float, data_aug_mix_end_epoch: int, epochs: int
 ) -> str | None:
     """Require an epoch at which mosaic and copy-paste end, so that the last epochs can see unmixed images."""
-    if not (data_aug_mosaic or data_aug_copy_paste):
-        return None
-    if not data_aug_mix_end_epoch:
+    if (data_aug_mosaic or data_aug_copy_paste) and not data_aug_mix_end_epoch:
         return (
             "mosaic and copy-paste would never happen: data_aug_mix_end_epoch is 0; "
             f"{max(1, epochs * 4 // 5)} switches them off for the last fifth of the epochs"
-        )
-    if data_aug_mix_end_epoch > epochs:
-        return (
-            f"data_aug_mix_end_epoch {data_aug_mix_end_epoch} exceeds the {epochs} epochs; "
-            f"{epochs} keeps mosaic and copy-paste to the end"
         )
     return None
 

@@ -52,6 +52,7 @@ class History:
     starts: tuple[Row, ...] = ()  # rows of kind "start": config and data of every start and resume
     not_finite: tuple[Row, ...] = ()  # rows of kind "nonfinite": skipped steps
     artefacts: tuple[str, ...] = ()  # metrics of the log that are not what their names suggest
+    crashes: tuple[Row, ...] = ()  # rows of kind "crash": what ended the run, as its output says
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -75,6 +76,7 @@ class History:
             epochs=tuple(e for e in self.epochs if e.number <= epoch),
             starts=tuple(s for s in self.starts if s["epoch"] <= epoch),
             not_finite=tuple(r for r in self.not_finite if r["epoch"] <= epoch),
+            crashes=tuple(r for r in self.crashes if r["epoch"] <= epoch),
         )
 
     def series(self, name: str) -> list[tuple[int, float]]:

@@ -111,7 +111,8 @@ class RunState(Generic[Network]):
         """Load the weights of another training, as far as they fit."""
         content = load(path)
         classes = other_classes(content, self.names)
-        return load_what_fits(self.model, weights_of(content, path), path, classes)
+        found = weights_of(content, path, self.model.state_dict())
+        return load_what_fits(self.model, found.tensors, path, classes, [*found.notes, *found.inexact])
 
     def _check_model(self, changes: list[Change], path: Path) -> None:
         """A checkpoint resumes only the model it was made of."""

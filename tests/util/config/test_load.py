@@ -13,8 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from util.config import KNOBS, ConfigError, as_options, dump, flatten, load_config
-from util.config.load import RUN_TITLE, add_later_knobs, parse_option, read_values, resolve
+from util.config.load import RUN_TITLE, add_later_knobs, read_values, resolve
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
+from util.config.options import parse_option
 from util.config.schema import BEFORE, INFERENCE, PLAIN, SECTIONS
 
 TINY = Path(__file__).parents[3] / "config" / "DINO" / "DINO_tiny_phantom.py"

@@ -5,15 +5,21 @@ from hypothesis import strategies as st
 
 from tests.helpers.metric_tables import found_of, random_tables, truth_of
 from util.metrics.image_level import image_scores
-from util.metrics.operating_point import choose_threshold
+from util.metrics.operating_point import MARGIN, choose_threshold
 
 BOX, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
 ROWS = [(1, 1, BOX, 0.9), (2, 1, BOX, 0.6), (3, 1, BOX, 0.3), (4, 1, BOX, 0.7), (5, 1, BOX, 0.2), (6, 1, FAR, 0.1)]
 
 
 def chosen(rule, target=0.9, rows=ROWS, boxes=(1, 2, 3), images=(1, 2, 3, 4, 5, 6)):
+    """The score that decides the threshold: the lowest that reaches it, by a margin."""
     truth, found = truth_of(images, [(i, 1, BOX) for i in boxes]), found_of(images, rows)
-    return choose_threshold(truth, found, image_scores(truth, found, {}), rule, target)
+    threshold = choose_threshold(truth, found, image_scores(truth, found, {}), rule, target)
+    if threshold is None:
+        return None
+    score = min(score for *_, score in rows if score >= threshold)
+    assert threshold == pytest.approx(score - MARGIN, abs=1e-12)
+    return score
 
 
 @pytest.mark.parametrize(
@@ -68,3 +74,10 @@ def test_of_equal_sums_the_highest_threshold_is_taken():
     images, boxes = tuple(range(1, 21)), tuple(range(1, 11))
     rows = [(i, 1, BOX, 0.9) for i in (1, 2, 3)] + [(4, 1, BOX, 0.8), (11, 1, BOX, 0.8)]
     assert chosen("youden", rows=rows, boxes=boxes, images=images) == 0.9
+
+
+def test_the_threshold_lies_between_scores_that_nearly_agree():
+    """Rounding differs between numbers of threads; half of the gap is left on either side."""
+    truth, found = truth_of((1, 2), [(1, 1, BOX)]), found_of((1, 2), [(1, 1, BOX, 0.5), (2, 1, BOX, 0.5 - 2e-7)])
+    threshold = choose_threshold(truth, found, image_scores(truth, found, {}), "youden", 0.0)
+    assert threshold == pytest.approx(0.5 - 1e-7, abs=1e-12)

@@ -60,6 +60,7 @@ class LogParser:
         self.shown: Counter[str] = Counter()  # training lines of the console that show a value
         self.misleading: Counter[str] = Counter()  # those among them that show the value of a step without boxes
         self.stopped: list[int] = []  # epochs in which the loss was not finite
+        self.progress = 0  # training lines of the console so far
         self._rows: dict[int, RawEpoch] = {}
         self._console: dict[int, _ConsoleEpoch] = {}
         self._settings: dict[str, Any] = {}
@@ -82,9 +83,14 @@ class LogParser:
         elif found := COCO_LINE.search(line):
             self._current_epoch().add_coco_line(*found.groups())
         elif STOPPED.search(line):
-            self.stopped.append(self._current.number if self._current else 0)
+            self.stopped.append(self.epoch)
         else:
             self._setting(line)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the log has come to."""
+        return self._current.number if self._current else max(self._rows, default=0)
 
     def epochs(self) -> list[RawEpoch]:
         """The epochs in order; where both forms have an epoch, log.txt wins because it has more digits."""
@@ -127,6 +133,7 @@ class LogParser:
             self._forget(self._console, epoch)
             self._current = self._console[epoch] = _ConsoleEpoch(epoch)
         self._current.train(step, steps, line)
+        self.progress += 1
         for name, text in dict(LAST_VALUES.findall(line)).items():
             self.shown[name] += 1
             self.misleading[name] += float(text) == WITHOUT_BOXES[name]

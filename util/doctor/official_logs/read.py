@@ -22,6 +22,7 @@ from util.doctor.official_logs.console import (
     finite_value,
     json_object,
 )
+from util.doctor.official_logs.crashes import CrashParser
 from util.runlog.class_skill import FocalSettings, class_skill
 from util.runlog.history import Epoch, History
 
@@ -53,15 +54,20 @@ def read_official_log(path: Path, settings: Mapping[str, float] | None = None) -
         OfficialLogError: the file cannot be read, or has no line of such a log.
     """
     parser = LogParser()
+    crash_parser = CrashParser()
     for line in _lines(path):
         parser.feed(line)
+        crash_parser.feed(line, parser.epoch, parser.progress)
     parser.finish()
     epochs = parser.epochs()
+    crashes = crash_parser.crashes(parser.progress)
+    if not epochs and crashes:
+        return History("output of a run without an epoch", (), _starts(parser, path, 0), crashes=crashes)
     if not epochs:
         raise OfficialLogError(
             f"{path}: expected a log.txt with one JSON object per epoch (train_loss, test_coco_eval_bbox, ...) or "
             "console lines (Epoch: [0]  [ 10/100] ... loss: 1.2 (1.3)) of the official DINO code or a fork; found "
-            "neither. Give that file, or the logs/RUN folder of a run of this repository"
+            "neither, and no message of a crash. Give that file, or the logs/RUN folder of a run of this repository"
         )
     starts = _starts(parser, path, epochs[0].number)
     logged = {name: value for start in starts for name, value in start["config"].items()}  # the newest of each
@@ -72,6 +78,7 @@ def read_official_log(path: Path, settings: Mapping[str, float] | None = None) -
         starts,
         _not_finite(epochs, parser.stopped),
         tuple(_artefacts(epochs, recovered, parser)),
+        crashes,
     )
 
 

@@ -1,9 +1,10 @@
 """The table of all checks. A new check is a function of a history and a line here."""
 
-from util.doctor.symptoms import data, evaluation, learning, optimisation, recipe
+from util.doctor.symptoms import crash, data, evaluation, learning, optimisation, recipe
 from util.doctor.symptoms.cause import Check
 
 CHECKS: tuple[Check, ...] = (
+    crash.crashed,
     optimisation.not_finite,
     optimisation.loss_not_finite,
     optimisation.learning_rate_zero,

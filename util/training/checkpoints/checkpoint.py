@@ -13,15 +13,28 @@ from typing import Any
 
 from util.base.errors import UserError
 from util.base.files import link_copy
-from util.training.checkpoints.file import LOAD_ERRORS, DamagedFile, read_tensors
-from util.training.checkpoints.schema import problem_of
+from util.base.text import first_few
+from util.training.checkpoints.file import LOAD_ERRORS, DamagedFile, foreign_classes, read_tensors
+from util.training.checkpoints.schema import PARTS, problem_of
 
 OWN_NAME = "checkpoint.pth"
 BEST_NAME = "best.pth"
+OWN_PARTS = ("model_keys", "cut", "category_ids", "category_names", "rows", "judged", "operating_point")
+
+
+SAVE_WEIGHTS = (  # of a file with objects of any kind
+    "import torch; c = torch.load({source!r}, map_location='cpu', weights_only=False); "
+    "m = c.get('model', c.get('state_dict', c)) if isinstance(c, dict) else c; "
+    "torch.save({{'model': m if isinstance(m, dict) else m.state_dict()}}, {target!r})"
+)
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be read or does not fit."""
+
+
+class ForeignObject(CheckpointError):  # noqa: N818 named after its cause
+    """A checkpoint with an object that is neither a tensor nor a plain value."""
 
 
 def rotate(folder: Path, keep_last: int) -> None:
@@ -65,9 +78,16 @@ def load(path: Path) -> dict[str, Any]:
             argparse.Namespace, or a part that is not what `util.training.checkpoints.schema` says.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; check the path")
+        what = (
+            "no such checkpoint: it is a folder; name a file in it"
+            if path.is_dir()
+            else "no such checkpoint; check the path"
+        )
+        raise CheckpointError(f"{path}: {what}")
     try:
         return _read(path)
+    except ForeignObject:
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{error}. {_advice(path)}") from error
 
@@ -78,12 +98,25 @@ def _read(path: Path) -> dict[str, Any]:
     except DamagedFile as error:
         raise CheckpointError(f"{path}: is damaged: {error}") from error
     except LOAD_ERRORS as error:
+        if isinstance(error, pickle.UnpicklingError) and (classes := foreign_classes(path, error)):
+            raise ForeignObject(_about_objects(path, classes)) from error
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dict with 'model'")
+    if not any(part in content for part in OWN_PARTS) and not PARTS["config"].fits(content.get("config", {})):
+        content = {name: value for name, value in content.items() if name != "config"}  # that of another program
     if problem := problem_of(content):
         raise CheckpointError(f"{path}: cannot be used: {problem}")
     return content
+
+
+def _about_objects(path: Path, classes: list[str]) -> str:
+    command = SAVE_WEIGHTS.format(source=str(path), target=str(path.with_name(f"{path.stem}_weights.pth")))
+    return (
+        f"{path}: cannot be read as a checkpoint: beside tensors and plain values it holds {first_few(classes)}, and "
+        "to load such an object would run code that the file names. If you trust the file, save its weights alone, "
+        f'where the program that wrote it is installed, and give the new file: python -c "{command}"'
+    )
 
 
 def _advice(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from util.base.files import write_atomically
 
@@ -45,7 +48,9 @@ LOAD_ERRORS = (  # what bytes that are no file of tensors can set off inside tor
     zlib.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    SafetensorError,
 )
+SAFETENSORS = ".safetensors"
 
 
 class DamagedFile(ValueError):  # noqa: N818 the message is the reason
@@ -70,16 +75,35 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 def read_tensors(path: Path) -> Any:
     """The content of a file of tensors and plain values, onto the CPU; no code of the file is run.
 
+    A file whose name ends in .safetensors is one of Hugging Face's; anything else is one of PyTorch's.
+
     The file is opened once: what is checked is what is read, also where another one takes its name meanwhile.
 
     Raises:
         DamagedFile: the bytes are not those that were written.
         one of LOAD_ERRORS: it holds something else, or is of no format of PyTorch.
     """
+    if path.suffix.lower() == SAFETENSORS:
+        return load_file(path, device="cpu")
     with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
         require_whole(file)
         file.seek(0)
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def foreign_classes(path: Path, error: BaseException) -> list[str]:
+    """Classes and functions in a file of PyTorch that are no tensors or plain values; found without running them.
+
+    Args:
+        path: the file.
+        error: what reading it raised, which names the first of them where the file is of the older format.
+    """
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+            return sorted(found, key=lambda name: (name.startswith("builtins."), name))
+    except LOAD_ERRORS:
+        return re.findall(r"(?:GLOBAL|class|function) ([\w.]+\.\w+)", str(error))[:1]
 
 
 def require_whole(file: IO[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,47 @@ from torch import Tensor, nn
 from util.base.text import first_few
 from util.training.checkpoints.categories import CLASS_TABLES
 from util.training.checkpoints.checkpoint import CheckpointError
+from util.training.checkpoints.sources.known import arrange
+from util.training.checkpoints.sources.normalisation import normalisation_warning
+from util.training.checkpoints.sources.source import Arranged
+from util.training.checkpoints.wrappers import find_weights
 
 QUERY_TABLES = ("tgt_embed.",)  # a row per query, by rank
 
 
-def weights_of(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint of this repository or an official one: the averaged ones if there are any."""
-    candidates = (*map(content.get, ("ema", "ema_model", "model")), content)
-    weights = next((value for value in candidates if _is_state_dict(value)), None)
-    if weights is None:
-        raise CheckpointError(f"{path}: has no weights under 'model'; its keys are {sorted(map(str, content))[:8]}")
-    return {k.removeprefix("module."): v for k, v in weights.items()}
+def weights_of(content: Mapping[str, Any], path: Path, expected: Mapping[str, Tensor]) -> Arranged:
+    """The weights of a checkpoint, averaged if there are such, under the official names whichever program wrote it.
+
+    Args:
+        content: of the file.
+        path: of it.
+        expected: of the network that will hold them; it may be without content.
+
+    Raises:
+        CheckpointError: there are none, or they are of a backbone whose names are not known.
+    """
+    found = find_weights(content, path)
+    arranged = arrange(found.tensors, expected, path)
+    arranged.notes += filter(None, [str(found), normalisation_warning(content, found.tensors)])
+    return arranged
 
 
-def kind_of_weights(content: Mapping[str, Any]) -> str:
+def kind_of_weights(content: Mapping[str, Any], path: Path) -> str:
     """Which weights of a checkpoint `weights_of` returns: "ema" or "model"."""
-    return "ema" if content.get("ema") or content.get("ema_model") else "model"
+    return find_weights(content, path).kind
 
 
-def _is_state_dict(value: Any) -> bool:
-    if not isinstance(value, dict) or not value:
-        return False
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+def require_exact(weights: Arranged, path: Path) -> None:
+    """Refuse weights of another program with which the network here would predict something else.
+
+    Raises:
+        CheckpointError: saying what differs.
+    """
+    if weights.inexact:
+        raise CheckpointError(
+            f"{path}: {weights.notes[0]}, which predicts something else here: {'; '.join(weights.inexact)}. It is a "
+            "start for a training: --pretrain_model_path"
+        )
 
 
 def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -86,9 +105,11 @@ class Fit:
     unexpected: list[str]
     renewed: list[str] = field(default_factory=list)  # loaded, except the rows of other classes
     classes: Mapping[int, tuple[str | None, str | None]] = field(default_factory=dict)  # old and new name
+    notes: Sequence[str] = ()  # what is known of the checkpoint
 
     def __str__(self) -> str:
         parts = [
+            *self.notes,
             f"loaded {len(self.loaded)}",
             _some("adapted", self.adapted, 20),
             _some("missing, left as initialised", self.missing),
@@ -105,6 +126,7 @@ def load_what_fits(
     weights: Mapping[str, Tensor],
     path: Path,
     classes: Mapping[int, tuple[str | None, str | None]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Fit:
     """Load the weights that fit, for fine-tuning.
 
@@ -118,16 +140,17 @@ def load_what_fits(
     expected = model.state_dict()
     missing = sorted(expected.keys() - weights.keys())
     unexpected = sorted(weights.keys() - expected.keys())
-    fit = Fit([], [], missing, unexpected, [], classes or {})
+    fit = Fit([], [], missing, unexpected, [], classes or {}, notes)
     _check_finite({k: weights[k] for k in expected if k in weights}, path)
     with torch.no_grad():
         for name in (k for k in expected if k in weights):
             _load_one(name, expected[name], weights[name], fit)
     if len(fit.loaded) < len(expected) / 2:
-        others = f"{_some('of another shape', fit.adapted)}; {_some('missing', fit.missing)}"
+        counts = (("of another shape", fit.adapted), ("missing", fit.missing), ("not needed", fit.unexpected))
         raise CheckpointError(
-            f"{path}: only {len(fit.loaded)} of the model's {len(expected)} tensors fit ({others}); "
-            "is it a DINO of the same backbone and width?"
+            f"{path}: only {len(fit.loaded)} of the model's {len(expected)} tensors fit "
+            f"({'; '.join(_some(what, names) for what, names in counts)}); is it a DINO of the same backbone and "
+            "width? Known are the names of the official code, detrex, MMDetection and Hugging Face's Deformable DETR"
         )
     return fit
 

@@ -10,7 +10,7 @@ from tests.helpers.training import CONFIG
 from util.base.errors import UserError
 from util.config.load import load_config
 from util.training.checkpoints.checkpoint import CheckpointError
-from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits, weights_of
+from util.training.checkpoints.weights import Fit, load_strictly, load_what_fits
 
 FILE = Path("theirs.pth")
 
@@ -18,23 +18,6 @@ FILE = Path("theirs.pth")
 def dino(*options):
     torch.manual_seed(0)
     return build_model(load_config(CONFIG, options))[0]
-
-
-def test_averaged_weights_are_preferred_under_our_name_and_the_official_one():
-    content = {"model": {"a": torch.zeros(1)}, "ema": {"a": torch.ones(1)}}
-    assert weights_of(content, FILE)["a"] == 1
-    assert weights_of({**content, "ema": None}, FILE)["a"] == 0
-    assert weights_of({"model": content["model"], "ema_model": {"module.a": torch.ones(1)}}, FILE)["a"] == 1
-
-
-def test_a_bare_state_dict_is_its_own_weights():
-    assert weights_of({"a": torch.zeros(1)}, FILE).keys() == {"a"}
-
-
-@pytest.mark.parametrize("content", [{}, {"epoch": 3}, {"model": {"a": 1.5}}, {"model": {}}, {"model": [1]}])
-def test_a_checkpoint_without_weights_is_refused(content):
-    with pytest.raises(CheckpointError, match=r"theirs\.pth: has no weights under 'model'"):
-        weights_of(content, FILE)
 
 
 def test_strict_loading_of_another_model_names_keys_and_shapes():
