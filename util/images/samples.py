@@ -117,7 +117,8 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
         ValueError: they do not fit 16 bits.
     """
     most = (1 << (PACKED_BITS if samples.is_packed else CONTAINER)) - 1
-    blocks = list(row_blocks(*samples.size))
+    height, width = samples.size
+    blocks = list(row_blocks(height, width if samples.buffer is None else 3 * width))
     ends = [(values.min(), values.max()) for values in map(samples.rows, blocks)]
     lowest = min(low for low, _ in ends)
     highest = max(high for _, high in ends)
@@ -126,8 +127,9 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
     used = PACKED_BITS if samples.is_packed else depth or SampleDepth(samples.stated, int(highest)).own
     top = (1 << used) - 1
     pixels = np.empty(samples.size, dtype=np.uint8) if samples.buffer is None else samples.buffer
+    levels = np.round(np.minimum(np.arange(int(highest) + 1), top) / (top / 255)).astype(np.uint8)
     for rows in blocks:
-        pixels[rows] = np.round(np.minimum(samples.rows(rows), top) / (top / 255)).astype(np.uint8)
+        pixels[rows] = levels[samples.rows(rows)]
     if pixels.ndim == 3 and all((pixels[rows] == pixels[rows, :, :1]).all() for rows in blocks):
         pixels = np.ascontiguousarray(pixels[..., 0])
     return 255 - pixels if samples.is_inverted else pixels, int(highest)
