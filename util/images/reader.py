@@ -27,6 +27,7 @@ from util.images.huge_images import HUGE_PIXELS, huge_images_in_turn, take_turn
 from util.images.orientation import EXCHANGES_SIDES, loaded_as_stored, orientation_of, turned
 from util.images.samples import (
     DEEP_MODES,
+    grey_as_one_channel,
     has_deep_samples,
     png_chunks,
     raw_mode,
@@ -215,7 +216,7 @@ def _decoded(path: Path | BytesIO, rules: ReadingRules) -> Reading:
             samples = read_samples(image, stated, partial(open_image, path))
             pixels, highest = scaled(samples, rules.depth)
             del samples  # they take more memory than the pixels
-            return Reading(to_image(pixels), turn, facts and replace(facts, highest=highest))
+            return Reading(to_image(grey_as_one_channel(pixels)), turn, facts and replace(facts, highest=highest))
         is_cut = _is_cut(image)
         stored = loaded_as_stored(image)
     del image  # its pixels are not needed any more

@@ -130,8 +130,6 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
     levels = np.round(np.minimum(np.arange(int(highest) + 1), top) / (top / 255)).astype(np.uint8)
     for rows in blocks:
         pixels[rows] = levels[samples.rows(rows)]
-    if pixels.ndim == 3 and all((pixels[rows] == pixels[rows, :, :1]).all() for rows in blocks):
-        pixels = np.ascontiguousarray(pixels[..., 0])
     return 255 - pixels if samples.is_inverted else pixels, int(highest)
 
 
@@ -145,6 +143,13 @@ def require_one_plane(image: Image.Image) -> None:
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (1,))
         if len(bits) > 1 and max(bits) > 8:
             raise ValueError("holds 16-bit colour in separate planes; save it with interleaved channels, or as PNG")
+
+
+def grey_as_one_channel(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Reduce colour [h, w, 3] of equal channels to [h, w]; others stay as they are."""
+    blocks = row_blocks(*pixels.shape[:2])
+    is_grey = pixels.ndim == 3 and all((pixels[rows] == pixels[rows, :, :1]).all() for rows in blocks)
+    return np.ascontiguousarray(pixels[..., 0]) if is_grey else pixels
 
 
 def raw_mode(image: Image.Image) -> str:
