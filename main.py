@@ -21,7 +21,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
 
 import argparse
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -46,7 +46,7 @@ from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
 from util.base.console import echo
 from util.base.seed import seed_everything
-from util.config import flatten, load_config
+from util.config import Config, flatten, load_config
 from util.config.command_line import parse_arguments
 from util.config.never_happens import never_happens
 from util.config.official import default_target, write_from_official
@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
         if args.eval:
-            evaluate(collectives.run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks)))
+            run = collectives.run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks))
+            evaluate(read_by_one_rule(run))
         else:
             train(args, process, device, locks)
 
@@ -99,7 +100,7 @@ class Run:
 def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> None:
     """Train from the chosen start to the last epoch, and evaluate after each. The run folder is held meanwhile."""
     collectives.run_on_all_ranks(partial(locks.enter_context, hold_run_folder(args)))
-    run = collectives.run_on_all_ranks(partial(prepare_training, args, process, device))
+    run = read_by_one_rule(collectives.run_on_all_ranks(partial(prepare_training, args, process, device)))
     state = run.state
     config = run.folder.config
     log = run.folder.log
@@ -158,6 +159,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     checked = build_splits(
         config.data, args.data_path, num_classes=classes, opens_images=process.is_main, run=args.output_dir
     )
+    config = with_image_depth(config, checked.depth.depth)
     split = checked.splits["train"]
     config = for_categories(config, len(split.names))
 
@@ -176,7 +178,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     if process.is_main:
         save_image_records(args.output_dir, checked.files)
     warnings = [*never_happens(flatten(config)), *unused, *checked.warnings, excess_boxes(split, network.num_queries)]
-    messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()]
+    messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()] + checked.depth.lines
     messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
     return Run(checked.splits, state, criterion, postprocess, folder, device)
@@ -185,6 +187,7 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
 def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> Run:
     """Load a checkpoint to evaluate, check the data, and hold a folder of its own for the results."""
     path, content, config = load_for_evaluation(args)
+    config = with_image_depth(config, (content.get("config") or {}).get("image_depth"))
     check_model(config.model)
     config, classes = known_classes(config, content)
     opens_images = process.is_main
@@ -202,6 +205,19 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     messages = [computation, f"val: {describe(split)}", *(f"warning: {warning}" for warning in warnings)]
     folder.log.info("\n".join([*messages, f"evaluating {path}, epoch {state.epoch}; results: {results}"]))
     return Run({"val": split}, state, criterion, postprocess, folder, device)
+
+
+def with_image_depth(config: Config, depth: object) -> Config:
+    """The config with a depth of 16-bit images that was found in place of "auto", so that it is stored with the run."""
+    if config.data.image_depth != "auto" or type(depth) is not int:
+        return config
+    return replace(config, data=replace(config.data, image_depth=depth))
+
+
+def read_by_one_rule(run: Run) -> Run:
+    """The run with images read by the rule of the main rank, which alone has opened them."""
+    rules = collectives.gather_objects({which: split.rules for which, split in run.splits.items()})[0]
+    return replace(run, splits={which: replace(split, rules=rules[which]) for which, split in run.splits.items()})
 
 
 def before_step(run: Run, log: TrainingLog) -> collectives.StepRequests:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,13 @@ from datasets.cache.file import ImageCache
 from datasets.checks.boxes import Role, find_usable
 from datasets.checks.categories import check_pair, find_in_num_classes, find_unknown_categories
 from datasets.checks.findings import Finding, refuse_errors
-from datasets.checks.image_files import Files, load_image_records, read_image_files, read_image_sizes
+from datasets.checks.image_files import (
+    Files,
+    load_image_records,
+    read_depths,
+    read_image_files,
+    read_image_headers,
+)
 from datasets.checks.image_pairs import SplitFiles, find_repeated_files, find_shared_images
 from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_extras, find_unlabelled_tb
@@ -35,6 +41,7 @@ from datasets.sampling.orders import (
     repeat_factors,
 )
 from datasets.sampling.samplers import WindowBatchSampler, eval_indices
+from util.base.console import print_note
 from util.base.processes import usable_cores
 from util.base.seed import derive_generator
 from util.base.text import first_few, printable
@@ -42,10 +49,12 @@ from util.config.schema import Count, DataConfig
 from util.detection.batch import collate
 from util.detection.class_map import ClassMap
 from util.distributed.preemption import ignore_signals_in_worker
+from util.images.depth import FolderDepth, ReadingRules, choose_depth
 
 LAYOUTS = {"coco": layout.COCO, "tbx11k": layout.TBX11K}
 MOST_CATEGORIES_NAMED = 8
 PREFETCH = 4  # batches ahead per loader process: a few slow images, such as mosaics, do not stop the training
+DEPTH_KNOB = "--options image_depth="
 SIDES: tuple[Role, ...] = ("train", "val")
 
 
@@ -56,6 +65,7 @@ class CheckedSplits:
     splits: dict[str, Split]  # "train" and "val"
     warnings: list[str]
     files: Files  # for `datasets.checks.image_files.save_image_records`
+    depth: FolderDepth  # of 16-bit images; on a process that opens none, that of the config
 
 
 def build_splits(
@@ -89,18 +99,20 @@ def build_splits(
     of_pair = check_pair(listed["train"], listed["val"])
     splits: dict[str, Split] = {side: _without_excluded(split, data, side) for side, split in listed.items()}
     if not opens_images:
-        return CheckedSplits(splits, [], {})
+        return CheckedSplits(_by_rule(splits, data, FolderDepth()), [], {}, FolderDepth())
     paths = dict.fromkeys(path for split in listed.values() for path in listed_files(split))
     files = read_image_files(paths, load_image_records(run))
     for side, split in listed.items():
         findings = [*find_in_images(split, files), *find_repeated_files(SplitFiles.of(split, files))]
         warnings[side] += _refuse(split, findings)
+    depth = choose_depth(data.image_depth, read_depths(files), DEPTH_KNOB)
+    splits = _by_rule(splits, data, depth)
     shared = find_shared_images(SplitFiles.of(splits["train"], files), SplitFiles.of(splits["val"], files))
     of_pair += [finding.text for finding in shared]
     lines = [f"{listed[side].name}: {line}" for side in SIDES for line in warnings[side]]
     for split in splits.values():
         open_split_cache(split, data)
-    return CheckedSplits(splits, [*lines, *of_pair], files)
+    return CheckedSplits(splits, [*lines, *of_pair], files, depth)
 
 
 def build_split(
@@ -129,7 +141,8 @@ def check_split(
     The network has these classes, or there is none ("auto").
 
     Images of TBX11K that show tuberculosis but have no box are left out of training, unless the config keeps them.
-    With `opens_images` the header of every image is checked too, and the cache is built if the config has one.
+    With `opens_images` the header of every image is checked too, the depth of 16-bit images is found, and the cache is
+    built if the config has one.
 
     Raises:
         DataError: the folder is not laid out as `dataset_file` states, its annotation file or images cannot be used, or
@@ -140,13 +153,21 @@ def check_split(
     findings = [*_find_in_annotations(split, data, which), *find_unknown_categories(split)]
     # The other list may have larger ids: a class too many is no finding here.
     findings += [found for found in find_in_num_classes(split, num_classes) if found.severity == "error"]
-    if opens_images:
-        findings += find_in_images(split, read_image_sizes(listed_files(split)))
-    warnings = _refuse(split, findings)
-    split = _without_excluded(split, data, which)
+    headers = read_image_headers(listed_files(split)) if opens_images else {}
+    warnings = _refuse(split, [*findings, *find_in_images(split, headers)])
+    depth = choose_depth(data.image_depth, read_depths(headers), DEPTH_KNOB)
+    for line in depth.lines:
+        print_note(line)
+    split = _by_rule({which: _without_excluded(split, data, which)}, data, depth)[which]
     if opens_images:
         open_split_cache(split, data)
     return split, warnings
+
+
+def _by_rule(splits: Mapping[str, Split], data: DataConfig, found: FolderDepth) -> dict[str, Split]:
+    """The splits with the depth that was found, else that of the config; they are one data set and have one rule."""
+    depth = found.depth or (None if data.image_depth == "auto" else data.image_depth)
+    return {side: replace(split, rules=ReadingRules(depth)) for side, split in splits.items()}
 
 
 def _read_split(data: DataConfig, data_path: Path | str, which: Role) -> Split:

@@ -17,7 +17,8 @@ from datasets.annotations.split import Split
 from util.base.errors import DataError, MissingPackage
 from util.base.seed import derive_rng, derive_seed
 from util.detection.batch import Sample, SampleKey, Target
-from util.images import UNREADABLE, read_image
+from util.images import UNREADABLE, read_facts, read_image
+from util.images.orientation import RECORDED_TURNED, is_recorded_turned
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def load_image(split: Split, index: int) -> Image.Image:
     path = split.path(index)
     record = f"image id {split.image_ids[index]} of {split.annotation_file}"
     try:
-        image = read_image(path)
+        image = read_image(path, split.rules)
     except MissingPackage:
         raise
     except UNREADABLE as error:
@@ -114,9 +115,16 @@ def load_image(split: Split, index: int) -> Image.Image:
         raise DataError(f"{path}: cannot be read as an image ({error}); {fix}") from error
     height, width = split.sizes[index].tolist()
     if image.size != (width, height):
+        tag = read_facts(path).turn
+        is_turned = is_recorded_turned((image.height, image.width), (height, width), tag)
+        fix = (
+            f"orientation tag {tag}; {RECORDED_TURNED}"
+            if is_turned
+            else "put the original image back, or correct the record"
+        )
         raise DataError(
             f"{path}: has {image.width} x {image.height} pixels (width x height), but {record} states "
-            f"{width} x {height}; the boxes would not fit: put the original image back, or correct the record"
+            f"{width} x {height}; the boxes would not fit: {fix}"
         )
     return image
 

@@ -5,7 +5,7 @@
 IMAGES are files, folders, zip archives or patterns; PNG, JPEG, TIFF and DICOM. The checkpoint is all it takes. Run the
 same command again after an interruption: images that are done are skipped. docs/predict.md says what OUT gets.
 
-Exit codes: 0 all done; 3 all done but for images that cannot be read, which are listed; 2 a mistake that you can fix.
+Exit codes: 0 all done; 3 all done but for images without a result, which are listed; 2 a mistake that you can fix.
 
 Research use only. Not a medical device.
 """
@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 import torch
 
-from datasets.annotations.split import load_split
+from datasets.annotations.split import load_file_names
 from datasets.annotations.tbx11k import CATEGORIES
 from models import load_detector
 from models.export import load_onnx_detector
@@ -36,7 +36,7 @@ from models.inference import MERGE_IOU, Detector
 from util.base.console import echo, print_note
 from util.base.processes import usable_cores
 from util.base.text import first_few, printable
-from util.config.command_line import Parser, add_device_argument, hide_aliases
+from util.config.command_line import Parser, add_depth_argument, add_device_argument, hide_aliases
 from util.detection.fusion import METHODS
 from util.distributed.collectives import choose_device_type
 from util.distributed.exit_codes import FINISHED, INCOMPLETE
@@ -48,8 +48,10 @@ from util.predict import (
     number_images,
     predict_images,
     require_prediction_folder,
+    survey_images,
 )
-from util.predict.outputs import UNREADABLE_FILE
+from util.predict.outputs import EXCLUDED_FILE, UNREADABLE_FILE
+from util.predict.survey import Survey
 
 SCORE = 0.3  # where a checkpoint has no operating point
 MOST_THREADS = 16
@@ -83,6 +85,10 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     add("--draw", choices=DRAW, default="positives", help="which images get a PNG with boxes (default: positives)")
     add("--batch_size", type=int, help="images of one size at once (default: as many as fit, measured with the first)")
     add_device_argument(parser)
+    add_depth_argument(parser)
+    frame = "apply: turn images by their orientation tags, boxes are in pixels of the turned images (default: stored)"
+    add("--orientation", choices=("stored", "apply"), default="stored", help=frame)
+    add("--force", action="store_true", help="predict DICOM files that are no frontal chest radiographs, too")
     add("--flip", action="store_true", help="detect on each image mirrored too, and merge the detections")
     add(
         "--scales",
@@ -127,22 +133,25 @@ def split_checkpoints(values: list[str]) -> tuple[list[Path], list[str]]:
 
 
 def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Predict and write everything; (file, reason) of what cannot be read."""
+    """Predict and write everything; (file, reason) of what has no result."""
     require_prediction_folder(args.output_dir)
     listing = list_images(args.inputs)
     ids = number_images(listing.images)
     if args.annotations:
-        split = load_split(args.annotations.parent, args.annotations)
-        ids = match_image_ids(listing.images, split.files_by_id, args.annotations)
+        ids = match_image_ids(listing.images, load_file_names(args.annotations), args.annotations)
     log_inputs(listing, len(listing.images) - len(ids))
+    rules = {"depth": args.image_depth, "orientation": args.orientation}
+    survey = survey_images(listing.images, ids, **rules, takes_all=args.force)
+    log_survey(survey, args.output_dir)
     device = choose_device_type(args.device)
     detector = load(args, device)
     title, score_label = words_for(detector)
     threshold = choose_threshold(args, detector)
     unreadable = predict_images(
         detector,
-        listing,
+        survey,
         ids,
+        listing.unreadable,
         OutputSettings(args.output_dir, args.draw, detector.names, threshold, score_label),
         settings={
             "checkpoint": [fingerprint(path) for path in args.models],
@@ -153,6 +162,9 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
             "scales": args.scales,
             "merge": [args.merge, args.merge_iou],
             "options": args.options,
+            # absent, as in earlier versions, where nothing differs from these
+            **({"image_depth": survey.rules.depth} if survey.rules.depth else {}),
+            **({"orientation": args.orientation} if args.orientation != "stored" else {}),
         },
         title=title,
         description={"checkpoint": ", ".join(map(str, args.models)), "views": describe_views(args)},
@@ -164,7 +176,20 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
         echo(printable(f"warning: {file}: {reason}"), file=sys.stderr)
     if unreadable:
         echo(f"warning: {len(unreadable)} could not be read: {args.output_dir / UNREADABLE_FILE}", file=sys.stderr)
-    return unreadable
+    return unreadable + [(image.file, image.reason) for image in survey.excluded]
+
+
+def log_survey(survey: Survey, folder: Path) -> None:
+    """Log how the images are read, and which are not predicted."""
+    if survey.depth.summary and not survey.depth.is_guess:
+        echo(survey.depth.summary)
+    for warning in survey.warnings:
+        echo(f"warning: {warning}", file=sys.stderr)
+    for image in survey.excluded[:MOST_WARNINGS]:
+        echo(printable(f"warning: {image.file}: not predicted: {image.reason}"), file=sys.stderr)
+    if survey.excluded:
+        count = f"{len(survey.excluded)} are no frontal chest radiographs by their header and are not predicted"
+        echo(f"warning: {count}: {folder / EXCLUDED_FILE}; --force predicts them, too", file=sys.stderr)
 
 
 def log_inputs(listing: Listing, num_unlisted: int) -> None:

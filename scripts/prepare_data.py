@@ -35,7 +35,7 @@ from datasets.prepare.write import write_clean_lists, write_coco, write_plan
 from util.base.console import echo
 from util.base.errors import DataError, UserError
 from util.base.text import first_few, printable
-from util.config.command_line import Parser, hide_aliases
+from util.config.command_line import Parser, add_depth_argument, hide_aliases
 from util.distributed.exit_codes import FINISHED, MISTAKE
 
 
@@ -66,6 +66,7 @@ def parse_args(arguments: list[str] | None, description: str | None, expects_tbx
         share = f"of images for validation, where DIR has one list (default: {VAL_FRACTION})"
         add("--val_fraction", type=float, metavar="SHARE", help=share)
         add("--seed", type=int, default=0, help="of the division into training and validation (default: 0)")
+    add_depth_argument(parser)
     args = parser.parse_args(arguments)
     if args.drop_leaked and not args.output_dir:
         parser.error("--drop_leaked writes lists: say --output_dir FOLDER, which may be DIR itself")
@@ -81,7 +82,7 @@ def work(args: argparse.Namespace, expects_tbx11k: bool) -> int:
     if args.fix_names:
         return fix_names(args)
     if args.check and not args.output_dir and args.dir.is_dir() and recognise_layout(args.dir):
-        return report(check_folder(args.dir))
+        return report(check_folder(args.dir, args.image_depth))
     tree = open_tree(args.dir, follows_links=args.follow_links)
     if not (expects_tbx11k or is_tbx11k(tree)):
         return work_on_own(args, tree)
@@ -107,7 +108,7 @@ def fix_names(args: argparse.Namespace) -> int:
         unmatched += len(repaired.unmatched)
     echo(f"written: --data_path {printable(str(args.output_dir))}")
     if args.check:
-        return report(check_folder(args.output_dir))
+        return report(check_folder(args.output_dir, args.image_depth))
     return MISTAKE if unmatched else FINISHED
 
 
@@ -116,7 +117,7 @@ def check_prepared(args: argparse.Namespace, root: Path | None) -> int:
     if root is None or not (args.check or args.drop_leaked):
         return FINISHED
     echo()
-    checked = check_folder(root)
+    checked = check_folder(root, args.image_depth)
     if args.drop_leaked and not args.dry_run:
         drop_leaked(root, checked)
     return report(checked)

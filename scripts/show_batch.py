@@ -67,7 +67,7 @@ def draw(args: argparse.Namespace, config: Config) -> None:
         UserError: the epoch has fewer steps, or the rest of it has no image to draw.
     """
     classes = config.model.num_classes
-    split = build_split(config.data, args.data_path, "train", num_classes=classes, opens_images=False)
+    split = build_split(config.data, args.data_path, "train", num_classes=classes)
     optim = config.optim
     seed = config.runtime.seed
     # The images of a step are the same however it is split: here the shares of all ranks are micro-batches.

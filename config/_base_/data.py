@@ -25,5 +25,6 @@ data_aug_mosaic = 0.0
 data_aug_copy_paste = 0.0
 data_aug_mix_end_epoch = 0
 
+image_depth = "auto"
 image_cache = ""
 num_workers = 4

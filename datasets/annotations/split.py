@@ -15,6 +15,7 @@ from datasets.annotations.records import Records, read_records
 from util.base.errors import DataError
 from util.base.text import first_few
 from util.detection.class_map import IDENTITY, ClassMap
+from util.images.depth import ALONE, ReadingRules
 from util.metrics.tables import GroundTruth
 
 COCO_LISTS = ("images", "annotations", "categories")
@@ -48,6 +49,7 @@ class Split:
     layout: str = ""  # for the log: where it was found, unless at the usual place
     notes: tuple[str, ...] = ()  # what was not as COCO has it, and how it was read
     classes: ClassMap = IDENTITY  # class indices of the categories, for the targets of the network
+    rules: ReadingRules = ALONE  # by which its image files are read
 
     @property
     def name(self) -> str:
@@ -144,6 +146,16 @@ def load_split(image_dir: Path | str, annotation_file: Path | str) -> Split:
     """
     file = Path(annotation_file)
     return make_split(image_dir, read_records(file, COCO_LISTS), file)
+
+
+def load_file_names(annotation_file: Path) -> dict[int, str]:
+    """Read the file names of a COCO-format file by image id; it needs no annotations and no categories.
+
+    Raises:
+        DataError: the file is missing, is not JSON, or has no valid list of images.
+    """
+    images = read_records(annotation_file, ("images",))["images"]
+    return dict(zip(_unique(images, images.image_ids("id")).tolist(), images.texts("file_name"), strict=True))
 
 
 def make_split(image_dir: Path | str, lists: dict[str, Records], file: Path) -> Split:

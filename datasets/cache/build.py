@@ -36,12 +36,12 @@ from datasets.cache.file import (
     dump_index,
     open_cache,
     read_source_file,
+    reader_of,
 )
 from datasets.dataset import load_image
 from util.base.console import Progress, print_note
 from util.base.errors import DataError
 from util.base.files import DISK_FULL, WriteError
-from util.images.reader import READER_VERSION
 
 AHEAD = 4  # images per thread that may wait to be written
 POLL_EVERY = 0.2  # seconds between tries to take the lock of another process
@@ -128,7 +128,7 @@ def _build(split: Split, file: Path, workers: int) -> None:
     journal = journal_file(file)
     try:
         entries = _resume(split, part, journal)
-        _truncate(part, journal, entries)
+        _truncate(part, journal, entries, reader_of(split))
         _require_space(split, file, len(entries))
         with part.open("ab") as pixels, journal.open("a", encoding="utf-8") as lines:
             for source, image in _decode_from(split, len(entries), workers):
@@ -138,7 +138,7 @@ def _build(split: Split, file: Path, workers: int) -> None:
                 lines.write(entry.dump() + "\n")
                 lines.flush()
                 entries.append(entry)
-            pixels.write(dump_index(entries))
+            pixels.write(dump_index(entries, reader_of(split)))
             pixels.flush()
             os.fsync(pixels.fileno())
         part.replace(file)
@@ -155,7 +155,7 @@ def _resume(split: Split, part: Path, journal: Path) -> list[Entry]:
     sizes = (tuple(size) for size in split.sizes.tolist())
     with part.open("rb") as pixels:
         is_current = pixels.read(len(MARK)) == MARK
-        known = _entries_of(journal) if is_current else iter(())
+        known = _entries_of(journal, reader_of(split)) if is_current else iter(())
         for name, size, entry in zip(split.file_names.tolist(), sizes, known, strict=False):
             if (entry.source.name, (entry.height, entry.width)) != (name, size) or entry.start != pixels.tell():
                 break
@@ -165,10 +165,10 @@ def _resume(split: Split, part: Path, journal: Path) -> list[Entry]:
     return entries[: min([len(entries), *changed_sources(split, entries)])]
 
 
-def _entries_of(journal: Path) -> Iterator[Entry]:
+def _entries_of(journal: Path, reader: str) -> Iterator[Entry]:
     """Entries of the journal up to the first incomplete line, which a power cut may leave."""
-    reader, *lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1] or [""]
-    for line in lines if reader == READER_VERSION else ():
+    built_by, *lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1] or [""]
+    for line in lines if built_by == reader else ():
         try:
             entry = Entry.load(json.loads(line))
         except (ValueError, TypeError, RecursionError):
@@ -176,7 +176,7 @@ def _entries_of(journal: Path) -> Iterator[Entry]:
         yield entry
 
 
-def _truncate(part: Path, journal: Path, entries: list[Entry]) -> None:
+def _truncate(part: Path, journal: Path, entries: list[Entry], reader: str) -> None:
     """Remove all but `entries` from the part file and its journal."""
     with part.open("ab") as pixels:
         if not entries:
@@ -184,9 +184,7 @@ def _truncate(part: Path, journal: Path, entries: list[Entry]) -> None:
             pixels.write(MARK)
         else:
             pixels.truncate(entries[-1].end)
-    journal.write_text(
-        "".join(f"{line}\n" for line in [READER_VERSION, *(e.dump() for e in entries)]), encoding="utf-8"
-    )
+    journal.write_text("".join(f"{line}\n" for line in [reader, *(e.dump() for e in entries)]), encoding="utf-8")
 
 
 def _require_space(split: Split, file: Path, num_done: int) -> None:

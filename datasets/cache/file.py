@@ -99,10 +99,12 @@ class ImageCache:
         file: the cache.
         entries: its images.
         fingerprint: of its index.
+        reader: that has decoded the images.
     """
 
-    def __init__(self, file: Path, entries: Sequence[Entry], fingerprint: str) -> None:
+    def __init__(self, file: Path, entries: Sequence[Entry], fingerprint: str, reader: str) -> None:
         self.file = file
+        self.reader = reader
         self.fingerprint = fingerprint
         self.starts = np.array([entry.start for entry in entries])  # [I]
         self.shapes = np.array([[e.height, e.width, e.channels] for e in entries])  # [I, 3]
@@ -148,7 +150,7 @@ class ImageCache:
     @cached_property
     def _bytes(self) -> NDArray[np.uint8]:
         mapped = np.memmap(self.file, np.uint8, mode="r")
-        if _read_index(self.file)[1] != self.fingerprint:
+        if _read_index(self.file, self.reader)[1] != self.fingerprint:
             raise DataError(f"{self.file}: was rebuilt meanwhile; restart")
         return mapped
 
@@ -177,7 +179,8 @@ def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> Im
         UnusableCache: it is missing, damaged, of other images, or a file has changed since.
     """
     file = cache_file(split, folder)
-    held, fingerprint = _read_index(file)
+    reader = reader_of(split)
+    held, fingerprint = _read_index(file, reader)
     of_name = {entry.source.name: entry for entry in held}
     missing = [name for name in split.file_names.tolist() if name not in of_name]
     if missing:
@@ -186,7 +189,7 @@ def open_cache(split: Split, folder: Path, *, checks_pixels: bool = False) -> Im
     if changed := changed_sources(split, entries):
         names = first_few([entries[i].source.name for i in changed])
         raise UnusableCache(f"{file}: {len(changed)} images have changed since: {names}")
-    cache = ImageCache(file, entries, fingerprint)
+    cache = ImageCache(file, entries, fingerprint, reader)
     if not np.array_equal(cache.shapes[:, :2], split.sizes):
         raise UnusableCache(f"{file}: holds images of other sizes than {split.annotation_file} states")
     if checks_pixels and (damaged := [entries[i].source.name for i in range(len(cache)) if not cache.is_whole(i)]):
@@ -222,10 +225,15 @@ def _is_same(split: Split, index: int, source: SourceFile) -> bool:
         return False
 
 
-def dump_index(entries: Sequence[Entry]) -> bytes:
+def reader_of(split: Split) -> str:
+    """The reader and the rules by which the images of a split are decoded; pixels of another one are not used."""
+    return READER_VERSION + split.rules.suffix
+
+
+def dump_index(entries: Sequence[Entry], reader: str) -> bytes:
     """Serialize what follows the pixels: index, start, digest and MARK."""
     lines = ",\n".join(entry.dump() for entry in entries)
-    index = f'{{"reader": {json.dumps(READER_VERSION)}, "entries": [\n{lines}\n]}}\n'.encode()
+    index = f'{{"reader": {json.dumps(reader)}, "entries": [\n{lines}\n]}}\n'.encode()
     start = entries[-1].end.to_bytes(WIDTH_OF_START, "little")
     return index + start + _digest(index + start) + MARK
 
@@ -234,15 +242,15 @@ def _digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _read_index(file: Path) -> tuple[list[Entry], str]:
-    """Read the entries of a cache and their fingerprint."""
+def _read_index(file: Path, reader: str) -> tuple[list[Entry], str]:
+    """Read the entries of a cache of a reader, and their fingerprint."""
     try:
         index, start, digest = _index_bytes(file)
         if _digest(index + start) != digest:
             raise ValueError("another digest")
         content = json.loads(index)
         entries = [Entry.load(values) for values in content["entries"]]
-        reader = content["reader"]
+        built_by = content["reader"]
         edges = [len(MARK), *(entry.end for entry in entries)]
         if [entry.start for entry in entries] != edges[:-1] or edges[-1] != int.from_bytes(start, "little"):
             raise ValueError("images with gaps between them")
@@ -254,8 +262,8 @@ def _read_index(file: Path) -> tuple[list[Entry], str]:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableCache(f"{file}: its index is damaged") from error
-    if reader != READER_VERSION:
-        raise UnusableCache(f"{file}: was built by another version ({reader} instead of {READER_VERSION})")
+    if built_by != reader:
+        raise UnusableCache(f"{file}: was built by another version ({built_by} instead of {reader})")
     return entries, digest.hex()
 
 

@@ -17,7 +17,7 @@ from datasets.annotations.voc import LARGEST_XML
 from datasets.checks.boxes import find_usable
 from datasets.checks.categories import find_in_num_classes, find_in_pair, find_unused_categories
 from datasets.checks.findings import Finding
-from datasets.checks.image_files import Files, read_image_files
+from datasets.checks.image_files import Files, read_depths, read_image_files
 from datasets.checks.image_pairs import Pair, SplitFiles, find_repeated_files, find_shared_images, leaked_pairs
 from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.checks.tbx11k import find_contradictions, find_unlabelled_tb
@@ -25,6 +25,7 @@ from datasets.prepare.source import IMAGE_ENDINGS
 from util.base.errors import DataError
 from util.base.reading import read_document, read_regular
 from util.base.text import first_few
+from util.images.depth import DepthSetting, choose_depth
 
 XML_TOLERANCE = 0.01  # pixels between json and xml; single precision leaves 0.00003
 
@@ -52,8 +53,12 @@ class FolderCheck:
         return {pair.first for pair in self.leaks} | {name for _, name in train & val}
 
 
-def check_folder(root: Path) -> FolderCheck:
+def check_folder(root: Path, image_depth: DepthSetting = "auto") -> FolderCheck:
     """Read every annotation file and every image of a TBX11K or COCO folder.
+
+    Args:
+        root: the folder.
+        image_depth: bits that the samples of 16-bit images use, or "auto".
 
     Raises:
         DataError: it has neither layout.
@@ -73,6 +78,7 @@ def check_folder(root: Path) -> FolderCheck:
         return FolderCheck(findings, {}, [])
     unions = _unions(splits)
     files = read_image_files([path for split in unions for path in listed_files(split)], {})
+    findings += _find_depth(image_depth, files)
     findings += _find_in_each(splits, unions, kind is layout.TBX11K, files)
     findings += _find_between_lists(splits)
     leaks: list[Pair] = []
@@ -90,6 +96,19 @@ def check_folder(root: Path) -> FolderCheck:
         findings += [*_find_extras(splits), *_find_in_xml(root, unions[0])]
         findings += [*_find_in_lists(root, splits), *_find_orphans(root, unions[0])]
     return FolderCheck(findings, splits, leaks)
+
+
+def _find_depth(setting: DepthSetting, files: Files) -> Iterator[Finding]:
+    """How 16-bit images are read, and what contradicts it."""
+    try:
+        found = choose_depth(setting, read_depths(files), "--options image_depth=")
+    except DataError as error:
+        yield Finding("image_depth", str(error))
+        return
+    if found.summary:
+        yield Finding("image_depth", found.summary, "warning" if found.is_guess else "note")
+    for text in found.warnings:
+        yield Finding("image_depth", text, "warning")
 
 
 def _find_in_each(splits: Mapping[str, Split], unions: list[Split], is_tbx11k: bool, files: Files) -> Iterator[Finding]:

@@ -23,11 +23,12 @@ from util.base.console import Progress
 from util.base.errors import MissingPackage
 from util.base.files import write_atomically
 from util.base.threads import read_each
-from util.images import UNREADABLE, huge_images_in_turn, read_image, read_size
-from util.images.reader import file_size
+from util.images import UNREADABLE, ImageFacts, huge_images_in_turn, read_facts
+from util.images.depth import SampleDepth
+from util.images.reader import file_size, read_with_facts
 
 RECORDS = "image_check.npz"
-RECORDS_FORMAT = 1  # changes whenever the same file would give another record
+RECORDS_FORMAT = 2  # changes whenever the same file would give another record
 NEWEST_RUNS = 8  # runs beside this one whose records are read
 THUMBNAIL = 64
 FREQUENCIES = 16
@@ -48,11 +49,12 @@ class ImageFile:
     digest: bytes  # of the file, 16 bytes
     phash: bytes  # 32 bytes
     is_blank: bool  # all pixels are alike
+    turn: int = 1  # orientation tag
+    samples: SampleDepth | None = None  # of 16-bit files; hash and is_blank are those of the file read alone
 
 
 # By absolute path: the record of a file, or why it cannot be read. Files that do not exist are absent.
 Files = Mapping[str, ImageFile | str]
-Size = tuple[int, int]  # (height, width) pixels
 Content = TypeVar("Content")
 
 
@@ -65,13 +67,28 @@ def read_image_files(paths: Iterable[Path], known: Mapping[str, ImageFile]) -> d
     return _read_each(paths, lambda path: _read(path, known.get(str(path))), "reading the images")
 
 
-def read_image_sizes(paths: Iterable[Path]) -> dict[str, Size | str]:
-    """Read the header of every file: its size, or why it cannot be read, by absolute path.
+def read_image_headers(paths: Iterable[Path]) -> dict[str, ImageFacts | str]:
+    """Read the header of every file: its facts, or why it cannot be read, by absolute path.
 
     Raises:
         MissingPackage: as `read_image_files`.
     """
-    return _read_each(paths, lambda path: read_size(path) if path.is_file() else None, "checking the images")
+    return _read_each(paths, lambda path: read_facts(path) if path.is_file() else None, "checking the images")
+
+
+def read_depths(contents: Mapping[str, ImageFile | ImageFacts | str]) -> dict[str, SampleDepth]:
+    """What tells the depth of the files with 16-bit samples, by path; those of which only the header is known are read.
+
+    Raises:
+        MissingPackage: as `read_image_files`.
+    """
+    deep = {path: content.samples for path, content in contents.items() if not isinstance(content, str)}
+    depths = {path: samples for path, samples in deep.items() if samples}
+    unread = [Path(path) for path, samples in depths.items() if samples.highest is None]
+    if unread:
+        read = _read_each(unread, lambda path: read_with_facts(path).samples, "reading the 16-bit images")
+        depths |= {path: samples for path, samples in read.items() if not isinstance(samples, str)}
+    return depths
 
 
 def _read_each(paths: Iterable[Path], read: Callable[[Path], Content | None], label: str) -> dict[str, Content | str]:
@@ -117,10 +134,11 @@ def read_image_file(path: Path, stamp: tuple[int, int, int]) -> ImageFile:
         while block := file.read(1 << 20):
             digest.update(block)
     with huge_images_in_turn():
-        grey = read_image(path).convert("L")
+        reading = read_with_facts(path)
+        grey = reading.image.convert("L")
         is_blank = int(np.ptp(np.asarray(grey))) <= BLANK_RANGE
         phash = perceptual_hash(grey)
-    return ImageFile(stamp, (grey.height, grey.width), digest.digest(), phash, is_blank)
+    return ImageFile(stamp, (grey.height, grey.width), digest.digest(), phash, is_blank, reading.turn, reading.samples)
 
 
 def perceptual_hash(grey: Image.Image) -> bytes:
@@ -158,6 +176,8 @@ def save_image_records(folder: Path, files: Files) -> None:
             digest=np.frombuffer(b"".join(image.digest for image in images), np.uint8).reshape(-1, 16),
             look=np.frombuffer(b"".join(image.phash for image in images), np.uint8).reshape(-1, 32),
             is_blank=np.array([image.is_blank for image in images], dtype=bool),
+            turn=np.array([image.turn for image in images], dtype=np.int64),
+            samples=np.array([_dump_samples(image.samples) for image in images], dtype=np.int64).reshape(-1, 2),
         ),
     )
 
@@ -190,8 +210,18 @@ def _load(path: Path) -> dict[str, ImageFile]:
                 return {}
             paths, stamps, sizes = (columns[key].tolist() for key in ("path", "stamp", "size"))
             digests, hashes = (list(map(bytes, columns[key])) for key in ("digest", "look"))
-            blank = columns["is_blank"].tolist()
+            blank, turns, samples = (columns[key].tolist() for key in ("is_blank", "turn", "samples"))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return {}  # missing or damaged: the images themselves are read
-    rows = zip(paths, stamps, sizes, digests, hashes, blank, strict=False)
-    return {path: ImageFile(tuple(t), tuple(s), d, h, b) for path, t, s, d, h, b in rows}
+    rows = zip(paths, stamps, sizes, digests, hashes, blank, turns, map(_load_samples, samples), strict=False)
+    return {path: ImageFile(tuple(stamp), tuple(size), *rest) for path, stamp, size, *rest in rows}
+
+
+def _dump_samples(samples: SampleDepth | None) -> tuple[int, int]:
+    """(stated, highest), with 0 and -1 where there is none."""
+    return (0, -1) if samples is None else (samples.stated or 0, -1 if samples.highest is None else samples.highest)
+
+
+def _load_samples(row: list[int]) -> SampleDepth | None:
+    stated, highest = row
+    return None if highest < 0 else SampleDepth(stated or None, highest)

@@ -19,9 +19,11 @@ from datasets.checks.boxes import find_in_boxes
 from datasets.checks.categories import find_in_category_names
 from datasets.checks.file_names import find_in_file_names
 from datasets.checks.findings import Finding
-from datasets.checks.image_files import ImageFile, Size
+from datasets.checks.image_files import ImageFile
 from util.base.text import first_few
 from util.detection.pixels import NARROW
+from util.images import ImageFacts
+from util.images.orientation import AS_STORED, RECORDED_TURNED, describe_turned, is_recorded_turned
 
 
 def find_in_annotations(split: Split) -> Iterator[Finding]:
@@ -33,7 +35,7 @@ def find_in_annotations(split: Split) -> Iterator[Finding]:
     yield from find_in_category_names(split)
 
 
-def find_in_images(split: Split, contents: Mapping[str, ImageFile | Size | str]) -> Iterator[Finding]:
+def find_in_images(split: Split, contents: Mapping[str, ImageFile | ImageFacts | str]) -> Iterator[Finding]:
     """Findings in the image files. The header of a truncated file is whole: only a file read to its end is checked.
 
     Args:
@@ -43,16 +45,32 @@ def find_in_images(split: Split, contents: Mapping[str, ImageFile | Size | str])
     unreadable = []
     resized = []
     blank = []
+    turned: dict[str, int] = {}
+    turned_records = 0
     for index, name in enumerate(split.file_names.tolist()):
         content = None if leaves_folder(name) else contents.get(os.path.abspath(split.path(index)))
         recorded = tuple(split.sizes[index].tolist())
-        size = content.size if isinstance(content, ImageFile) else content
-        if isinstance(size, str):
-            unreadable.append(f"{name} ({size})")
-        elif size is not None and size != recorded:
-            resized.append(f"{name} ({size[1]} x {size[0]} instead of {recorded[1]} x {recorded[0]})")
+        if isinstance(content, str):
+            unreadable.append(f"{name} ({content})")
+        elif content is not None and content.size != recorded:
+            height, width = content.size
+            is_turned = is_recorded_turned(content.size, recorded, content.turn)
+            tag = f", orientation tag {content.turn}" if is_turned else ""
+            resized.append(f"{name} ({width} x {height} instead of {recorded[1]} x {recorded[0]}{tag})")
+            turned_records += is_turned
+        elif content is not None and content.turn != AS_STORED:
+            turned[name] = content.turn
         if isinstance(content, ImageFile) and content.is_blank:
             blank.append(name)
+    fix = "the boxes would not fit: put the original images back, or correct the records"
+    fix = f"{RECORDED_TURNED if turned_records else fix}{f'; {fix}' if 0 < turned_records < len(resized) else ''}"
+    yield from _describe_images(split, unreadable, resized, fix, turned, blank)
+
+
+def _describe_images(
+    split: Split, unreadable: list[str], resized: list[str], fix: str, turned: dict[str, int], blank: list[str]
+) -> Iterator[Finding]:
+    """A finding for each kind of defect of images that there is."""
     if unreadable:
         yield Finding(
             "unreadable",
@@ -63,8 +81,11 @@ def find_in_images(split: Split, contents: Mapping[str, ImageFile | Size | str])
         yield Finding(
             "resized",
             f"{len(resized)} of {split.num_images} images have another size (width x height) than recorded: "
-            f"{first_few(resized)}; the boxes would not fit: put the original images back, or correct the records",
+            f"{first_few(resized)}; {fix}",
         )
+    if turned:
+        fix = "pixels are used as stored, and boxes must belong to these: no action needed if they do"
+        yield Finding("turned", f"{describe_turned(turned, split.num_images)}; {fix}", "warning")
     if blank:
         text = f"{len(blank)} of {split.num_images} images are blank, all pixels alike: {first_few(blank)}"
         yield Finding("blank", f"{text}; download these files again, or remove their records", "warning")

@@ -13,11 +13,14 @@ from PIL import Image
 
 from models.dino import DINO
 from models.postprocess import PostProcess
+from util.base.console import print_note
 from util.base.errors import DataError, MissingPackage
 from util.detection.batch import Batch, Sample, collate
 from util.detection.fusion import ImageDetections, Merge
 from util.detection.pixels import network_pixels, resized_size
-from util.images import UNREADABLE, convert_image, read_image, to_image
+from util.images import UNREADABLE, convert_image, to_image
+from util.images.depth import CONTAINER, ReadingRules
+from util.images.reader import read_with_facts
 from util.metrics.collect import collect_detections
 from util.metrics.tables import Detections
 from util.training.precision import Precision
@@ -100,15 +103,24 @@ class Detector:
         merge: fuses the detections of several views.
         names: of the categories, by id.
         threshold: score threshold of the operating point; None where none was chosen.
+        image_depth: bits that the samples of 16-bit files use; None: each file as its header or its values say.
     """
 
     def __init__(
-        self, views: Sequence[View], merge: Merge, *, names: Mapping[int, str], threshold: float | None
+        self,
+        views: Sequence[View],
+        merge: Merge,
+        *,
+        names: Mapping[int, str],
+        threshold: float | None,
+        image_depth: int | None = None,
     ) -> None:
         self.views = tuple(views)
         self.merge = merge
         self.names = dict(names)
         self.threshold = threshold
+        self.rules = ReadingRules(image_depth)
+        self._has_noted = False  # that the depth of a file is a guess
 
     def __call__(self, *images: ImageLike) -> Detections:
         """Detect on some images, which get the ids 1, 2, ...; boxes in pixels of the files.
@@ -118,7 +130,7 @@ class Detector:
         Raises:
             DataError: a file is missing, damaged, or no image; MissingPackage where reading it takes a package.
         """
-        detections = [self.detect([self.prepare(_opened(image))])[0] for image in images]
+        detections = [self.detect([self.prepare(self._opened(image))])[0] for image in images]
         return collect_detections(range(1, len(images) + 1), detections)
 
     def prepare(self, image: Image.Image) -> Prepared:
@@ -136,20 +148,31 @@ class Detector:
             return by_view[0]
         return [self.merge(detections) for detections in zip(*by_view, strict=True)]
 
-
-def _opened(image: ImageLike) -> Image.Image:
-    """The image of a file, of Pillow or of an array."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+    def _opened(self, image: ImageLike) -> Image.Image:
+        """The image of a file, of Pillow or of an array."""
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+                raise DataError(
+                    f"an array of {image.dtype} {list(image.shape)} is not an image; give 8-bit pixels, [h, w] or "
+                    "[h, w, 3]"
+                )
+            return to_image(np.ascontiguousarray(image))
+        try:
+            return convert_image(image) if isinstance(image, Image.Image) else self._read(Path(image))
+        except MissingPackage:
+            raise
+        except UNREADABLE as error:
             raise DataError(
-                f"an array of {image.dtype} {list(image.shape)} is not an image; give 8-bit pixels, [h, w] or [h, w, 3]"
+                f"{image}: cannot be read as an image ({error}); give a PNG, JPEG, TIFF or DICOM file"
+            ) from error
+
+    def _read(self, path: Path) -> Image.Image:
+        reading = read_with_facts(path, self.rules)
+        samples = reading.samples
+        if samples and not (samples.stated or self.rules.depth or self._has_noted) and samples.own < CONTAINER:
+            self._has_noted = True
+            print_note(
+                f"{path}: its 16-bit samples are read as {samples.own} bits, by their highest value {samples.highest}, "
+                "and others likewise, each by itself; image_depth=BITS sets one depth for all"
             )
-        return to_image(np.ascontiguousarray(image))
-    try:
-        return convert_image(image) if isinstance(image, Image.Image) else read_image(Path(image))
-    except MissingPackage:
-        raise
-    except UNREADABLE as error:
-        raise DataError(
-            f"{image}: cannot be read as an image ({error}); give a PNG, JPEG, TIFF or DICOM file"
-        ) from error
+        return reading.image

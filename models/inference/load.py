@@ -38,6 +38,7 @@ def load_detector(
     merge: Method = "wbf",
     merge_iou: float = MERGE_IOU,
     options: Iterable[str] | None = None,
+    image_depth: int | None = None,
 ) -> Detector:
     """Load a detector from a checkpoint of this repository, which holds config, category names and weights.
 
@@ -52,6 +53,7 @@ def load_detector(
         merge: how the detections of several views are fused: `util.detection.fusion`.
         merge_iou: IoU above which the fusion takes two boxes of a class for the same.
         options: KEY=VALUE, knobs of the config that are changed.
+        image_depth: bits that the samples of 16-bit files use; None: each file as its header or its values say.
 
     Raises:
         CheckpointError: a file is not a checkpoint, holds no config or category names, is damaged, or has other
@@ -75,7 +77,8 @@ def load_detector(
     thresholds = [member.threshold for member in members if member.threshold is not None]
     threshold = sum(thresholds) / len(thresholds) if len(thresholds) == len(members) else None
     num_kept = members[0].config.eval.num_select
-    return Detector(views, build_merge(merge, merge_iou, num_kept), names=names, threshold=threshold)
+    merger = build_merge(merge, merge_iou, num_kept)
+    return Detector(views, merger, names=names, threshold=threshold, image_depth=image_depth)
 
 
 def build_model_with_weights(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers.browser import Browser
 from util.predict.outputs import PAGE_FILE, OutputSettings
-from util.predict.page import PageHeader, write_page
+from util.predict.page.write import PageHeader, write_page
 from util.predict.results import ImageResult
 
 NAMES = {1: "Active", 2: "<i>Latent</i>"}
@@ -157,7 +157,7 @@ def test_without_a_browser_too_no_name_gets_out_of_its_place(tmp_path):
 
 
 def test_a_page_of_many_images_keeps_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("util.predict.page.THUMBNAIL_BYTES", 10_000)
+    monkeypatch.setattr("util.predict.page.write.THUMBNAIL_BYTES", 10_000)
     rows = [row(tmp_path, f"{number}.png") for number in range(100)]
     text = page(tmp_path, rows).read_text()
     assert text.count("<tr class=") == 100

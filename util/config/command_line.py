@@ -51,6 +51,17 @@ def add_device_argument(parser: Parser) -> None:
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help=help_text)
 
 
+def add_depth_argument(parser: Parser) -> None:
+    """Add the depth of 16-bit images."""
+    help_text = "bits that 16-bit PNG and TIFF files use; auto: as their headers and values say (default: auto)"
+    choices = ("auto", 8, 10, 12, 14, 16)
+    parser.add_argument("--image_depth", type=_number_or_name, choices=choices, default="auto", help=help_text)
+
+
+def _number_or_name(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line of main.py.
 

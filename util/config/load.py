@@ -236,7 +236,8 @@ def _checked(spec: Field, value: Any) -> Any:
             continue
         if isinstance(part, float) and not math.isfinite(part):
             raise ConfigError(f"{spec.name} must be finite, got {_shown(value)}")
-        if part is not None and ((low is not None and part < low) or (high is not None and part > high)):
+        is_number = part is not None and not isinstance(part, str)
+        if is_number and ((low is not None and part < low) or (high is not None and part > high)):
             raise ConfigError(f"{spec.name} must {_describe_range(low, high)}, got {_shown(value)}")
     return value
 

@@ -299,6 +299,14 @@ class DataConfig:
     data_aug_mix_end_epoch: int = knob(
         "epoch from which on mosaic and copy-paste are off", low=0, high=10_000, before=0
     )
+    image_depth: int | Literal["auto"] = knob(
+        "bits that the samples of 16-bit PNG and TIFF files use, such as 12; higher values become white. auto: as "
+        "their headers state, else the smallest of 8, 10, 12, 14, 16 that holds the highest value of all images; the "
+        "value found is stored with the run",
+        low=8,
+        high=16,
+        before=16,
+    )
     image_cache: str = knob(
         "folder of the decoded images, one per data set, built if missing or outdated; '': read the image files",
         is_path=True,

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
+from util.images.depth import SampleDepth
+
 MAX_PIXELS = 100_000_000
 PIXELS_AT_ONCE = 2**21  # converted together, where a pixel takes several bytes on the way
 # Exceptions of Pillow and pydicom for files that are truncated, damaged, too large, or no images at all: a wrong number
@@ -44,6 +46,21 @@ class ImageFacts:
     spacing_at: str | None = None  # "patient", or "detector": magnified by the distance between the two
     orientation: tuple[str, str] | None = None  # directions of rows and columns, such as ("L", "F"): left, foot
     view: str | None = None  # such as "PA"
+    turn: int = 1  # orientation tag (EXIF) by which viewers turn the image, never a DICOM's; 1: as it is stored
+    samples: SampleDepth | None = None  # of 16-bit files other than DICOM
+    modality: str | None = None  # such as "DX"
+    body_part: str | None = None  # such as "CHEST"
+    is_secondary: bool = False  # a secondary capture: what the modality says of it may be anything
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether the file is DICOM, which alone states how values become grey levels."""
+        return self.photometric is not None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) pixels."""
+        return self.height, self.width
 
 
 def require_few_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:

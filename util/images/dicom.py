@@ -26,16 +26,24 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
 from pydicom.pixels import apply_windowing, get_decoder, pixel_array
 from pydicom.tag import Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from util.base.errors import MissingPackage
 from util.images.common import MAX_PIXELS, ImageFacts, require_few_pixels, row_blocks, to_image
+from util.images.dicom_head import MARK, PREAMBLE, has_preamble
 from util.images.dicom_limits import (
     MAX_ELEMENT_BYTES,
     META_GROUP,
-    PREAMBLE,
     CountedReads,
     RefusedDicom,
     inflated,
@@ -51,8 +59,16 @@ ELEMENTS = [
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("PixelSpacing", "ImagerPixelSpacing", "PatientOrientation", "ViewPosition"),
+    *("SOPClassUID", "Modality", "BodyPartExamined"),
 ]
+# Of pixels that are not compressed, by (are VRs implicit, is the order little endian)
+PLAIN_SYNTAXES = {
+    (True, True): ImplicitVRLittleEndian,
+    (False, True): ExplicitVRLittleEndian,
+    (False, False): ExplicitVRBigEndian,
+}
 NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # how its class begins
 MAX_COLOUR_PIXELS = MAX_PIXELS // 5  # pydicom turns YBR into RGB with three floating point numbers per pixel
 PIXELS = Tag("PixelData")
 DEEPEST_IDENTITY = 8  # bits
@@ -105,12 +121,16 @@ def _refuse_damaged() -> Iterator[None]:
 
 def _read(path: Path | BytesIO, *, with_pixels: bool) -> Dataset:
     with _opened(path) as file:
-        header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels)
+        header = pydicom.dcmread(file, specific_tags=ELEMENTS, stop_before_pixels=not with_pixels, force=True)
     for tag in list(header.keys()):
         value = header.get_item(tag).value
         if tag != PIXELS and isinstance(value, bytes) and len(value) > MAX_ELEMENT_BYTES:  # it would become objects
             raise RefusedDicom(f"an element of its header has {len(value)} bytes, more than {MAX_ELEMENT_BYTES}")
     _check(header, with_pixels)
+    if "TransferSyntaxUID" not in header.file_meta:  # without file meta information; pydicom has recognised it
+        if with_pixels and header["PixelData"].is_undefined_length:
+            raise RefusedDicom("its pixels are compressed, and it does not state how; export it again as DICOM or PNG")
+        header.file_meta.TransferSyntaxUID = PLAIN_SYNTAXES[header.original_encoding]  # type: ignore[index]
     return header
 
 
@@ -128,8 +148,9 @@ def _opened(path: Path | BytesIO) -> Iterator[CountedReads]:
 
 def _go_to_data(file: CountedReads) -> str | None:
     """The transfer syntax, read as `pydicom.filereader.read_partial` reads it; the data set begins there."""
+    start = PREAMBLE + len(MARK) if has_preamble(file.read(PREAMBLE + len(MARK))) else 0
     for is_implicit in (False, True):
-        file.seek(PREAMBLE)
+        file.seek(start)
         meta = read_dataset(file, is_implicit, True, stop_when=lambda tag, _vr, _length: tag >> 16 != META_GROUP)
         if _is_understood(meta):
             return meta.get("TransferSyntaxUID")
@@ -334,6 +355,9 @@ def _facts(header: Dataset) -> ImageFacts:
         photometric=header.PhotometricInterpretation,
         spacing=(float(spacing[0]), float(spacing[1])) if spacing else None,
         spacing_at=("patient" if at_patient else "detector") if spacing else None,
-        orientation=(str(orientation[0]), str(orientation[1])) if orientation else None,
+        orientation=(str(orientation[0]), str(orientation[1])) if isinstance(orientation, MultiValue) else None,
         view=header.get("ViewPosition") or None,
+        modality=header.get("Modality") or None,
+        body_part=header.get("BodyPartExamined") or None,
+        is_secondary=str(header.get("SOPClassUID") or "").startswith(SECONDARY_CAPTURE),
     )

@@ -13,12 +13,12 @@ import zlib
 from itertools import pairwise
 
 from util.base.reading import CHUNK
+from util.images.dicom_head import MARK, PREAMBLE
 from util.images.huge_images import HUGE_BYTES, take_turn
 
 MAX_DATA_BYTES = 2**28  # bytes, unpacked: 100 million pixels of 16 bits, and a header
 MAX_ELEMENT_BYTES = 2**20  # bytes of one element of the header; a table of 65536 entries has 131,072
 MAX_READS = 100_000  # calls of read for one file; every element and every item of a sequence takes one
-PREAMBLE = 132  # bytes before the elements that say how the others are encoded
 META_GROUP = 2  # of these elements
 START_OF_IMAGE = b"\xff\xd8"  # JPEG and JPEG-LS
 START_OF_CODESTREAM = b"\xff\x4f\xff\x51"
@@ -63,7 +63,7 @@ def inflated(file: io.BufferedReader, syntax: str) -> io.BytesIO:
     """
     content = io.BytesIO()
     uid = syntax.encode() + b"\0" * (len(syntax) % 2)
-    content.write(bytes(PREAMBLE - 4) + b"DICM" + struct.pack("<HH2sH", META_GROUP, 0x10, b"UI", len(uid)) + uid)
+    content.write(bytes(PREAMBLE) + MARK + struct.pack("<HH2sH", META_GROUP, 0x10, b"UI", len(uid)) + uid)
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     while not engine.eof:
         piece = engine.unconsumed_tail or file.read1(CHUNK // 16)

@@ -3,6 +3,7 @@
 from util.predict.inputs import Listing, list_images, match_image_ids, number_images
 from util.predict.outputs import OutputSettings, require_prediction_folder
 from util.predict.prediction import predict_images
+from util.predict.survey import survey_images
 
 __all__ = [
     "Listing",
@@ -12,4 +13,5 @@ __all__ = [
     "number_images",
     "predict_images",
     "require_prediction_folder",
+    "survey_images",
 ]

@@ -7,11 +7,12 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from PIL import Image
 
@@ -19,9 +20,11 @@ from util.base.console import print_note
 from util.base.errors import UserError
 from util.base.reading import DAMAGED_ARCHIVE, is_regular, read_member, require_known_method, require_regular
 from util.base.text import first_few
-from util.images import huge_images_in_turn, is_dicom, read_image
+from util.images import ImageFacts, huge_images_in_turn, is_dicom, read_facts
+from util.images.depth import ALONE, ReadingRules, SampleDepth
+from util.images.dicom_head import HEAD_BYTES
 from util.images.huge_images import take_turn
-from util.images.reader import MAX_FILE_BYTES
+from util.images.reader import MAX_FILE_BYTES, Reading, read_with_facts
 from util.predict.outputs import PICTURES_FOLDER, PROGRESS_FILE
 
 # Endings of images in a folder or an archive. DICOM is known by its content.
@@ -32,6 +35,7 @@ ENDINGS = {
 NO_IMAGES = {"DICOMDIR", "Thumbs.db"}
 NO_FOLDERS = {"__MACOSX"}
 LONGEST_NAME = 200  # bytes of a part of a path: the image with boxes gets the name and an ending
+Out = TypeVar("Out")
 LARGEST_MEMBER = MAX_FILE_BYTES  # bytes of a file in an archive
 
 
@@ -42,6 +46,7 @@ class ImageInput:
     name: str  # its path below what all inputs have in common; unlike all others
     path: Path  # the file, or the archive
     member: str | None = None  # the file in the archive
+    rules: ReadingRules = ALONE  # by which it is read
 
     @property
     def where(self) -> str:
@@ -63,12 +68,35 @@ class ImageInput:
         Raises:
             MissingPackage, one of util.images.reader.UNREADABLE, or zipfile.BadZipFile.
         """
+        return self._with_content(self._reading).image
+
+    def read_samples(self) -> SampleDepth | None:
+        """Read the image for what tells the depth of its 16-bit samples; None where it has others.
+
+        Raises:
+            as `read`.
+        """
+        return self._with_content(self._reading).samples
+
+    def read_facts(self) -> ImageFacts:
+        """Read the facts of the header.
+
+        Raises:
+            as `read`.
+        """
+        return self._with_content(read_facts)
+
+    def _reading(self, content: Path | BytesIO) -> Reading:
+        return read_with_facts(content, self.rules)
+
+    def _with_content(self, read: Callable[[Path | BytesIO], Out]) -> Out:
+        """Apply a function to the file, or to the content of a file in an archive."""
         if self.member is None:
-            return read_image(self.path)
+            return read(self.path)
         info = _archive(self.path).getinfo(self.member)
         with huge_images_in_turn():
             take_turn(num_bytes=info.file_size)
-            return read_image(_NamedContent(read_member(_archive(self.path), info), self.where))
+            return read(_NamedContent(read_member(_archive(self.path), info), self.where))
 
 
 @dataclass(frozen=True)
@@ -273,7 +301,7 @@ def _looks_like_image(path: Path, info: zipfile.ZipInfo) -> bool:
     try:
         require_known_method(info)
         with _archive(path).open(info) as file:
-            return is_dicom(BytesIO(file.read(132)))
+            return is_dicom(BytesIO(file.read(HEAD_BYTES)))
     except (*DAMAGED_ARCHIVE, zlib.error, EOFError):
         return False
 

@@ -14,11 +14,15 @@ PROGRESS_FILE = "progress.jsonl"
 PICTURES_FOLDER = "pictures"
 PAGE_FILE = "summary.html"
 UNREADABLE_FILE = "unreadable.csv"
+EXCLUDED_FILE = "excluded.csv"
 DETECTIONS_FILE = "detections.json"
 BOXES_FILE = "detections.csv"
 IMAGES_FILE = "images.csv"
 IMAGE_LIST_FILE = "images.json"
-RESULTS = (PICTURES_FOLDER, PAGE_FILE, UNREADABLE_FILE, DETECTIONS_FILE, BOXES_FILE, IMAGES_FILE, IMAGE_LIST_FILE)
+RESULTS = (
+    *(PICTURES_FOLDER, PAGE_FILE, UNREADABLE_FILE, EXCLUDED_FILE, DETECTIONS_FILE, BOXES_FILE, IMAGES_FILE),
+    IMAGE_LIST_FILE,
+)
 Draw = Literal["none", "positives", "all"]
 
 

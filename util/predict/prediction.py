@@ -12,18 +12,20 @@ from util.base.csv_text import csv_lines
 from util.base.files import write_atomically
 from util.base.folder_lock import lock_folder
 from util.predict.detect_each import ImageDetector
-from util.predict.inputs import ImageInput, Listing
+from util.predict.inputs import ImageInput
 from util.predict.loop import detect_all
 from util.predict.outputs import DETECTIONS_FILE, IMAGES_FILE, PAGE_FILE, UNREADABLE_FILE, OutputSettings
-from util.predict.page import PageHeader, write_page
+from util.predict.page.write import PageHeader, write_page
 from util.predict.results import ImageResult, ResultFile
+from util.predict.survey import Survey
 from util.predict.tables import write_tables
 
 
 def predict_images(
     detector: ImageDetector,
-    listing: Listing,
+    survey: Survey,
     ids: Mapping[str, int],
+    unreadable: list[tuple[str, str]],
     output: OutputSettings,
     *,
     settings: Mapping[str, Any],
@@ -33,12 +35,13 @@ def predict_images(
     batch_size: int | None,
     num_threads: int,
 ) -> list[tuple[str, str]]:
-    """Detect on the images that have an id and write all results; (file, reason) of those that cannot be read.
+    """Detect on images and write all results; (file, reason) of those that cannot be read.
 
     Args:
         detector: what detects.
-        listing: the images, from `list_images`.
+        survey: the images, from `survey_images`.
         ids: image id by name.
+        unreadable: (file, reason) of inputs that could not be listed.
         output: what is written, and where.
         settings: plain values on which the detections depend; a folder of others is refused.
         title: of the page.
@@ -52,7 +55,7 @@ def predict_images(
         WriteError: the disk is full or the folder cannot be written.
         Exception: what the network raises, where it fails on every image or does not work any more.
     """
-    images = [image for image in listing.images if image.name in ids]
+    images = survey.images
     with lock_folder(output.folder, "prediction"):
         results = ResultFile(output.folder, settings)
         todo = [image for image in images if not _is_done(image, results)]
@@ -72,8 +75,8 @@ def predict_images(
         )
         progress.close()
         path = {image.name: image.where for image in images}
-        unreadable = listing.unreadable + [(path.pop(name), reason) for name, reason in failed]
-        _write_results(output, results, {name: ids[name] for name in path}, title, description, unreadable)
+        unreadable = unreadable + [(path.pop(name), reason) for name, reason in failed]
+        _write_results(output, results, {name: ids[name] for name in path}, title, description, unreadable, survey)
     return unreadable
 
 
@@ -92,11 +95,12 @@ def _write_results(
     title: str,
     description: Mapping[str, str],
     unreadable: list[tuple[str, str]],
+    survey: Survey,
 ) -> None:
     def with_ids() -> Iterator[tuple[int, ImageResult]]:
         return ((ids[result.name], result) for result in results.read(list(ids)))
 
-    write_tables(output, with_ids)
+    write_tables(output, with_ids, survey)
     text = "".join(csv_lines(("file", "reason"), unreadable))
     path = output.folder / UNREADABLE_FILE
     write_atomically(path, lambda file: file.write(text.encode("utf-8", errors="backslashreplace")))
@@ -107,8 +111,11 @@ def _write_results(
         "images": f"{len(scores)}, of which {num_positive} have a box",
         "score threshold": f"{output.threshold:.4g}",
         **description,
+        **({"16-bit images": survey.depth.summary} if survey.depth.summary else {}),
+        **({"orientation": survey.turned} if survey.turned else {}),
         "all values": f"{DETECTIONS_FILE}, {IMAGES_FILE}",
     }
     page = output.folder / PAGE_FILE
-    write_page(output, PageHeader(title, facts, unreadable), results.read(by_score))
+    excluded = [(image.file, image.reason) for image in survey.excluded]
+    write_page(output, PageHeader(title, facts, unreadable, excluded), results.read(by_score))
     echo(f"{len(scores)} images, {num_positive} with a box of score {output.threshold:.4g} or more: {page}")

@@ -9,16 +9,27 @@ from typing import IO, Any
 
 from util.base.csv_text import Formatted, csv_lines
 from util.base.files import write_atomically
-from util.predict.outputs import BOXES_FILE, DETECTIONS_FILE, IMAGE_LIST_FILE, IMAGES_FILE, OutputSettings
+from util.images import ImageFacts
+from util.predict.outputs import (
+    BOXES_FILE,
+    DETECTIONS_FILE,
+    EXCLUDED_FILE,
+    IMAGE_LIST_FILE,
+    IMAGES_FILE,
+    OutputSettings,
+)
 from util.predict.results import ImageResult, boxes_above
+from util.predict.survey import Survey
 
 BOX_COLUMNS = ("image_id", "file_name", "category_id", "category", "score", "x1", "y1", "x2", "y2")
+KIND_COLUMNS = ("modality", "body_part", "view")  # of images.csv, where there is DICOM
 
+NOTHING_KNOWN = Survey()
 # The results and their image ids, from the start each time it is called
 Results = Callable[[], Iterator[tuple[int, ImageResult]]]
 
 
-def write_tables(output: OutputSettings, results: Results) -> None:
+def write_tables(output: OutputSettings, results: Results, survey: Survey = NOTHING_KNOWN) -> None:
     """Write all detections in COCO's results format, boxes above the threshold and images as CSV, and the image ids.
 
     Raises:
@@ -30,8 +41,29 @@ def write_tables(output: OutputSettings, results: Results) -> None:
     )
     _write(output.folder / DETECTIONS_FILE, _json_list(_detections(results)))
     _write(output.folder / BOXES_FILE, csv_lines(BOX_COLUMNS, _boxes(results, output)))
-    _write(output.folder / IMAGES_FILE, csv_lines(columns, _images(results, output)))
+    more = _more_columns(survey)
+    rows = ((*row, *(more[column](row[1]) for column in more)) for row in _images(results, output))
+    _write(output.folder / IMAGES_FILE, csv_lines((*columns, *more), rows))
+    if survey.has_dicom:
+        found = ((image.file, *_kind(image.facts), image.reason) for image in survey.excluded)
+        _write(output.folder / EXCLUDED_FILE, csv_lines(("file", *KIND_COLUMNS, "reason"), found))
     _write(output.folder / IMAGE_LIST_FILE, _image_list(results, output.names))
+
+
+def _more_columns(survey: Survey) -> dict[str, Callable[[str], str | int]]:
+    """Columns that images have in some predictions only: what each says of the image of a name."""
+    columns: dict[str, Callable[[str], str | int]] = {}
+    none = ImageFacts(0, 0)
+    if survey.has_dicom:
+        for n, column in enumerate(KIND_COLUMNS):
+            columns[column] = lambda name, n=n: _kind(survey.facts.get(name, none))[n]  # type: ignore[misc]
+    if survey.rules.orientation == "apply":
+        columns["turned_by_tag"] = lambda name: survey.facts.get(name, none).turn
+    return columns
+
+
+def _kind(facts: ImageFacts) -> tuple[str, str, str]:
+    return facts.modality or "", facts.body_part or "", facts.view or ""
 
 
 def _write(path: Path, parts: Iterator[str]) -> None:

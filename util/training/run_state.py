@@ -94,6 +94,7 @@ class RunState(Generic[Network]):
                 f"{path}: cannot be resumed, it lacks {', '.join(lacking)}; use --pretrain_model_path for its weights"
             )
         changes = differences({**BEFORE, **content["config"]}, self.facts["config"])
+        changes = self._check_depth(changes, path)
         self._check_model(changes, path)
         self._check_categories(content, path)
         self._check_steps(content, changes, path)
@@ -123,6 +124,18 @@ class RunState(Generic[Network]):
                 f"{path}: is a checkpoint of another model ({', '.join(map(_mismatch, refused))}). Use its config, "
                 "another --output_dir, or --pretrain_model_path to take over what fits"
             )
+
+    def _check_depth(self, changes: list[Change], path: Path) -> list[Change]:
+        """With another depth all 16-bit images have other grey values; "auto" means that there are none."""
+        depths = [change for change in changes if change.knob == "image_depth"]
+        for change in depths:
+            if "auto" not in (change.before, change.after):
+                raise CheckpointError(
+                    f"{path}: was trained on 16-bit images read as {change.before} bits, now they are read as "
+                    f"{change.after}. --options image_depth={change.before} keeps its rule; for another one start "
+                    "a new training from its weights: another --output_dir and --pretrain_model_path"
+                )
+        return [change for change in changes if change not in depths]
 
     def _check_categories(self, content: Mapping[str, Any], path: Path) -> None:
         """With other categories the same weights would select and predict other classes."""

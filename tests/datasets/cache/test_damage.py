@@ -118,7 +118,7 @@ LINES = {
 def test_a_broken_line_of_the_journal_ends_what_is_kept(make, folder, monkeypatch, line, place):
     split = make(8)
     with monkeypatch.context() as patch:
-        patch.setattr(cache_build, "dump_index", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(cache_build, "dump_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             ensure_cache(split, folder, workers=1)
     journal = journal_file(cache_file(split, folder))

@@ -10,7 +10,7 @@ from datasets.annotations.split import load_split
 from datasets.cache.file import read_source_file
 from datasets.checks.categories import check_pair, find_in_num_classes
 from datasets.checks.findings import refuse_errors
-from datasets.checks.image_files import read_image_files, read_image_sizes
+from datasets.checks.image_files import read_image_files, read_image_headers
 from datasets.checks.split import find_in_annotations, find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError
@@ -21,7 +21,7 @@ def checked(split, num_classes, opens_images=True):
     """The warnings of a split; its errors are raised."""
     findings = [*find_in_annotations(split), *find_in_num_classes(split, num_classes)]
     if opens_images:
-        findings += find_in_images(split, read_image_sizes(listed_files(split)))
+        findings += find_in_images(split, read_image_headers(listed_files(split)))
     return refuse_errors(findings, f"{split.annotation_file}: cannot be used")
 
 

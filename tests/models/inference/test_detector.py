@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from models import load_detector
-from models.inference.detector import Detector
+from models.inference.detector import Detector, View
+from tests.helpers.files.deep import in_depth, png
 from tests.helpers.files.dicom import write
 from util.base.errors import DataError, UserError
-from util.detection.fusion import fuse_weighted
+from util.detection.fusion import build_merge, fuse_weighted
 from util.metrics.files import load_detections
 from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.file import save
@@ -190,3 +191,24 @@ def test_an_example_runs(trained, image, tmp_path, monkeypatch, capsys, example)
     monkeypatch.chdir(tmp_path)
     exec(textwrap.dedent(example), {"load_detector": load_detector})
     assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+def test_a_16_bit_file_is_read_by_the_depth_it_uses(tmp_path, capsys):
+    grey = np.random.default_rng(0).integers(0, 256, (40, 50))
+    grey[0, 0] = 255
+    seen = []
+
+    def network(batch):
+        seen.append(batch.images)
+        empty = {"scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64), "boxes": torch.zeros(0, 4)}
+        return [empty] * len(batch.images)
+
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "8.png")
+    (tmp_path / "12.png").write_bytes(png(in_depth(grey, 12)))
+    for depth in (None, 12):
+        merge = build_merge("wbf", 0.5, 12)
+        detector = Detector([View(network, 40, 64)], merge, names={}, threshold=None, image_depth=depth)
+        detector(tmp_path / "8.png", tmp_path / "12.png", tmp_path / "12.png")
+        assert (seen[-1] - seen[-3]).abs().max() < 0.02  # a grey level is 0.017
+        note = "12.png: its 16-bit samples are read as 12 bits, by their highest value 4095"
+        assert capsys.readouterr().err.count(note) == (1 if depth is None else 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.annotations.split import load_split
-from datasets.checks.image_files import read_image_files, read_image_sizes
+from datasets.checks.image_files import read_image_files, read_image_headers
 from datasets.checks.split import find_in_images, listed_files
 from datasets.dataset import load_image
 from util.base.errors import DataError, MissingPackage
@@ -279,7 +279,7 @@ def test_the_check_of_a_folder_names_every_bad_file(tmp_path):
     report = spoil(write(tmp_path / "report.dcm", values(8)), lambda data: delattr(data, "Rows"))
     (tmp_path / "text.dcm").write_text("no image")
     split = folder_of(tmp_path, good, cut, report, tmp_path / "text.dcm")
-    [finding] = find_in_images(split, read_image_sizes(listed_files(split)))
+    [finding] = find_in_images(split, read_image_headers(listed_files(split)))
     assert finding.text.startswith("3 of 4 images cannot be read: cut.dcm (")
     assert "report.dcm (holds no image, or half of one: this DICOM file has no Rows)" in finding.text
     assert "text.dcm (no image)" in finding.text
@@ -296,7 +296,7 @@ def test_without_pydicom_one_error_names_the_package_and_other_images_need_none(
         lambda: read_image(path),
         lambda: read_size(path),
         lambda: load_image(split, 0),
-        lambda: read_image_sizes([path]),
+        lambda: read_image_headers([path]),
         lambda: read_image_files([path], {}),
     )
     for read in readers:

@@ -34,6 +34,7 @@ class PageHeader:
     title: str
     facts: Mapping[str, str]  # what -> which
     unreadable: Sequence[tuple[str, str]]  # (file, why it cannot be read)
+    excluded: Sequence[tuple[str, str]] = ()  # (file, why it is not predicted)
 
 
 def write_page(output: OutputSettings, header: PageHeader, results: Iterator[ImageResult]) -> None:
@@ -51,8 +52,8 @@ def write_page(output: OutputSettings, header: PageHeader, results: Iterator[Ima
 
 
 def _parts(output: OutputSettings, header: PageHeader, results: Iterator[ImageResult]) -> Iterator[str]:
-    here = Path(__file__)
-    style, script = (here.with_suffix(ending).read_text(encoding="utf-8") for ending in (".css", ".js"))
+    here = Path(__file__).parent
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = "; ".join(
         [
             "default-src 'none'",
@@ -64,13 +65,14 @@ def _parts(output: OutputSettings, header: PageHeader, results: Iterator[ImageRe
         ]
     )
     facts = "".join(f"<dt>{escape(what)}</dt><dd>{escape(which)}</dd>" for what, which in header.facts.items())
-    frame = Template(here.with_suffix(".html").read_text(encoding="utf-8")).substitute(
+    frame = Template((here / "page.html").read_text(encoding="utf-8")).substitute(
         policy=policy,
         title=escape(header.title),
         style=style,
         notice=escape(NOTICE),
         facts=facts,
-        troubles=_unreadable(header.unreadable),
+        troubles=_files_without_result(header.unreadable, "could not be read and have no result")
+        + _files_without_result(header.excluded, "are no frontal chest radiographs by their header: not predicted"),
         score=escape(output.score_label),
         rows="\0",
         script=script,
@@ -88,12 +90,12 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _unreadable(files: Sequence[tuple[str, str]]) -> str:
+def _files_without_result(files: Sequence[tuple[str, str]], what: str) -> str:
     if not files:
         return ""
     items = "".join(f"<li>{escape(file)}: {escape(why)}</li>" for file, why in files[:MOST_UNREADABLE])
     more = f"<li>and {len(files) - MOST_UNREADABLE} more</li>" if len(files) > MOST_UNREADABLE else ""
-    headline = f"{len(files)} could not be read and have no result"
+    headline = f"{len(files)} {what}"
     return f'<details class="trouble" open><summary>{headline}</summary><ul>{items}{more}</ul></details>'
 
 
