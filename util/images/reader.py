@@ -19,6 +19,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from util.base.errors import MissingPackage
+from util.base.memory import give_back_memory
 from util.base.reading import require_regular
 from util.images.common import ImageFacts, are_equal, require_few_pixels, row_blocks, to_grey, to_image
 from util.images.depth import ALONE, ReadingRules, SampleDepth
@@ -216,6 +217,8 @@ def _decoded(path: Path | BytesIO, rules: ReadingRules) -> Reading:
             samples = read_samples(image, stated, partial(open_image, path))
             pixels, highest = scaled(samples, rules.depth)
             del samples  # they take more memory than the pixels
+            if pixels.size > HUGE_PIXELS:
+                give_back_memory()
             return Reading(to_image(grey_as_one_channel(pixels)), turn, facts and replace(facts, highest=highest))
         is_cut = _is_cut(image)
         stored = loaded_as_stored(image)
