@@ -146,7 +146,8 @@ def test_without_dicom_and_turning_the_tables_are_as_before(run, tmp_path):
     outcome, _ = run(tmp_path / "in")
     assert (outcome.code, outcome.err) == (0, "")
     (line,) = lines(tmp_path / "out/images.csv")
-    assert [*line] == ["image_id", "file_name", "width", "height", "tb_score", "is_positive", "boxes", "picture"]
+    columns = ["image_id", "file_name", "width", "height", "image_score", "is_positive", "boxes", "picture"]
+    assert [*line] == columns
     assert not (tmp_path / "out/excluded.csv").exists()
     settings = json.loads((tmp_path / "out/progress.jsonl").read_text().split("\n")[0])["settings"]
     assert not settings.keys() & {"image_depth", "orientation"}
