@@ -20,6 +20,7 @@ if __name__ == "__main__":  # before torch is imported, which takes seconds
         stop_with_launcher()
 
 import argparse
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,32 +30,24 @@ import torch
 from datasets.annotations.facts import evaluated_source, split_facts
 from datasets.annotations.split import Split
 from datasets.annotations.tbx11k import image_kinds
-from datasets.build import build_eval_loader, build_splits, build_train_loader, check_split, describe, excess_boxes
+from datasets.build import build_eval_loader, build_splits, build_train_loader, check_split, describe
 from datasets.checks.expected_results import EXPECTED_RESULTS
 from datasets.checks.image_files import save_image_records
 from engine import Learner, Step, predict, train_one_epoch
-from models import (
-    build_model,
-    build_model_with_weights,
-    check_model,
-    choose_attention,
-    load_backbone_weights,
-    speed_up,
-)
+from models import build_model, build_model_with_weights, check_model, choose_attention, load_backbone_weights, speed_up
 from models.dino import DINO
 from models.losses.criterion import SetCriterion
 from models.postprocess import PostProcess
-from util.base.console import echo
 from util.base.seed import seed_everything
-from util.config import Config, flatten, load_config
+from util.config import flatten, load_config
 from util.config.command_line import parse_arguments
+from util.config.load import convert_official
 from util.config.never_happens import never_happens
-from util.config.official import default_target, write_from_official
 from util.distributed import collectives
 from util.doctor.checkup import check_progress
 from util.runlog.training_log import TrainingLog, build_training_log
 from util.training import nonfinite
-from util.training.checkpoints.classes import for_categories, known_classes
+from util.training.checkpoints.auto_values import fill_from_checkpoint, fill_from_data
 from util.training.checkpoints.start import choose_start, load_for_evaluation, unused_warnings
 from util.training.checkpoints.weights import kind_of_weights
 from util.training.evaluation import evaluate_parts, until_stop_request
@@ -71,16 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
     """
     args = parse_arguments(arguments)
     if args.from_official:
-        target = args.output_config or default_target(args.from_official)
-        echo(write_from_official(args.from_official, target))
-        load_config(target)  # an error names what must be corrected in it
+        convert_official(args.from_official, args.output_config)
         return
     device_type = collectives.choose_device_type(args.device)
     with collectives.process_group(device_type) as process, ExitStack() as locks:
         device = torch.device(device_type, process.local_rank) if device_type == "cuda" else torch.device("cpu")
         if args.eval:
-            run = collectives.run_on_all_ranks(partial(prepare_evaluation, args, process, device, locks))
-            evaluate(read_by_one_rule(run))
+            evaluate(prepare(partial(prepare_evaluation, args, process, device, locks)))
         else:
             train(args, process, device, locks)
 
@@ -100,19 +90,17 @@ class Run:
 def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> None:
     """Train from the chosen start to the last epoch, and evaluate after each. The run folder is held meanwhile."""
     collectives.run_on_all_ranks(partial(locks.enter_context, hold_run_folder(args)))
-    run = read_by_one_rule(collectives.run_on_all_ranks(partial(prepare_training, args, process, device)))
+    run = prepare(partial(prepare_training, args, process, device))
     state = run.state
     config = run.folder.config
     log = run.folder.log
-    position = (state.epoch, state.window, state.step)
-    collectives.require_same(position, f"{args.output_dir}: checkpoints of different (epoch, window, step)")
+    collectives.require_same(state.place, f"{args.output_dir}: checkpoints of different (epoch, window, step)")
     optim = config.optim
-    accumulation = optim.gradient_accumulation_steps
     loader, sampler = build_train_loader(
         run.splits["train"],
         config.data,
         batch_size=optim.batch_size,
-        accumulation=accumulation,
+        accumulation=optim.gradient_accumulation_steps,
         seed=config.runtime.seed,
         rank=process.rank,
         world_size=process.world_size,
@@ -136,7 +124,7 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
         train_one_epoch(
             learner,
             training_log.watch(loader),
-            accum_steps=accumulation,
+            accum_steps=optim.gradient_accumulation_steps,
             before_step=partial(before_step, run, training_log),
             after_step=partial(after_step, run, training_log),
         )
@@ -149,19 +137,25 @@ def train(args: argparse.Namespace, process: ProcessInfo, device: torch.device, 
     log.info(f"training is finished: {state.epoch} epochs, {state.step} optimizer steps; {state.best_epoch}")
 
 
+def prepare(build: Callable[[], Run]) -> Run:
+    """Build the parts on all ranks; all read images by the rule of the main one, which alone has opened them."""
+    run = collectives.run_on_all_ranks(build)
+    rules = collectives.gather_objects({which: split.rules for which, split in run.splits.items()})[0]
+    return replace(run, splits={which: replace(split, rules=rules[which]) for which, split in run.splits.items()})
+
+
 def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: torch.device) -> Run:
     """Check config, start and data, build the parts, load the weights; only then is something written."""
     config = load_config(args.config_file, args.options)
     check_model(config.model)
     start = choose_start(args.output_dir, args.resume, args.pretrain_model_path)
     unused = unused_warnings(start, args.resume, args.pretrain_model_path)
-    config, classes = known_classes(config, start.resumed)
+    config, classes = fill_from_checkpoint(config, start.resumed)
     checked = build_splits(
         config.data, args.data_path, num_classes=classes, opens_images=process.is_main, run=args.output_dir
     )
-    config = with_image_depth(config, checked.depth.depth)
     split = checked.splits["train"]
-    config = for_categories(config, len(split.names))
+    config = fill_from_data(config, len(split.names), checked.depth.depth)
 
     seed_everything(config.runtime.seed)
     network = config.model
@@ -177,9 +171,8 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
     folder = open_run_folder(args.output_dir, config, process, device, {"weights": weights})
     if process.is_main:
         save_image_records(args.output_dir, checked.files)
-    warnings = [*never_happens(flatten(config)), *unused, *checked.warnings, excess_boxes(split, network.num_queries)]
-    messages = [f"{which}: {describe(split)}" for which, split in checked.splits.items()] + checked.depth.lines
-    messages += [*(f"warning: {warning}" for warning in warnings if warning), computation, started]
+    warnings = [*never_happens(flatten(config)), *unused, *checked.warnings_for(network.num_queries)]
+    messages = [*checked.lines, *(f"warning: {warning}" for warning in warnings), computation, started]
     start_log(folder, start, state, messages, {which: split_facts(split) for which, split in checked.splits.items()})
     return Run(checked.splits, state, criterion, postprocess, folder, device)
 
@@ -187,11 +180,9 @@ def prepare_training(args: argparse.Namespace, process: ProcessInfo, device: tor
 def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: torch.device, locks: ExitStack) -> Run:
     """Load a checkpoint to evaluate, check the data, and hold a folder of its own for the results."""
     path, content, config = load_for_evaluation(args)
-    config = with_image_depth(config, (content.get("config") or {}).get("image_depth"))
     check_model(config.model)
-    config, classes = known_classes(config, content)
-    opens_images = process.is_main
-    split, warnings = check_split(config.data, args.data_path, "val", num_classes=classes, opens_images=opens_images)
+    config, classes = fill_from_checkpoint(config, content)
+    split, warnings = check_split(config.data, args.data_path, "val", num_classes=classes, opens_images=process.is_main)
 
     model, criterion, postprocess = build_model_with_weights(config, split.names, content, path)
     state = build_state(config, split.names, split.num_images, model.to(device), device, process.world_size)
@@ -207,19 +198,6 @@ def prepare_evaluation(args: argparse.Namespace, process: ProcessInfo, device: t
     return Run({"val": split}, state, criterion, postprocess, folder, device)
 
 
-def with_image_depth(config: Config, depth: object) -> Config:
-    """The config with a depth of 16-bit images that was found in place of "auto", so that it is stored with the run."""
-    if config.data.image_depth != "auto" or type(depth) is not int:
-        return config
-    return replace(config, data=replace(config.data, image_depth=depth))
-
-
-def read_by_one_rule(run: Run) -> Run:
-    """The run with images read by the rule of the main rank, which alone has opened them."""
-    rules = collectives.gather_objects({which: split.rules for which, split in run.splits.items()})[0]
-    return replace(run, splits={which: replace(split, rules=rules[which]) for which, split in run.splits.items()})
-
-
 def before_step(run: Run, log: TrainingLog) -> collectives.StepRequests:
     """Set the learning rate of the next step; what this rank asks all ranks to do after it."""
     set_rates(run.state, run.folder.config.optim, log.num_windows)
@@ -233,8 +211,7 @@ def after_step(run: Run, log: TrainingLog, step: Step) -> None:
     if not step.is_taken:
         files = run.splits["train"].files_by_id
         nonfinite.skip_or_stop(run.folder, state, log, step.window, step.losses, step.grad_norm, files)
-    state.step += 1
-    state.window += 1
+    state.finish_step()
     if step.is_taken:
         state.average.update(state.model, state.step)
         log.add(step.window, step.plan.num_boxes, step.total, step.counted, step=state.step, rates=rates)
@@ -251,10 +228,9 @@ def after_step(run: Run, log: TrainingLog, step: Step) -> None:
 
 def after_epoch(run: Run) -> None:
     """Evaluate after an epoch if that is due and not done; save the best checkpoint and those kept for good."""
-    state = run.state
-    if run.folder.is_evaluation_due(state):
-        run.folder.save_evaluated(state, evaluate(run))
-    run.folder.save_for_good(state)
+    if run.folder.is_evaluation_due(run.state):
+        run.folder.save_evaluated(run.state, evaluate(run))
+    run.folder.save_for_good(run.state)
 
 
 def evaluate(run: Run) -> dict[str, float]:
@@ -265,8 +241,7 @@ def evaluate(run: Run) -> dict[str, float]:
     size = config.eval.eval_batch_size
     loader = build_eval_loader(split, config.data, batch_size=size, rank=process.rank, world_size=process.world_size)
     batches = until_stop_request(loader, process)
-    model = run.state.average.module
-    part = predict(model, run.postprocess.to(run.device), batches, run.state.precision, run.device)
+    part = predict(run.state.average.module, run.postprocess.to(run.device), batches, run.state.precision, run.device)
     truth = split.ground_truth()
     return evaluate_parts(run.folder, run.state, part, truth, image_kinds(truth.files), evaluated_source(split, config))
 

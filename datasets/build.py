@@ -67,6 +67,15 @@ class CheckedSplits:
     files: Files  # for `datasets.checks.image_files.save_image_records`
     depth: FolderDepth  # of 16-bit images; on a process that opens none, that of the config
 
+    @property
+    def lines(self) -> list[str]:
+        """What the splits are, for the log."""
+        return [*(f"{side}: {describe(split)}" for side, split in self.splits.items()), *self.depth.lines]
+
+    def warnings_for(self, num_queries: int) -> list[str]:
+        """All warnings, for a network of so many queries."""
+        return [*self.warnings, *filter(None, [excess_boxes(self.splits["train"], num_queries)])]
+
 
 def build_splits(
     data: DataConfig,

@@ -19,9 +19,9 @@ from util.config import Config, as_options
 from util.config.schema import INFERENCE
 from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
+from util.training.checkpoints.auto_values import recorded_map
 from util.training.checkpoints.categories import require_same_classes
 from util.training.checkpoints.checkpoint import CheckpointError, load
-from util.training.checkpoints.classes import recorded_map
 from util.training.checkpoints.start import config_inside
 from util.training.checkpoints.weights import load_strictly, require_exact, require_fit, weights_of
 from util.training.precision import Precision

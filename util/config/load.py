@@ -17,9 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from addict import Dict
 
-from util.base.console import print_note
+from util.base.console import echo, print_note
 from util.config.errors import ConfigError
-from util.config.official import refuse_official
+from util.config.official import default_target, refuse_official, write_from_official
 from util.config.official_keys import OFFICIAL_KEYS_WITHOUT_MEANING
 from util.config.options import as_options, parse_options
 from util.config.rules import RULES
@@ -41,6 +41,17 @@ def load_config(path: str | Path, options: Iterable[str] | None = None) -> Confi
         ConfigError: naming the file and every problem in it, each with a fix.
     """
     return resolve(read_values(Path(path)), options, source=str(path))
+
+
+def convert_official(path: Path, target: Path | None) -> None:
+    """Write a config with the changes of an official one, print what was done, and load it.
+
+    Raises:
+        ConfigError: the file is no official config, or an error in the new one, which is kept to be corrected.
+    """
+    target = target or default_target(path)
+    echo(write_from_official(path, target))
+    load_config(target)
 
 
 def load_run_config(folder: Path) -> Config:

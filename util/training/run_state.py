@@ -13,9 +13,9 @@ from util import __version__
 from util.config import Change, Config, differences, flatten
 from util.config.schema import BEFORE, OptimConfig
 from util.detection.class_map import IDENTITY, ClassMap
+from util.training.checkpoints.auto_values import MAP_KEY, recorded_map
 from util.training.checkpoints.categories import other_classes, require_same_classes, rows_by_name
 from util.training.checkpoints.checkpoint import CheckpointError, load
-from util.training.checkpoints.classes import MAP_KEY, recorded_map
 from util.training.checkpoints.file import save
 from util.training.checkpoints.moments import require_moments
 from util.training.checkpoints.schema import is_count
@@ -75,6 +75,11 @@ class RunState(Generic[Network]):
         """Columns of the row of a start: position, facts, and which parameters are trained."""
         position = {"epoch": self.epoch, "step": self.step}
         return {**position, **self.facts, "trainable": trainable_parts(self.model)}
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Epoch, window in it, and step: where the training stands."""
+        return (self.epoch, self.window, self.step)
 
     @property
     def best_epoch(self) -> str:
@@ -202,6 +207,11 @@ class RunState(Generic[Network]):
         """Take over epoch, step and operating point of a checkpoint to evaluate, as far as it has them."""
         self.epoch, self.step = (content[key] if is_count(content.get(key)) else 0 for key in ("epoch", "step"))
         self.operating_point = content.get("operating_point") or {}
+
+    def finish_step(self) -> None:
+        """Count an optimizer step as done, also one that was skipped."""
+        self.step += 1
+        self.window += 1
 
     def finish_epoch(self) -> None:
         """Count an epoch as done."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from util.base.errors import UserError
 from util.detection.class_map import ClassMap
-from util.training.checkpoints.classes import recorded_map
+from util.training.checkpoints.auto_values import recorded_map
 
 CLASS_TABLES = ("class_embed.", "label_enc.")  # tensors with a row per category id
 

@@ -1,4 +1,4 @@
-"""The classes of a network: those of a checkpoint, or "auto" by the categories of the training list."""
+"""Knobs with the value "auto": what a checkpoint recorded, or what the data say. The class map of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from util.config.schema import Count
 from util.detection.class_map import ClassMap
 
 MAP_KEY = "class_ids"  # category ids of the classes 0, 1, ...; absent where the class index is the category id
+AUTO = "auto"
+AUTO_KNOBS = ("num_classes", "dn_labelbook_size", "image_depth")
 
 
 def recorded_map(content: Mapping[str, Any]) -> ClassMap:
@@ -18,35 +20,41 @@ def recorded_map(content: Mapping[str, Any]) -> ClassMap:
     return ClassMap(tuple(content.get(MAP_KEY) or ()))
 
 
-def known_classes(config: Config, content: Mapping[str, Any]) -> tuple[Config, Count | ClassMap]:
-    """What is known of the classes before the lists are read.
+def fill_from_checkpoint(config: Config, content: Mapping[str, Any]) -> tuple[Config, Count | ClassMap]:
+    """Replace "auto" by what a checkpoint recorded, before the lists are read.
 
     Args:
         config: of the command.
         content: of the checkpoint that is resumed or evaluated; empty where there is none.
 
     Returns:
-        the config with "auto" replaced by the checkpoint's numbers, and the checkpoint's class map or else the number.
+        the config, and the checkpoint's class map or else the number of classes.
     """
     recorded = content.get("config") or {}
-    config = _without_auto(config, {k: recorded.get(k, "auto") for k in ("num_classes", "dn_labelbook_size")})
+    config = _without_auto(config, {knob: recorded.get(knob, AUTO) for knob in AUTO_KNOBS})
     classes = recorded_map(content)
     return config, classes if classes.ids else config.model.num_classes
 
 
-def for_categories(config: Config, num_categories: int) -> Config:
-    """Replace "auto" by the number of categories of the training list.
+def fill_from_data(config: Config, num_categories: int, image_depth: int | None) -> Config:
+    """Replace "auto" by what the data say.
+
+    Args:
+        config: of the command.
+        num_categories: of the training list.
+        image_depth: bits of the samples of its 16-bit images; None: it has no such images.
 
     Raises:
         ConfigError: another knob does not go with it.
     """
     given = config.model.num_classes
-    num_classes = num_categories if given == "auto" else given
-    return _without_auto(config, {"num_classes": num_classes, "dn_labelbook_size": num_classes})
+    num_classes = num_categories if given == AUTO else given
+    values = {"num_classes": num_classes, "dn_labelbook_size": num_classes, "image_depth": image_depth or AUTO}
+    return _without_auto(config, values)
 
 
 def _without_auto(config: Config, numbers: Mapping[str, Any]) -> Config:
     values = flatten(config)
-    replaced = {name: number for name, number in numbers.items() if values[name] == "auto" and number != "auto"}
+    replaced = {name: number for name, number in numbers.items() if values[name] == AUTO and number != AUTO}
     source = "the config, with " + ", ".join(f"{name}='auto' as {number}" for name, number in replaced.items())
     return resolve({**values, **replaced}, source=source) if replaced else config
