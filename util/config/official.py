@@ -38,11 +38,13 @@ class Translation:
         recipe: file of this repository with the same recipe.
         changes: knobs that the file sets otherwise than the official one of that recipe.
         left: keys with another value than the official one that mean nothing here, with the reason.
+        differs: official values of the file that the recipe here does not have.
     """
 
     recipe: str
     changes: dict[str, Any] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
 
 
 def refuse_official(path: Path) -> None:
@@ -59,7 +61,7 @@ def refuse_official(path: Path) -> None:
     more = [f"{len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
     changes = "\n  ".join(["your changes:", *lines[:MOST_LINES], *more] if lines else ["it changes nothing of that"])
     raise ConfigError(
-        f"{path}: is an official config; the same recipe here is config/DINO/{found.recipe}. "
+        f"{path}: is an official config; the same recipe here is config/DINO/{found.recipe}{_with(found.differs)}. "
         f"python main.py --from_official {path} writes a config with your changes; {changes}"
     )
 
@@ -136,6 +138,9 @@ def translate(values: Mapping[str, Any]) -> Translation:
     for key, value in SAME_HERE.items():
         if found.changes.get(key) == value:
             del found.changes[key]
+    ours = _with_bases(RECIPES / found.recipe, _parsed(RECIPES / found.recipe))
+    unchanged = (key for key in plain if key in ours and key not in {*TRANSLATED, *changed})
+    found.differs = [f"{key} {ours[key]!r} instead of {plain[key]!r}" for key in unchanged if ours[key] != plain[key]]
     found.left = [printable(text[:MOST_LETTERS]) for text in found.left]
     return found
 
@@ -181,6 +186,10 @@ TRANSLATED = {
 }
 
 
+def _with(differs: list[str]) -> str:
+    return f" (with {first_few(differs)})" if differs else ""
+
+
 def _assignments(changes: Mapping[str, Any]) -> list[str]:
     return [printable(f"{key} = {value!r}"[:MOST_LETTERS]) for key, value in changes.items()]
 
@@ -209,7 +218,8 @@ def write_from_official(path: Path, target: Path) -> str:
     if not target.parent.is_dir():
         raise ConfigError(f"{target.parent}: there is no such folder; make it, or choose another --output_config")
     target.write_text(text, encoding="utf-8")
-    lines = [f"{target}: config/DINO/{found.recipe} with {len(found.changes)} changes of {path}"]
+    recipe = f"config/DINO/{found.recipe}{_with(found.differs)}"
+    lines = [f"{target}: {recipe} with {len(found.changes)} changes of {path}"]
     lines += [f"  {line}" for line in _assignments(found.changes)]
     return "\n".join([*lines, *(f"  not carried over: {text}" for text in found.left)])
 

@@ -40,7 +40,7 @@ def choose_threshold(
 def _just_below(score: float, scores: NDArray[np.float64]) -> float:
     """A threshold that the same detections reach as `score`, with a margin on both sides."""
     lower = scores[scores < score]
-    return score - min(MARGIN, (score - lower.max()) / 2 if len(lower) else MARGIN)
+    return max(0.0, score - min(MARGIN, (score - lower.max()) / 2 if len(lower) else MARGIN))
 
 
 def _by_sensitivity(images: ImageScores, target: float) -> float | None:

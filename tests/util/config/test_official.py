@@ -40,9 +40,13 @@ def converted(path, folder):
 def test_an_official_file_as_it_is_changes_nothing(recipe, tmp_path):
     path = official(tmp_path, **VARIANTS[recipe])
     assert converted(path, tmp_path)[:2] == (recipe, {})
-    with pytest.raises(ConfigError, match=rf"config/DINO/{recipe}\.py\. .*it changes nothing of that") as caught:
+    with pytest.raises(ConfigError, match=rf"config/DINO/{recipe}\.py.*it changes nothing of that") as caught:
         load_config(path)
     assert "is an official config" in str(caught.value)
+    assert "dn_box_noise_scale 1.0 instead of 0.4" in str(caught.value)
+    assert ("batch_size 1 instead of 2" in str(caught.value)) == (
+        recipe in ("DINO_4scale_swin", "DINO_4scale_convnext")
+    )
 
 
 def test_the_message_names_changes_alone_in_ten_lines(tmp_path):

@@ -6,6 +6,7 @@ How the file is written and checked: `checkpoints.file`; what it holds: `checkpo
 from __future__ import annotations
 
 import pickle
+import shlex
 from collections.abc import Iterator
 from itertools import count, pairwise, takewhile
 from pathlib import Path
@@ -115,7 +116,7 @@ def _about_objects(path: Path, classes: list[str]) -> str:
     return (
         f"{path}: cannot be read as a checkpoint: beside tensors and plain values it holds {first_few(classes)}, and "
         "to load such an object would run code that the file names. If you trust the file, save its weights alone, "
-        f'where the program that wrote it is installed, and give the new file: python -c "{command}"'
+        f"where the program that wrote it is installed, and give the new file: python -c {shlex.quote(command)}"
     )
 
 

@@ -101,5 +101,6 @@ def _names_of_network(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     """The tensors under the names that the network gave them; whether those of an average were chosen."""
     tensors = {k: v for k, v in weights.items() if k not in COUNTERS and not k.endswith("_extra_state")}
     averaged = {AVERAGED_PREFIX.sub("", k, count=1): v for k, v in tensors.items() if AVERAGED_PREFIX.match(k)}
-    chosen = {k.replace(COMPILED, ""): v for k, v in (averaged or tensors).items()}
-    return {PREFIXES.sub("", k, count=1) if PREFIXES.match(k) else k: v for k, v in chosen.items()}, bool(averaged)
+    has_averaged = 2 * len(averaged) >= len(tensors)  # else a few values of an average beside a network, as its decay
+    chosen = {k.replace(COMPILED, ""): v for k, v in (averaged if has_averaged else tensors).items()}
+    return {PREFIXES.sub("", k, count=1) if PREFIXES.match(k) else k: v for k, v in chosen.items()}, has_averaged

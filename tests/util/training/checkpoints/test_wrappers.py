@@ -1,5 +1,6 @@
 """The weights of a checkpoint are found however they were wrapped, and which of several are taken is stated."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_foreign_object_is_named_and_the_weights_can_be_saved_alone(is_zip, tm
     assert f"{file}: cannot be read as a checkpoint: beside tensors and plain values it holds" in message
     assert f"{Trainer.__module__}.Trainer" in message
     assert "\n" not in message
-    code = message.partition('python -c "')[2].removesuffix('"')
+    code = shlex.split(message.partition("python -c ")[2])[0]
     exec(code, {})
     assert find_weights(load(tmp_path / "theirs_weights.pth"), FILE).tensors["a.weight"] == 1
 
@@ -118,7 +119,7 @@ def test_a_whole_network_is_saved_alone_by_the_same_line(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"holds torch\.nn\.modules\.linear\.Linear") as caught:
         load(tmp_path / "net.pth")
-    exec(str(caught.value).partition('python -c "')[2].removesuffix('"'), {})
+    exec(shlex.split(str(caught.value).partition("python -c ")[2])[0], {})
     assert find_weights(load(tmp_path / "net_weights.pth"), FILE).tensors.keys() == {"weight", "bias"}
 
 

@@ -124,7 +124,9 @@ def place_coco_rows(arranged: Arranged, expected: Mapping[str, Tensor]) -> None:
     heads = {n: expected[n].shape[0] for n in rows if n != "label_enc.weight"}
     if not heads or {rows[name] for name in heads} != {len(COCO_IDS)} or set(heads.values()) != {OFFICIAL_COCO_CLASSES}:
         changed = [name for name in heads if rows[name] == expected[name].shape[0]]
-        arranged.notes += ["row i of its class tables is taken for category id i"] if changed else []
+        arranged.notes += (
+            ["row i of its class tables stands for category id i where num_classes is a number"] if changed else []
+        )
         return
     for name in rows:
         old = tensors[name]
