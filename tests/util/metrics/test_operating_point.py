@@ -81,3 +81,8 @@ def test_the_threshold_lies_between_scores_that_nearly_agree():
     truth, found = truth_of((1, 2), [(1, 1, BOX)]), found_of((1, 2), [(1, 1, BOX, 0.5), (2, 1, BOX, 0.5 - 2e-7)])
     threshold = choose_threshold(truth, found, image_scores(truth, found, {}), "youden", 0.0)
     assert threshold == pytest.approx(0.5 - 1e-7, abs=1e-12)
+
+
+def test_no_threshold_is_negative():
+    truth, found = truth_of((1,), [(1, 1, BOX)]), found_of((1,), [(1, 1, BOX, 0.0)])
+    assert choose_threshold(truth, found, image_scores(truth, found, {}), "sensitivity", 0.9) == 0.0

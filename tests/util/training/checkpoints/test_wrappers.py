@@ -143,3 +143,10 @@ def test_the_config_of_another_program_is_not_taken_for_one_of_ours(tmp_path):
 def test_a_checkpoint_without_weights_is_refused(content):
     with pytest.raises(CheckpointError, match=r"other\.pth: has no weights under 'model'"):
         find_weights(content, FILE)
+
+
+def test_a_value_of_an_average_beside_the_network_is_not_the_network(tmp_path):
+    tensors = {name: torch.ones(2) for name in ("model.a.weight", "model.b.weight", "ema.decay")}
+    found = find_weights({"state_dict": tensors}, tmp_path / "x.pth")
+    assert {"a.weight", "b.weight"} <= found.tensors.keys()
+    assert found.kind == "model"
