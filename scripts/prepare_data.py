@@ -37,6 +37,7 @@ from util.base.errors import DataError, UserError
 from util.base.text import first_few, printable
 from util.config.command_line import Parser, add_depth_argument, hide_aliases
 from util.distributed.exit_codes import FINISHED, MISTAKE
+from util.images.depth import DepthSetting
 
 
 def main(arguments: list[str] | None = None, *, expects_tbx11k: bool = False, description: str | None = None) -> int:
@@ -82,9 +83,9 @@ def work(args: argparse.Namespace, expects_tbx11k: bool) -> int:
     if args.fix_names:
         return fix_names(args)
     if args.check and not args.output_dir and args.dir.is_dir() and recognise_layout(args.dir):
-        return report(check_folder(args.dir, args.image_depth))
+        return report(check(args.dir, args.image_depth))
     tree = open_tree(args.dir, follows_links=args.follow_links)
-    if not (expects_tbx11k or is_tbx11k(tree)):
+    if not (expects_tbx11k or (args.format is None and is_tbx11k(tree))):
         return work_on_own(args, tree)
     plan = make_plan(recognise(tree))
     for note in plan.notes:
@@ -108,7 +109,7 @@ def fix_names(args: argparse.Namespace) -> int:
         unmatched += len(repaired.unmatched)
     echo(f"written: --data_path {printable(str(args.output_dir))}")
     if args.check:
-        return report(check_folder(args.output_dir, args.image_depth))
+        return report(check(args.output_dir, args.image_depth))
     return MISTAKE if unmatched else FINISHED
 
 
@@ -117,7 +118,7 @@ def check_prepared(args: argparse.Namespace, root: Path | None) -> int:
     if root is None or not (args.check or args.drop_leaked):
         return FINISHED
     echo()
-    checked = check_folder(root, args.image_depth)
+    checked = check(root, args.image_depth)
     if args.drop_leaked and not args.dry_run:
         drop_leaked(root, checked)
     return report(checked)
@@ -127,7 +128,10 @@ def work_on_own(args: argparse.Namespace, tree: Tree) -> int:
     """Convert anybody's data to the COCO layout where requested, and check it; return the exit code."""
     is_ready = args.dir.is_dir() and is_readable(args.dir)
     if is_ready and (not args.output_dir or args.output_dir.resolve() == args.dir.resolve()):
-        splits = {name: COCO.load(args.dir, name) for name in COCO.lists(args.dir)}
+        spare = [name for name in COCO.lists(args.dir) if COCO.is_spare(args.dir, name)]
+        splits = {name: COCO.load(args.dir, name) for name in COCO.lists(args.dir) if name not in spare}
+        if spare and not args.check:
+            echo(f"warning: lists without images, which training on train and val does not need: {first_few(spare)}")
         echo(f"{args.dir}: training reads it as it is: {training_options(args.dir)}")
         echo(f"\n{count_lists(splits)}")
         return check_prepared(args, args.dir)
@@ -194,6 +198,11 @@ def prepare(args: argparse.Namespace, plan: FolderPlan) -> Path | None:
     if todo:
         raise DataError(f"{args.dir}: cannot be trained from as it is ({'; '.join(todo)}); give --output_dir FOLDER")
     return in_place
+
+
+def check(root: Path, image_depth: DepthSetting) -> FolderCheck:
+    """Check a data folder, with messages that name the options of this script."""
+    return check_folder(root, image_depth, depth_knob="--image_depth ")
 
 
 def drop_leaked(root: Path, checked: FolderCheck) -> None:

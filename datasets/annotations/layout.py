@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -41,7 +42,9 @@ class Pattern:
         for file in sorted(root.glob(f"{before}*{after}")):
             name = file.relative_to(root).as_posix()[len(before) :].removesuffix(after)
             is_other = self.annotations == "annotations/{}.json" and name.startswith(OTHER_TASKS)
-            if not is_other and (self.takes_any_name or side_of(name.removesuffix(CLEAN_SUFFIX))):
+            is_side = bool(side_of(name.removesuffix(CLEAN_SUFFIX)))
+            may_be_other = self.annotations == "annotations/{}.json" and not is_side
+            if not is_other and (is_side or self.takes_any_name) and not (may_be_other and not _is_list(file)):
                 found[name] = file
         return found
 
@@ -121,6 +124,13 @@ class Layout:
         others = [place for place in places[1:] if not _is_copy(place, places[0])]
         if others:
             listed = "; ".join(place.describe(root) for place in (places[0], *others))
+            names = sorted({place.name for place in (places[0], *others)})
+            if len(names) == 1 + len(others):
+                knob = "val_list" if side_of(list_name) == "val" else "train_list"
+                raise DataError(
+                    f"{root}: {len(names)} lists fit the split '{list_name}': {listed}; "
+                    f"set {' or '.join(f'{knob}={name}' for name in names)}"
+                )
             raise DataError(
                 f"{root}: {1 + len(others)} layouts fit the split '{list_name}': {listed}; "
                 "move all but one out of the data folder"
@@ -130,6 +140,16 @@ class Layout:
     def lists(self, root: Path) -> list[str]:
         """Names of the splits whose annotation files are in the data folder `root`."""
         return sorted({name for pattern in self.patterns for name in pattern.files(root)})
+
+    def is_spare(self, root: Path, name: str) -> bool:
+        """Whether a list is for neither training nor validation and has no images, so that both work without it."""
+        if self is not COCO or side_of(name.removesuffix(CLEAN_SUFFIX)) in ("train", "val"):
+            return False
+        try:
+            self.find(root, name)
+        except DataError:
+            return True
+        return False
 
     def _image_dir(self, root: Path, name: str, file: Path) -> Path | None:
         """The folder of a split's images: the only one that is there, else the one that holds the listed files."""
@@ -233,6 +253,21 @@ def _other_folders(root: Path, pattern: str, name: str) -> list[Path]:
 def _distinct(folders: Iterable[Path]) -> list[Path]:
     """The folders without links to one before."""
     return list({os.path.realpath(folder): folder for folder in reversed(list(folders))}.values())[::-1]
+
+
+def _is_list(file: Path) -> bool:
+    """Whether a file of any name has the lists of COCO; true also where it cannot be read, which is to be an error."""
+    try:
+        state = file.stat()
+        return _has_lists(file, state.st_mtime_ns, state.st_size)
+    except (OSError, EOFError, zlib.error, DataError):
+        return True
+
+
+@lru_cache(maxsize=64)
+def _has_lists(file: Path, _mtime: int, _size: int) -> bool:
+    content = read_document(file)
+    return b'"images"' in content and (b'"annotations"' in content or b'"categories"' in content)
 
 
 def _listed_names(file: Path) -> list[str]:

@@ -32,7 +32,7 @@ def parse_voc(content: bytes, file: Path, known: Collection[str] = (), *, needs_
         content: the file's bytes.
         file: what messages call it.
         known: the names that a category may have; any where it is empty.
-        needs_size: a file without the size of its image is an error.
+        needs_size: a file without the size of its image is an error, as is a box without width or height.
 
     Raises:
         DataError: it is not XML, lacks a corner, or names an unknown category.
@@ -53,18 +53,20 @@ def parse_voc(content: bytes, file: Path, known: Collection[str] = (), *, needs_
         file_name=(root.findtext("filename") or "").strip(),
         width=int(width),
         height=int(height),
-        boxes=tuple(_box(node, file, known) for node in objects),
+        boxes=tuple(_box(node, file, known, takes_empty=not needs_size) for node in objects),
         num_difficult=sum((node.findtext("difficult") or "").strip() == "1" for node in objects),
     )
 
 
-def _box(node: ET.Element, file: Path, known: Collection[str]) -> tuple[str, float, float, float, float]:
+def _box(
+    node: ET.Element, file: Path, known: Collection[str], *, takes_empty: bool
+) -> tuple[str, float, float, float, float]:
     name = (node.findtext("name") or "").strip()
     if not name or (known and name not in known):
         what = f"is none of {', '.join(known)}" if known else "is empty"
         raise DataError(f"{file}: the category '{name[:60]}' {what}; {FIX}")
     xmin, ymin, xmax, ymax = (_number(node, f"bndbox/{corner}", file) for corner in ("xmin", "ymin", "xmax", "ymax"))
-    if xmin >= xmax or ymin >= ymax:
+    if min(xmax - xmin, ymax - ymin) < 0 or (not takes_empty and (xmin == xmax or ymin == ymax)):
         raise DataError(f"{file}: the box {xmin:g}, {ymin:g}, {xmax:g}, {ymax:g} has no width or no height; {FIX}")
     return name, xmin, ymin, xmax, ymax
 

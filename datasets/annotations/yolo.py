@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,5 +100,4 @@ def _parse_line(line: str, has_points: bool) -> tuple[float, ...] | None:
         left, right = (extreme(shares[0::2]) for extreme in (min, max))
         top, bottom = (extreme(shares[1::2]) for extreme in (min, max))
         shares = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
-    is_box = len(shares) == 4 and math.prod(shares[2:]) > 0
-    return (values[0], *shares) if is_box else None
+    return (values[0], *shares) if len(shares) == 4 else None

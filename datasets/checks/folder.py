@@ -53,12 +53,15 @@ class FolderCheck:
         return {pair.first for pair in self.leaks} | {name for _, name in train & val}
 
 
-def check_folder(root: Path, image_depth: DepthSetting = "auto") -> FolderCheck:
+def check_folder(
+    root: Path, image_depth: DepthSetting = "auto", *, depth_knob: str = "--options image_depth="
+) -> FolderCheck:
     """Read every annotation file and every image of a TBX11K or COCO folder.
 
     Args:
         root: the folder.
         image_depth: bits that the samples of 16-bit images use, or "auto".
+        depth_knob: how messages call the setting of that, ending where its value follows.
 
     Raises:
         DataError: it has neither layout.
@@ -73,12 +76,12 @@ def check_folder(root: Path, image_depth: DepthSetting = "auto") -> FolderCheck:
         try:
             splits[name] = kind.load(root, name)
         except DataError as error:
-            findings.append(Finding("bad_annotations", str(error)))
+            findings.append(Finding("bad_annotations", str(error), "warning" if kind.is_spare(root, name) else "error"))
     if not splits:
         return FolderCheck(findings, {}, [])
     unions = _unions(splits)
     files = read_image_files([path for split in unions for path in listed_files(split)], {})
-    findings += _find_depth(image_depth, files)
+    findings += _find_depth(image_depth, files, depth_knob)
     findings += _find_in_each(splits, unions, kind is layout.TBX11K, files)
     findings += _find_between_lists(splits)
     leaks: list[Pair] = []
@@ -98,10 +101,10 @@ def check_folder(root: Path, image_depth: DepthSetting = "auto") -> FolderCheck:
     return FolderCheck(findings, splits, leaks)
 
 
-def _find_depth(setting: DepthSetting, files: Files) -> Iterator[Finding]:
+def _find_depth(setting: DepthSetting, files: Files, knob: str) -> Iterator[Finding]:
     """How 16-bit images are read, and what contradicts it."""
     try:
-        found = choose_depth(setting, read_depths(files), "--options image_depth=")
+        found = choose_depth(setting, read_depths(files), knob)
     except DataError as error:
         yield Finding("image_depth", str(error))
         return

@@ -78,48 +78,64 @@ def settle_lists(lists: dict[str, list[T]], notes: list[str]) -> dict[str, list[
 
 
 class Locator:
-    """Finds the image that an annotation names: at that path, else by its own name, wherever it is."""
+    """Finds the image that an annotation names: at that path, else where one path ends like the other."""
 
     def __init__(self, tree: Tree) -> None:
         self.images = images_of(tree)
         self.missing: list[str] = []
         self._tree = tree
-        self._by_name: dict[str, list[str]] = defaultdict(list)
-        self._by_stem: dict[str, list[str]] = defaultdict(list)
-        for file in self.images:
-            self._by_name[PurePosixPath(file).name].append(file)
-            self._by_stem[PurePosixPath(file).stem].append(file)
+        self._paths = {file: PurePosixPath(file) for file in self.images}
+        self._sides = {file: side_of_file(file) for file in self.images}
+        self._by_name = _Index(self._paths.items())
+        self._by_stem = _Index((file, path.with_suffix("")) for file, path in self._paths.items())
+        self._claims: dict[tuple[str, str], str] = {}  # (annotation, image) -> the name that stands for it there
 
     def find(self, name: str, annotation: str, *, side: str = WHOLE) -> str | None:
         """The image called `name`, with any ending where it has none; None, and counted as missing, where none is.
 
-        Images in the folder of another split than `side` do not count. Of several the one counts whose path ends most
-        like `name`; then one of the list's side; then the one nearest to the annotation file.
+        Images in the folder of another split than `side` do not count, nor do those whose folders contradict `name`.
+        Of several the one counts whose path ends most like `name`; then one of the list's side; then the one nearest
+        to the annotation file.
 
         Raises:
-            DataError: two images fit equally.
+            DataError: two images fit equally, or two names of the annotation file stand for one image.
         """
         path = PurePosixPath(name.replace("\\", "/"))
-        found = self._by_name.get(path.name) or self._by_stem.get(path.name, [])
-        if side:
-            found = [file for file in found if side_of_file(file) in (side, WHOLE)]
+        parts = tuple(part for part in path.parts if part not in ("/", "..") and not part.endswith(":"))
+        beside = PurePosixPath(annotation).parts[:-1]
+        found: list[str] = []
+        for index in (self._by_name, self._by_stem):
+            found = [file for file in index.find(parts, beside) if not side or self._sides[file] in (side, WHOLE)]
+            if found:
+                break
         if not found:
             self.missing.append(name)
             return None
-        parts = path.parts[:-1]
-        beside = PurePosixPath(annotation).parts[:-1]
+        image = self._nearest(found, parts, beside, side)
+        if image is None:
+            raise DataError(
+                f"{self._tree.root / annotation}: {name!r} may be {first_few(found)}; give the path of the image there"
+            )
+        first = self._claims.setdefault((annotation, image), "/".join(parts))
+        if first != "/".join(parts):
+            raise DataError(
+                f"{self._tree.root / annotation}: {first!r} and {name!r} would both be {image}; add the image that "
+                "is not there, or give one image one name"
+            )
+        return image
+
+    def _nearest(self, found: list[str], parts: tuple[str, ...], beside: tuple[str, ...], side: str) -> str | None:
+        """The image that fits best; None where several do."""
+        if len(found) == 1:
+            return found[0]
 
         def rank(file: str) -> tuple[int, bool, int]:
-            folders = PurePosixPath(file).parts[:-1]
-            return _equal(folders[::-1], parts[::-1]), side_of_file(file) == side, _equal(folders, beside)
+            folders = self._paths[file].parts[:-1]
+            return _equal(folders[::-1], parts[-2::-1]), self._sides[file] == side, _equal(folders, beside)
 
-        best = max(map(rank, found))
-        equal = [file for file in found if rank(file) == best]
-        if len(equal) > 1:
-            raise DataError(
-                f"{self._tree.root / annotation}: {name!r} may be {first_few(equal)}; give the path of the image there"
-            )
-        return equal[0]
+        ranks = [rank(file) for file in found]
+        best = max(ranks)
+        return found[ranks.index(best)] if ranks.count(best) == 1 else None
 
     def refuse_missing(self, annotation: str) -> None:
         """Refuse annotations whose images are not there.
@@ -132,6 +148,32 @@ class Locator:
                 f"{self._tree.root / annotation}: {len(self.missing)} images that it describes are not there: "
                 f"{first_few(self.missing)}; add them, or remove their annotations"
             )
+
+
+class _Index:
+    """Files by their paths, and by the ends of these."""
+
+    def __init__(self, paths: Iterable[tuple[str, PurePosixPath]]) -> None:
+        self._whole: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        self._ends: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for file, path in paths:
+            self._whole[path.parts].append(file)
+            for i in range(len(path.parts)):
+                self._ends[path.parts[i:]].append(file)
+
+    def find(self, parts: tuple[str, ...], beside: tuple[str, ...]) -> list[str]:
+        """Files at this path, from the folder `beside` or from the root; else those whose paths end so, and those
+        that the path ends with, as the path of another machine does, from the root or from a folder around `beside`.
+        """
+        if exact := self._whole.get((*beside, *parts)) or (len(parts) > 1 and self._whole.get(parts)):
+            return exact
+        found = dict.fromkeys(self._ends.get(parts, []))
+        for i in range(1, len(parts)):
+            for depth in range(len(beside) + 1):
+                # A name alone says nothing of the folder `beside`.
+                if depth == 0 or i < len(parts) - 1:
+                    found |= dict.fromkeys(self._whole.get((*beside[:depth], *parts[i:]), []))
+        return list(found)
 
 
 def _equal(first: tuple[str, ...], second: tuple[str, ...]) -> int:

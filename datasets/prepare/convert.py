@@ -30,13 +30,14 @@ def plan_coco(collection: Collection) -> CocoPlan:
 
     An image keeps its own name, with its folders where names of a list are equal. COCO lists keep their order, ids and
     all keys. Images of other formats are sorted by name; their ids rise from 1 through train, val and test, as do those
-    of their boxes.
+    of their boxes. A box without an id in a list with ids gets one above all that are there.
 
     Raises:
         DataError: an image cannot be read.
     """
     plan = CocoPlan(collection.tree)
-    counts = {"image": 0, "box": 0}
+    boxes_of_all = [box for items in collection.lists.values() for item in items for box in item.boxes]
+    counts = {"image": 0, "box": max((box["id"] for box in boxes_of_all if type(box.get("id")) is int), default=0)}
     for side in SIDES:
         if side not in collection.lists:
             continue
@@ -50,7 +51,7 @@ def plan_coco(collection: Collection) -> CocoPlan:
             counts["image"] += 1
             images.append(_image(collection.tree, name, item, counts["image"]))
             for box in item.boxes:
-                counts["box"] += 1
+                counts["box"] += "id" not in box
                 boxes.append(box if "id" in box else _box(box, images[-1]["id"], counts["box"]))
         document = {"images": images, "annotations": boxes, "categories": collection.categories}
         content = json.dumps(document).encode()
@@ -76,4 +77,4 @@ def _image(tree: Tree, name: str, item: Item, number: int) -> dict[str, Any]:
 
 def _box(box: dict[str, Any], image_id: int, number: int) -> dict[str, Any]:
     area = box["bbox"][2] * box["bbox"][3]
-    return {"id": number, "image_id": image_id, **box, "area": area, "iscrowd": 0}
+    return {"id": number, "image_id": image_id, "area": area, "iscrowd": 0} | box

@@ -45,11 +45,17 @@ class Download:
 
 
 def is_tbx11k(tree: Tree) -> bool:
-    """Whether a tree holds files that only TBX11K has: its lists, or its images with tuberculosis."""
+    """Whether a tree holds files that only TBX11K has: its lists, or annotations or images called like its own.
+
+    Images of one kind do not suffice, as tb0001.png may be anybody's.
+    """
     paths = [PurePosixPath(file) for file in tree.sizes]
     names = {path.stem for path in paths if path.suffix in (".json", ".txt")}
     has_list = any(name.startswith("TBX11K") for name in names & {*LIST_NAMES, *DOCUMENT_NAMES})
-    return has_list or any(path.suffix in IMAGE_ENDINGS and re.fullmatch(r"tb\d{4}", path.stem) for path in paths)
+    has_xml = any(path.suffix == ".xml" and re.fullmatch(r"tb\d{4}", path.stem) for path in paths)
+    images = [path.stem for path in paths if path.suffix in IMAGE_ENDINGS]
+    kinds = {match[1] for stem in images if (match := re.fullmatch(r"(tb|h|s)\d{4}", stem))}
+    return has_list or has_xml or ("tb" in kinds and len(kinds) > 1)
 
 
 def recognise(tree: Tree) -> Download:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.annotations.layout import COCO, recognise_layout
+from datasets.annotations.records import Records
 from datasets.annotations.split import Split, load_split
 from datasets.annotations.split_names import CLEAN_SUFFIX, side_of
 from datasets.prepare.convert import CocoPlan
@@ -103,9 +104,11 @@ def write_clean_lists(root: Path, leaked: set[str]) -> dict[str, int]:
     written = {}
     for list_name, path in lists.items():
         content = json.loads(read_document(path))
-        dropped = {image["id"] for image in content["images"] if image["file_name"] in leaked}
-        content["images"] = [image for image in content["images"] if image["id"] not in dropped]
-        content["annotations"] = [box for box in content["annotations"] if box["image_id"] not in dropped]
+        ids = Records(path, "images", content["images"]).image_ids("id").tolist()  # 1 and "1" are the same
+        of_boxes = Records(path, "annotations", content["annotations"]).image_ids("image_id").tolist()
+        kept = {i for i, image in zip(ids, content["images"], strict=True) if image["file_name"] not in leaked}
+        content["images"] = [image for i, image in zip(ids, content["images"], strict=True) if i in kept]
+        content["annotations"] = [box for i, box in zip(of_boxes, content["annotations"], strict=True) if i in kept]
         name = f"{list_name}{CLEAN_SUFFIX}"
         written[name] = len(content["images"])
         if recognise_layout(root) is COCO:

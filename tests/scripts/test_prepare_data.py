@@ -235,7 +235,6 @@ CASES = [
     ("yolo", write(A2, "0 .5 .5 .2 x\n"), "line 1 must be"),
     ("yolo", write(A2, "0 .5 .5 .2 nan\n"), "line 1 must be"),
     ("yolo", write(A2, "0 30 30 10 10\n"), "shares of the image"),
-    ("yolo", write(A2, "0 .5 .5 0 .1\n"), "line 1 must be"),
     ("yolo", write("labels/train/zz.txt", "0 .5 .5 .2 .2\n"), "1 label files have no image: labels/train/zz.txt; add"),
     ("yolo", remove("data.yaml"), "no data.yaml or classes.txt that names the classes; write classes.txt"),
     ("yolo", write("data.yaml", "train: images/train\nval: images/val\n"), "data.yaml: names no class"),
@@ -253,7 +252,7 @@ CASES = [
     ),
     ("voc", write("Annotations/zz.xml", layouts.voc_xml("zz.png", [])), "1 images that it describes are not there: zz"),
     ("voc", write("Annotations/a1.xml", layouts.voc_xml("a1.png", [], (32, 64))), "(64 x 64 instead of 32 x 64)"),
-    ("voc", write("Annotations/a1.xml", layouts.voc_xml("a1.png", [(1, (5, 5, 0, 3))])), "no width or no height"),
+    ("voc", write("Annotations/a1.xml", layouts.voc_xml("a1.png", [(1, (5, 5, -1, 3))])), "no width or no height"),
     ("voc", write("Annotations/a1.xml", layouts.voc_xml("a1.png", [(1, ("x", 5, "x", 3))])), "xmin must be a number"),
     (
         "voc",
@@ -283,6 +282,23 @@ CASES = [
 @pytest.mark.parametrize(("name", "spoil", "phrase"), CASES)
 def test_annotations_that_cannot_be_are_named_and_nothing_is_written(name, spoil, phrase, tmp_path, ask):
     assert phrase in spoilt(tmp_path, ask, name, spoil)
+
+
+WITHOUT_WIDTH = [
+    ("yolo", write(A2, "0 .5 .5 0 .1\n0 .5 .5 .1 .1\n")),
+    ("voc", write("Annotations/a2.xml", layouts.voc_xml("a2.png", [(1, (5, 5, 0, 3)), (1, (5, 5, 2, 3))]))),
+    ("csv", write("train.csv", "file,x1,y1,x2,y2,label\na2.png,5,5,5,8,cell\na2.png,5,5,7,8,cell\n")),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil"), WITHOUT_WIDTH)
+def test_boxes_without_width_are_left_out_in_every_format(name, spoil, tmp_path, ask):
+    output = spoilt(tmp_path, ask, name, spoil)
+    assert "error" not in output
+    split = COCO.load(tmp_path / "out", "train")
+    position = split.file_names.tolist().index("a2.png")
+    assert split.num_empty.tolist()[position] == 1
+    assert len(split.xywh[split.boxes_of(position)]) == 1
 
 
 NOTES = [
@@ -463,3 +479,85 @@ def test_names_that_cannot_be_fixed_are_counted_and_the_exit_code_is_2(tmp_path,
     code, out, _ = ask(source, "--out", tmp_path / "out", "--fix_names")
     assert code == 2
     assert "train: no name corrected; 1 stay: a2.png\n" in out
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_a_box_without_an_id_keeps_its_keys_and_gets_an_id_of_its_own(tmp_path, ask):
+    source = layouts.DIRECT["roboflow"](tmp_path / "source")
+
+    def change(content):
+        first, second, third, *_ = content["annotations"]
+        del first["id"]
+        first |= {"iscrowd": 1, "area": 7.5}
+        del second["id"], second["area"], second["bbox"]  # a polygon alone
+        second["segmentation"] = [[2, 3, 12, 3, 12, 9]]
+        third["id"] = 900
+
+    edit(source / "train/_annotations.coco.json", change)
+    code, _, err = ask(source, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    boxes = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())["annotations"]
+    ids = [box["id"] for box in boxes]
+    assert len(set(ids)) == len(ids)
+    crowd, polygon = (box for box in boxes if box["id"] > 900)
+    assert (crowd["iscrowd"], crowd["area"]) == (1, 7.5)
+    assert (polygon["iscrowd"], polygon["bbox"], polygon["area"]) == (0, [2, 3, 10, 6], 60)
+
+
+@pytest.mark.parametrize("kind", ["images", "annotations"])
+def test_ids_as_texts_in_one_list_alone_lose_no_box(kind, tmp_path, ask):
+    source = layouts.DIRECT["roboflow"](tmp_path / "source")
+    key = "id" if kind == "images" else "image_id"
+
+    def change(content):
+        for row in content[kind]:
+            row[key] = str(row[key])
+
+    edit(source / "train/_annotations.coco.json", change)
+    assert ask(source, "--out", tmp_path / "out")[0] == 0
+    assert_same_lists(tmp_path / "out", layouts.plain(tmp_path / "plain"))
+    leaked = COCO.load(source, "train").path(4)
+    shutil.copy(COCO.load(source, "val").path(0), leaked)
+    assert ask(source, "--out", source, "--drop_leaked")[0] == 0
+    clean = COCO.load(source, "train_clean")
+    whole = COCO.load(source, "train")
+    assert clean.num_boxes == whole.num_boxes - len(layouts.boxes_of(leaked.name)) > 0
+    assert clean.num_images == whole.num_images - 1
+
+
+def test_own_images_called_like_tuberculosis_are_converted(tmp_path, ask):
+    source = layouts.csv_lists(tmp_path / "source", files="boxes.csv")
+    text = (source / "boxes.csv").read_text()
+    for i, name in enumerate(layouts.ALL, start=1):
+        (source / "images" / name).rename(source / f"images/tb{i:04}.png")
+        text = text.replace(name, f"tb{i:04}.png")
+    (source / "boxes.csv").write_text(text)
+    assert ask(source, "--out", tmp_path / "out", "--val_fraction", 0.5)[0] == 0
+    (source / "images/tb0001.png").rename(source / "images/s0001.png")  # now two kinds, so that --format decides
+    (source / "boxes.csv").write_text(text.replace("tb0001.png", "s0001.png"))
+    assert ask(source, "--out", tmp_path / "again", "--val_fraction", 0.5, "--format", "csv")[0] == 0
+    for out in ("out", "again"):
+        assert COCO.load(tmp_path / out, "val").num_images in (4, 5)
+
+
+def test_other_files_and_lists_without_images_do_not_stop_it(tmp_path, ask):
+    data = layouts.plain(tmp_path / "data")
+    (data / "annotations/meta.json").write_text('{"version": 2}')
+    assert COCO.lists(data) == ["train", "val"]
+    test = layouts.document(["c1.png"])
+    test["images"][0]["file_name"] = "absent.png"
+    (data / "annotations/instances_test.json").write_text(json.dumps(test))
+    code, out, _ = ask(data)
+    assert code == 0
+    assert "warning: lists without images, which training on train and val does not need: test\n" in out
+    code, out, _ = ask(data, "--check")
+    assert code == 0
+    assert "warning: " in out
+    assert "checked: 0 errors, 1 warnings" in out
+    shutil.rmtree(data / "val")
+    assert ask(data, "--check")[0] == 2

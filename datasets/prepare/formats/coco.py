@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -70,17 +69,21 @@ def _read_list(tree: Tree, file: str, side: str, locator: Locator) -> tuple[list
     """Images with their boxes, and the categories."""
     content = tree.read(file)
     path = tree.root / file
-    split = make_split(path.parent, parse_records(content, path, COCO_LISTS), path)
-    document = json.loads(content)
-    boxes: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for box in document["annotations"]:
-        boxes[box["image_id"]].append(box)
+    records = parse_records(content, path, COCO_LISTS)
+    split = make_split(path.parent, records, path)
+    # Keys and boxes as columns: an id may be 1 in one list and "1" in the other, a box only a polygon.
+    boxes: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    rows = records["annotations"]
+    columns = zip(rows.rows, rows.image_ids("image_id").tolist(), rows.boxes("bbox").tolist(), strict=True)
+    for row, image_id, box in columns:
+        boxes[image_id].append(row if row.get("bbox") == box else {**row, "bbox": box})
     items = []
-    for record, name in zip(document["images"], split.file_names.tolist(), strict=True):
+    members = zip(records["images"].rows, split.image_ids.tolist(), split.file_names.tolist(), strict=True)
+    for record, image_id, name in members:
         if image := locator.find(name, file, side=side):
-            items.append(Item(image, record, boxes[record["id"]]))
+            items.append(Item(image, record, boxes[image_id]))
     locator.refuse_missing(file)
-    return items, document["categories"]
+    return items, records["categories"].rows
 
 
 def _one_list_of_categories(tree: Tree, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -182,10 +182,10 @@ def _read_row(cells: dict[str, str], separator: str, where: str) -> Row:
             f"{where}: the corners must be four numbers, or four empty cells for an image without a box, got "
             f"{', '.join(texts)[:60]!r}; correct the row"
         )
-    if corners[0] >= corners[2] or corners[1] >= corners[3]:
+    if corners[0] > corners[2] or corners[1] > corners[3]:
         raise DataError(
-            f"{where}: the box {', '.join(texts)[:60]} has no width or no height: expected x1, y1, x2, y2 in pixels; "
-            "correct the row"
+            f"{where}: the box {', '.join(texts)[:60]} has no width or no height, but less: expected x1, y1, x2, y2 in "
+            "pixels; correct the row"
         )
     if cells["label"].lower() in EMPTY:
         raise DataError(f"{where} has a box without a label; add it")

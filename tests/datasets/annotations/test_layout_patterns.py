@@ -73,7 +73,9 @@ def test_two_layouts_of_one_split_are_an_error_that_names_both(tmp_path):
 def test_two_years_of_one_split_are_an_error(tmp_path):
     data = layouts.coco(tmp_path / "data", words={"train": "train2014", "val": "val2014"})
     layouts.coco(data, words={"train": "train2017", "val": "val2017"})
-    assert "2 layouts fit the split 'train'" in refusal(data)
+    message = refusal(data)
+    assert "2 lists fit the split 'train'" in message
+    assert message.endswith("set train_list=train2014 or train_list=train2017")
     assert COCO.load(data, "train2017").name == "instances_train2017"
 
 

@@ -92,6 +92,8 @@ def test_headers_that_contradict_stop_the_training_and_the_setting_settles_it(tm
     assert build_splits(replace(DATA, image_depth=14), folder, num_classes=2).depth.depth == 14
     [error] = [finding for finding in check_folder(folder).findings if finding.severity == "error"]
     assert "states 12 bits" in error.text
+    [error] = [f for f in check_folder(folder, depth_knob="--image_depth ").findings if f.severity == "error"]
+    assert "; --image_depth 14 reads" in error.text
     assert not [finding for finding in check_folder(folder, 14).findings if finding.severity == "error"]
 
 

@@ -30,7 +30,9 @@ def test_a_repaired_list_names_every_file_and_keeps_all_else(coco, write, change
     (finding,) = find_in_file_names(load_split(folder, file))
     assert finding.kind == "missing"
     assert "a.png is there: " in finding.text
-    assert " (3 names); scripts/prepare_data.py --fix_names writes such a list" in finding.text
+    assert (
+        f" (3 names); python scripts/prepare_data.py {file.parent} --output_dir OUT --fix_names writes" in finding.text
+    )
     repaired = repair_file_names(file, folder)
     assert repaired.document == {**original, "info": {"year": 2020}}
     assert (sum(repaired.counts.values()), repaired.unmatched) == (3, [])
