@@ -140,11 +140,11 @@ def predict(args: argparse.Namespace) -> list[tuple[str, str]]:
     if args.annotations:
         ids = match_image_ids(listing.images, load_file_names(args.annotations), args.annotations)
     log_inputs(listing, len(listing.images) - len(ids))
-    rules = {"depth": args.image_depth, "orientation": args.orientation}
-    survey = survey_images(listing.images, ids, **rules, takes_all=args.force)
-    log_survey(survey, args.output_dir)
     device = choose_device_type(args.device)
     detector = load(args, device)
+    rules = {"depth": args.image_depth, "usual_depth": detector.rules.usual, "orientation": args.orientation}
+    survey = survey_images(listing.images, ids, **rules, takes_all=args.force)
+    log_survey(survey, args.output_dir)
     title, score_label = words_for(detector)
     threshold = choose_threshold(args, detector)
     unreadable = predict_images(

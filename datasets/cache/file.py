@@ -263,7 +263,9 @@ def _read_index(file: Path, reader: str) -> tuple[list[Entry], str]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnusableCache(f"{file}: its index is damaged") from error
     if built_by != reader:
-        raise UnusableCache(f"{file}: was built by another version ({built_by} instead of {reader})")
+        raise UnusableCache(
+            f"{file}: was built by another version or by other reading rules ({built_by} instead of {reader})"
+        )
     return entries, digest.hex()
 
 

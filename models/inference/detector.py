@@ -104,6 +104,7 @@ class Detector:
         names: of the categories, by id.
         threshold: score threshold of the operating point; None where none was chosen.
         image_depth: bits that the samples of 16-bit files use; None: each file as its header or its values say.
+        usual_depth: bits in the training of the network, which count before the values of a file; None: not known.
     """
 
     def __init__(
@@ -114,12 +115,13 @@ class Detector:
         names: Mapping[int, str],
         threshold: float | None,
         image_depth: int | None = None,
+        usual_depth: int | None = None,
     ) -> None:
         self.views = tuple(views)
         self.merge = merge
         self.names = dict(names)
         self.threshold = threshold
-        self.rules = ReadingRules(image_depth)
+        self.rules = ReadingRules(image_depth, usual=usual_depth)
         self._has_noted = False  # that the depth of a file is a guess
 
     def __call__(self, *images: ImageLike) -> Detections:
@@ -158,7 +160,7 @@ class Detector:
                 )
             return to_image(np.ascontiguousarray(image))
         try:
-            return convert_image(image) if isinstance(image, Image.Image) else self._read(Path(image))
+            return convert_image(image, self.rules) if isinstance(image, Image.Image) else self._read(Path(image))
         except MissingPackage:
             raise
         except UNREADABLE as error:
@@ -169,10 +171,11 @@ class Detector:
     def _read(self, path: Path) -> Image.Image:
         reading = read_with_facts(path, self.rules)
         samples = reading.samples
-        if samples and not (samples.stated or self.rules.depth or self._has_noted) and samples.own < CONTAINER:
+        depth = samples.alone(self.rules.usual) if samples and not (samples.stated or self.rules.depth) else CONTAINER
+        if samples and depth not in (CONTAINER, self.rules.usual) and not self._has_noted:
             self._has_noted = True
             print_note(
-                f"{path}: its 16-bit samples are read as {samples.own} bits, by their highest value {samples.highest}, "
+                f"{path}: its 16-bit samples are read as {depth} bits, by their highest value {samples.highest}, "
                 "and others likewise, each by itself; image_depth=BITS sets one depth for all"
             )
         return reading.image

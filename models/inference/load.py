@@ -19,7 +19,7 @@ from util.config import Config, as_options
 from util.config.schema import INFERENCE
 from util.detection.fusion import Method, build_merge
 from util.distributed.collectives import choose_device_type
-from util.training.checkpoints.auto_values import recorded_map
+from util.training.checkpoints.auto_values import recorded_depth, recorded_map
 from util.training.checkpoints.categories import require_same_classes
 from util.training.checkpoints.checkpoint import CheckpointError, load
 from util.training.checkpoints.start import config_inside
@@ -53,7 +53,8 @@ def load_detector(
         merge: how the detections of several views are fused: `util.detection.fusion`.
         merge_iou: IoU above which the fusion takes two boxes of a class for the same.
         options: KEY=VALUE, knobs of the config that are changed.
-        image_depth: bits that the samples of 16-bit files use; None: each file as its header or its values say.
+        image_depth: bits that the samples of 16-bit files use; None: each file as its header says, else as in the
+            training of the (first) checkpoint where its values fit, else as its values say.
 
     Raises:
         CheckpointError: a file is not a checkpoint, holds no config or category names, is damaged, or has other
@@ -61,7 +62,8 @@ def load_detector(
     """
     on_device = torch.device(choose_device_type(device))
     options = list(options or [])
-    members = [build_network(Path(p), load(Path(p)), on_device, options) for p in (path, *others)]
+    contents = {Path(p): load(Path(p)) for p in (path, *others)}
+    members = [build_network(p, content, on_device, options) for p, content in contents.items()]
     names = members[0].names
     for member in members[1:]:
         if member.names != names:
@@ -78,7 +80,8 @@ def load_detector(
     threshold = sum(thresholds) / len(thresholds) if len(thresholds) == len(members) else None
     num_kept = members[0].config.eval.num_select
     merger = build_merge(merge, merge_iou, num_kept)
-    return Detector(views, merger, names=names, threshold=threshold, image_depth=image_depth)
+    depths = {"image_depth": image_depth, "usual_depth": recorded_depth(contents[Path(path)])}
+    return Detector(views, merger, names=names, threshold=threshold, **depths)
 
 
 def build_model_with_weights(

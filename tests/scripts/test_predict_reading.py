@@ -12,6 +12,7 @@ from tests.helpers.files.deep import chunk, in_depth, png
 from tests.helpers.files.dicom import values, write
 from tests.helpers.predict import PREDICT, lines, predict
 from util.detection.batch import Sample
+from util.images.depth import ReadingRules
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 50))
 GREY[0, :2] = 0, 255
@@ -23,6 +24,7 @@ class Noting:
     def __init__(self):
         self.names = {1: "a"}
         self.threshold = 0.5
+        self.rules = ReadingRules()
         self.views = (None,)
         self.pixels = []
 

@@ -14,7 +14,7 @@ from util.base.text import first_few
 
 CONTAINER = 16  # bits of a sample in the files that this is about
 DEPTHS = (8, 10, 12, 14, CONTAINER)  # of scanners; the smallest one that holds all values is taken
-DARK = 4  # bits below the depth of the folder: a file with no higher value has 16 of 256 grey levels left
+DARK_BITS = 4  # bits below the depth of the folder: a file with no higher value has 16 of 256 grey levels left
 Orientation = Literal["stored", "apply"]
 DepthSetting = int | Literal["auto"]
 
@@ -25,6 +25,7 @@ class ReadingRules:
 
     depth: int | None = None  # bits that 16-bit samples use, higher values become white; None: inferred for each file
     orientation: Orientation = "stored"  # pixels as the file stores them, or turned as its orientation tag says
+    usual: int | None = None  # bits in the training of the network, which count where nothing is set or stated
 
     @property
     def suffix(self) -> str:
@@ -43,11 +44,10 @@ class SampleDepth:
     stated: int | None = None  # in its header: PNG sBIT, TIFF MaxSampleValue
     highest: int | None = None  # value of its pixels; None: only the header was read
 
-    @property
-    def own(self) -> int:
-        """The depth of the file if it were alone."""
-        fitting = smallest_depth(self.highest or 0)
-        return self.stated if self.stated and (self.highest or 0) < 1 << self.stated else fitting
+    def alone(self, usual: int | None = None) -> int:
+        """The depth of the file if it were alone; `usual` as in `ReadingRules`."""
+        highest = self.highest or 0
+        return self.stated if self.stated and highest < 1 << self.stated else likely_depth(highest, usual)
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,22 @@ def smallest_depth(highest: int) -> int:
     return next((depth for depth in DEPTHS if highest < 1 << depth), CONTAINER)
 
 
-def choose_depth(setting: DepthSetting, files: Mapping[str, SampleDepth], knob: str) -> FolderDepth:
+def likely_depth(highest: int, usual: int | None) -> int:
+    """The usual depth where a highest value fits it and would not be nearly black, else the smallest that holds it."""
+    fits = usual is not None and highest < 1 << usual and highest >> (usual - DARK_BITS) > 0
+    return usual if usual is not None and fits else smallest_depth(highest)
+
+
+def choose_depth(
+    setting: DepthSetting, files: Mapping[str, SampleDepth], knob: str, usual: int | None = None
+) -> FolderDepth:
     """Choose the depth of the 16-bit files of a folder.
 
     Args:
         setting: bits, or "auto": as the headers state, else inferred from the highest value of all files.
         files: what each file with 16-bit samples tells, by name.
         knob: how the setting is given, such as "--options image_depth=", for messages.
+        usual: bits in the training of the network that the files are for; None: not known.
 
     Raises:
         DataError: with "auto", headers contradict each other or the values.
@@ -100,12 +109,13 @@ def choose_depth(setting: DepthSetting, files: Mapping[str, SampleDepth], knob: 
             f"give it as {knob}{max(stated)}, or keep the files in folders of their own"
         )
     if not stated:
-        depth = smallest_depth(top)
-        other = f", a guess; {knob}BITS sets another depth" if depth < CONTAINER else ""
-        text = (
-            f"{_count(files)} are read as {depth} bits, by their highest value {top} in {first_few([highest])}{other}"
-        )
-        return FolderDepth(depth, text, depth < CONTAINER, _doubts(depth, files, knob))
+        depth = likely_depth(top, usual)
+        is_guess = depth < CONTAINER and depth != usual
+        reason = f"by their highest value {top} in {first_few([highest])}"
+        reason += f", a guess; {knob}BITS sets another depth" if is_guess else ""
+        reason = "as in the training of the checkpoint" if depth == usual else reason
+        text = f"{_count(files)} are read as {depth} bits, {reason}"
+        return FolderDepth(depth, text, is_guess, _doubts(depth, files, knob))
     depth = next(iter(stated))
     if top >= 1 << depth:
         raise DataError(
@@ -130,7 +140,9 @@ def _doubts(depth: int, files: Mapping[str, SampleDepth], knob: str, *, is_set: 
             f"{len(cut)} of {_count(files)} have values above {(1 << depth) - 1}, which become white: "
             f"{first_few(cut)}; {knob}{fitting} holds them all"
         )
-    dark = {name: file.highest for name, file in files.items() if file.highest and file.highest >> (depth - DARK) == 0}
+    dark = {
+        name: file.highest for name, file in files.items() if file.highest and file.highest >> (depth - DARK_BITS) == 0
+    }
     if dark:
         fitting = smallest_depth(max(dark.values()))
         warnings.append(

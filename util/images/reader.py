@@ -144,15 +144,15 @@ def file_size(path: Path | BytesIO) -> int:
     return size
 
 
-def convert_image(image: Image.Image) -> Image.Image:
-    """Convert an image of Pillow's to mode L or RGB, by the rules of `read_image`; one of 16 bits as if it were alone.
+def convert_image(image: Image.Image, rules: ReadingRules = ALONE) -> Image.Image:
+    """Convert an image of Pillow's to mode L or RGB, by the rules of `read_image`; it is taken as it is, not turned.
 
     Raises:
         one of UNREADABLE: it has no sensible 8-bit form, or its pixels are still to be read and damaged.
     """
     _check(image)
     if image.mode in DEEP_MODES:
-        return to_image(scaled(read_samples(image, None, lambda: nullcontext(image)), None)[0])
+        return to_image(scaled(read_samples(image, None, lambda: nullcontext(image)), rules)[0])
     is_cut = has_deep_samples(image)
     converted = to_grey(_in_8_bits(loaded_as_stored(image)))
     return _require_bright(converted) if is_cut else converted
@@ -215,7 +215,7 @@ def _decoded(path: Path | BytesIO, rules: ReadingRules) -> Reading:
             facts = stated_depth(image, chunks)
             stated = facts.stated if facts else None
             samples = read_samples(image, stated, partial(open_image, path))
-            pixels, highest = scaled(samples, rules.depth)
+            pixels, highest = scaled(samples, rules)
             del samples  # they take more memory than the pixels
             if pixels.size > HUGE_PIXELS:
                 give_back_memory()

@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from util.images.common import row_blocks
-from util.images.depth import CONTAINER, DEPTHS, SampleDepth
+from util.images.depth import CONTAINER, DEPTHS, ReadingRules, SampleDepth
 from util.images.orientation import loaded_as_stored
 
 # 16-bit greyscale; older versions of Pillow open such a PNG in the 32-bit mode "I".
@@ -73,8 +73,9 @@ def stated_depth(image: Image.Image, chunks: dict[bytes, bytes]) -> SampleDepth 
     stated = 0
     if isinstance(image, TiffImageFile):
         highest = image.tag_v2.get(MAX_SAMPLE_VALUE, 0)
-        stated = int(max(highest) if isinstance(highest, tuple) else highest).bit_length()
-        stated = 0 if stated == CONTAINER else stated  # the default of the tag
+        most = int(max(highest) if isinstance(highest, tuple) else highest)
+        # Many programs write the highest value of that one file, and 65535 is the default of the tag.
+        stated = most.bit_length() if most & (most + 1) == 0 and most.bit_length() != CONTAINER else 0
     elif bits := chunks.get(b"sBIT"):
         stated = max(bits[:3] if len(bits) > 2 else bits[:1])  # without those of transparency
     return SampleDepth(max(stated, DEPTHS[0]) if 0 < stated <= CONTAINER else None)
@@ -106,12 +107,13 @@ def read_samples(image: Image.Image, stated: int | None, reopen: Reopen) -> Samp
     return Samples(high.shape[:2], lambda rows: _joined(high[rows], _block(low, rows)[..., :3]), stated, buffer=high)
 
 
-def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]:
+def scaled(samples: Samples, rules: ReadingRules) -> tuple[NDArray[np.uint8], int]:
     """Scale samples to 8 bits, so that the highest value of the depth becomes 255; the pixels and the highest value.
 
     Args:
         samples: of an image.
-        depth: bits they use; higher values become white. None: as the header states, else as many as they need.
+        rules: the bits they use; higher values become white. Without a depth: as the header states, else as many as
+            they need.
 
     Raises:
         ValueError: they do not fit 16 bits.
@@ -124,7 +126,11 @@ def scaled(samples: Samples, depth: int | None) -> tuple[NDArray[np.uint8], int]
     highest = max(high for _, high in ends)
     if lowest < 0 or highest > most:
         raise ValueError(f"pixels from {lowest} to {highest} do not fit 16 bits; save with 8 or 16 bits")
-    used = PACKED_BITS if samples.is_packed else depth or SampleDepth(samples.stated, int(highest)).own
+    used = (
+        PACKED_BITS
+        if samples.is_packed
+        else rules.depth or SampleDepth(samples.stated, int(highest)).alone(rules.usual)
+    )
     top = (1 << used) - 1
     pixels = np.empty(samples.size, dtype=np.uint8) if samples.buffer is None else samples.buffer
     levels = np.round(np.minimum(np.arange(int(highest) + 1), top) / (top / 255)).astype(np.uint8)

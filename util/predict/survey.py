@@ -49,7 +49,13 @@ class Survey:
 
 
 def survey_images(
-    images: Sequence[ImageInput], ids: Container[str], *, depth: DepthSetting, orientation: Orientation, takes_all: bool
+    images: Sequence[ImageInput],
+    ids: Container[str],
+    *,
+    depth: DepthSetting,
+    usual_depth: int | None = None,
+    orientation: Orientation,
+    takes_all: bool,
 ) -> Survey:
     """Read the headers of images, and the pixels of those with 16-bit samples.
 
@@ -57,6 +63,7 @@ def survey_images(
         images: all that are listed; they are one folder with one rule.
         ids: names of those to predict.
         depth: bits that 16-bit samples use, or "auto".
+        usual_depth: bits in the training of the network, as in `ReadingRules`.
         orientation: whether images are turned by their tags.
         takes_all: predict what is no frontal chest radiograph by its header, too.
 
@@ -76,7 +83,7 @@ def survey_images(
         Excluded(image.where, facts[image.name], reason) for image in chosen if (reason := reasons.get(image.name))
     ]
     samples = {image.where: read for image in images if image.name in facts and (read := facts[image.name].samples)}
-    found = choose_depth(depth, samples, "--image_depth ")
+    found = choose_depth(depth, samples, "--image_depth ", usual_depth)
     rules = ReadingRules(found.depth, orientation)
     known = {image.name: facts[image.name] for image in kept if image.name in facts}
     tags = {name: read.turn for name, read in known.items() if read.turn != AS_STORED}

@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-import main
 from datasets.annotations.split import load_split
 from datasets.build import build_eval_loader, build_split, build_splits
 from datasets.cache.build import ensure_cache
@@ -18,8 +17,9 @@ from datasets.dataset import load_image
 from tests.datasets.test_build import DATA
 from tests.helpers.files.deep import chunk, in_depth, png
 from util.base.errors import DataError
-from util.config import differences
+from util.config import differences, load_config
 from util.images.depth import FolderDepth, ReadingRules, SampleDepth
+from util.training.checkpoints.auto_values import fill_from_checkpoint, fill_from_data
 from util.training.checkpoints.checkpoint import CheckpointError
 from util.training.run_state import RunState
 
@@ -134,11 +134,13 @@ def test_cached_pixels_of_another_depth_are_not_used(tmp_path, capsys):
 
 
 def test_the_depth_that_was_found_is_stored_with_the_run():
-    loaded = main.load_config("config/DINO/DINO_tiny_phantom.py")
+    loaded = load_config("config/DINO/DINO_tiny_phantom.py")
     assert loaded.data.image_depth == "auto"
-    assert main.with_image_depth(loaded, 12).data.image_depth == 12
-    assert main.with_image_depth(loaded, None) == loaded
-    assert main.with_image_depth(main.with_image_depth(loaded, 12), 14).data.image_depth == 12
+    num = loaded.model.num_classes
+    found = fill_from_data(loaded, num, 12)
+    assert found.data.image_depth == 12
+    assert fill_from_data(loaded, num, None) == loaded
+    assert fill_from_data(found, num, 14).data.image_depth == 12
     assert FolderDepth().lines == []
 
 
@@ -169,3 +171,10 @@ def test_a_record_of_the_turned_size_names_the_tag(tmp_path):
     split = load_split(folder / "val", folder / "annotations/instances_val.json")
     with pytest.raises(DataError, match="orientation tag 6; width and height were recorded after turning"):
         load_image(split, 0)
+
+
+def test_a_checkpoint_older_than_the_knob_keeps_full_16_bits():
+    loaded = load_config("config/DINO/DINO_tiny_phantom.py")
+    older = {"config": {"num_classes": 4}}
+    assert fill_from_checkpoint(loaded, older)[0].data.image_depth == 16
+    assert fill_from_checkpoint(loaded, {})[0].data.image_depth == "auto"

@@ -81,7 +81,7 @@ def test_transparency_has_no_part_in_the_depth():
         assert read_with_facts(io.BytesIO(content)).samples == SampleDepth(12, 900)
 
 
-@pytest.mark.parametrize(("highest", "stated"), [(4095, 12), (3000, 12), (65535, None), (16383, 14)])
+@pytest.mark.parametrize(("highest", "stated"), [(4095, 12), (3000, None), (65535, None), (16383, 14)])
 def test_a_tiff_may_state_its_highest_value(highest, stated):
     content = tiff(np.array([[0, 900]]), t281=highest)
     assert read_with_facts(io.BytesIO(content)).samples == SampleDepth(stated, 900)
@@ -171,3 +171,21 @@ def test_what_the_depth_does_not_fit_is_a_warning():
     assert cut.endswith("--image_depth 16 holds them all")
     assert ": c; " in black
     assert not choose_depth("auto", files(a=(None, 4095), b=(None, 300)), "").warnings
+
+
+@pytest.mark.parametrize(
+    ("highest", "usual", "depth"),
+    [
+        (900, None, 10),
+        (900, 12, 12),  # a dark image of the scanner that the network was trained on
+        (4000, 16, 12),  # of another scanner: as 16 bits it would be nearly black
+        (4096, 12, 14),  # does not fit
+        (65535, 12, 16),
+    ],
+)
+def test_the_depth_of_the_training_counts_where_the_values_fit(highest, usual, depth):
+    found = choose_depth("auto", {"a.png": SampleDepth(None, highest)}, "--image_depth ", usual)
+    assert found.depth == SampleDepth(None, highest).alone(usual) == depth
+    assert found.is_guess == (depth not in (usual, 16))
+    image = Image.fromarray(np.array([[0, highest]], dtype=np.uint16))
+    assert convert_image(image, ReadingRules(usual=usual)).getpixel((1, 0)) == round(255 * highest / (2**depth - 1))

@@ -7,7 +7,7 @@ from typing import Any
 
 from util.config import Config, flatten
 from util.config.load import resolve
-from util.config.schema import Count
+from util.config.schema import BEFORE, Count
 from util.detection.class_map import ClassMap
 
 MAP_KEY = "class_ids"  # category ids of the classes 0, 1, ...; absent where the class index is the category id
@@ -20,6 +20,12 @@ def recorded_map(content: Mapping[str, Any]) -> ClassMap:
     return ClassMap(tuple(content.get(MAP_KEY) or ()))
 
 
+def recorded_depth(content: Mapping[str, Any]) -> int | None:
+    """Bits of the 16-bit images that the network of a checkpoint was trained on; None where there were none."""
+    depth = (content.get("config") or {}).get("image_depth")
+    return depth if type(depth) is int else None
+
+
 def fill_from_checkpoint(config: Config, content: Mapping[str, Any]) -> tuple[Config, Count | ClassMap]:
     """Replace "auto" by what a checkpoint recorded, before the lists are read.
 
@@ -30,7 +36,7 @@ def fill_from_checkpoint(config: Config, content: Mapping[str, Any]) -> tuple[Co
     Returns:
         the config, and the checkpoint's class map or else the number of classes.
     """
-    recorded = content.get("config") or {}
+    recorded = {**BEFORE, **content["config"]} if content.get("config") else {}
     config = _without_auto(config, {knob: recorded.get(knob, AUTO) for knob in AUTO_KNOBS})
     classes = recorded_map(content)
     return config, classes if classes.ids else config.model.num_classes
