@@ -308,7 +308,11 @@ def changed_truth(**changes):
 NAN = float("nan")
 SAME_NAMES = [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]
 MISTAKES = {
-    "a box that is no number": (changed_truth(box={"bbox": [1, 2, NAN, 4]}), (), "1 boxes are not finite or have a negative side"),
+    "a box that is no number": (
+        changed_truth(box={"bbox": [1, 2, NAN, 4]}),
+        (),
+        "not finite or have a negative side, first on",
+    ),
     "a negative width": (changed_truth(box={"bbox": [30, 30, -20, 20]}), (), "first on tb/a.png: [30.0, 30.0, -20.0"),
     "two categories of one name": (changed_truth(categories=SAME_NAMES), (), "a category name occurs more than once"),
     "a threshold": (TRUTH, ("--threshold", "nan"), "--threshold must be a finite number"),
